@@ -1,0 +1,362 @@
+"""Where text and token ids come from: files, folders, the Hugging Face hub, the demo, memory.
+
+`open_source` decides what a source is and returns it opened. Texts are an iterator that reads on demand, so a
+caller that stops early has read no more than it took; token ids are read in blocks of rows. Everything here is
+untrusted input: nothing is unpickled, no code that comes with data is run, and whatever cannot be read becomes one
+`DataError` that names the file and the place in it.
+"""
+
+import gzip
+import json
+import mmap
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sae_bench.errors import DataError
+
+MARKER = b"<|endoftext|>"
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
+DEMO_DOCUMENTS = 2000
+TEXT_SUFFIXES = (".jsonl.gz", ".jsonl", ".parquet", ".txt")
+# What nobody means as a hub id, although `data/text.csv` has the form of one.
+FILE_SUFFIXES = (*TEXT_SUFFIXES, ".npy", ".npz", ".safetensors", ".json", ".csv", ".tsv", ".gz", ".zst", ".zip", ".pt")
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Texts, one document each, read as the iterator is advanced."""
+
+    name: str
+    how: str
+    texts: Iterator[str]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """Token ids `[sequences, length]`, read by slicing `rows[start:stop]`; the dtype is an integer one."""
+
+    name: str
+    how: str
+    rows: Any
+    shape: tuple[int, int]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def reading(name: str, *also: type[Exception]) -> Iterator[None]:
+    """Turn what goes wrong while reading `name` into one `DataError`; `also`: further classes that mean bad data."""
+    bad_data: tuple[type[Exception], ...] = (OSError, EOFError, ValueError, zlib.error, *also)
+    try:
+        yield
+    except PermissionError as error:
+        raise DataError(f"{name} cannot be read: permission denied; change its access rights or copy it.") from error
+    except bad_data as error:
+        raise DataError(f"{name} cannot be read ({_first_line(error)}); check that it is whole.") from error
+
+
+def _first_line(error: BaseException) -> str:
+    said = getattr(error, "strerror", None) or str(error)  # str() of an OSError repeats the whole path
+    lines = str(said).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200].strip().rstrip('.')}" if lines else type(error).__name__
+
+
+def _quoted(names: Iterable[Any]) -> str:
+    listed = [repr(name) for name in names]
+    return ", ".join(listed[:12]) + (", ..." if len(listed) > 12 else "") if listed else "none"
+
+
+def open_source(source: Any, text_field: str, split: str | None) -> TextSource | RowSource:
+    """Open whatever `load_corpus` accepts; raises `DataError` for anything else."""
+    if isinstance(source, str | Path):
+        return _open_named(source, text_field, split)
+    torch = sys.modules.get("torch")  # a tensor can only come from somebody who has imported torch already
+    if torch is not None and isinstance(source, torch.Tensor):
+        if source.is_floating_point() or source.is_complex():
+            raise DataError(f"Token ids must be integers, got a tensor of {source.dtype}; give a tensor of int64 ids.")
+        return _row_source(source.detach().cpu().numpy(), "the given tensor", "tensor")
+    if isinstance(source, np.ndarray):
+        return _row_source(source, "the given array", "array")
+    if not isinstance(source, list | tuple):
+        kind = type(source).__name__
+        raise DataError(f"Data must be a path, a hub id, 'demo', a list of texts or an array of ids, got {kind}.")
+    if not source:
+        raise DataError("The given list of texts is empty; give at least two documents.")
+    if any(isinstance(item, str) for item in source):
+        texts = (_string(text, f"text {row} of the given list") for row, text in enumerate(source))
+        return TextSource("the given texts", "list of texts", texts)
+    try:
+        array = np.asarray(source)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            "A list must hold texts or equally long rows of token ids, and this one holds neither."
+        ) from error
+    return _row_source(array, "the given list", "list of rows")
+
+
+def _open_named(source: str | Path, text_field: str, split: str | None) -> TextSource | RowSource:
+    if source == "demo":
+        from sae_bench.demo import documents
+
+        # Always the same number, so that a smaller run sees a prefix of what a larger one sees.
+        part: Any = split or "eval"
+        made = documents(DEMO_DOCUMENTS, seed=0, split=part)
+        return TextSource("demo", "demo", (document.text for document in made))
+    shown = str(source) if len(str(source)) < 200 else f"{str(source)[:80]!r}..."
+    path = Path(source).expanduser()
+    with reading(shown):
+        is_folder, is_there = path.is_dir(), path.exists()
+    if is_folder:
+        return _open_folder(path, text_field, split)
+    if is_there:
+        return _open_file(path, text_field)
+    if isinstance(source, str) and HUB_ID.fullmatch(source) and not source.lower().endswith(FILE_SUFFIXES):
+        return _open_hub(source, text_field, split)
+    raise DataError(
+        f"There is no file or folder {shown}: give a path that exists, a hub id such as org/name, or 'demo'."
+    )
+
+
+def _open_file(path: Path, text_field: str) -> TextSource | RowSource:
+    if not path.is_file():
+        raise DataError(f"{path} is not a regular file; write the data to a file first.")
+    name = path.name.lower()
+    if name.endswith(".npy"):
+        return _open_npy(path)
+    if name.endswith(".safetensors"):
+        return _open_safetensors(path)
+    for suffix in TEXT_SUFFIXES:
+        if name.endswith(suffix):
+            return _open_texts(path, suffix, text_field)
+    known = ", ".join((*TEXT_SUFFIXES, ".npy", ".safetensors"))
+    raise DataError(f"{path} has a suffix that is not known here; convert it to one of {known}.")
+
+
+def _open_texts(path: Path, suffix: str, text_field: str) -> TextSource:
+    with reading(str(path)), path.open("rb") as file:
+        if not file.read(1):
+            raise DataError(f"{path} is empty; give a file with at least two documents.")
+        if suffix == ".txt":
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+                marked = view.find(MARKER) >= 0
+            separator = f"the marker {MARKER.decode()}" if marked else "blank lines"
+            return TextSource(str(path), "txt", _txt(path, marked), {"documents_separated_by": separator})
+    reader: Callable[[Path, str], Iterator[str]] = _parquet if suffix == ".parquet" else _jsonl
+    return TextSource(str(path), suffix[1:], reader(path, text_field), {"text_field": text_field})
+
+
+def _txt(path: Path, marked: bool) -> Iterator[str]:
+    """Documents of a text file without surrounding line ends; Windows line ends become plain ones."""
+    for offset, raw in _marked_blocks(path) if marked else _blank_line_blocks(path):
+        text = _decoded(raw, str(path), offset).replace("\r\n", "\n").strip("\n")
+        if text and not text.isspace():
+            yield text
+
+
+def _marked_blocks(path: Path) -> Iterator[tuple[int, bytes]]:
+    with reading(str(path)), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        start = 0
+        while start < len(view):
+            stop = view.find(MARKER, start)
+            stop = len(view) if stop < 0 else stop
+            yield start, view[start:stop]
+            start = stop + len(MARKER)
+
+
+def _blank_line_blocks(path: Path) -> Iterator[tuple[int, bytes]]:
+    with reading(str(path)), path.open("rb") as file:
+        start, offset, lines = 0, 0, list[bytes]()
+        for line in file:
+            offset += len(line)
+            if line.strip():
+                lines.append(line)
+                continue
+            if lines:
+                yield start, b"".join(lines)
+            start, lines = offset, []
+        if lines:
+            yield start, b"".join(lines)
+
+
+def _decoded(raw: bytes, name: str, offset: int) -> str:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        where = f"byte 0x{raw[error.start]:02x} at offset {offset + error.start}"
+        raise DataError(f"{name} is not UTF-8: {where} cannot be decoded; save the text as UTF-8.") from error
+    return text.removeprefix("\ufeff") if offset == 0 else text
+
+
+def _jsonl(path: Path, text_field: str) -> Iterator[str]:
+    opener: Any = gzip.open if path.name.lower().endswith(".gz") else open
+    with reading(str(path)), opener(path, "rb") as file:
+        offset = 0
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                where = f"{path} line {number}"
+                try:
+                    row = json.loads(_decoded(line, str(path), offset))
+                except (ValueError, RecursionError) as error:
+                    raise DataError(f"{where} is not JSON ({_first_line(error)}); write one object a line.") from error
+                if not isinstance(row, dict):
+                    kind = type(row).__name__
+                    raise DataError(f"{where} must be an object with the field {text_field!r}, got {kind}.")
+                yield _text_of(row, text_field, where)
+            offset += len(line)
+
+
+def _parquet(path: Path, text_field: str) -> Iterator[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = 0
+    with reading(str(path), pa.ArrowException), pq.ParquetFile(path) as file:
+        _check_field(file.schema_arrow.names, text_field, str(path))
+        for batch in file.iter_batches(batch_size=256, columns=[text_field]):
+            for value in batch.column(0).to_pylist():
+                yield _string(value, f"{path} row {row}, field {text_field!r},")
+                row += 1
+
+
+def _check_field(names: Iterable[str], text_field: str, where: str) -> None:
+    if text_field not in names:
+        raise DataError(f"{where} has no field {text_field!r} (found: {_quoted(names)}); name the field of the text.")
+
+
+def _text_of(row: Mapping[str, Any], text_field: str, where: str) -> str:
+    _check_field(row, text_field, where)
+    return _string(row[text_field], f"{where}, field {text_field!r},")
+
+
+def _string(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise DataError(f"{where} must be a string, got {type(value).__name__}; remove the row or convert it.")
+    return value
+
+
+def _open_folder(path: Path, text_field: str, split: str | None) -> TextSource:
+    with reading(str(path)):
+        next(path.iterdir(), None)  # rglob passes over a folder that may not be listed
+        is_saved = any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
+    if is_saved:
+        import datasets
+
+        with reading(str(path), datasets.exceptions.DatasetsError, KeyError, TypeError):
+            data = datasets.load_from_disk(str(path))
+        texts, notes = _dataset_texts(data, str(path), text_field, split)
+        return TextSource(str(path), "folder of datasets.save_to_disk", texts, notes)
+    with reading(str(path)):
+        inside = sorted(item.relative_to(path) for item in path.rglob("*") if item.is_file())
+    files = [name for name in inside if name.name.lower().endswith(TEXT_SUFFIXES[:3]) and name.name[0] not in "._"]
+    if split is not None:
+        # As the hub lays files out: train/part.parquet or train-00000-of-00002.parquet, but not training.parquet.
+        begins = re.compile(re.escape(split) + r"(?![^\W_])")
+        files = [name for name in files if any(begins.match(part) for part in name.parts)]
+    if not files:
+        wanted = "" if split is None else f" of the split {split!r}"
+        raise DataError(f"{path} holds no .parquet, .jsonl or .jsonl.gz file{wanted}; give a folder that does.")
+    sources = (_open_file(path / name, text_field) for name in files)
+    texts = (text for opened in sources if isinstance(opened, TextSource) for text in opened.texts)
+    notes = {"text_field": text_field, "files": [name.as_posix() for name in files]}
+    return TextSource(str(path), "folder of files", texts, notes)
+
+
+def _open_hub(source: str, text_field: str, split: str | None) -> TextSource:
+    import datasets
+
+    name, _, config = source.partition(":")
+    with _hub_errors(source):
+        data = datasets.load_dataset(name, config or None, streaming=True)
+    texts, notes = _dataset_texts(data, source, text_field, split)
+    return TextSource(source, "hub, streamed", _guarded(texts, source), notes)
+
+
+def _guarded(texts: Iterator[str], source: str) -> Iterator[str]:
+    with _hub_errors(source):
+        yield from texts
+
+
+@contextmanager
+def _hub_errors(source: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # the errors of datasets, huggingface_hub, httpx and fsspec have no common base
+        raise DataError(
+            f"{source} is no path here and could not be loaded from the hub ({_first_line(error)}): "
+            "give a local file, or download the data set once while online."
+        ) from error
+
+
+def _dataset_texts(data: Any, name: str, text_field: str, split: str | None) -> tuple[Iterator[str], dict[str, Any]]:
+    """Texts and notes of a `Dataset`, an `IterableDataset` or a dict of them; a dict of several needs `split`."""
+    notes: dict[str, Any] = {"text_field": text_field}
+    if isinstance(data, dict):
+        if split is None and len(data) == 1:
+            split = next(iter(data))
+        if split not in data:
+            asked = "choose its split" if split is None else f"it has no split {split!r}"
+            raise DataError(f"{name} has the splits {_quoted(data)}: {asked}; set `split` to one of them.")
+        data = data[split]
+        notes["split"] = split
+    if data.column_names is not None:  # a stream may not know its columns before its first row
+        _check_field(data.column_names, text_field, name)
+        data = data.select_columns([text_field])
+    return (_text_of(values, text_field, f"{name} row {row}") for row, values in enumerate(data)), notes
+
+
+def _open_npy(path: Path) -> RowSource:
+    with reading(str(path), SyntaxError, OverflowError):
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except ValueError as error:
+            if "pickle" not in str(error) and "Python objects" not in str(error):
+                raise
+            raise DataError(
+                f"{path} holds pickled objects, which are never loaded; save an integer array [sequences, length]."
+            ) from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} is an archive and not a single array; save it with numpy.save.")
+    return _row_source(array, str(path), "npy")
+
+
+def _open_safetensors(path: Path) -> RowSource:
+    from safetensors import SafetensorError, safe_open
+
+    with reading(str(path), SafetensorError):
+        # The slice keeps the file mapped after the handle is closed, so rows can be read later.
+        with safe_open(path, framework="np") as file:
+            keys = list(file.keys())
+            chosen = keys if len(keys) == 1 else [key for key in ("tokens", "input_ids") if key in keys][:1]
+            if not chosen:
+                raise DataError(
+                    f"{path} must hold one tensor, or one named tokens or input_ids; found {_quoted(keys)}."
+                )
+            view = file.get_slice(chosen[0])
+        shape, dtype = tuple(view.get_shape()), str(view.get_dtype())
+    if dtype not in {"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"}:
+        raise DataError(f"{path} must hold integer token ids, got {dtype}; save ids as int32 or int64.")
+    return RowSource(str(path), "safetensors", view, _row_shape(shape, str(path)))
+
+
+def _row_source(array: Any, name: str, how: str) -> RowSource:
+    if array.dtype.kind not in "iu":
+        raise DataError(f"Token ids must be integers: {name} has dtype {array.dtype}; save ids as int32 or int64.")
+    return RowSource(name, how, array, _row_shape(array.shape, name))
+
+
+def _row_shape(shape: tuple[int, ...], name: str) -> tuple[int, int]:
+    if len(shape) != 2:
+        raise DataError(f"Token ids must have the shape [sequences, length]: {name} has {list(shape)}; reshape them.")
+    if shape[0] < 1 or shape[1] < 2:
+        raise DataError(f"Token ids must be at least one sequence of two ids: {name} has the shape {list(shape)}.")
+    return shape[0], shape[1]

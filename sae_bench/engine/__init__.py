@@ -1,0 +1,1 @@
+"""One pass of the language model for all SAEs, controls and tasks."""

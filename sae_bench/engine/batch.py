@@ -1,0 +1,275 @@
+"""The lazy view of a batch: what no task asks for is not computed; what two tasks ask for is computed once.
+
+Three layers, each memoised: the batch (one pass of the model up to the deepest hook point), a site (one hook point: the
+losses that do not depend on an SAE), and a coder's view (codes, reconstruction, spliced loss).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from sae_bench.engine.loss import log_probabilities, score
+from sae_bench.errors import ModelError
+from sae_bench.models.subject import SubjectModel
+from sae_bench.saes.controls import Moments, PermutedDecoder
+from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder
+
+T = TypeVar("T")
+NORM_ROWS = 65_536
+
+
+class CoderFailure(Exception):
+    """A coder raised, or returned numbers that are not finite. The others go on."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One coder of a run. ``key`` is unique in the run; ``label`` is what a person calls it."""
+
+    key: str
+    label: str
+    coder: SparseCoder
+
+    @property
+    def hook_in(self) -> str:
+        """Hook point that the coder reads."""
+        return self.coder.info.hooks_in[0]
+
+    @property
+    def hook_out(self) -> str:
+        """Hook point whose activation the coder predicts, and where it is spliced."""
+        return self.coder.info.hooks_out[0]
+
+    @property
+    def encoder(self) -> SparseCoder:
+        """The coder whose codes these are: a permuted decoder shares the codes of its SAE."""
+        return self.coder.sae if isinstance(self.coder, PermutedDecoder) else self.coder
+
+
+@dataclass
+class Workspace:
+    """What all batches of a run share."""
+
+    subject: SubjectModel
+    hooks: tuple[str, ...]
+    moments: dict[str, Moments]
+    counters: Counter[str] = field(default_factory=Counter)
+    _norms: dict[str, Tensor] = field(default_factory=dict)
+
+    def decoder_norms(self, entry: Entry) -> Tensor:
+        """Norms of all decoder directions ``[n_latents]``, float64; computed once a coder, in tiles."""
+        if entry.key not in self._norms:
+            n, device = entry.coder.info.n_latents, self.subject.device
+            tiles = [torch.arange(a, min(a + NORM_ROWS, n), device=device) for a in range(0, n, NORM_ROWS)]
+            parts = [guarded(entry, lambda t=t: entry.coder.decoder_rows(t)).double().norm(dim=1) for t in tiles]
+            self._norms[entry.key] = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64, device=device)
+        return self._norms[entry.key]
+
+
+def guarded(entry: Entry, call: Callable[[], T]) -> T:
+    """The result of a coder's own code; whatever it raises becomes a CoderFailure."""
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001 - foreign code may raise anything; the run must go on without it
+        message = str(error).strip().splitlines()
+        raise CoderFailure(f"{type(error).__name__}: {message[0] if message else 'no message'}") from error
+
+
+class _Lazy:
+    """Values that are computed when first asked for."""
+
+    def __init__(self) -> None:
+        self._memo: dict[Any, Any] = {}
+
+    def once(self, key: Any, compute: Callable[[], T]) -> T:
+        if key not in self._memo:
+            self._memo[key] = compute()
+        value: T = self._memo[key]
+        return value
+
+
+class Batch(_Lazy):
+    """Some sequences: ``tokens`` int64 ``[batch, seq]``, ``attention`` and ``keep`` bool ``[batch, seq]``."""
+
+    def __init__(self, work: Workspace, tokens: Tensor, attention: Tensor, keep: Tensor) -> None:
+        super().__init__()
+        self.work = work
+        self.tokens, self.attention, self.keep = tokens, attention, keep & attention
+        self.kept = self.keep[attention]
+        self.first = (torch.arange(tokens.shape[1], device=tokens.device) == 0).expand_as(tokens)[attention]
+        successor = torch.zeros_like(attention)
+        successor[:, :-1] = attention[:, 1:]
+        self.predicts = self.keep & successor
+        self.targets = tokens.roll(-1, dims=1)[self.predicts]
+
+    @property
+    def capture(self) -> Any:
+        """The model's activations at all hook points of the run."""
+
+        def compute() -> Any:
+            self.work.counters["prefix"] += len(self.tokens)
+            captured = self.work.subject.capture(self.tokens, self.attention, self.work.hooks)
+            for hook, x in captured.activations.items():
+                if not bool(x[self.attention].isfinite().all()):
+                    raise ModelError(
+                        f"the model gives activations that are not finite at {hook} in {self.work.subject.dtype}; "
+                        "use --dtype float32"
+                    )
+            return captured
+
+        return self.once("capture", compute)
+
+    def activations(self, hook: str) -> Tensor:
+        """Activations of the real tokens ``[T, d]``."""
+        return self.once(("x", hook), lambda: self.capture.activations[hook][self.attention])
+
+    def sum(self, values: Tensor, where: Tensor) -> Tensor:
+        """Float64 sums over the tokens ``where`` of each sequence: ``[T, ...]`` to ``[batch, ...]``."""
+        mask = where if values.ndim == 1 else where.unsqueeze(1)
+        return self._rows_to_sequences(self.attention) @ torch.where(mask, values, 0).double()
+
+    def sum_predictions(self, values: Tensor) -> Tensor:
+        """Float64 sums over the predictions of each sequence: ``[predictions]`` to ``[batch]``."""
+        return self._rows_to_sequences(self.predicts) @ values
+
+    def _rows_to_sequences(self, at: Tensor) -> Tensor:
+        """``[batch, rows]`` of 0 and 1: which rows of ``something[at]`` belong to which sequence."""
+
+        def compute() -> Tensor:
+            sequence = at.nonzero()[:, 0]
+            return torch.nn.functional.one_hot(sequence, len(at)).double().T
+
+        return self.once(("rows", at is self.predicts), compute)
+
+    @property
+    def clean(self) -> Tensor:
+        """Log probabilities of the clean model at the predicting positions ``[predictions, vocab]``."""
+
+        def compute() -> Tensor:
+            hook = self.work.hooks[-1]
+            logits = self.logits(hook, self.capture.activations[hook], "clean")
+            return log_probabilities(logits, self.predicts)
+
+        return self.once("clean", compute)
+
+    def replaced(self, hook: str, values: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+        """CE and KL summed by sequence, float64 ``[batch]`` each, with ``values`` ``[T, d]`` at the kept tokens."""
+        full = self.capture.activations[hook].clone()
+        full[self.keep] = values[self.kept].to(full.dtype)
+        loss, divergence = score(self.logits(hook, full, kind), self.predicts, self.targets, self.clean)
+        return self.sum_predictions(loss), self.sum_predictions(divergence)
+
+    def logits(self, hook: str, activation: Tensor, kind: str) -> Tensor:
+        """Logits ``[batch, seq, vocab]`` of the rest of the model when ``hook`` carries ``activation``."""
+        self.work.counters[f"suffix_{kind}"] += len(self.tokens)
+        if not self.work.subject.can_resume(hook):
+            self.work.counters["full_instead_of_suffix"] += len(self.tokens)
+        return self.work.subject.resume(self.capture, hook, activation)
+
+
+class SiteView(_Lazy):
+    """A batch at one hook point; see :class:`sae_bench.tasks.base.Site`."""
+
+    def __init__(self, batch: Batch, hook: str) -> None:
+        super().__init__()
+        self.batch, self.hook = batch, hook
+        self.rms = batch.work.moments[hook].rms
+        self.kept, self.first = batch.kept, batch.first
+        self.sum = batch.sum
+
+    @property
+    def target(self) -> Tensor:
+        """Activations ``[T, d]`` at this hook point."""
+        return self.batch.activations(self.hook)
+
+    def predictions(self) -> Tensor:
+        """Number of predictions of each sequence, float64 ``[batch]``."""
+        return self.batch.predicts.sum(1).double()
+
+    def loss(self, replacement: str) -> Tensor:
+        """Cross-entropy summed over each sequence's predictions ``[batch]``, nats."""
+        if replacement == "clean":
+            at_target = self.batch.clean.gather(1, self.batch.targets.unsqueeze(1)).squeeze(1).double()
+            return -self.batch.sum_predictions(at_target)
+        return self._scores(replacement)[0]
+
+    def kl(self, replacement: str) -> Tensor:
+        """KL(clean || replaced) summed over each sequence's predictions ``[batch]``, nats."""
+        return self._scores(replacement)[1]
+
+    def _scores(self, replacement: str) -> tuple[Tensor, Tensor]:
+        return self.once(replacement, lambda: self.batch.replaced(self.hook, self.values(replacement), replacement))
+
+    def values(self, replacement: str) -> Tensor:
+        """What the tokens carry ``[T, d]``."""
+        if replacement == "zero":
+            return torch.zeros_like(self.target)
+        if replacement == "mean":
+            return self.batch.work.moments[self.hook].mean.to(self.target).expand_as(self.target)
+        raise ValueError(f"unknown replacement {replacement}")
+
+
+class CoderView(SiteView):
+    """A batch as one coder sees it; see :class:`sae_bench.tasks.base.View`. Shares what its site has computed."""
+
+    def __init__(self, site: SiteView, entry: Entry) -> None:
+        super().__init__(site.batch, entry.hook_out)
+        self.site, self.entry = site, entry
+
+    @property
+    def info(self) -> CoderInfo:
+        """What the coder is."""
+        return self.entry.coder.info
+
+    @property
+    def x(self) -> Tensor:
+        """What the coder reads ``[T, d_in]``."""
+        return self.batch.activations(self.entry.hook_in)
+
+    @property
+    def codes(self) -> Codes:
+        """Latent activations of the T tokens; computed once for all coders that share an encoder."""
+        encoder = self.entry.encoder
+
+        def compute() -> Codes:
+            self.batch.work.counters["encode"] += len(self.batch.tokens)
+            return guarded(self.entry, lambda: encoder.encode(self.x))
+
+        return self.batch.once(("codes", id(encoder)), compute)
+
+    @property
+    def x_hat(self) -> Tensor:
+        """Reconstruction ``[T, d_out]``."""
+
+        def compute() -> Tensor:
+            codes = self.codes
+            self.batch.work.counters["decode"] += len(self.batch.tokens)
+            out = guarded(self.entry, lambda: self.entry.coder.decode(codes, self.x))
+            if not bool(out[self.kept].isfinite().all()):
+                raise CoderFailure("the reconstruction holds NaN or infinite numbers")
+            return out
+
+        return self.once("x_hat", compute)
+
+    @property
+    def decoder_norms(self) -> Tensor:
+        """Norms of all decoder directions ``[n_latents]``, float64."""
+        return self.batch.work.decoder_norms(self.entry)
+
+    def loss(self, replacement: str) -> Tensor:
+        """Cross-entropy summed over each sequence's predictions ``[batch]``, nats."""
+        return super().loss(replacement) if replacement == "spliced" else self.site.loss(replacement)
+
+    def kl(self, replacement: str) -> Tensor:
+        """KL(clean || replaced) summed over each sequence's predictions ``[batch]``, nats."""
+        return super().kl(replacement) if replacement == "spliced" else self.site.kl(replacement)
+
+    def values(self, replacement: str) -> Tensor:
+        """The reconstruction ``[T, d_out]``."""
+        return self.x_hat

@@ -1,0 +1,163 @@
+"""What a run will do: options, which coders, which sequences in which batch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sae_bench import registry
+from sae_bench.data.documents import TokenSet
+from sae_bench.engine.batch import CoderFailure, Entry, guarded
+from sae_bench.errors import CoderError
+from sae_bench.saes.controls import Calibration, Moments
+from sae_bench.saes.protocol import SparseCoder
+from sae_bench.statistics import RESAMPLES
+
+Mask = Literal["special", "first", "none"]
+LOGIT_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}  # one copy of the logits of a batch stays below this
+
+
+@dataclass(frozen=True)
+class Options:
+    """Choices of a run that change numbers (``mask``, ``mean_from``, ``seed``, ``controls``) or only its cost.
+
+    ``batch_tokens`` None: as many as keep one copy of the logits below a quarter of a gigabyte (2 GiB on a GPU).
+    """
+
+    mask: Mask = "special"
+    mean_from: Literal["calibration", "evaluation"] = "calibration"
+    controls: tuple[str, ...] = registry.DEFAULT_CONTROLS
+    seed: int = 0
+    resamples: int = RESAMPLES
+    batch_tokens: int | None = None
+    checkpoint_seconds: float = 15.0
+    special_ids: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Sequences grouped by similar length, longest first, so that a run that does not fit in memory fails at once."""
+
+    tokens: TokenSet
+    groups: tuple[tuple[int, ...], ...]
+
+    @staticmethod
+    def of(tokens: TokenSet, batch_tokens: int) -> Batches:
+        """Groups of sequences whose padded size is at most ``batch_tokens`` (one sequence may exceed it)."""
+        lengths = [len(sequence.ids) for sequence in tokens]
+        order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+        groups: list[list[int]] = []
+        for i in order:
+            if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= batch_tokens:
+                groups[-1].append(i)
+            else:
+                groups.append([i])
+        return Batches(tokens, tuple(tuple(group) for group in groups))
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def tensors(self, index: int, options: Options, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """``tokens`` int64, ``attention`` and ``keep`` bool, each ``[batch, seq]``, padded on the right."""
+        rows = [torch.from_numpy(self.tokens[i].ids.astype("int64")) for i in self.groups[index]]
+        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        position = torch.arange(tokens.shape[1], device=device)
+        attention = position < lengths.unsqueeze(1)
+        keep = attention.clone()
+        if options.mask == "special":
+            special = torch.tensor(sorted(options.special_ids), dtype=torch.int64, device=device)
+            keep &= ~torch.isin(tokens, special)
+        elif options.mask == "first":
+            keep &= position > 0
+        return tokens, attention, keep
+
+    def units(self, index: int) -> list[int]:
+        """The unit of every sequence of a batch, as an index into the unit ids."""
+        return [self.tokens[i].unit for i in self.groups[index]]
+
+
+def batch_tokens(options: Options, vocab_size: int, device: torch.device, longest: int) -> int:
+    """Tokens of one batch."""
+    if options.batch_tokens is not None:
+        return options.batch_tokens
+    fits = LOGIT_BYTES["cuda" if device.type == "cuda" else "cpu"] // (4 * vocab_size)
+    return max(longest, min(fits, 8192))
+
+
+@dataclass
+class Cast:
+    """All coders of a run: ``saes``, then controls, each once; ``controls_of`` maps an SAE's key to its controls."""
+
+    saes: list[Entry]
+    controls: list[Entry] = field(default_factory=list)
+    controls_of: dict[str, dict[str, str]] = field(default_factory=dict)
+    l0: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """SAEs and controls."""
+        return [*self.saes, *self.controls]
+
+
+def sae_entries(coders: Sequence[SparseCoder]) -> list[Entry]:
+    """SAEs with a key each; equal names are numbered. Raises CoderError for coders with several hook points."""
+    seen: Counter[str] = Counter()
+    entries = []
+    for coder in coders:
+        info = coder.info
+        if len(info.hooks_in) != 1 or len(info.hooks_out) != 1:
+            raise CoderError(f"{info.name} reads or writes several hook points at once; only one of each can be evaluated")
+        seen[info.name] += 1
+        suffix = f" ({seen[info.name]})" if seen[info.name] > 1 else ""
+        entries.append(Entry(info.name + suffix, info.name, coder))
+    return entries
+
+
+def with_controls(saes: list[Entry], moments: dict[str, Moments], options: Options) -> Cast:
+    """The cast of a run: controls made for each SAE, those that do not depend on the SAE only once."""
+    cast = Cast(saes)
+    made: dict[str, Entry] = {}
+    known = registry.controls()
+    for entry in saes:
+        inputs = moments[entry.hook_in]
+        try:
+            codes = guarded(entry, lambda e=entry, s=inputs.sample: e.coder.encode(s))
+        except CoderFailure as failure:
+            cast.failures[entry.key] = f"encode failed on calibration text: {failure}"
+            continue
+        l0 = len(codes.indices) / max(codes.n_tokens, 1)
+        cast.l0[entry.key] = l0
+        calibration = Calibration(inputs, moments[entry.hook_out], l0)
+        cast.controls_of[entry.key] = {}
+        for name in options.controls:
+            key = _control_key(name, entry, calibration)
+            if key not in made:
+                coder = registry.load(known[name].code)(entry.coder, calibration, options.seed)
+                if coder is None:
+                    continue
+                made[key] = Entry(key, name, coder)
+            cast.controls_of[entry.key][name] = key
+    cast.controls = list(made.values())
+    return cast
+
+
+def _control_key(name: str, entry: Entry, calibration: Calibration) -> str:
+    """Equal for SAEs that share this control."""
+    depends = {
+        "mean": "",
+        "identity": "",
+        "pca": f"k={calibration.k}",
+        "pca_topk": f"k={calibration.k}",
+        "channels": f"k={calibration.k}",
+        "random": f"k={calibration.k} n={entry.coder.info.n_latents}",
+        "random_l0": f"l0={calibration.l0} n={entry.coder.info.n_latents}",
+    }
+    on = f"{entry.hook_in} -> {entry.hook_out}"
+    return f"control {name} at {on} {depends.get(name, 'of ' + entry.key)}".rstrip()

@@ -1,0 +1,212 @@
+"""The loop: one pass of the model over the documents, every coder and every task on each batch."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sae_bench.data.documents import Corpus, TokenSet
+from sae_bench.engine.batch import Batch, CoderFailure, CoderView, Entry, SiteView, Workspace
+from sae_bench.engine.calibrate import calibrate
+from sae_bench.engine.checkpoint import Arrays, Checkpoint, State
+from sae_bench.engine.plan import Batches, Cast, Options, batch_tokens, with_controls
+from sae_bench.models.subject import SubjectModel
+from sae_bench.saes.controls import Moments
+from sae_bench.tasks.base import Task
+from sae_bench.units import Units, merge
+
+Progress = Callable[[str, int, int], None]  # what, done, of how many
+
+
+@dataclass
+class Measured:
+    """All that a run has measured; figures are made from it in :mod:`sae_bench.engine.report`."""
+
+    cast: Cast
+    tasks: dict[str, Task]
+    moments: dict[str, Moments]
+    evaluation: TokenSet
+    checkpoint: Checkpoint
+    state: State
+    calibration_documents: int
+
+    def tables(self, task: str, entry: Entry) -> dict[str, Units]:
+        """The tables of units of one coder on one task."""
+        shared, own = (task, f"@{entry.hook_out}"), (task, entry.key)
+        rows = self.checkpoint.rows(self.state, {shared, own})
+        units = rows.pop(("", "", "unit"))
+        ids = tuple(self.evaluation.unit_ids[i] for i in units)
+        documents = merge(Units(ids, {key[2]: column for key, column in rows.items()}))
+        totals = {key[2]: array for key, array in self.state.totals.items() if key[:2] == own}
+        return self.tasks[task].tables(documents, totals)
+
+
+def hook_points(subject: SubjectModel, saes: list[Entry]) -> tuple[str, ...]:
+    """All hook points of the run, checked against the model; the last one is where the clean pass is resumed."""
+    hooks: list[str] = []
+    for entry in saes:
+        for hook in (entry.hook_in, entry.hook_out):
+            subject.width(hook)
+            if hook not in hooks:
+                hooks.append(hook)
+    return tuple(sorted(hooks, key=_depth))
+
+
+def _depth(hook: str) -> int:
+    """Layer of a hook point, -1 before the first block."""
+    layer = re.search(r"\d+", hook)
+    return int(layer.group()) if layer else -1
+
+
+def measure(
+    subject: SubjectModel,
+    corpus: Corpus,
+    saes: list[Entry],
+    tasks: dict[str, Task],
+    options: Options,
+    *,
+    folder: Path | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> Measured:
+    """Run the model once over the corpus and measure every task on every SAE and its controls.
+
+    With ``folder`` the run can be killed at any moment and called again with the same arguments.
+    """
+    checkpoint = Checkpoint(folder)
+    hooks = hook_points(subject, saes)
+    size = batch_tokens(options, subject.vocab_size, subject.device, corpus.evaluation.longest)
+    moments, counters = _calibration(subject, corpus, hooks, options, size, checkpoint, progress)
+    cast = with_controls(saes, moments, options)
+    work = Workspace(subject, hooks, moments)
+    state = checkpoint.load()
+    if not state.done:
+        state.counters = counters
+        state.failures = dict(cast.failures)
+    work.counters = Counter(state.counters)
+    loop = _Loop(work, cast, tasks, Batches.of(corpus.evaluation, size), options, checkpoint, state)
+    with torch.inference_mode():
+        loop.run(progress)
+    return Measured(cast, tasks, moments, corpus.evaluation, checkpoint, state, corpus.calibration.n_units)
+
+
+def _calibration(
+    subject: SubjectModel,
+    corpus: Corpus,
+    hooks: tuple[str, ...],
+    options: Options,
+    size: int,
+    checkpoint: Checkpoint,
+    progress: Progress,
+) -> tuple[dict[str, Moments], dict[str, int]]:
+    kept = checkpoint.load_moments()
+    if kept is not None:
+        moments, counters = kept
+        device = subject.device
+        return {h: Moments(*(t.to(device) for t in (m.mean, m.covariance, m.sample)), m.rms, m.n_tokens)
+                for h, m in moments.items()}, counters  # fmt: skip
+    batches = Batches.of(corpus.calibration, size)
+    work = Workspace(subject, hooks, {})
+
+    def each() -> Iterator[Batch]:
+        for i in range(len(batches)):
+            progress("calibration", i, len(batches))
+            yield Batch(work, *batches.tensors(i, options, subject.device))
+
+    with torch.inference_mode():
+        moments = calibrate(each(), hooks, len(corpus.calibration))
+    progress("calibration", len(batches), len(batches))
+    counters = {"calibration_prefix": work.counters["prefix"]}
+    checkpoint.save_moments(moments, counters)
+    return moments, counters
+
+
+@dataclass
+class _Loop:
+    """One pass over the batches."""
+
+    work: Workspace
+    cast: Cast
+    tasks: dict[str, Task]
+    batches: Batches
+    options: Options
+    checkpoint: Checkpoint
+    state: State
+    pending: dict[tuple[str, str, str], list[NDArray[Any]]] = field(default_factory=dict)
+    recording: bool = False
+
+    def run(self, progress: Progress) -> None:
+        saved = time.monotonic()
+        total = len(self.batches)
+        try:
+            for i in range(self.state.done, total):
+                progress("evaluation", i, total)
+                self._step(i)
+                if time.monotonic() - saved >= self.options.checkpoint_seconds:
+                    self._save()
+                    saved = time.monotonic()
+            progress("evaluation", total, total)
+        finally:
+            if not self.recording:  # else half a batch is recorded, and the last saved state is the one to go on from
+                self._save()
+
+    def _step(self, index: int) -> None:
+        """One batch. Nothing is recorded unless the whole batch is done."""
+        batch = Batch(self.work, *self.batches.tensors(index, self.options, self.work.subject.device))
+        before = Counter(self.work.counters)
+        rows: Arrays = {("", "", "unit"): np.array(self.batches.units(index))}
+        totals: Arrays = {}
+        try:
+            sites = {hook: SiteView(batch, hook) for hook in {entry.hook_out for entry in self.cast.entries}}
+            for name, task in self.tasks.items():
+                for hook, site in sites.items():
+                    rows |= {(name, f"@{hook}", c): v.cpu().numpy() for c, v in task.shared(site).items()}
+            failures = {}
+            for entry in self.cast.entries:
+                if entry.key in self.state.failures:
+                    continue
+                try:
+                    own, own_totals = self._measure(entry, CoderView(sites[entry.hook_out], entry))
+                except CoderFailure as failure:
+                    failures[entry.key] = str(failure)
+                    continue
+                rows |= own
+                totals |= own_totals
+        except BaseException:
+            self.work.counters = before
+            raise
+        self._record(rows, totals, failures)
+
+    def _measure(self, entry: Entry, view: CoderView) -> tuple[Arrays, Arrays]:
+        rows: Arrays = {}
+        totals: Arrays = {}
+        for name, task in self.tasks.items():
+            rows |= {(name, entry.key, c): v.cpu().numpy() for c, v in task.measure(view).items()}
+            totals |= {(name, entry.key, c): v.cpu().numpy() for c, v in task.totals(view).items()}
+        return rows, totals
+
+    def _record(self, rows: Arrays, totals: Arrays, failures: dict[str, str]) -> None:
+        self.recording = True
+        for key in [k for k in self.pending if k[1] in failures]:
+            del self.pending[key]
+        for key, column in rows.items():
+            self.pending.setdefault(key, []).append(column)
+        for key, array in totals.items():
+            self.state.totals[key] = self.state.totals[key] + array if key in self.state.totals else array
+        self.state.failures |= failures
+        self.state.counters = dict(self.work.counters)
+        self.state.done += 1
+        self.recording = False
+
+    def _save(self) -> None:
+        rows = {key: np.concatenate(parts) for key, parts in self.pending.items()}
+        self.checkpoint.save(self.state, rows)
+        self.pending = {}

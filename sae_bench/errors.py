@@ -1,0 +1,42 @@
+"""Exceptions that a user can meet.
+
+::
+
+    SaeBenchError            anything that sae-bench refuses, with one clear sentence (exit code 2)
+    ├── UsageError           flags or arguments that do not fit together
+    ├── CoderError           an SAE that cannot be found, read, or fitted to the model
+    ├── ModelError           a language model, tokenizer or hook point that cannot be used
+    ├── DataError            text, token ids or labels that cannot be used
+    ├── TaskError            a task definition that is missing, malformed or inconsistent
+    └── ResultError          a result file that cannot be read, written or compared
+
+Every message says what must hold, what came, and what to do.
+"""
+
+
+class SaeBenchError(Exception):
+    """Base class: catch this one to catch everything that sae-bench refuses."""
+
+
+class UsageError(SaeBenchError):
+    """Flags or arguments that do not fit together."""
+
+
+class CoderError(SaeBenchError):
+    """An SAE that cannot be found, read, or fitted to the model."""
+
+
+class ModelError(SaeBenchError):
+    """A language model, tokenizer or hook point that cannot be used."""
+
+
+class DataError(SaeBenchError):
+    """Text, token ids or labels that cannot be used."""
+
+
+class TaskError(SaeBenchError):
+    """A task definition that is missing, malformed or inconsistent."""
+
+
+class ResultError(SaeBenchError):
+    """A result file that cannot be read, written or compared."""

@@ -1,0 +1,1 @@
+"""Selection and decoding on sparse codes, in tiles of bounded size."""

@@ -1,0 +1,131 @@
+"""What can be done to one module for the length of a call: read or replace what passes, and take its norm apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sae_bench.errors import ModelError
+from sae_bench.models.hooks import Side
+
+# What one place does with the tensor that passes: return another one, or None to leave it alone.
+Edit = Callable[[Tensor], Tensor | None]
+
+# Largest difference of two ways to compute the same logits, relative to the largest logit.
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+
+
+def attach(stack: ExitStack, module: nn.Module, io: Side, edit: Edit) -> None:
+    """Apply `edit` to the first tensor that enters or leaves `module`, until the stack closes."""
+
+    def on_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        old = first_tensor(args, kwargs)
+        new = edit(old)
+        if new is None:
+            return None
+        return tuple(new if a is old else a for a in args), {k: new if v is old else v for k, v in kwargs.items()}
+
+    def on_output(module: nn.Module, _args: Any, out: Any) -> Any:
+        # transformers 5 blocks return a tensor, older ones a tuple: `out[0]` of a tensor would be the first batch row
+        first = out[0] if isinstance(out, tuple) else out
+        if not isinstance(first, Tensor):
+            raise ModelError(f"the output of {type(module).__name__} is {type(out).__name__}, not a tensor to replace")
+        new = edit(first)
+        return None if new is None else (new, *out[1:]) if isinstance(out, tuple) else new
+
+    if io == "in":
+        stack.callback(module.register_forward_pre_hook(on_input, with_kwargs=True).remove)
+    else:
+        stack.callback(module.register_forward_hook(on_output).remove)
+
+
+def first_tensor(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    """Return the tensor that a module is called on: the first positional one, else `hidden_states`."""
+    for value in (*args, kwargs.get("hidden_states"), *kwargs.values()):
+        if isinstance(value, Tensor):
+            return value
+    raise ModelError("a module at a hook point is called without a tensor")
+
+
+def fit(new: Tensor, old: Tensor, name: str) -> Tensor:
+    """Return `new` on the device and in the dtype of `old`; ModelError unless the shapes agree."""
+    if new.shape != old.shape:
+        raise ModelError(
+            f"the activation for {name!r} must have the shape {list(old.shape)} that the model has there, "
+            f"not {list(new.shape)}"
+        )
+    return new.to(device=old.device, dtype=old.dtype)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch off dropout for one call, and give every module its own mode back."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    """Whether two results of the same computation agree to the rounding of their dtype."""
+    scale = max(float(b.abs().max()), 1e-6)
+    return float((a - b).abs().max()) <= TOLERANCE.get(a.dtype, 5e-2) * scale
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an exception's message, its type's name if there is none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class AffineFreeNorm:
+    """A LayerNorm or RMSNorm taken apart: the norm without gain and bias, and the gain and bias alone.
+
+    Which of the two it is, and whether the gain is `weight` or `1 + weight`, is found by comparing with the module's
+    own output; ModelError if nothing fits.
+    """
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        weight, self.bias = getattr(module, "weight", None), getattr(module, "bias", None)
+        self.eps = next((getattr(module, k) for k in ("eps", "variance_epsilon", "epsilon") if hasattr(module, k)), 0.0)
+        gains = [None] if weight is None else [weight.detach(), 1 + weight.detach()]
+        for self.centred in (True, False):
+            for self.gain in gains:
+                if self._fits(module):
+                    return
+        raise ModelError(
+            f"hook point {name!r} needs a LayerNorm or RMSNorm, and {type(module).__name__} computes neither; "
+            "use hook_resid_mid or a module path"
+        )
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """Return the affine-free norm of `x` over the last axis, computed in at least float32."""
+        y = x.to(_at_least_float32(x.dtype))
+        if self.centred:
+            y = y - y.mean(-1, keepdim=True)
+        return (y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + self.eps)).to(x.dtype)
+
+    def scale(self, x: Tensor) -> Tensor:
+        """Apply gain and bias to a normalized activation."""
+        y = x.to(_at_least_float32(x.dtype))
+        y = y if self.gain is None else y * self.gain.to(y)
+        return (y if self.bias is None else y + self.bias.detach().to(y)).to(x.dtype)
+
+    def _fits(self, module: nn.Module) -> bool:
+        like = self.gain if self.gain is not None else torch.zeros(16)
+        noise = torch.randn(4, like.shape[-1], generator=torch.Generator().manual_seed(0)).to(like)
+        x = noise * 2 + 1
+        x[2:] *= 1e-3  # small enough for eps to matter
+        with torch.no_grad():
+            return close(self.scale(self.normalize(x)), module.forward(x))
+
+
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)

@@ -1,0 +1,279 @@
+"""The subject model on Hugging Face `transformers`: forward hooks, early stop, and resuming from the middle.
+
+Everything attached to the model lives for one call: it is registered on an `ExitStack` and gone afterwards, also when
+the forward pass fails. `torch.no_grad` and not `inference_mode`: tensors that a module caches during a forward pass
+stay usable in the owner's training, and what is returned here may be fed to autograd or changed in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sae_bench.errors import ModelError
+from sae_bench.models.edits import AffineFreeNorm, attach, close, evaluating, first_line, first_tensor, fit
+from sae_bench.models.hooks import Hook, find_blocks, parse_hook
+from sae_bench.models.subject import Capture, check_batch
+
+
+class _Stop(Exception):
+    """Raised at the deepest hook point: the rest of the forward pass is not needed."""
+
+
+class HuggingFaceSubject:
+    """A `transformers` causal language model; see `SubjectModel` for the members."""
+
+    backend = "hf"
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        self.name = name
+        self.model = model
+        self.device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+        self.dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+        text = model.config.get_text_config()  # type: ignore[operator, union-attr]
+        self.vocab_size = int(text.vocab_size)
+        self.n_layers = int(text.num_hidden_layers)
+        self.context_length: int | None = getattr(text, "max_position_embeddings", None)
+        self.counters = {"prefix": 0, "suffix": 0, "full": 0, "selftest": 0}
+        self._hooks: dict[str, Hook] = {}
+        self._norms: dict[str, AffineFreeNorm] = {}
+        self._widths: dict[Hook, int] = {}
+        self._resumable: dict[Hook, bool] = {}
+        self._arity: dict[int, int] = {}  # by block: 0 if it returns a tensor, else the length of its tuple
+        self._blocks_path, self._blocks = _blocks(model)
+        self._check_model()
+
+    def width(self, hook: str) -> int:
+        """Return the size of the last axis at `hook`."""
+        place = self._hook(hook)
+        if place not in self._widths:
+            tokens = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
+            self._widths[place] = self._record(tokens, [place], "selftest")[0][place].shape[-1]
+        return self._widths[place]
+
+    def capture(self, tokens: Tensor, attention_mask: Tensor, hooks: Sequence[str]) -> Capture:
+        """Return the activations `[batch, seq, d]` at `hooks`; the model runs up to the deepest of them only."""
+        places = {name: self._hook(name) for name in hooks}
+        tokens, mask = self._batch(tokens, attention_mask)
+        found, carry = self._record(tokens, list(dict.fromkeys(places.values())), "prefix")
+        return Capture(tokens, mask, {name: found[place] for name, place in places.items()}, carry)
+
+    def splice(self, tokens: Tensor, attention_mask: Tensor, replacements: Mapping[str, Tensor]) -> Tensor:
+        """Return logits `[batch, seq, vocab_size]` with the activation at each hook replaced."""
+        places = {self._hook(name): x for name, x in replacements.items()}
+        tokens, _ = self._batch(tokens, attention_mask)
+        return self._splice(tokens, places, "full")
+
+    def resume(self, capture: Capture, hook: str, activation: Tensor) -> Tensor:
+        """Return the logits when `hook` carries `activation`, running only the rest of the model where exact."""
+        place = self._hook(hook)
+        if not self.can_resume(hook):
+            return self._splice(capture.tokens, {place: activation}, "full")
+        if self._needs_carry(place) and place.layer not in capture.carry:
+            raise ModelError(f"resuming at {hook!r} needs a capture of that hook point; add it to the captured hooks")
+        return self._resume(capture.tokens, capture.carry, place, activation, "suffix")
+
+    def can_resume(self, hook: str) -> bool:
+        """Whether resuming at `hook` gives the logits of a full splice, by one test on random tokens."""
+        place = self._hook(hook)
+        if place not in self._resumable:
+            self._resumable[place] = place.layer is not None and self._test_resume(place)
+        return self._resumable[place]
+
+    # --- the three kinds of forward pass -----------------------------------------------------------------------------
+
+    def _record(self, tokens: Tensor, hooks: list[Hook], count: str) -> tuple[dict[Hook, Tensor], dict[int, Tensor]]:
+        """Run up to the deepest of `hooks`; return what passed there, and the inputs of the blocks to resume in."""
+        found: dict[Hook, Tensor] = {}
+        carry: dict[int, Tensor] = {}
+        layers = {hook.layer for hook in hooks if hook.layer is not None and self._needs_carry(hook)}
+        left = len(hooks) + len(layers)
+
+        def keep(target: dict[Any, Tensor], key: Any, x: Tensor) -> None:
+            nonlocal left
+            if key in target:
+                return
+            # A copy: later modules may write into this memory.
+            target[key] = self._norm(key).normalize(x) if getattr(key, "form", "") == "normalized" else x.clone()
+            left -= 1
+            if left == 0:
+                raise _Stop
+
+        with ExitStack() as stack:
+            for layer in layers:
+                attach(stack, self._blocks[layer], "in", partial(keep, carry, layer))
+            for hook in hooks:
+                module = self.model.get_submodule(hook.path)
+                attach(stack, module, hook.io, partial(keep, found, hook))
+            try:
+                if hooks:
+                    self._forward(tokens, count)
+            except _Stop:
+                return found, carry
+        if missing := [hook.name for hook in hooks if hook not in found]:
+            raise ModelError(f"hook point {missing[0]!r} is never reached: the forward pass does not use its module")
+        return found, carry
+
+    def _splice(self, tokens: Tensor, replacements: Mapping[Hook, Tensor], count: str) -> Tensor:
+        with ExitStack() as stack:
+            used = [self._replace(stack, hook, x) for hook, x in replacements.items()]
+            logits = self._forward(tokens, count)
+        for hook, was_used in zip(replacements, used, strict=True):
+            if not was_used:
+                raise ModelError(f"hook point {hook.name!r} is never reached: the forward pass does not use its module")
+        return logits
+
+    def _resume(self, tokens: Tensor, carry: Mapping[int, Tensor], hook: Hook, x: Tensor, count: str) -> Tensor:
+        layer = hook.layer
+        assert layer is not None  # `can_resume` is False outside the blocks
+        with ExitStack() as stack:
+            for index in range(layer):
+                self._bypass(stack, index, None)
+            if hook.path == f"{self._blocks_path}.{layer}" and hook.io == "out":
+                self._bypass(stack, layer, x)
+            else:
+                if self._needs_carry(hook):
+                    attach(stack, self._blocks[layer], "in", lambda x: fit(carry[layer], x, hook.name))
+                self._replace(stack, hook, x)
+            return self._forward(tokens, count)
+
+    def _forward(self, tokens: Tensor, count: str) -> Tensor:
+        """Run the model; count its sequences.
+
+        No padding mask: padding stands behind the real tokens, a causal model cannot look there, and without a mask
+        every batch uses the same attention kernel, so a sequence's numbers do not depend on its neighbours.
+        """
+        self.counters[count] += tokens.shape[0]
+        with torch.no_grad(), evaluating(self.model):
+            out = self.model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
+        logits: Tensor = out.logits
+        return logits[..., : self.vocab_size]
+
+    # --- edits on modules --------------------------------------------------------------------------------------------
+
+    def _replace(self, stack: ExitStack, hook: Hook, new: Tensor) -> list[bool]:
+        """Make `hook` carry `new` until the stack closes; the returned list is non-empty once that happened."""
+        used: list[bool] = []
+        module = self.model.get_submodule(hook.path)
+
+        def put(old: Tensor) -> Tensor:
+            used.append(True)
+            return fit(new, old, hook.name)
+
+        if hook.form == "raw":
+            attach(stack, module, hook.io, put)
+        elif hook.form == "normalized":
+            norm = self._norm(hook)
+            attach(stack, module, "out", lambda old: norm.scale(put(old)))
+        else:
+            self._replace_residual_mid(stack, hook, put)
+        return used
+
+    def _replace_residual_mid(self, stack: ExitStack, hook: Hook, put: Callable[[Tensor], Tensor]) -> None:
+        """Set the stream between attention and MLP: zero the block's input and let the attention branch carry it.
+
+        The block adds both, and nothing behind that sum reads either of them, so the sum is exact in every dtype.
+        """
+        branch = parse_hook(f"blocks.{hook.layer}.hook_attn_out", self.model)
+
+        def verify(stream: Tensor) -> None:
+            if not torch.equal(stream, put(stream)):
+                raise ModelError(
+                    f"hook point {hook.name!r} cannot be replaced: the blocks of this model do not simply add "
+                    "attention to the residual stream; use hook_resid_pre or hook_resid_post"
+                )
+
+        assert hook.layer is not None
+        attach(stack, self._blocks[hook.layer], "in", torch.zeros_like)
+        attach(stack, self.model.get_submodule(branch.path), branch.io, put)
+        attach(stack, self.model.get_submodule(hook.path), "in", verify)
+
+    def _bypass(self, stack: ExitStack, layer: int, new: Tensor | None) -> None:
+        """Let block `layer` return its input, or `new`, in the type that it normally returns."""
+        block, arity = self._blocks[layer], self._arity[layer]
+
+        def passthrough(*args: Any, **kwargs: Any) -> Any:
+            x = first_tensor(args, kwargs)
+            x = x if new is None else fit(new, x, f"output of block {layer}")
+            return (x,) + (None,) * (arity - 1) if arity else x
+
+        had = block.__dict__.get("forward")
+        stack.callback(block.__dict__.pop if had is None else block.__dict__.__setitem__, "forward", had)
+        block.__dict__["forward"] = passthrough
+
+    # --- self-tests --------------------------------------------------------------------------------------------------
+
+    def _check_model(self) -> None:
+        """One pass over two sequences that differ in the last token: finite, causal, and what the blocks return."""
+        tokens = self._random_tokens(2, 4)
+        tokens[1] = tokens[0]
+        tokens[1, -1] = (tokens[0, -1] + 1) % self.vocab_size
+        with ExitStack() as stack:
+            for layer, block in enumerate(self._blocks):
+                handle = block.register_forward_hook(
+                    lambda _m, _a, out, layer=layer: self._arity.update(
+                        {layer: len(out) if isinstance(out, tuple) else 0}
+                    )
+                )
+                stack.callback(handle.remove)
+            try:
+                logits = self._forward(tokens, "selftest")
+            except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+                raise ModelError(f"model {self.name!r} cannot run on token ids: {first_line(error)}") from error
+        self.vocab_size = min(self.vocab_size, logits.shape[-1])
+        if not bool(torch.isfinite(logits).all()):
+            raise ModelError(f"model {self.name!r} gives logits that are not finite; its weights are damaged")
+        if not close(logits[0, :-1], logits[1, :-1]):
+            raise ModelError(f"model {self.name!r} is not causal: a token changes the logits at earlier positions")
+
+    def _test_resume(self, hook: Hook) -> bool:
+        """Compare resuming with the full splice on a randomly perturbed activation."""
+        tokens = self._random_tokens(2, min(8, self.context_length or 8))
+        found, carry = self._record(tokens, [hook], "selftest")
+        x = found[hook]
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
+        perturbed = x + noise * x.std()
+        expected = self._splice(tokens, {hook: perturbed}, "selftest")
+        try:
+            resumed = self._resume(tokens, carry, hook, perturbed, "selftest")
+        except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, ModelError):
+            return False  # the rest of the model needs something of the prefix that is not carried
+        return close(resumed, expected)
+
+    def _random_tokens(self, batch: int, seq: int) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randint(self.vocab_size, (batch, seq), generator=generator).to(self.device)
+
+    # --- small things ------------------------------------------------------------------------------------------------
+
+    def _batch(self, tokens: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        check_batch(tokens, attention_mask, self.vocab_size, self.context_length)
+        return tokens.to(self.device, torch.int64), attention_mask.to(self.device, torch.bool)
+
+    def _hook(self, name: str) -> Hook:
+        if name not in self._hooks:
+            self._hooks[name] = parse_hook(name, self.model)
+        return self._hooks[name]
+
+    def _norm(self, hook: Hook) -> AffineFreeNorm:
+        if hook.path not in self._norms:
+            self._norms[hook.path] = AffineFreeNorm(self.model.get_submodule(hook.path), hook.name)
+        return self._norms[hook.path]
+
+    def _needs_carry(self, hook: Hook) -> bool:
+        """Whether resuming needs the block's input besides the activation: not where the activation is all there is."""
+        return hook.form != "residual_mid" and hook.path != f"{self._blocks_path}.{hook.layer}"
+
+
+def _blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:
+    """Return the path and the blocks; none where there is no list of them: module paths only, and no resuming."""
+    try:
+        path, blocks = find_blocks(model)
+    except ModelError:
+        return "", []
+    return path, list(blocks)

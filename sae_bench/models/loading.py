@@ -1,0 +1,168 @@
+"""Loading a causal language model and its tokenizer, with one sentence for each way in which that fails."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sae_bench.errors import ModelError
+from sae_bench.models.edits import first_line
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.model")
+
+
+def load_pretrained(
+    source: str | Path | nn.Module, *, device: str, dtype: torch.dtype, tokenizer: Any = None
+) -> tuple[nn.Module, Any, str]:
+    """Return (causal language model in eval mode, tokenizer or None, name); a module in memory is returned as it is.
+
+    Never runs code from the model's folder or repository. Raises ModelError.
+    """
+    if isinstance(source, nn.Module):
+        model, name = source, _name_of(source)
+    else:
+        _check_device(device)
+        name = _check_source(source)
+        with _quiet():
+            model = _load_model(str(source), dtype).to(device)
+            tokenizer = _load_tokenizer(str(source)) if tokenizer is None else tokenizer
+    if isinstance(tokenizer, str | Path):
+        with _quiet():
+            loaded = _load_tokenizer(str(tokenizer))
+        if loaded is None:
+            raise ModelError(f"no tokenizer found at {str(tokenizer)!r}; give a folder with tokenizer.json")
+        tokenizer = loaded
+    _check_model(model, name)
+    _check_tokenizer(model, name, tokenizer)
+    return model, tokenizer, name
+
+
+def _check_source(source: str | Path) -> str:
+    """Return the model's name: that of the folder, or the hub id."""
+    if not str(source):
+        raise ModelError("the model must be a folder or a hub id, not an empty name")
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"the model folder {source} has no config.json; give a folder that save_pretrained wrote")
+        return path.resolve().name
+    text = str(source)
+    if path.exists():
+        raise ModelError(f"the model must be a folder or a hub id, but {text} is a file")
+    if isinstance(source, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
+        raise ModelError(f"the model folder {text!r} does not exist")
+    return text
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(f"device {device!r} cannot be used here: {first_line(error)}") from error
+
+
+def _load_model(source: str, dtype: torch.dtype) -> nn.Module:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    where = str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            where, dtype=dtype, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except SafetensorError as error:
+        raise ModelError(f"the weights of model {source!r} are damaged: {first_line(error)}") from error
+    except OSError as error:
+        raise ModelError(_explain_missing(source, where, error)) from error
+    except ValueError as error:
+        if "Unrecognized configuration class" in str(error) or "AutoModelForCausalLM" in str(error):
+            raise ModelError(f"model {source!r} is not a causal language model that transformers knows") from error
+        if "custom code" in str(error):
+            raise ModelError(f"model {source!r} needs code from its own folder, which is never run here") from error
+        raise ModelError(f"model {source!r} cannot be loaded: {first_line(error)}") from error
+    except (RuntimeError, KeyError, TypeError, AttributeError, ImportError, EOFError) as error:
+        raise ModelError(f"model {source!r} cannot be loaded: {first_line(error)}") from error
+    # transformers fills what does not fit with random numbers; such a model would be measured as if it were trained
+    for kind, fault in (("missing_keys", "lack"), ("mismatched_keys", "have in another shape")):
+        keys = sorted(key if isinstance(key, str) else str(key[0]) for key in info.get(kind) or ())
+        if keys:
+            raise ModelError(
+                f"the weights of model {source!r} {fault} what its config.json asks for ({len(keys)} tensors, first "
+                f"{keys[0]}); they may be incomplete, or of a model without a language-model head"
+            )
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def _explain_missing(source: str, where: str, error: Exception) -> str:
+    if Path(where).is_dir():
+        return f"model folder {source} has no readable config or weights: {first_line(error)}"
+    return (
+        f"model {source!r} is neither a local folder nor in the local cache, and the hub did not provide it; "
+        "give a local folder, or run once with network and check the id"
+    )
+
+
+def _load_tokenizer(source: str) -> Any:
+    """Return the tokenizer at a folder or hub id, None where there is none."""
+    from transformers import AutoTokenizer
+
+    folder = Path(source).expanduser()
+    if folder.is_dir() and not any(any(folder.glob(name)) for name in _TOKENIZER_FILES):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else source, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises a bare Exception on a damaged file
+        if isinstance(error, OSError) and not folder.is_dir():
+            return None
+        raise ModelError(f"the tokenizer of {source!r} cannot be loaded: {first_line(error)}") from error
+
+
+def _check_model(model: nn.Module, name: str) -> None:
+    config = getattr(model, "config", None)
+    get_head = getattr(model, "get_output_embeddings", None)
+    if not hasattr(config, "get_text_config") or not callable(get_head):
+        raise ModelError(f"the model must be a transformers causal language model, not {type(model).__name__}")
+    if get_head() is None:
+        raise ModelError(
+            f"model {name!r} ({type(model).__name__}) has no language-model head; load it with AutoModelForCausalLM"
+        )
+
+
+def _check_tokenizer(model: Any, name: str, tokenizer: Any) -> None:
+    if tokenizer is None:
+        return
+    rows = model.get_input_embeddings().weight.shape[0]
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= rows:
+        raise ModelError(
+            f"the tokenizer does not belong to model {name!r}: it has ids up to {largest}, the model embeds {rows}"
+        )
+
+
+def _name_of(model: nn.Module) -> str:
+    path = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+    return Path(path).name if Path(path).is_dir() else str(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the progress bars, reports and warnings of transformers, and give back the settings that were there."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

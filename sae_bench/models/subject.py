@@ -1,0 +1,126 @@
+"""The subject model: the language model whose activations an SAE reads, seen through capture, splice and resume.
+
+Two back ends implement the same protocol: Hugging Face `transformers` (the default) and TransformerLens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from sae_bench.errors import ModelError
+
+
+@dataclass
+class Capture:
+    """Activations of one batch, and what is needed to go on from them.
+
+    tokens: int64 `[batch, seq]`; attention_mask: bool `[batch, seq]`, True = real token, padding on the right;
+    activations: by hook name, `[batch, seq, d]`; carry: by block index, that block's input `[batch, seq, d_model]`.
+    """
+
+    tokens: Tensor
+    attention_mask: Tensor
+    activations: dict[str, Tensor]
+    carry: dict[int, Tensor] = field(default_factory=dict)
+
+    def rows(self, index: Tensor) -> Capture:
+        """Select sequences; `index` is int64 `[rows]` and may repeat (many interventions on one sequence)."""
+        return Capture(
+            self.tokens[index],
+            self.attention_mask[index],
+            {name: x[index] for name, x in self.activations.items()},
+            {layer: x[index] for layer, x in self.carry.items()},
+        )
+
+
+@runtime_checkable
+class SubjectModel(Protocol):
+    """A language model with hook points. No method computes gradients or leaves anything behind in the model.
+
+    `vocab_size` counts the rows of the output head that the configuration declares, `n_layers` the blocks; `counters`
+    counts sequences: "prefix" (capture), "suffix" (resume), "full" (splice), "selftest" (the model's own checks).
+    """
+
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    vocab_size: int
+    n_layers: int
+    context_length: int | None
+    backend: str
+    counters: dict[str, int]
+
+    def width(self, hook: str) -> int:
+        """Return the size of the last axis at `hook`; ModelError if the model has no such hook."""
+
+    def capture(self, tokens: Tensor, attention_mask: Tensor, hooks: Sequence[str]) -> Capture:
+        """Return the activations `[batch, seq, d]` at `hooks`; the model runs up to the deepest of them only."""
+
+    def splice(self, tokens: Tensor, attention_mask: Tensor, replacements: Mapping[str, Tensor]) -> Tensor:
+        """Return logits `[batch, seq, vocab_size]` with the activation at each hook replaced; `{}` is the clean run."""
+
+    def resume(self, capture: Capture, hook: str, activation: Tensor) -> Tensor:
+        """Return what `splice` would, but run only what follows `hook` where that is exact (see `can_resume`)."""
+
+    def can_resume(self, hook: str) -> bool:
+        """Whether resuming at `hook` gives the logits of a full splice; tested once for a model and hook, then kept."""
+
+
+def load_subject(
+    source: str | Path | torch.nn.Module,
+    *,
+    backend: str = "hf",
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    tokenizer: Any = None,
+) -> tuple[SubjectModel, Any]:
+    """Load a causal language model from a local folder, a hub id, or a module in memory.
+
+    A module keeps its own device and dtype. `tokenizer` is a tokenizer object or where to load one from, by default the
+    one beside the model. Returns the model and its tokenizer, None if there is none. Raises ModelError with what is
+    missing.
+    """
+    from sae_bench.models.loading import load_pretrained
+
+    if backend not in ("hf", "tl"):
+        raise ModelError(f"the backend must be 'hf' (transformers) or 'tl' (TransformerLens), not {backend!r}")
+    model, tokenizer, name = load_pretrained(source, device=device, dtype=dtype, tokenizer=tokenizer)
+    if backend == "tl":
+        from sae_bench.models.transformer_lens import TransformerLensSubject
+
+        own = not isinstance(source, torch.nn.Module)
+        return TransformerLensSubject(model, name, copy_model=not own), tokenizer
+    from sae_bench.models.huggingface import HuggingFaceSubject
+
+    return HuggingFaceSubject(model, name), tokenizer
+
+
+def check_batch(tokens: Tensor, attention_mask: Tensor, vocab_size: int, context_length: int | None) -> None:
+    """Raise ModelError unless `tokens` int `[batch, seq]` fits the model and `attention_mask` pads on the right."""
+    if tokens.ndim != 2 or tokens.is_floating_point() or tokens.numel() == 0:
+        raise ModelError(f"token ids must be integers [batch, seq], not {tokens.dtype} {list(tokens.shape)}")
+    if attention_mask.shape != tokens.shape:
+        raise ModelError(
+            f"the attention mask must have the shape {list(tokens.shape)} of the tokens, "
+            f"not {list(attention_mask.shape)}"
+        )
+    if context_length is not None and tokens.shape[1] > context_length:
+        raise ModelError(
+            f"a sequence has {tokens.shape[1]} tokens, but the model takes at most {context_length}; "
+            "use a shorter context"
+        )
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high >= vocab_size:
+        raise ModelError(
+            f"token ids must be from 0 to {vocab_size - 1}, but the batch has {low if low < 0 else high}; "
+            "the tokenizer does not belong to this model"
+        )
+    mask = attention_mask.bool()
+    if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+        raise ModelError("padding must be on the right: a real token stands behind a padding position")

@@ -1,0 +1,184 @@
+"""The subject model on TransformerLens: the `TransformerBridge` API that versions 3.9 to 4.x have in common.
+
+Splicing means the same as on the Hugging Face back end, which is not always what a hook function on the bridge's point
+of that name would do: its `hook_resid_mid` changes only what the MLP reads. There is no resuming: a bridge that starts
+at a later layer still runs the earlier ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sae_bench.errors import ModelError
+from sae_bench.models.edits import first_line, fit
+from sae_bench.models.hooks import Hook, parse_hook
+from sae_bench.models.huggingface import HuggingFaceSubject
+from sae_bench.models.subject import Capture, check_batch
+
+# A hook function of TransformerLens: the tensor that passes, and by keyword the hook point.
+_Edit = tuple[str, Callable[..., Tensor | None]]
+
+
+class TransformerLensSubject:
+    """A causal language model inside a `TransformerBridge`; see `SubjectModel` for the members.
+
+    The bridge rebuilds the model that it is given, so a model that somebody else holds must be copied (`copy_model`).
+    """
+
+    backend = "tl"
+
+    def __init__(self, model: nn.Module, name: str, *, copy_model: bool) -> None:
+        plain = HuggingFaceSubject(model, name)  # its self-tests hold for this back end too
+        self.name, self.device, self.dtype = name, plain.device, plain.dtype
+        self.vocab_size, self.n_layers, self.context_length = plain.vocab_size, plain.n_layers, plain.context_length
+        self.counters = plain.counters
+        with torch.device("meta"):  # the module tree without weights: the bridge replaces modules, names stay readable
+            self._skeleton: nn.Module = type(model)(copy.deepcopy(model.config))
+        self._bridge = _boot(copy.deepcopy(model) if copy_model else model, name, self.device, self.dtype)
+        self._points: dict[str, Any] = self._bridge.hook_dict
+        self._hooks: dict[str, Hook] = {}
+        self._widths: dict[Hook, int] = {}
+
+    def width(self, hook: str) -> int:
+        """Return the size of the last axis at `hook`."""
+        place = self._hook(hook)
+        if place not in self._widths:
+            tokens = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
+            self._widths[place] = self._record(tokens, [place], "selftest")[place].shape[-1]
+        return self._widths[place]
+
+    def capture(self, tokens: Tensor, attention_mask: Tensor, hooks: Sequence[str]) -> Capture:
+        """Return the activations `[batch, seq, d]` at `hooks`; no block behind the deepest of them runs."""
+        places = {name: self._hook(name) for name in hooks}
+        tokens, mask = self._batch(tokens, attention_mask)
+        found = self._record(tokens, list(dict.fromkeys(places.values())), "prefix")
+        return Capture(tokens, mask, {name: found[place] for name, place in places.items()})
+
+    def splice(self, tokens: Tensor, attention_mask: Tensor, replacements: Mapping[str, Tensor]) -> Tensor:
+        """Return logits `[batch, seq, vocab_size]` with the activation at each hook replaced."""
+        edits = [edit for name, x in replacements.items() for edit in self._edits(self._hook(name), x)]
+        tokens, _ = self._batch(tokens, attention_mask)
+        return self._run(tokens, edits, None, "full")[..., : self.vocab_size]
+
+    def resume(self, capture: Capture, hook: str, activation: Tensor) -> Tensor:
+        """Return the logits when `hook` carries `activation`: a full splice, see the module's docstring."""
+        return self.splice(capture.tokens, capture.attention_mask, {hook: activation})
+
+    def can_resume(self, hook: str) -> bool:
+        """Return False, after a check of the name."""
+        self._hook(hook)
+        return False
+
+    def _record(self, tokens: Tensor, hooks: list[Hook], count: str) -> dict[Hook, Tensor]:
+        found: dict[Hook, Tensor] = {}
+
+        def keep(place: Hook, x: Tensor, hook: Any) -> None:
+            found.setdefault(place, x.flatten(2).to(self.dtype, copy=True))
+
+        if hooks:
+            deepest = max(-1 if hook.layer is None else hook.layer for hook in hooks)
+            stop = deepest + 1 if deepest + 1 < self.n_layers else None
+            self._run(tokens, [(self._point(place), partial(keep, place)) for place in hooks], stop, count)
+        if missing := [hook.name for hook in hooks if hook not in found]:
+            raise ModelError(f"hook point {missing[0]!r} never fired in TransformerLens; use the backend hf")
+        return found
+
+    def _run(self, tokens: Tensor, edits: Sequence[_Edit], stop: int | None, count: str) -> Tensor:
+        self.counters[count] += tokens.shape[0]
+        with torch.no_grad(), _quiet():
+            # an explicit mask of ones: real tokens cannot see the padding behind them, and the bridge is not to guess
+            logits: Tensor = self._bridge.run_with_hooks(
+                tokens, fwd_hooks=list(edits), stop_at_layer=stop, attention_mask=torch.ones_like(tokens)
+            )
+        return logits
+
+    def _edits(self, hook: Hook, new: Tensor) -> list[_Edit]:
+        """Return the hook functions that make `hook` carry `new`."""
+
+        def put(x: Tensor, hook: Any) -> Tensor:
+            return fit(new, x.flatten(2), name).to(x.dtype).reshape(x.shape)
+
+        name, point = hook.name, self._point(hook)
+        if hook.form != "residual_mid":
+            return [(point, put)]
+
+        def verify(x: Tensor, hook: Any) -> None:
+            if not torch.equal(x, put(x, hook)):
+                raise ModelError(
+                    f"hook point {name!r} cannot be replaced: the blocks of this model do not simply add attention to "
+                    "the residual stream; use hook_resid_pre or hook_resid_post"
+                )
+
+        block = f"blocks.{hook.layer}"
+        zero = (f"{block}.hook_resid_pre", lambda x, hook: torch.zeros_like(x))
+        return [zero, (f"{block}.hook_attn_out", put), (point, verify)]
+
+    def _point(self, hook: Hook) -> str:
+        """Return the bridge's hook point; `hook_mlp_in` is off there by default, and the norm's input is the same."""
+        point = hook.name
+        if hook.io == "in" and (point.endswith(".hook_mlp_in") or hook.form == "residual_mid"):
+            point = f"blocks.{hook.layer}.ln2.hook_in"
+        if point not in self._points:
+            raise ModelError(
+                f"hook point {hook.name!r} has no TransformerLens name in this model; use the backend hf, or one of "
+                "blocks.L.hook_resid_pre, hook_resid_post, hook_attn_out, hook_mlp_out"
+            )
+        return point
+
+    def _hook(self, name: str) -> Hook:
+        if name not in self._hooks:
+            hook = parse_hook(name, self._skeleton)
+            self._point(hook)
+            self._hooks[name] = hook
+        return self._hooks[name]
+
+    def _batch(self, tokens: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        check_batch(tokens, attention_mask, self.vocab_size, self.context_length)
+        return tokens.to(self.device, torch.int64), attention_mask.to(self.device, torch.bool)
+
+
+def _boot(model: nn.Module, name: str, device: torch.device, dtype: torch.dtype) -> Any:
+    """Wrap `model` in place; ModelError where TransformerLens is missing or does not know the architecture."""
+    with _quiet():
+        try:
+            from transformer_lens.model_bridge import TransformerBridge
+        except ImportError as error:
+            raise ModelError(
+                f"the backend tl needs transformer-lens >= 3.9 ({first_line(error)}); install it or use the backend hf"
+            ) from error
+        try:
+            bridge = TransformerBridge.boot_transformers(
+                "local-model", hf_model=model, tokenizer=_placeholder_tokenizer(), device=str(device), dtype=dtype
+            )
+        except (ValueError, KeyError, RuntimeError, AttributeError, TypeError, NotImplementedError) as error:
+            raise ModelError(
+                f"TransformerLens cannot wrap model {name!r} ({type(model).__name__}): {first_line(error)}; "
+                "use the backend hf"
+            ) from error
+    return bridge.eval()
+
+
+def _placeholder_tokenizer() -> Any:
+    """Return a tokenizer of one token: the bridge asks for one, fetches one without, and is only ever given ids."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<pad>": 0}, unk_token="<pad>"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<pad>", pad_token="<pad>", unk_token="<pad>")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep TransformerLens' remarks off standard output, and its warnings about edited norms out of sight."""
+    with redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,1 @@
+"""Results as files. Nothing here imports torch."""

@@ -1,0 +1,105 @@
+"""Results on disk: ``<out>/<sae>/<weights sha256[:12]>/<task>@v<version>-<protocol[:8]>.json`` and the units beside it.
+
+The protocol is part of the name, so that a short run never overwrites a long one. Files are written beside their place
+and then renamed: a reader never sees half a result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors.numpy import load_file, save
+
+from sae_bench.errors import ResultError
+from sae_bench.schema import RESULT_SCHEMA, CoderRecord, Protocol, Result
+from sae_bench.units import Units, pack, unpack
+
+
+def protocol_hash(protocol: Protocol) -> str:
+    """sha256 over all that changes a number. Only results of equal hash are compared."""
+    return hashlib.sha256(protocol.model_dump_json().encode()).hexdigest()
+
+
+def path_of(out: Path, sae: CoderRecord, task: str, version: int, protocol: str) -> Path:
+    """Where a result belongs."""
+    name = re.sub(r"[^\w.+-]+", "__", sae.name).strip("._") or "sae"
+    return out / name[:100] / sae.weights_sha256[:12] / f"{task}@v{version}-{protocol[:8]}.json"
+
+
+def write(out: Path, result: Result, tables: dict[str, Units]) -> Path:
+    """Write a result, its units and ``sae.json``; returns the path of the result. Raises ResultError."""
+    file = path_of(out, result.sae, result.task, result.version, result.protocol)
+    if tables:
+        arrays, metadata = pack(tables)
+        write_atomically(file.with_suffix(".units.safetensors"), save(arrays, metadata))
+    write_atomically(file.parent / "sae.json", to_json(result.sae.model_dump(mode="json")))
+    write_atomically(file, to_json(result.model_dump(mode="json")))
+    return file
+
+
+def to_json(content: Any) -> bytes:
+    """Strict JSON (null, never NaN), readable, with a final newline."""
+    return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write to a temporary file in the same folder, then rename. Raises ResultError."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        raise ResultError(
+            f"cannot write {file}: {error.strerror or error}; make room or give another folder with --out"
+        ) from error
+
+
+def read(file: Path) -> Result:
+    """One result. Raises ResultError that names the file and the field."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ResultError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ResultError(f"{file} is not valid JSON ({error}); is it truncated?") from error
+    newer = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(newer, int) and newer > RESULT_SCHEMA:
+        raise ResultError(f"{file} has result schema {newer}, this sae-bench knows {RESULT_SCHEMA}; update sae-bench")
+    try:
+        return Result.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ResultError(f"{file} is not a result of sae-bench: {field}: {first['msg']}") from error
+
+
+def read_units(file: Path) -> dict[str, Units]:
+    """The tables of units beside the result ``file``; empty if it has none."""
+    units = file.with_suffix(".units.safetensors")
+    if not units.exists():
+        return {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(units, framework="numpy") as opened:
+            metadata = opened.metadata() or {}
+        return unpack(load_file(units), metadata)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ResultError(f"{units} is not a table of units ({error}); is it truncated?") from error
+
+
+def find(out: Path) -> Iterator[Path]:
+    """All result files below ``out``, in order."""
+    yield from sorted(file for file in out.glob("*/*/*@v*.json") if not file.name.startswith("."))

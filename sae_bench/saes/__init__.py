@@ -1,0 +1,1 @@
+"""Sparse autoencoders behind one small protocol: reading, wrapping, controls, conformance."""

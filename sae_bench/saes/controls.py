@@ -1,0 +1,206 @@
+"""SAEs that we make ourselves, to show what a score means. They are coders like any other.
+
+A control is a function ``(sae, calibration, seed) -> coder | None``; None where it makes no sense (a transcoder has no
+identity). ``calibration`` holds what is known of the activations from calibration documents, never from the documents
+that are scored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sae_bench.saes.linear import LinearCoder, Nonlinearity, Weights
+from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder, indptr_of
+
+MAX_RANDOM_LATENTS = 32_768  # wider random dictionaries change little and would double the memory of a run
+
+
+@dataclass(frozen=True)
+class Moments:
+    """First and second moments of the activations at one hook point, over calibration tokens.
+
+    ``mean`` ``[d]`` and ``covariance`` ``[d, d]`` in float64, ``sample`` ``[tokens, d]``, ``rms`` the root mean square norm.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    sample: Tensor
+    rms: float
+    n_tokens: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Moments at the hook that the SAE reads and at the one that it predicts, and the SAE's mean L0 on the sample."""
+
+    inputs: Moments
+    targets: Moments
+    l0: float
+
+    @property
+    def k(self) -> int:
+        """The SAE's L0 as a number of latents: at least 1, at most the width of its input."""
+        return max(1, min(round(self.l0), len(self.inputs.mean)))
+
+
+class ChannelCoder:
+    """Raw channels as latents: all of them (identity), or the k that are furthest from their mean for each token."""
+
+    def __init__(self, info: CoderInfo, mean: Tensor, k: int | None) -> None:
+        self.info = info
+        self._mean = mean
+        self._k = k
+
+    def encode(self, x: Tensor) -> Codes:
+        """Deviations from the mean ``[tokens, d]``, sparse."""
+        deviation = x - self._mean.to(x)
+        k = self._k or deviation.shape[1]
+        channels = deviation.abs().topk(k, dim=1).indices.sort(dim=1).values
+        counts = torch.full((len(x),), k, device=x.device)
+        return Codes(indptr_of(counts), channels.flatten(), deviation.gather(1, channels).flatten(), self.info.n_latents)
+
+    def decode(self, codes: Codes, x: Tensor | None = None) -> Tensor:
+        """Mean plus the kept deviations ``[tokens, d]``."""
+        return codes.dense() + self._mean.to(codes.values)
+
+    def decoder_rows(self, latents: Tensor) -> Tensor:
+        """Unit vectors ``[len(latents), d]``."""
+        rows = torch.zeros(len(latents), self.info.d_out, device=latents.device)
+        return rows.scatter_(1, latents.unsqueeze(1), 1.0)
+
+
+class PermutedDecoder:
+    """The SAE's own codes, decoded with decoder rows in another order."""
+
+    def __init__(self, info: CoderInfo, sae: SparseCoder, order: Tensor) -> None:
+        self.info = info
+        self.sae = sae
+        self._order = order
+
+    def encode(self, x: Tensor) -> Codes:
+        """The codes of the SAE itself."""
+        return self.sae.encode(x)
+
+    def decode(self, codes: Codes, x: Tensor | None = None) -> Tensor:
+        """Reconstruction ``[tokens, d_out]`` with the wrong directions."""
+        moved = codes._replace(indices=self._order.to(codes.indices.device)[codes.indices])
+        return self.sae.decode(moved, x)
+
+    def decoder_rows(self, latents: Tensor) -> Tensor:
+        """Decoder directions ``[len(latents), d_out]`` in the other order."""
+        return self.sae.decoder_rows(self._order.to(latents.device)[latents])
+
+
+def mean_only(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder:
+    """No latent at all: always the mean activation."""
+    mean = calibration.targets.mean
+    empty = mean.new_zeros(sae.info.d_in, 0), mean.new_zeros(0, len(mean))
+    weights = Weights(W_enc=empty[0], W_dec=empty[1], b_dec=mean, b_enc=mean.new_zeros(0))
+    return _linear(_info(sae, "mean", 0), weights, Nonlinearity("relu", apply_b_dec_to_input=False), calibration)
+
+
+def identity(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
+    """The activation itself."""
+    if sae.info.is_transcoder:
+        return None
+    return ChannelCoder(_info(sae, "identity", sae.info.d_in, signed=True), calibration.inputs.mean, None)
+
+
+def channels(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
+    """For each token the channels furthest from their mean, as many as the SAE has active latents."""
+    if sae.info.is_transcoder:
+        return None
+    return ChannelCoder(_info(sae, "channels", sae.info.d_in, signed=True), calibration.inputs.mean, calibration.k)
+
+
+def pca(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
+    """The first k principal components, k the SAE's L0."""
+    return _principal(sae, calibration, "pca", calibration.k)
+
+
+def pca_topk(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
+    """All principal components, for each token the k largest coordinates."""
+    return _principal(sae, calibration, "pca_topk", sae.info.d_in)
+
+
+def random_init(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder:
+    """An untrained SAE: random unit directions, encoder their transpose, TopK at the SAE's L0."""
+    n = max(1, min(sae.info.n_latents, MAX_RANDOM_LATENTS))
+    encoder = _directions(sae.info.d_in, n, calibration, seed, "encoder")
+    decoder = encoder if not sae.info.is_transcoder else _directions(sae.info.d_out, n, calibration, seed, "decoder")
+    weights = _centred(encoder, decoder, calibration)
+    rule = Nonlinearity("topk", k=min(calibration.k, n), apply_b_dec_to_input=False)
+    return _linear(_info(sae, "random", n), weights, rule, calibration)
+
+
+def random_l0(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder:
+    """Random encoder and unrelated random decoder, with the threshold that gives the SAE's L0 (Chanin 2026)."""
+    n = max(1, min(sae.info.n_latents, MAX_RANDOM_LATENTS))
+    encoder = _directions(sae.info.d_in, n, calibration, seed, "encoder")
+    decoder = _directions(sae.info.d_out, n, calibration, seed, "unrelated decoder")
+    weights = _centred(encoder, decoder, calibration)
+    assert weights.b_enc is not None
+    pre = calibration.inputs.sample.to(encoder) @ encoder.T + weights.b_enc
+    rank = min(max(1, round(min(calibration.l0, n) * len(pre))), pre.numel() - 1)
+    cut = pre.flatten().topk(rank + 1).values[-1] if rank < pre.numel() // 2 else pre.flatten().sort().values[-rank - 1]
+    threshold = cut.clamp(min=0)
+    rule = Nonlinearity("jumprelu", apply_b_dec_to_input=False)
+    weights = Weights(weights.W_enc, weights.W_dec, weights.b_dec, weights.b_enc, threshold=threshold)
+    return _linear(_info(sae, "random_l0", n), weights, rule, calibration)
+
+
+def permuted(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder:
+    """The SAE itself with its decoder rows in another order."""
+    n = sae.info.n_latents
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return PermutedDecoder(_info(sae, "permuted", n, sae.info.signed, sae.info.decode_needs_x), sae, order)
+
+
+def _principal(sae: SparseCoder, calibration: Calibration, name: str, components: int) -> SparseCoder | None:
+    if sae.info.is_transcoder:
+        return None
+    moments = calibration.inputs
+    basis = torch.linalg.eigh(moments.covariance).eigenvectors.flip(1)[:, :components].contiguous()
+    weights = Weights(W_enc=basis, W_dec=basis.T.contiguous(), b_dec=moments.mean, b_enc=None)
+    rule = Nonlinearity("abstopk", k=calibration.k, apply_b_dec_to_input=True)
+    return _linear(_info(sae, name, components, signed=True), weights, rule, calibration)
+
+
+def _directions(width: int, n: int, calibration: Calibration, seed: int, role: str) -> Tensor:
+    """``[n, width]`` random unit vectors, from a generator of their own."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + len(role))
+    rows = torch.randn(n, width, generator=generator, dtype=torch.float32)
+    return (rows / rows.norm(dim=1, keepdim=True)).to(calibration.inputs.sample.device)
+
+
+def _centred(encoder: Tensor, decoder: Tensor, calibration: Calibration) -> Weights:
+    """Encoder on deviations from the mean; decoder bias the mean."""
+    bias = -(encoder.double() @ calibration.inputs.mean)
+    return Weights(encoder.T, decoder, calibration.targets.mean, bias.to(encoder.dtype))
+
+
+def _linear(info: CoderInfo, weights: Weights, rule: Nonlinearity, calibration: Calibration) -> LinearCoder:
+    dtype = calibration.inputs.sample.dtype
+    single = {name: t if dtype == torch.float64 else t.float() for name, t in weights.items()}
+    return LinearCoder(info, Weights(**single), rule, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+def _info(
+    sae: SparseCoder, name: str, n_latents: int, signed: bool = False, decode_needs_x: bool = False
+) -> CoderInfo:
+    old = sae.info
+    return CoderInfo(
+        name=f"control: {name}",
+        n_latents=n_latents,
+        d_in=old.d_in,
+        d_out=old.d_out,
+        hooks_in=old.hooks_in,
+        hooks_out=old.hooks_out,
+        architecture=name,
+        decode_needs_x=decode_needs_x,
+        signed=signed,
+        format="control",
+    )

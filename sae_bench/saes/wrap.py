@@ -1,0 +1,172 @@
+"""Any module with dense ``encode`` and ``decode`` as a coder."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_bench.errors import CoderError
+from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder, codes_from_dense
+
+_PROBE_LATENTS = 64
+
+
+class DenseCoder:
+    """Wraps ``module.encode(x) -> [tokens, n_latents]`` and ``module.decode(latents) -> [tokens, d_out]``.
+
+    Dense latents cost ``tokens * n_latents`` numbers, so tokens are taken in small groups. Decoder directions are
+    ``decode(e_i) - decode(0)``, which assumes that ``decode`` is affine (the conformance test checks it).
+    """
+
+    def __init__(self, module: Any, info: CoderInfo, *, tokens_at_once: int = 1024) -> None:
+        self.info = info
+        self.module = module
+        self._step = max(1, min(tokens_at_once, (1 << 24) // max(info.n_latents, 1)))
+        self._dtype, self._device = _parameter_type(module)
+
+    def encode(self, x: Tensor) -> Codes:
+        """Latent activations of ``x`` ``[tokens, d_in]``."""
+        parts = []
+        for rows in x.split(self._step):
+            with torch.no_grad():
+                latents = self.module.encode(rows.to(self._device, self._dtype))
+            if not isinstance(latents, Tensor) or latents.shape != (len(rows), self.info.n_latents):
+                shape = list(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+                raise CoderError(
+                    f"{self.info.name}: encode of x {list(rows.shape)} must return a tensor of shape "
+                    f"{[len(rows), self.info.n_latents]}, but it returned {shape}"
+                )
+            parts.append(codes_from_dense(latents.to(x.device)))
+        if not parts:
+            return codes_from_dense(x.new_zeros(0, self.info.n_latents))
+        offsets = torch.tensor([0, *(len(part.indices) for part in parts[:-1])], device=x.device).cumsum(0)
+        indptr = torch.cat([part.indptr[:-1] + start for part, start in zip(parts, offsets, strict=True)])
+        return Codes(
+            torch.cat([indptr, (offsets[-1:] + len(parts[-1].indices))]),
+            torch.cat([part.indices for part in parts]),
+            torch.cat([part.values for part in parts]),
+            self.info.n_latents,
+        )
+
+    def decode(self, codes: Codes, x: Tensor | None = None) -> Tensor:
+        """Reconstruction ``[tokens, d_out]``."""
+        entries = codes.token_of_entry()
+        out = []
+        for start in range(0, codes.n_tokens, self._step):
+            stop = min(start + self._step, codes.n_tokens)
+            part = slice(int(codes.indptr[start]), int(codes.indptr[stop]))
+            dense = torch.zeros(stop - start, codes.n_latents, dtype=self._dtype, device=self._device)
+            where = ((entries[part] - start).to(self._device), codes.indices[part].to(self._device))
+            dense.index_put_(where, codes.values[part].to(self._device, self._dtype), accumulate=True)
+            out.append(self._decode_dense(dense).to(codes.values.device))
+        return torch.cat(out) if out else codes.values.new_zeros(0, self.info.d_out)
+
+    def decoder_rows(self, latents: Tensor) -> Tensor:
+        """Decoder directions ``[len(latents), d_out]``."""
+        rows = []
+        for part in latents.split(self._step):
+            unit = torch.zeros(len(part) + 1, self.info.n_latents, dtype=self._dtype, device=self._device)
+            unit[torch.arange(len(part)), part.to(self._device)] = 1
+            out = self._decode_dense(unit)
+            rows.append((out[:-1] - out[-1:]).to(latents.device))
+        return torch.cat(rows) if rows else torch.zeros(0, self.info.d_out, dtype=self._dtype)
+
+    def _decode_dense(self, latents: Tensor) -> Tensor:
+        with torch.no_grad():
+            out = self.module.decode(latents)
+        if not isinstance(out, Tensor) or out.shape != (len(latents), self.info.d_out):
+            raise CoderError(
+                f"{self.info.name}: decode must return a tensor of shape {[len(latents), self.info.d_out]}, "
+                f"but it returned {list(out.shape) if isinstance(out, Tensor) else type(out).__name__}"
+            )
+        return out
+
+
+def as_coder(
+    sae: Any, *, name: str | None = None, d_in: int | None = None, hook: str | None = None, hook_out: str | None = None
+) -> SparseCoder:
+    """``sae`` itself if it conforms to the protocol, else a wrapper around its dense ``encode`` and ``decode``.
+
+    For a dense module ``hook`` is needed; ``d_in`` is read from its decoder or configuration if it is not given.
+    Raises CoderError.
+    """
+    if isinstance(sae, SparseCoder):
+        return sae
+    if not (callable(getattr(sae, "encode", None)) and callable(getattr(sae, "decode", None))):
+        raise CoderError(f"an SAE must have encode and decode methods, but {type(sae).__name__} has not")
+    hook = hook or _hook_of(sae)
+    if hook is None:
+        raise CoderError(f"{type(sae).__name__} does not say where it reads the model: give hook=... (or --hook-in)")
+    if isinstance(sae, torch.nn.Module):
+        sae.eval()
+    d_in = d_in or _d_in_of(sae)
+    if d_in is None:
+        raise CoderError(f"{type(sae).__name__} does not say how wide its input is: give d_in=... ")
+    dtype, device = _parameter_type(sae)
+    with torch.no_grad():
+        latents = sae.encode(torch.zeros(2, d_in, dtype=dtype, device=device))
+        out = sae.decode(latents) if isinstance(latents, Tensor) else None
+    if not isinstance(latents, Tensor) or latents.ndim != 2 or not isinstance(out, Tensor) or out.ndim != 2:
+        raise CoderError(
+            f"{type(sae).__name__}: encode must turn [tokens, {d_in}] into [tokens, n_latents] and decode must turn that "
+            "into [tokens, d_out]"
+        )
+    warnings.warn(
+        f"{type(sae).__name__} is wrapped: its dense latents cost memory and time that sparse codes do not", stacklevel=2
+    )
+    info = CoderInfo(
+        name=name or type(sae).__name__,
+        n_latents=latents.shape[1],
+        d_in=d_in,
+        d_out=out.shape[1],
+        hooks_in=(hook,),
+        hooks_out=(hook_out or hook,),
+        architecture=type(sae).__name__,
+        signed=True,  # unknown, so nothing may assume that latents are positive
+        format="dense module",
+        provenance={"class": f"{type(sae).__module__}.{type(sae).__qualname__}"},
+    )
+    return DenseCoder(sae, info)
+
+
+def content_sha256(coder: SparseCoder) -> str:
+    """Digest of an SAE that has no files: of its reconstruction map on a fixed probe and of some decoder directions."""
+    info = coder.info
+    digest = hashlib.sha256(repr((info.n_latents, info.d_in, info.d_out, info.hooks_in, info.hooks_out)).encode())
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(_PROBE_LATENTS, info.d_in, generator=generator)
+    if info.n_latents:
+        latents = torch.randint(info.n_latents, (_PROBE_LATENTS,), generator=generator)
+        rows = coder.decoder_rows(latents)
+        digest.update(rows.float().cpu().contiguous().numpy().tobytes())
+        codes = coder.encode(probe.to(rows.device))
+        digest.update(codes.indices.cpu().numpy().tobytes() + codes.values.float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _parameter_type(module: Any) -> tuple[torch.dtype, torch.device]:
+    parameters = module.parameters() if isinstance(module, torch.nn.Module) else iter(())
+    first = next((p for p in parameters if p.is_floating_point()), None)
+    return (torch.float32, torch.device("cpu")) if first is None else (first.dtype, first.device)
+
+
+def _config_of(sae: Any) -> list[Any]:
+    config = getattr(sae, "cfg", getattr(sae, "config", None))
+    return [sae, config, getattr(config, "metadata", None)]
+
+
+def _hook_of(sae: Any) -> str | None:
+    values = (getattr(owner, key, None) for owner in _config_of(sae) for key in ("hook_in", "hook_name", "hook_point"))
+    return next((value for value in values if isinstance(value, str)), None)
+
+
+def _d_in_of(sae: Any) -> int | None:
+    names = ("d_in", "activation_dim", "d_model", "input_dim")
+    values = (getattr(owner, key, None) for owner in _config_of(sae) for key in names)
+    known = next((value for value in values if isinstance(value, int)), None)
+    decoder = getattr(sae, "W_dec", None)
+    return decoder.shape[1] if known is None and isinstance(decoder, Tensor) and decoder.ndim == 2 else known

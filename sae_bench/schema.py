@@ -1,0 +1,132 @@
+"""Records that cross a boundary: task definitions read from files, results written to files.
+
+Every record refuses fields that it does not know: a typo in a task file is an error, not a default.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+Better = Literal["higher", "lower", "none"]
+Status = Literal["ok", "error", "skipped"]
+
+RESULT_SCHEMA = 1
+
+
+class Record(BaseModel):
+    """Frozen, strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MetricSpec(Record):
+    """One figure of a task.
+
+    ``unit`` is the unit of the figure ("nats", "1" for a ratio), ``table`` the kind of unit over which it is summed and
+    resampled, ``target`` a value that would be ideal where neither more nor less is better.
+    """
+
+    name: str
+    unit: str
+    better: Better
+    table: Literal["document", "latent"]
+    interval: Literal["bootstrap", "wilson"] = "bootstrap"
+    target: FiniteFloat | None = None
+    headline: bool = True
+    description: str
+
+
+class TaskSpec(Record):
+    """A task definition, ``tasks/<id>/task.toml``: frozen, versioned, with exactly one code reference."""
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    version: int = Field(ge=1)
+    title: str
+    question: str
+    code: str = Field(pattern=r"^[\w.]+:\w+$")
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, MetricSpec]
+
+
+class MetricValue(Record):
+    """A measured figure. ``value`` is null exactly when ``reason`` says why."""
+
+    value: FiniteFloat | None
+    low: FiniteFloat | None
+    high: FiniteFloat | None
+    unit: str
+    better: Better
+    n_units: int
+    reason: str | None = None
+
+
+class CoderRecord(Record):
+    """The SAE that was measured."""
+
+    name: str
+    source: str
+    format: str
+    architecture: str
+    weights_sha256: str
+    n_latents: int
+    d_in: int
+    d_out: int
+    hooks_in: tuple[str, ...]
+    hooks_out: tuple[str, ...]
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+
+class Protocol(Record):
+    """All that changes a number. Its hash decides which results may be compared."""
+
+    task: str
+    version: int
+    task_sha256: str
+    model: str
+    model_sha256: str
+    dtype: str
+    hooks_in: tuple[str, ...]
+    hooks_out: tuple[str, ...]
+    data: str
+    data_sha256: str
+    calibration_sha256: str
+    n_documents: int
+    mask: Literal["special", "first", "none"]
+    mean_from: Literal["calibration", "evaluation"]
+    seed: int
+
+
+class Provenance(Record):
+    """Where a result comes from. Holds nothing that differs between two runs of the same work on one machine."""
+
+    protocol: Protocol
+    versions: dict[str, str]
+    platform: str
+    device: str
+    backend: str
+    resamples: int
+    confidence: float
+    batch_tokens: int
+    n_tokens: int
+    n_calibration_documents: int
+    n_calibration_tokens: int
+    data: dict[str, Any]
+    counters: dict[str, int]
+
+
+class Result(Record):
+    """What one SAE scored on one version of one task."""
+
+    schema_version: int = RESULT_SCHEMA
+    sae: CoderRecord
+    task: str
+    version: int
+    status: Status
+    reason: str | None = None
+    protocol: str
+    metrics: dict[str, MetricValue] = Field(default_factory=dict)
+    controls: dict[str, dict[str, MetricValue]] = Field(default_factory=dict)
+    details: dict[str, Any] = Field(default_factory=dict)
+    provenance: Provenance

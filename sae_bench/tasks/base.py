@@ -1,0 +1,112 @@
+"""What a task is: sums per sequence, sums per latent, and metrics as functions of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from sae_bench.saes.protocol import Codes, CoderInfo
+from sae_bench.schema import TaskSpec
+from sae_bench.statistics import Metric
+from sae_bench.units import Column, Units
+
+
+class Site(Protocol):
+    """One batch at one hook point, before any SAE. Everything is computed when first asked for, and once.
+
+    Tokens are the real positions of the batch, flattened: ``T`` of them. ``kept`` marks those inside the mask, which are
+    the ones that are summed, replaced and ablated; ``first`` marks position 0 of every sequence, inside the mask or not.
+    Predictions are made at positions inside the mask that have a successor.
+    """
+
+    rms: float
+    """Root mean square norm of the target on calibration tokens."""
+
+    @property
+    def target(self) -> Tensor:
+        """Activations that a coder should reproduce ``[T, d_out]``."""
+        ...
+
+    @property
+    def kept(self) -> Tensor:
+        """Bool ``[T]``: inside the mask."""
+        ...
+
+    @property
+    def first(self) -> Tensor:
+        """Bool ``[T]``: position 0 of its sequence."""
+        ...
+
+    def sum(self, values: Tensor, where: Tensor) -> Tensor:
+        """Float64 sums over the tokens ``where`` of each sequence: ``[T, ...]`` to ``[sequences, ...]``."""
+        ...
+
+    def predictions(self) -> Tensor:
+        """Number of predictions of each sequence, float64 ``[sequences]``."""
+        ...
+
+    def loss(self, replacement: str) -> Tensor:
+        """Cross-entropy summed over each sequence's predictions, nats, float64 ``[sequences]``.
+
+        ``replacement`` says what the kept tokens carry: "clean", "zero" or "mean", and for a coder also "spliced".
+        """
+        ...
+
+    def kl(self, replacement: str) -> Tensor:
+        """KL(clean || replaced) summed over each sequence's predictions, nats, float64 ``[sequences]``."""
+        ...
+
+
+class View(Site, Protocol):
+    """One batch as one coder sees it."""
+
+    info: CoderInfo
+
+    @property
+    def x_hat(self) -> Tensor:
+        """Reconstruction ``[T, d_out]``."""
+        ...
+
+    @property
+    def codes(self) -> Codes:
+        """Latent activations, T rows."""
+        ...
+
+    @property
+    def decoder_norms(self) -> Tensor:
+        """Norms of all decoder directions ``[n_latents]``, float64."""
+        ...
+
+
+class Task:
+    """Base class of all tasks. All columns are float64 tensors ``[sequences]`` or ``[sequences, width]``.
+
+    ``metrics`` maps the metric ids of the task's definition to functions of column sums.
+    """
+
+    metrics: Mapping[str, Metric]
+
+    def __init__(self, spec: TaskSpec) -> None:
+        self.spec = spec
+
+    def shared(self, site: Site) -> dict[str, Tensor]:
+        """Columns that do not depend on the coder; measured once for all coders at a hook point."""
+        return {}
+
+    def measure(self, view: View) -> dict[str, Tensor]:
+        """Columns of one coder."""
+        return {}
+
+    def totals(self, view: View) -> dict[str, Tensor]:
+        """Sums over all tokens of the batch, which are added up over batches (for instance one entry a latent)."""
+        return {}
+
+    def tables(self, documents: Units, totals: Mapping[str, Column]) -> dict[str, Units]:
+        """All tables of units, from the rows of documents (shared and own columns) and the added-up totals."""
+        return {"document": documents}
+
+    def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
+        """What a result shows beside metrics; plain JSON, of bounded size."""
+        return {}

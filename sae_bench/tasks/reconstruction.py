@@ -1,0 +1,124 @@
+"""Reconstruction: how much of the activation the SAE gives back, and how biased its length is.
+
+All figures are ratios of sums over the tokens inside the mask, and again over position 0 alone.
+
+>>> x = [[1, 2], [3, 0], [0, 4], [2, 2]]; x_hat = [[1, 1], [2, 0], [0, 3], [2, 2]]
+
+has FVU 3/13 = 0.2308, nMSE 3/38 = 0.0789, MSE 0.375, relative reconstruction bias 23/29 = 0.7931.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_bench.statistics import Metric, Ratio, Sums, total
+from sae_bench.tasks.base import Site, Task, View
+from sae_bench.units import Units
+
+TINY = 1e-6  # a vector shorter than this share of the usual norm has no direction
+CONSTANT = 1e-9  # activations whose variance is below this share of their energy do not vary
+
+
+Sum = Callable[[Tensor, Tensor], Tensor]  # values [tokens, ...], where [tokens] -> float64 sums, one row a unit
+
+
+def target_sums(x: Tensor, where: Tensor, sum_: Sum) -> dict[str, Tensor]:
+    """Columns from activations ``[tokens, d]`` alone, at the tokens ``where``."""
+    x = x.double()
+    return {"tokens": sum_(torch.ones_like(x[:, 0]), where), "energy": sum_(x.square().sum(1), where), "x": sum_(x, where)}
+
+
+def error_sums(x: Tensor, x_hat: Tensor, where: Tensor, rms: float, sum_: Sum) -> dict[str, Tensor]:
+    """Columns from activations and reconstructions ``[tokens, d]``, at the tokens ``where``."""
+    x, x_hat = x.double(), x_hat.double()
+    inner = (x * x_hat).sum(1)
+    norm, norm_hat = x.norm(dim=1), x_hat.norm(dim=1)
+    long = where & (norm > TINY * rms)
+    directed = long & (norm_hat > TINY * rms)
+    one = torch.ones_like(inner)
+    return {
+        "error": sum_((x - x_hat).square().sum(1), where),
+        "energy_hat": sum_(x_hat.square().sum(1), where),
+        "inner": sum_(inner, where),
+        "norm_ratio": sum_(torch.where(long, norm_hat / norm, 0), long),
+        "norm_ratio_tokens": sum_(one, long),
+        "cosine": sum_(torch.where(directed, inner / (norm * norm_hat), 0), directed),
+        "cosine_tokens": sum_(one, directed),
+    }
+
+
+def fvu(s: Sums) -> Ratio:
+    """Σ‖x − x̂‖² / Σ‖x − x̄‖², x̄ the mean over all tokens: 0 perfect, 1 no better than the mean; lower is better.
+
+    Gao et al. 2024 (arXiv 2406.04093), normalised MSE. The denominator is Σ‖x‖² − ‖Σx‖²/N in float64.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = s.energy - (s.x**2).sum(-1) / s.tokens
+    return Ratio(s.error, variance, "the variance of the activations", floor=CONSTANT * s.energy)
+
+
+def nmse(s: Sums) -> Ratio:
+    """Σ‖x − x̂‖² / Σ‖x‖²: like FVU without centring, so it looks better where the mean is large; lower is better."""
+    return Ratio(s.error, s.energy, "the energy of the activations")
+
+
+def mse(s: Sums) -> Ratio:
+    """Mean of (x − x̂)² over tokens and dimensions, in squared units of the activations; lower is better."""
+    return Ratio(s.error, s.tokens * s.x.shape[-1], "the number of tokens")
+
+
+def cosine(s: Sums) -> Ratio:
+    """Mean over tokens of cos(x, x̂), in [−1, 1]; tokens where either vector has no length are left out; higher is better."""
+    return Ratio(s.cosine, s.cosine_tokens, "the number of tokens with a direction")
+
+
+def norm_ratio(s: Sums) -> Ratio:
+    """Mean over tokens of ‖x̂‖/‖x‖; tokens with no length are left out; 1 where lengths are kept."""
+    return Ratio(s.norm_ratio, s.norm_ratio_tokens, "the number of tokens with a length")
+
+
+def relative_reconstruction_bias(s: Sums) -> Ratio:
+    """γ = E‖x̂‖² / E[x̂·x]: below 1 the SAE shrinks, 1 is unbiased (Rajamanoharan et al. 2024, arXiv 2404.16014 v2, eq. 10)."""
+    return Ratio(s.energy_hat, s.inner, "E[x̂·x]", floor=CONSTANT * np.sqrt(s.energy * s.energy_hat))
+
+
+FIGURES: dict[str, Metric] = {
+    f.__name__: f for f in (fvu, nmse, mse, cosine, norm_ratio, relative_reconstruction_bias)
+}
+
+
+def _at_first(figure: Metric) -> Metric:
+    """The same figure on the columns of position 0."""
+    return lambda s: figure(s.under("first_"))
+
+
+class Reconstruction(Task):
+    """Columns over the tokens inside the mask, and the same with prefix ``first_`` over position 0."""
+
+    metrics: ClassVar[dict[str, Metric]] = FIGURES | {f"first_{name}": _at_first(f) for name, f in FIGURES.items()}
+
+    def shared(self, site: Site) -> dict[str, Tensor]:
+        """Sums of the activations, the same for all coders."""
+        first = target_sums(site.target, site.first, site.sum)
+        return target_sums(site.target, site.kept, site.sum) | {f"first_{name}": c for name, c in first.items()}
+
+    def measure(self, view: View) -> dict[str, Tensor]:
+        """Sums of reconstructions and errors."""
+        kept = error_sums(view.target, view.x_hat, view.kept, view.rms, view.sum)
+        at = view.first
+        first = error_sums(view.target[at], view.x_hat[at], at[at], view.rms, lambda v, where: v.double() * where)
+        return kept | {f"first_{name}": column for name, column in first.items()}
+
+    def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
+        """How many tokens stand behind the figures."""
+        s = total(tables["document"])
+        return {
+            "tokens": int(s.tokens[0]),
+            "tokens_at_position_0": int(s.first_tokens[0]),
+            "tokens_without_direction": int(s.tokens[0] - s.cosine_tokens[0]),
+        }

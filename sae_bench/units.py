@@ -1,0 +1,90 @@
+"""The table of units: one row a unit, one column a sum.
+
+A *unit* is what is resampled when we ask how sure we are: a document for what is measured on text, a latent for what is
+a property of latents. Rows hold sums and counts in float64, so tables can be concatenated, and rows of one unit that
+was measured in several pieces can be added.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Column = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Units:
+    """A table of units.
+
+    ``ids`` names the rows; ``columns`` maps a name to an array ``[rows]`` or ``[rows, width]``, float64.
+    """
+
+    ids: tuple[str, ...]
+    columns: Mapping[str, Column]
+
+    def __post_init__(self) -> None:
+        for name, column in self.columns.items():
+            if len(column) != len(self.ids):
+                raise ValueError(f"column {name} has {len(column)} rows, the table has {len(self.ids)}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, rows: Sequence[int] | NDArray[np.int64]) -> Units:
+        """The rows with these positions, in this order."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return Units(tuple(self.ids[i] for i in rows), {name: column[rows] for name, column in self.columns.items()})
+
+
+def concatenate(tables: Iterable[Units]) -> Units:
+    """One table after the other; every table must have the same columns."""
+    tables = list(tables)
+    if not tables:
+        return Units((), {})
+    ids = tuple(i for table in tables for i in table.ids)
+    names = tables[0].columns.keys()
+    return Units(ids, {name: np.concatenate([table.columns[name] for table in tables]) for name in names})
+
+
+def merge(table: Units) -> Units:
+    """Add the rows of one unit together (a document that ran as several sequences). Rows come out sorted by id.
+
+    Sorting makes the table independent of the order in which sequences were batched.
+    """
+    order = sorted(range(len(table)), key=table.ids.__getitem__)
+    table = table.select(order)
+    starts = [i for i, unit in enumerate(table.ids) if i == 0 or unit != table.ids[i - 1]]
+    if len(starts) == len(table):
+        return table
+    columns = {name: np.add.reduceat(column, starts, axis=0) for name, column in table.columns.items()}
+    return Units(tuple(table.ids[i] for i in starts), columns)
+
+
+def pack(tables: Mapping[str, Units]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Arrays and metadata for a safetensors file: ``<table>/<column>``, ids in the metadata.
+
+    All metadata is one JSON string, since safetensors does not keep the order of several keys and a result must be the
+    same file whenever it is computed. Ids that only count ("0", "1", ...) are not stored.
+    """
+    arrays = {f"{key}/{name}": column for key, table in tables.items() for name, column in table.columns.items()}
+    ids: dict[str, Any] = {}
+    for key, table in tables.items():
+        counting = all(unit == str(i) for i, unit in enumerate(table.ids))
+        ids[key] = len(table) if counting else list(table.ids)
+    return arrays, {"ids": json.dumps(ids, sort_keys=True)}
+
+
+def unpack(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> dict[str, Units]:
+    """The tables of a file written by :func:`pack`."""
+    tables: dict[str, Units] = {}
+    for key, ids in json.loads(metadata["ids"]).items():
+        names = tuple(str(i) for i in range(ids)) if isinstance(ids, int) else tuple(ids)
+        columns = {n.rpartition("/")[2]: a for n, a in arrays.items() if n.rpartition("/")[0] == key}
+        tables[key] = Units(names, columns)
+    return tables

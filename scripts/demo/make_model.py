@@ -1,0 +1,166 @@
+"""Make the demo world's tokenizer and language model (run from the repository root; about 15 minutes on two cores).
+
+::
+
+    python scripts/demo/make_model.py            # tokenizer, then model, into sae_bench/demo/data/model
+    python scripts/demo/make_model.py --steps 50 --out /tmp/model   # a quick trial
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from sae_bench import demo
+
+END = "<|endoftext|>"
+VOCABULARY = 1536
+CONTEXT = 128
+BATCH = 64
+# Another seed than the one that users get by default: what is trained on is not what anyone probes.
+SEED = 1
+
+
+def make_tokenizer(out: Path, texts: list[str]) -> PreTrainedTokenizerFast:
+    """Train the byte-level BPE tokenizer (digits one by one, END as BOS, EOS and padding with id 0) and save it."""
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    raw.train_from_iterator(texts, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token=END, eos_token=END, pad_token=END, model_max_length=CONTEXT
+    )
+    tokenizer.save_pretrained(out)
+    return tokenizer
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text, BOS first; a document that does not fit into the context is an error."""
+    rows = [[0, *ids] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    longest = max(map(len, rows))
+    if longest > CONTEXT:
+        raise SystemExit(f"a document has {longest} tokens, more than the context of {CONTEXT}")
+    return rows
+
+
+def batch_of(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Padded ids and labels [batch, longest]; padding has the label -100."""
+    width = max(map(len, rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    labels = torch.full_like(ids, -100)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        labels[i, : len(row)] = ids[i, : len(row)]
+    return ids, labels
+
+
+def batches(rows: list[list[int]], generator: torch.Generator) -> list[list[int]]:
+    """Indices in batches of similar length, in random order: little padding, no order to learn."""
+    order = torch.randperm(len(rows), generator=generator).tolist()
+    groups: list[list[int]] = []
+    for start in range(0, len(order) - BATCH + 1, BATCH * 40):
+        chunk = sorted(order[start : start + BATCH * 40], key=lambda i: len(rows[i]))
+        groups += [chunk[i : i + BATCH] for i in range(0, len(chunk) - BATCH + 1, BATCH)]
+    return [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
+
+
+@torch.no_grad()
+def cross_entropy(model: GPT2LMHeadModel, rows: list[list[int]]) -> float:
+    """Mean nats per predicted token over all rows."""
+    model.eval()
+    total, count = 0.0, 0
+    for start in range(0, len(rows), BATCH):
+        ids, labels = batch_of(rows[start : start + BATCH])
+        n = int((labels[:, 1:] != -100).sum())
+        total += float(model(ids, labels=labels).loss) * n
+        count += n
+    model.train()
+    return total / count
+
+
+def train(rows: list[list[int]], held_out: list[list[int]], steps: int) -> GPT2LMHeadModel:
+    """AdamW, warmup of 3 %, cosine decay to 5 % of the peak rate."""
+    torch.manual_seed(SEED)
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=128, n_layer=4, n_head=4,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+        )
+    )  # fmt: skip
+    decayed = [p for p in model.parameters() if p.dim() >= 2]
+    plain = [p for p in model.parameters() if p.dim() < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}], lr=3e-3, betas=(0.9, 0.98)
+    )
+    warmup = max(1, round(0.03 * steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda s: min((s + 1) / warmup, 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, s / steps)))),
+    )
+    generator = torch.Generator().manual_seed(SEED)
+    began, step = time.monotonic(), 0
+    while step < steps:
+        for group in batches(rows, generator):
+            ids, labels = batch_of([rows[i] for i in group])
+            loss = model(ids, labels=labels).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            step += 1
+            if step % 250 == 0 or step == steps:
+                held = cross_entropy(model, held_out[:512])
+                print(f"step {step} loss {loss.item():.3f} eval {held:.3f} {time.monotonic() - began:.0f}s", flush=True)
+            if step == steps:
+                break
+    return model
+
+
+def save(model: GPT2LMHeadModel, out: Path) -> None:
+    """Save as an ordinary Hugging Face folder in float16; the config says so."""
+    model.half().save_pretrained(out)
+    config = json.loads((out / "config.json").read_text())
+    config.pop("transformers_version", None)
+    (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=demo.MODEL_PATH)
+    parser.add_argument("--documents", type=int, default=80_000)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    texts = [d.text for d in demo.documents(args.documents, seed=SEED, split="train")]
+    tokenizer = make_tokenizer(args.out, texts[:20_000])
+    rows = encode(tokenizer, texts)
+    held_out = encode(tokenizer, [d.text for d in demo.documents(2000, split="eval")])
+    lengths = sorted(map(len, rows))
+    print(f"{len(rows)} documents, tokens: median {lengths[len(lengths) // 2]}, longest {lengths[-1]}", flush=True)
+    model = train(rows, held_out, args.steps)
+    before = cross_entropy(model, held_out)
+    save(model, args.out)
+    after = cross_entropy(GPT2LMHeadModel.from_pretrained(args.out, dtype=torch.float32), held_out)
+    print(f"eval cross-entropy {before:.4f} nats per token, {after:.4f} after the round trip through float16")
+
+
+if __name__ == "__main__":
+    main()

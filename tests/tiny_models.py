@@ -1,0 +1,87 @@
+"""Tiny random language models of the common block layouts: seeded, float32, eval mode, a vocabulary of 50."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+VOCAB = 50
+WIDTH = 16
+LAYERS = 3
+CONTEXT = 32
+
+_LLAMA: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": WIDTH,
+    "intermediate_size": 40,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": CONTEXT,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
+
+
+def _build(make: Callable[[], Any], seed: int) -> Any:
+    """Build with every parameter random, gains and biases too: with gains of 1 a wrong norm would go unseen."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make().eval().float()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim > 1 else 0.2))
+    return model
+
+
+def tiny_gpt2(seed: int = 0, **changes: Any) -> Any:
+    """LayerNorm, learned positions, fused attention projection."""
+    options = {"vocab_size": VOCAB, "n_embd": WIDTH, "n_layer": LAYERS, "n_head": 4, "n_positions": CONTEXT}
+    special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    return _build(lambda: GPT2LMHeadModel(GPT2Config(**(options | special | changes))), seed)
+
+
+def tiny_llama(seed: int = 0, **changes: Any) -> Any:
+    """RMSNorm, rotary positions, grouped-query attention, gated MLP."""
+    return _build(lambda: LlamaForCausalLM(LlamaConfig(**(_LLAMA | changes))), seed)
+
+
+def tiny_qwen2(seed: int = 0, **changes: Any) -> Any:
+    """Llama-like, with biases in the attention projections."""
+    return _build(lambda: Qwen2ForCausalLM(Qwen2Config(**(_LLAMA | changes))), seed)
+
+
+def tiny_gemma2(seed: int = 0, **changes: Any) -> Any:
+    """Norms before and after attention and MLP, gains of `1 + weight`, scaled embeddings, soft-capped logits."""
+    options = _LLAMA | {"head_dim": 8, "sliding_window": 8, "query_pre_attn_scalar": 8}
+    return _build(lambda: Gemma2ForCausalLM(Gemma2Config(**(options | changes))), seed)
+
+
+def tiny_neox(seed: int = 0, **changes: Any) -> Any:
+    """Attention and MLP in parallel on the same residual stream, unless `use_parallel_residual=False`."""
+    options = {key: value for key, value in _LLAMA.items() if key != "num_key_value_heads"}
+    return _build(lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**(options | changes))), seed)
+
+
+FAMILIES: dict[str, Callable[..., Any]] = {
+    "gpt2": tiny_gpt2,
+    "llama": tiny_llama,
+    "qwen2": tiny_qwen2,
+    "gemma2": tiny_gemma2,
+    "neox": tiny_neox,
+}
