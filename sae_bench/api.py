@@ -38,7 +38,7 @@ DEFAULT_CONTEXT = 128
 class Settings:
     """Everything about an evaluation except the SAEs. The command line has a flag for each.
 
-    ``model``: a folder, a hub id, "demo", or a ``transformers`` model in memory; by default what the SAE was trained on.
+    ``model``: a folder, a hub id, "demo", or a ``transformers`` model in memory; by default what the SAE declares.
     ``data``: a file, folder, hub id, "demo", a list of texts, or token ids ``[sequences, length]``.
     ``limit``: evaluation documents; otherwise the ``tier`` decides. ``controls``: "none", "default", "all" or names.
     ``out``: folder for result files, None to write none.
@@ -222,7 +222,9 @@ class Session:
         file = store.path_of(out, work.record, name, spec.version, digest)
         if file.exists():
             result = store.read(file)
-            if self.settings.overwrite == "never" or (result.status == "ok" and set(self.controls) <= set(result.controls)):
+            if self.settings.overwrite == "never" or (
+                result.status == "ok" and set(self.controls) <= set(result.controls)
+            ):
                 work.finished[name] = result
 
     @property

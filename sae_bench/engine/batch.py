@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from sae_bench.engine.loss import log_probabilities, score
 from sae_bench.errors import ModelError
-from sae_bench.models.subject import SubjectModel
+from sae_bench.models.subject import Capture, SubjectModel
 from sae_bench.saes.controls import Moments, PermutedDecoder
 from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder
 
@@ -67,7 +68,7 @@ class Workspace:
         if entry.key not in self._norms:
             n, device = entry.coder.info.n_latents, self.subject.device
             tiles = [torch.arange(a, min(a + NORM_ROWS, n), device=device) for a in range(0, n, NORM_ROWS)]
-            parts = [guarded(entry, lambda t=t: entry.coder.decoder_rows(t)).double().norm(dim=1) for t in tiles]
+            parts = [guarded(entry, partial(entry.coder.decoder_rows, tile)).double().norm(dim=1) for tile in tiles]
             self._norms[entry.key] = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64, device=device)
         return self._norms[entry.key]
 
@@ -76,7 +77,7 @@ def guarded(entry: Entry, call: Callable[[], T]) -> T:
     """The result of a coder's own code; whatever it raises becomes a CoderFailure."""
     try:
         return call()
-    except Exception as error:  # noqa: BLE001 - foreign code may raise anything; the run must go on without it
+    except Exception as error:
         message = str(error).strip().splitlines()
         raise CoderFailure(f"{type(error).__name__}: {message[0] if message else 'no message'}") from error
 
@@ -109,10 +110,10 @@ class Batch(_Lazy):
         self.targets = tokens.roll(-1, dims=1)[self.predicts]
 
     @property
-    def capture(self) -> Any:
+    def capture(self) -> Capture:
         """The model's activations at all hook points of the run."""
 
-        def compute() -> Any:
+        def compute() -> Capture:
             self.work.counters["prefix"] += len(self.tokens)
             captured = self.work.subject.capture(self.tokens, self.attention, self.work.hooks)
             for hook, x in captured.activations.items():

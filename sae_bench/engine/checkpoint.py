@@ -26,6 +26,7 @@ from sae_bench.saes.controls import Moments
 
 Key = tuple[str, str, str]  # task, coder or hook point, column
 Arrays = dict[Key, NDArray[Any]]
+_MOMENTS = ("mean", "covariance", "sample")
 
 
 @dataclass
@@ -79,15 +80,15 @@ class Checkpoint:
                     found.setdefault(key, []).append(array)
         return {key: np.concatenate(parts) for key, parts in found.items()}
 
-    def load_moments(self) -> tuple[dict[str, Moments], dict[str, int]] | None:
+    def load_moments(self, device: torch.device) -> tuple[dict[str, Moments], dict[str, int]] | None:
         """Calibration of this run, if it was finished."""
         if self.folder is None or not (file := self.folder / "calibration.safetensors").exists():
             return None
         arrays, extra = _read(file)
         moments = {}
         for hook, (rms, n_tokens) in extra["hooks"].items():
-            parts = [torch.from_numpy(arrays["", hook, name]) for name in ("mean", "covariance", "sample")]
-            moments[hook] = Moments(*parts, rms=rms, n_tokens=n_tokens)
+            mean, covariance, sample = (torch.from_numpy(arrays["", hook, name]) for name in _MOMENTS)
+            moments[hook] = Moments(mean.to(device), covariance.to(device), sample.to(device), rms, n_tokens)
         return moments, extra["counters"]
 
     def save_moments(self, moments: Mapping[str, Moments], counters: Mapping[str, int]) -> None:
@@ -96,7 +97,7 @@ class Checkpoint:
             return
         arrays: Arrays = {}
         for hook, m in moments.items():
-            for name in ("mean", "covariance", "sample"):
+            for name in _MOMENTS:
                 tensor: Tensor = getattr(m, name)
                 wide = tensor if tensor.dtype == torch.float64 else tensor.float()
                 arrays["", hook, name] = wide.cpu().numpy()

@@ -22,7 +22,7 @@ def score(logits: Tensor, at: Tensor, targets: Tensor, clean: Tensor) -> tuple[T
     """Cross-entropy of ``targets`` and KL(clean || logits) of every predicting position, nats, float64 ``[positions]``.
 
     ``logits`` ``[batch, seq, vocab]``; ``at`` bool ``[batch, seq]``; ``targets`` ``[positions]``; ``clean`` the log
-    probabilities of the clean model ``[positions, vocab]``. KL is from log-softmax, so it is finite for confident logits.
+    probabilities of the clean model ``[positions, vocab]``. KL is from log-softmax: finite for confident logits.
     """
     where = at.nonzero()
     step = max(1, CHUNK_ELEMENTS // logits.shape[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -113,7 +114,9 @@ def sae_entries(coders: Sequence[SparseCoder]) -> list[Entry]:
     for coder in coders:
         info = coder.info
         if len(info.hooks_in) != 1 or len(info.hooks_out) != 1:
-            raise CoderError(f"{info.name} reads or writes several hook points at once; only one of each can be evaluated")
+            raise CoderError(
+                f"{info.name} reads or writes several hook points at once; only one of each can be evaluated"
+            )
         seen[info.name] += 1
         suffix = f" ({seen[info.name]})" if seen[info.name] > 1 else ""
         entries.append(Entry(info.name + suffix, info.name, coder))
@@ -128,7 +131,7 @@ def with_controls(saes: list[Entry], moments: dict[str, Moments], options: Optio
     for entry in saes:
         inputs = moments[entry.hook_in]
         try:
-            codes = guarded(entry, lambda e=entry, s=inputs.sample: e.coder.encode(s))
+            codes = guarded(entry, partial(entry.coder.encode, inputs.sample))
         except CoderFailure as failure:
             cast.failures[entry.key] = f"encode failed on calibration text: {failure}"
             continue

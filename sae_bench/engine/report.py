@@ -10,7 +10,6 @@ from typing import Any
 from sae_bench.engine.batch import CoderFailure, Entry, guarded
 from sae_bench.engine.plan import Options
 from sae_bench.engine.run import Measured
-from sae_bench.registry import definition_sha256
 from sae_bench.saes.wrap import content_sha256
 from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result
 from sae_bench.statistics import CONFIDENCE, estimate
@@ -64,14 +63,14 @@ def results(
 ) -> Iterator[tuple[Result, dict[str, Units]]]:
     """A result for every SAE and task, with its tables of units.
 
-    Tables are called ``document``, ``latent``, and ``control/<name>/document`` and so on for controls, whose tables leave
-    out the columns that they share with the SAE.
+    Tables are called ``document``, ``latent``, and ``control/<name>/document`` and so on for controls, whose tables
+    leave out the columns that they share with the SAE.
     """
     for entry in measured.cast.saes:
         record = records[entry.key]
         for name, task in measured.tasks.items():
             digest, protocol = protocols[entry.key, name]
-            common = {"sae": record, "task": name, "version": task.spec.version, "protocol": digest}
+            common: dict[str, Any] = {"sae": record, "task": name, "version": task.spec.version, "protocol": digest}
             full = Provenance(
                 protocol=protocol,
                 versions=versions(),

@@ -107,12 +107,8 @@ def _calibration(
     checkpoint: Checkpoint,
     progress: Progress,
 ) -> tuple[dict[str, Moments], dict[str, int]]:
-    kept = checkpoint.load_moments()
-    if kept is not None:
-        moments, counters = kept
-        device = subject.device
-        return {h: Moments(*(t.to(device) for t in (m.mean, m.covariance, m.sample)), m.rms, m.n_tokens)
-                for h, m in moments.items()}, counters  # fmt: skip
+    if (kept := checkpoint.load_moments(subject.device)) is not None:
+        return kept
     batches = Batches.of(corpus.calibration, size)
     work = Workspace(subject, hooks, {})
 

@@ -62,7 +62,10 @@ class Site(Protocol):
 class View(Site, Protocol):
     """One batch as one coder sees it."""
 
-    info: CoderInfo
+    @property
+    def info(self) -> CoderInfo:
+        """What the coder is."""
+        ...
 
     @property
     def x_hat(self) -> Tensor:

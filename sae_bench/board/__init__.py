@@ -1,0 +1,1 @@
+"""Tables made from results. Nothing here imports torch."""

@@ -1,0 +1,70 @@
+"""``sae-bench ls``: what there is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from sae_bench import registry
+
+
+def add(verbs: Any) -> None:
+    """Register the verb."""
+    p = verbs.add_parser("ls", help="list tasks, formats, controls or results", description="List what there is.")
+    p.set_defaults(function=run)
+    p.add_argument("what", nargs="?", default="tasks", choices=["tasks", "formats", "controls", "results"])
+    p.add_argument("--out", default="results", metavar="DIR", help="folder of results (default: results)")
+    p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
+    p.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the list."""
+    from tabulate import tabulate
+
+    rows = {"tasks": _tasks, "formats": _formats, "controls": _controls, "results": _results}[args.what](args)
+    if args.json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+    elif rows:
+        print(tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True))
+    else:
+        print(f"no results in {args.out}")
+    return 0
+
+
+def _tasks(args: argparse.Namespace) -> list[dict[str, Any]]:
+    return [
+        {"task": name, "version": spec.version, "metrics": len(spec.metrics), "question": spec.question}
+        for name, spec in registry.tasks(args.task_dir).items()
+    ]
+
+
+def _formats(args: argparse.Namespace) -> list[dict[str, Any]]:
+    return [{"format": e.name, "layout": e.description} for e in registry.formats().values()]
+
+
+def _controls(args: argparse.Namespace) -> list[dict[str, Any]]:
+    return [
+        {"control": e.name, "default": "yes" if e.name in registry.DEFAULT_CONTROLS else "", "what": e.description}
+        for e in registry.controls().values()
+    ]
+
+
+def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
+    from sae_bench.board.tables import printable
+    from sae_bench.results import store
+
+    found = [(file, store.read(file)) for file in store.find(Path(args.out))]
+    return [
+        {
+            "sae": printable(result.sae.name),
+            "task": f"{result.task}@v{result.version}",
+            "status": result.status,
+            "documents": result.provenance.protocol.n_documents,
+            "protocol": result.protocol[:8],
+            "file": str(file),
+        }
+        for file, result in found
+    ]

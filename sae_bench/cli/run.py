@@ -1,0 +1,161 @@
+"""``sae-bench run``: measure SAEs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sae_bench.schema import Result
+
+FIELDS = (
+    *("model", "data", "tasks", "task_dir", "tier", "limit", "text_field", "split", "context", "packed", "bos", "mask"),
+    *("mean_from", "controls", "hook_in", "hook_out", "backend", "device", "dtype", "seed", "resamples"),
+    *("batch_tokens", "out", "overwrite"),
+)
+
+
+def add(verbs: Any) -> None:
+    """Register the verb."""
+    p = verbs.add_parser(
+        "run",
+        help="measure SAEs and write results",
+        description="Run the language model once over text and measure every task on every SAE and its controls.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    p.set_defaults(function=run)
+    what = p.add_argument_group("what to measure")
+    what.add_argument(
+        "--sae", action="append", required=True, metavar="SAE",
+        help="folder of an SAE, demo, demo/NAME, 'demo/*' or module:factory; may be repeated",
+    )  # fmt: skip
+    what.add_argument(
+        "--tasks", default="all", help="all, ids separated by commas, or a glob (see: sae-bench ls tasks)"
+    )
+    what.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
+    what.add_argument("--controls", default="default", help="none, default, all, or names (see: sae-bench ls controls)")
+    what.add_argument("--tier", default="standard", choices=["smoke", "standard", "full"],
+                      help="evaluation documents: 32, 512 or all")  # fmt: skip
+    what.add_argument("--limit", type=int, metavar="N", help="evaluation documents, instead of the tier's number")
+    model = p.add_argument_group("language model")
+    model.add_argument("--model", metavar="M", help="folder of a saved model, hub id, or demo (default: the SAE's own)")
+    model.add_argument("--backend", default="hf", choices=["hf", "tl"], help="transformers or TransformerLens")
+    model.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
+    model.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16", "float16"],
+                       help="of the language model; SAEs compute in float32, or float64 with float64")  # fmt: skip
+    model.add_argument("--hook-in", metavar="HOOK", help="hook point that the SAE reads, if it does not say it rightly")
+    model.add_argument("--hook-out", metavar="HOOK", help="hook point that the SAE predicts (transcoders)")
+    text = p.add_argument_group("text")
+    text.add_argument("--data", metavar="D", help=".txt, .jsonl[.gz], .parquet, data set folder, hub id, or token ids "
+                      "in .npy or .safetensors (default for the demo model: demo)")  # fmt: skip
+    text.add_argument("--text-field", default="text", metavar="NAME", help="column that holds the text")
+    text.add_argument("--split", metavar="NAME", help="split of a data set that has several")
+    text.add_argument("--context", type=int, metavar="N",
+                      help="tokens of a sequence (default: the SAE's, at most the model's)")  # fmt: skip
+    text.add_argument("--packed", action="store_true",
+                      help="join documents into full sequences; the unit is then the sequence")  # fmt: skip
+    text.add_argument("--bos", default="auto", choices=["auto", "yes", "no"],
+                      help="start every sequence with the BOS token; auto: as the SAE was trained")  # fmt: skip
+    text.add_argument("--mask", default="special", choices=["special", "first", "none"],
+                      help="positions left out everywhere: BOS, EOS and padding; position 0; none")  # fmt: skip
+    text.add_argument("--mean-from", default="calibration", choices=["calibration", "evaluation"],
+                      help="where the mean of mean ablation comes from")  # fmt: skip
+    other = p.add_argument_group("run")
+    other.add_argument("--out", default="results", metavar="DIR", help="folder for results")
+    other.add_argument("--overwrite", default="missing", choices=["missing", "always", "never"],
+                       help="missing: what is not there or failed; always: all; never: keep what is there")  # fmt: skip
+    other.add_argument("--seed", type=int, default=0, help="of all random choices")
+    other.add_argument(
+        "--resamples", type=int, default=2000, metavar="N", help="bootstrap replicates behind an interval"
+    )
+    other.add_argument("--batch-tokens", type=int, metavar="N", help="tokens in one batch; changes memory, not figures")
+    other.add_argument("--dry-run", action="store_true", help="say what would be measured and what it costs, and stop")
+    other.add_argument("--all-metrics", action="store_true", help="show every metric in the table, not only headlines")
+    other.add_argument("--json", action="store_true", help="print results as JSON instead of a table")
+    other.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, and say by the exit code whether an SAE failed."""
+    show_progress = not args.quiet
+    if show_progress:
+        print("loading ...", file=sys.stderr)
+    from sae_bench.api import Session, Settings
+    from sae_bench.board.tables import printable, result_tables
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *rest, **more: print(f"sae-bench: {message}", file=sys.stderr)
+        session = Session(args.sae, Settings(**{name: getattr(args, name) for name in FIELDS}))
+        if args.dry_run:
+            forecast = session.forecast()
+            print(json.dumps(forecast, indent=1) if args.json else _listing(forecast))
+            return 0
+        if show_progress and (there := [w for w in session.work if w.finished]):
+            print(f"already there: results of {len(there)} SAEs in {args.out}", file=sys.stderr)
+        with Bar(show_progress) as bar:
+            results = session.run(bar)
+    if args.json:
+        print(json.dumps({"results": [brief(result) for result in results]}, indent=1, ensure_ascii=False))
+    else:
+        print(result_tables(results, session.specs, everything=args.all_metrics))
+        print(f"\nresults are in {args.out}; a score stands between its controls ('sae-bench ls controls')")
+    failed = [result for result in results if result.status == "error"]
+    for result in failed:
+        print(printable(f"sae-bench: {result.sae.name}, {result.task}: {result.reason}"), file=sys.stderr)
+    return 1 if failed else 0
+
+
+def brief(result: Result) -> dict[str, Any]:
+    """What scripts read: a result without provenance and details."""
+    keep = {"task", "version", "status", "reason", "protocol", "metrics", "controls"}
+    return {"sae": result.sae.name, **result.model_dump(mode="json", include=keep)}
+
+
+class Bar:
+    """Progress on stderr, one bar a phase, with the time left."""
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown
+        self._bar: Any = None
+        self._what = ""
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Report that ``done`` of ``total`` steps of the phase ``what`` are finished."""
+        if not self._shown:
+            return
+        if what != self._what:
+            from tqdm import tqdm
+
+            self._close()
+            self._what = what
+            self._bar = tqdm(total=total, initial=done, desc=what, file=sys.stderr, dynamic_ncols=True)
+        self._bar.update(done - self._bar.n)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _listing(forecast: dict[str, Any]) -> str:
+    from sae_bench.board.tables import printable
+
+    lines = []
+    for name, value in forecast.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{v} {k}" for k, v in value.items()) or "none"
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            value = ", ".join(map(str, value)) or "none"
+        lines.append(printable(f"{name + ':':<50} {value}"))
+    return "\n".join(lines)

@@ -1,0 +1,84 @@
+"""``sae-bench show``: a task's card, or a result in full."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from sae_bench import registry
+from sae_bench.errors import UsageError
+
+
+def add(verbs: Any) -> None:
+    """Register the verb."""
+    p = verbs.add_parser(
+        "show", help="show a task or a result", description="Show a task's definition and card, or a result in full."
+    )
+    p.set_defaults(function=run)
+    p.add_argument("name", metavar="TASK|RESULT", help="task id, result file, or folder of results")
+    p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
+    p.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the task or the result."""
+    known = registry.tasks(args.task_dir)
+    path = Path(args.name)
+    if args.name in known:
+        print(_task(args.name, known, args))
+    elif path.exists():
+        print(_results(path, known, args.json))
+    else:
+        raise UsageError(f"{args.name} is neither a task nor a result file; {registry.suggest(args.name, known)}")
+    return 0
+
+
+def _task(name: str, known: Any, args: argparse.Namespace) -> str:
+    from tabulate import tabulate
+
+    spec = known[name]
+    if args.json:
+        content: str = spec.model_dump_json(indent=1)
+        return content
+    rows = [(m, s.unit, s.better, s.target if s.target is not None else "", s.table, s.description)
+            for m, s in spec.metrics.items()]  # fmt: skip
+    table = tabulate(rows, headers=["metric", "unit", "better", "target", "unit of table", "what"], tablefmt="simple")
+    folders = [registry.data_folder("tasks"), *([Path(args.task_dir)] if args.task_dir else [])]
+    card = next((f / name / "README.md" for f in folders if (f / name / "README.md").is_file()), None)
+    text = card.read_text(encoding="utf-8").rstrip() + "\n\n" if card else f"{spec.title}: {spec.question}\n\n"
+    return f"{text}{table}"
+
+
+def _results(path: Path, known: Any, as_json: bool) -> str:
+    from sae_bench.board.tables import printable, result_tables
+    from sae_bench.results import store
+
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*@v*.json") if not f.name.startswith("."))
+    if not files:
+        raise UsageError(f"there is no result below {path}")
+    results = [store.read(file) for file in files]
+    if as_json:
+        return json.dumps({"results": [r.model_dump(mode="json") for r in results]}, indent=1, ensure_ascii=False)
+    parts = [result_tables(results, known, everything=True)]
+    for result in results:
+        parts.append(printable(f"\n{result.task}, what else it holds:"))
+        parts += _details(result.details)
+    return "\n".join(parts)
+
+
+def _details(details: dict[str, Any]) -> list[str]:
+    """Plain values as lines; the density histogram as bars."""
+    lines = []
+    for name, value in details.items():
+        if name == "density_histogram":
+            lines += ["  log10 of the share of tokens on which a latent is active:"]
+            top = max(value["latents"], default=0) or 1
+            edges = value["log10_edges"]
+            for low, high, count in zip(edges, edges[1:], value["latents"], strict=False):
+                if count:
+                    lines.append(f"  {low:6.2f} to {high:6.2f} {count:>8} {'#' * max(1, round(40 * count / top))}")
+        elif isinstance(value, int | float | str):
+            lines.append(f"  {name.replace('_', ' ')}: {value}")
+    return lines
