@@ -5,18 +5,45 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sae_bench.kernels import topk
+
 
 def sparse_decode(indptr: Tensor, indices: Tensor, values: Tensor, directions: Tensor) -> Tensor:
     """``codes @ directions``: ``[tokens, d_out]`` from CSR codes and ``directions`` ``[n_latents, d_out]``.
 
-    Directions stored in a shorter type are gathered first and summed in the type of ``values``.
+    Directions stored in a shorter type are gathered first and summed in the type of ``values``, for some tokens at a
+    time, so that at most ``TILE_ELEMENTS`` numbers are converted at once.
     """
-    n_tokens = len(indptr) - 1
     if len(indices) == 0:
-        return values.new_zeros(n_tokens, directions.shape[1])
-    if directions.dtype != values.dtype:
-        used, indices = indices.unique(return_inverse=True)
-        directions = directions[used].to(values.dtype)
-    return torch.nn.functional.embedding_bag(
-        indices, directions, indptr[:-1], mode="sum", per_sample_weights=values, include_last_offset=False
-    )
+        return values.new_zeros(len(indptr) - 1, directions.shape[1])
+    if directions.dtype == values.dtype:
+        return _sums(indptr, indices, values, directions)
+    at_once = max(1, topk.TILE_ELEMENTS // directions.shape[1])
+    ends = indptr.cpu()
+    out = []
+    first, n_tokens = 0, len(ends) - 1
+    while first < n_tokens:
+        fitting = int(torch.searchsorted(ends, ends[first] + at_once, right=True)) - 1
+        last = max(fitting, first + 1)
+        part = slice(int(ends[first]), int(ends[last]))
+        if last > fitting:  # one token with more entries than fit
+            out.append(_long_row(indices[part], values[part], directions, at_once))
+        else:
+            used, local = indices[part].unique(return_inverse=True)
+            rows = directions[used].to(values.dtype)
+            out.append(_sums(indptr[first : last + 1] - indptr[first], local, values[part], rows))
+        first = last
+    return torch.cat(out)
+
+
+def _sums(indptr: Tensor, indices: Tensor, values: Tensor, directions: Tensor) -> Tensor:
+    if len(indices) == 0:
+        return values.new_zeros(len(indptr) - 1, directions.shape[1])
+    return torch.nn.functional.embedding_bag(indices, directions, indptr[:-1], mode="sum", per_sample_weights=values)
+
+
+def _long_row(indices: Tensor, values: Tensor, directions: Tensor, at_once: int) -> Tensor:
+    out = values.new_zeros(1, directions.shape[1])
+    for latents, weights in zip(indices.split(at_once), values.split(at_once), strict=True):
+        out += weights @ directions[latents].to(values.dtype)
+    return out

@@ -17,9 +17,9 @@ TILE_ELEMENTS = 1 << 22  # 16 MiB of float32
 TileFunction = Callable[[int, int], Tensor]
 
 
-def row_chunks(n_tokens: int, n_latents: int) -> Iterator[slice]:
-    """Slices of tokens such that a tile holds at most ``TILE_ELEMENTS`` numbers."""
-    step = max(1, TILE_ELEMENTS // max(1, min(n_latents, TILE_LATENTS)))
+def row_chunks(n_tokens: int, n_latents: int, k: int = 0) -> Iterator[slice]:
+    """Slices of tokens such that a tile, or ``k`` entries of every token, hold at most ``TILE_ELEMENTS`` numbers."""
+    step = max(1, TILE_ELEMENTS // max(1, k, min(n_latents, TILE_LATENTS)))
     for start in range(0, n_tokens, step):
         yield slice(start, min(start + step, n_tokens))
 
@@ -31,7 +31,7 @@ def top_k(tile: TileFunction, n_latents: int, k: int, *, by_magnitude: bool = Fa
     the largest absolute values are taken and keep their sign.
     """
     best: tuple[Tensor, Tensor] | None = None
-    for start in range(0, n_latents, TILE_LATENTS):
+    for start in _tiles(n_latents):
         pre = tile(start, min(start + TILE_LATENTS, n_latents))
         keys = pre.abs() if by_magnitude else pre
         columns = _largest(keys, min(k, keys.shape[1]))
@@ -41,9 +41,12 @@ def top_k(tile: TileFunction, n_latents: int, k: int, *, by_magnitude: bool = Fa
             keep = _largest(values.abs() if by_magnitude else values, min(k, values.shape[1]))
             values, indices = values.gather(1, keep), indices.gather(1, keep)
         best = (values, indices)
-    if best is None:
-        raise ValueError("top_k needs at least one latent")
+    assert best is not None
     return best
+
+
+def _tiles(n_latents: int) -> range:
+    return range(0, max(n_latents, 1), TILE_LATENTS)  # without latents one empty tile, which says how many tokens
 
 
 def _largest(keys: Tensor, k: int) -> Tensor:
@@ -61,7 +64,7 @@ def active(tile: TileFunction, n_latents: int) -> tuple[Tensor, Tensor, Tensor]:
     """All non-zero entries: ``counts`` ``[tokens]``, ``indices`` and ``values`` ``[nonzeros]`` in row order."""
     rows, columns, values = [], [], []
     n_tokens = 0
-    for start in range(0, n_latents, TILE_LATENTS):
+    for start in _tiles(n_latents):
         latents = tile(start, min(start + TILE_LATENTS, n_latents))
         n_tokens = len(latents)
         row, column = latents.nonzero(as_tuple=True)

@@ -39,6 +39,7 @@ class TransformerLensSubject:
     def __init__(self, model: nn.Module, name: str, *, copy_model: bool) -> None:
         plain = HuggingFaceSubject(model, name)  # its self-tests hold for this back end too
         self.name, self.device, self.dtype = name, plain.device, plain.dtype
+        self.model = model  # whose weights they are; with `copy_model` untouched by the bridge
         self.vocab_size, self.n_layers, self.context_length = plain.vocab_size, plain.n_layers, plain.context_length
         self.counters = plain.counters
         with torch.device("meta"):  # the module tree without weights: the bridge replaces modules, names stay readable

@@ -7,11 +7,13 @@ that are scored.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from sae_bench.kernels import topk
 from sae_bench.saes.linear import LinearCoder, Nonlinearity, Weights
 from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder, indptr_of
 
@@ -47,20 +49,20 @@ class Calibration:
 
 
 class ChannelCoder:
-    """Raw channels as latents: all of them (identity), or the k that are furthest from their mean for each token."""
+    """Raw channels as latents: for each token the ``k`` that are furthest from their mean (identity: all of them)."""
 
-    def __init__(self, info: CoderInfo, mean: Tensor, k: int | None) -> None:
+    def __init__(self, info: CoderInfo, mean: Tensor, k: int) -> None:
         self.info = info
         self._mean = mean
         self._k = k
 
     def encode(self, x: Tensor) -> Codes:
         """Deviations from the mean ``[tokens, d]``, sparse."""
-        deviation = x - self._mean.to(x)
-        k = self._k or deviation.shape[1]
-        channels = deviation.abs().topk(k, dim=1).indices.sort(dim=1).values
-        counts = torch.full((len(x),), k, device=x.device)
-        return Codes(indptr_of(counts), channels.flatten(), deviation.gather(1, channels).flatten(), self.info.n_latents)
+        deviation = x.to(self._mean.dtype) - self._mean
+        width = self.info.n_latents
+        kept, channels = topk.top_k(lambda a, b: deviation[:, a:b], width, self._k, by_magnitude=True)
+        fires = kept != 0
+        return Codes(indptr_of(fires.sum(1)), channels[fires], kept[fires], width)
 
     def decode(self, codes: Codes, x: Tensor | None = None) -> Tensor:
         """Mean plus the kept deviations ``[tokens, d]``."""
@@ -68,7 +70,7 @@ class ChannelCoder:
 
     def decoder_rows(self, latents: Tensor) -> Tensor:
         """Unit vectors ``[len(latents), d]``."""
-        rows = torch.zeros(len(latents), self.info.d_out, device=latents.device)
+        rows = self._mean.new_zeros(len(latents), self.info.d_out)
         return rows.scatter_(1, latents.unsqueeze(1), 1.0)
 
 
@@ -104,16 +106,12 @@ def mean_only(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCo
 
 def identity(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
     """The activation itself."""
-    if sae.info.is_transcoder:
-        return None
-    return ChannelCoder(_info(sae, "identity", sae.info.d_in, signed=True), calibration.inputs.mean, None)
+    return _channels(sae, calibration, "identity", sae.info.d_in)
 
 
 def channels(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
     """For each token the channels furthest from their mean, as many as the SAE has active latents."""
-    if sae.info.is_transcoder:
-        return None
-    return ChannelCoder(_info(sae, "channels", sae.info.d_in, signed=True), calibration.inputs.mean, calibration.k)
+    return _channels(sae, calibration, "channels", calibration.k)
 
 
 def pca(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
@@ -143,10 +141,7 @@ def random_l0(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCo
     decoder = _directions(sae.info.d_out, n, calibration, seed, "unrelated decoder")
     weights = _centred(encoder, decoder, calibration)
     assert weights.b_enc is not None
-    pre = calibration.inputs.sample.to(encoder) @ encoder.T + weights.b_enc
-    rank = min(max(1, round(min(calibration.l0, n) * len(pre))), pre.numel() - 1)
-    cut = pre.flatten().topk(rank + 1).values[-1] if rank < pre.numel() // 2 else pre.flatten().sort().values[-rank - 1]
-    threshold = cut.clamp(min=0)
+    threshold = _cut(calibration.inputs.sample.to(encoder), encoder, weights.b_enc, min(calibration.l0, n))
     rule = Nonlinearity("jumprelu", apply_b_dec_to_input=False)
     weights = Weights(weights.W_enc, weights.W_dec, weights.b_dec, weights.b_enc, threshold=threshold)
     return _linear(_info(sae, "random_l0", n), weights, rule, calibration)
@@ -155,8 +150,15 @@ def random_l0(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCo
 def permuted(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder:
     """The SAE itself with its decoder rows in another order."""
     n = sae.info.n_latents
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(n, generator=_generator(seed, "order"))
     return PermutedDecoder(_info(sae, "permuted", n, sae.info.signed, sae.info.decode_needs_x), sae, order)
+
+
+def _channels(sae: SparseCoder, calibration: Calibration, name: str, k: int) -> SparseCoder | None:
+    if sae.info.is_transcoder:
+        return None
+    mean = calibration.inputs.mean.to(_dtype(calibration))
+    return ChannelCoder(_info(sae, name, sae.info.d_in, signed=True), mean, k)
 
 
 def _principal(sae: SparseCoder, calibration: Calibration, name: str, components: int) -> SparseCoder | None:
@@ -169,10 +171,32 @@ def _principal(sae: SparseCoder, calibration: Calibration, name: str, components
     return _linear(_info(sae, name, components, signed=True), weights, rule, calibration)
 
 
+def _generator(seed: int, role: str) -> torch.Generator:
+    """A generator for one use of the seed: no two roles share their numbers."""
+    digest = hashlib.sha256(f"{seed} {role}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def _dtype(calibration: Calibration) -> torch.dtype:
+    return torch.float64 if calibration.inputs.sample.dtype == torch.float64 else torch.float32
+
+
+def _cut(x: Tensor, encoder: Tensor, bias: Tensor, l0: float) -> Tensor:
+    """The threshold above which ``l0`` pre-activations of a token lie on average; at least 0, as latents are positive."""
+    rank = min(max(1, round(l0 * len(x))), len(x) * len(encoder) - 1)
+    largest = x.new_zeros(0)
+    step = max(1, topk.TILE_ELEMENTS // len(x))
+    for start in range(0, len(encoder), step):
+        pre = x @ encoder[start : start + step].T + bias[start : start + step]
+        largest = torch.cat([largest, pre.flatten()])
+        if len(largest) > rank + 1:
+            largest = largest.topk(rank + 1, sorted=False).values
+    return largest.min().clamp(min=0)
+
+
 def _directions(width: int, n: int, calibration: Calibration, seed: int, role: str) -> Tensor:
     """``[n, width]`` random unit vectors, from a generator of their own."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + len(role))
-    rows = torch.randn(n, width, generator=generator, dtype=torch.float32)
+    rows = torch.randn(n, width, generator=_generator(seed, role), dtype=torch.float32)
     return (rows / rows.norm(dim=1, keepdim=True)).to(calibration.inputs.sample.device)
 
 
@@ -183,9 +207,8 @@ def _centred(encoder: Tensor, decoder: Tensor, calibration: Calibration) -> Weig
 
 
 def _linear(info: CoderInfo, weights: Weights, rule: Nonlinearity, calibration: Calibration) -> LinearCoder:
-    dtype = calibration.inputs.sample.dtype
-    single = {name: t if dtype == torch.float64 else t.float() for name, t in weights.items()}
-    return LinearCoder(info, Weights(**single), rule, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    dtype = _dtype(calibration)
+    return LinearCoder(info, Weights(**{name: t.to(dtype) for name, t in weights.items()}), rule, dtype=dtype)
 
 
 def _info(

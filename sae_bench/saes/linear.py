@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from sae_bench.errors import CoderError
+from sae_bench.kernels import topk
 from sae_bench.kernels.decode import sparse_decode
-from sae_bench.kernels.topk import active, row_chunks, top_k
 from sae_bench.saes.protocol import CoderInfo, Codes, indptr_of
 
 Activation = Literal["relu", "topk", "abstopk", "jumprelu", "gated"]
@@ -72,14 +72,15 @@ class LinearCoder:
     ) -> None:
         check_weights(info, weights, rule)
         self.info = info
-        self.weights = weights
+        self.weights = Weights(**{name: tensor.detach() for name, tensor in weights.items()})
         self.rule = rule
         self.dtype = dtype
         self._norms = self._decoder_norms() if rule.rescale_by_decoder_norm else None
 
+    @torch.no_grad()
     def encode(self, x: Tensor) -> Codes:
         """Latent activations of ``x`` ``[tokens, d_in]``."""
-        parts = [self._encode_rows(x[rows]) for rows in row_chunks(len(x), self.info.n_latents)]
+        parts = [self._encode_rows(x[rows]) for rows in topk.row_chunks(len(x), self.info.n_latents, self.rule.k or 0)]
         if len(parts) == 1:
             return parts[0]
         if not parts:
@@ -93,6 +94,7 @@ class LinearCoder:
             self.info.n_latents,
         )
 
+    @torch.no_grad()
     def decode(self, codes: Codes, x: Tensor | None = None) -> Tensor:
         """Reconstruction ``[tokens, d_out]``; ``x`` is needed with per-token normalisation."""
         out = sparse_decode(codes.indptr, codes.indices, self._decoder_values(codes), self.weights.W_dec)
@@ -103,25 +105,25 @@ class LinearCoder:
             raise ValueError("this coder normalises every token: decode needs x")
         return self._denormalise(out, x.to(self.dtype))
 
+    @torch.no_grad()
     def decoder_rows(self, latents: Tensor) -> Tensor:
         """Decoder directions ``[len(latents), d_out]``."""
         rows = self.weights.W_dec[latents].to(self.dtype)
-        return rows if self._norms is None else rows / self._norms[latents].unsqueeze(1)
+        return rows if self._norms is None else rows / self._divisors(latents).unsqueeze(1)
 
     def _encode_rows(self, x: Tensor) -> Codes:
         u = self._normalise(x.to(self.dtype))
         if self.rule.apply_b_dec_to_input:
             u = u - self.weights.b_dec.to(self.dtype)
         n = self.info.n_latents
-        if n == 0:
-            counts = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-            return Codes(indptr_of(counts), counts[:0], u.new_zeros(0), 0)
         if self.rule.k is None:
-            counts, indices, values = active(lambda a, b: self._activate(u, a, b), n)
+            counts, indices, values = topk.active(lambda a, b: self._activate(u, a, b), n)
             return Codes(indptr_of(counts), indices, values, n)
         signed = self.rule.activation == "abstopk"
-        kept, columns = top_k(lambda a, b: self._pre(u, a, b), n, self.rule.k, by_magnitude=signed)
-        fires = kept != 0 if signed else kept > 0
+        kept, columns = topk.top_k(lambda a, b: self._pre(u, a, b), n, self.rule.k, by_magnitude=signed)
+        if not signed:
+            kept = kept.relu()
+        fires = kept != 0
         return Codes(indptr_of(fires.sum(1)), columns[fires], kept[fires], n)
 
     def _pre(self, u: Tensor, start: int, stop: int) -> Tensor:
@@ -147,17 +149,21 @@ class LinearCoder:
 
     def _decoder_values(self, codes: Codes) -> Tensor:
         values = codes.values.to(self.dtype)
-        return values if self._norms is None else values / self._norms[codes.indices]
+        return values if self._norms is None else values / self._divisors(codes.indices)
+
+    def _divisors(self, latents: Tensor) -> Tensor:
+        assert self._norms is not None
+        norms = self._norms[latents]
+        return norms.where(norms > 0, 1)  # a direction of zeros stays one
 
     def _decoder_norms(self) -> Tensor:
-        chunks = self.weights.W_dec.split(TILE_ROWS)
-        return torch.cat([chunk.to(self.dtype).norm(dim=1) for chunk in chunks])
+        return torch.cat([chunk.to(self.dtype).norm(dim=1) for chunk in _chunks(self.weights.W_dec)])
 
     def _normalise(self, x: Tensor) -> Tensor:
         if self.rule.normalise == "layer_norm":
             return (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-5)
         if self.rule.normalise == "constant_norm_rescale":
-            return x * (x.shape[1] ** 0.5 / x.norm(dim=1, keepdim=True))
+            return torch.nn.functional.normalize(x, dim=1) * x.shape[1] ** 0.5  # a token of zeros stays zero
         return x
 
     def _denormalise(self, out: Tensor, x: Tensor) -> Tensor:
@@ -166,7 +172,14 @@ class LinearCoder:
         return out * (x.norm(dim=1, keepdim=True) / x.shape[1] ** 0.5)
 
 
-TILE_ROWS = 65_536
+_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def _chunks(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Groups of rows of a tile's size: weights may be mapped from a file that is larger than the memory."""
+    if tensor.ndim == 0:
+        return (tensor,)
+    return tensor.split(max(1, topk.TILE_ELEMENTS // max(1, tensor[:1].numel())))
 
 
 def check_weights(info: CoderInfo, weights: Weights, rule: Nonlinearity) -> None:
@@ -180,9 +193,11 @@ def check_weights(info: CoderInfo, weights: Weights, rule: Nonlinearity) -> None
                 f"{info.name}: {name} must have shape {list(allowed[0])} (d_in={d_in}, n_latents={n}, d_out={d_out}), "
                 f"but it has {list(tensor.shape)}; check the sizes in the configuration"
             )
-        if not tensor.is_floating_point():
-            raise CoderError(f"{info.name}: {name} must hold floating-point numbers, but it holds {tensor.dtype}")
-        if not all(bool(chunk.isfinite().all()) for chunk in (tensor.split(TILE_ROWS) if tensor.ndim else [tensor])):
+        if tensor.dtype not in _TYPES:
+            raise CoderError(
+                f"{info.name}: {name} must hold floating-point numbers of 16, 32 or 64 bits, but it holds {tensor.dtype}"
+            )
+        if not all(bool(chunk.isfinite().all()) for chunk in _chunks(tensor)):
             raise CoderError(f"{info.name}: {name} holds NaN or infinite numbers; the file is damaged or training diverged")
     needed = {"jumprelu": ["threshold"], "gated": ["b_gate", "b_mag", "r_mag"]}.get(rule.activation, [])
     missing = [name for name in needed if getattr(weights, name) is None]
@@ -190,5 +205,7 @@ def check_weights(info: CoderInfo, weights: Weights, rule: Nonlinearity) -> None
         raise CoderError(f"{info.name}: a {rule.activation} SAE needs the tensors {', '.join(needed)}; missing: {missing}")
     if rule.activation in ("topk", "abstopk") and not (rule.k and 1 <= rule.k <= max(n, 1)):
         raise CoderError(f"{info.name}: k must lie between 1 and the number of latents ({n}), but it is {rule.k}")
+    if rule.rescale_by_decoder_norm and rule.activation == "gated":
+        raise CoderError(f"{info.name}: rescale_acts_by_decoder_norm has no meaning for a gated SAE; set it to false")
     if rule.apply_b_dec_to_input and d_in != d_out:
         raise CoderError(f"{info.name}: b_dec cannot be subtracted from the input, d_in={d_in} and d_out={d_out} differ")

@@ -23,7 +23,7 @@ from sae_bench import demo
 END = "<|endoftext|>"
 VOCABULARY = 1536
 CONTEXT = 128
-BATCH = 32
+BATCH = 16
 # Another seed than the one that users get by default: what is trained on is not what anyone probes.
 SEED = 1
 
@@ -111,7 +111,7 @@ def train(rows: list[list[int]], held_out: list[list[int]], steps: int) -> GPT2L
     decayed = [p for p in model.parameters() if p.dim() >= 2]
     plain = [p for p in model.parameters() if p.dim() < 2]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}], lr=3e-3, betas=(0.9, 0.98)
+        [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}], lr=2.5e-3, betas=(0.9, 0.98)
     )
     warmup = max(1, round(0.03 * steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -130,8 +130,8 @@ def train(rows: list[list[int]], held_out: list[list[int]], steps: int) -> GPT2L
             schedule.step()
             optimizer.zero_grad()
             step += 1
-            if step % 250 == 0 or step == steps:
-                held = cross_entropy(model, held_out[:512])
+            if step % 200 == 0 or step == steps:
+                held = cross_entropy(model, held_out[:256])
                 print(f"step {step} loss {loss.item():.3f} eval {held:.3f} {time.monotonic() - began:.0f}s", flush=True)
             if step == steps:
                 break
@@ -149,9 +149,9 @@ def save(model: GPT2LMHeadModel, out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=demo.MODEL_PATH)
-    parser.add_argument("--documents", type=int, default=60_000)
-    parser.add_argument("--steps", type=int, default=2800)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--documents", type=int, default=40_000)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from sae_bench.errors import CoderError
+
+
+T = TypeVar("T", str, int, bool)
+_KINDS = {str: "text", int: "a whole number", bool: "true or false"}
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -29,14 +33,18 @@ def read_json(file: Path) -> dict[str, Any]:
 def read_tensors(file: Path, device: str | torch.device) -> dict[str, torch.Tensor]:
     """All tensors of a safetensors file, mapped rather than read where the device is the CPU. Raises CoderError."""
     try:
-        with safe_open(file, framework="pt", device=str(device)) as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping
+        with safe_open(file, framework="pt") as tensors:
+            found = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError as error:
         raise CoderError(f"{file} is missing") from error
     except OSError as error:
         raise CoderError(f"{file} cannot be read: {error.strerror or error}") from error
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise CoderError(f"{file} is not a valid safetensors file ({error}); is it truncated?") from error
+    try:
+        return {name: tensor.to(device) for name, tensor in found.items()}
+    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without this kind of device
+        raise CoderError(f"{file}: the tensors cannot be put on {device}: {str(error).splitlines()[0]}") from error
 
 
 def take(tensors: dict[str, torch.Tensor], names: list[str], file: Path) -> dict[str, torch.Tensor]:
@@ -56,6 +64,15 @@ def integer(config: dict[str, Any], key: str, file: Path) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise CoderError(f"{file}: {key} must be a positive whole number, but it is {value!r}")
     return value
+
+
+def optional(config: dict[str, Any], key: str, kind: type[T], file: Path) -> T | None:
+    """A value that may be missing or null, else of ``kind`` (str, int or bool). Raises CoderError."""
+    value = config.get(key)
+    if value is not None and type(value) is not kind:
+        raise CoderError(f"{file}: {key} must be {_KINDS[kind]} or null, but it is {value!r}")
+    return value
+
 
 def flag(config: dict[str, Any], key: str, default: bool, file: Path) -> bool:
     """A true or false of a configuration. Raises CoderError."""

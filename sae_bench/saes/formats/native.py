@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from sae_bench.errors import CoderError
-from sae_bench.saes.formats.files import flag, integer, read_json, read_tensors, sha256, take
+from sae_bench.saes.formats.files import flag, integer, optional, read_json, read_tensors, sha256, take
 from sae_bench.saes.linear import LinearCoder, Nonlinearity, Weights
 from sae_bench.saes.protocol import CoderInfo
 
@@ -61,18 +61,18 @@ def read(folder: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype
     tensors = take(read_tensors(weights, device), TENSORS[rule.activation], weights)
     d_in = integer(config, "d_in", file)
     info = CoderInfo(
-        name=str(config.get("name") or folder.name),
+        name=optional(config, "name", str, file) or folder.name,
         n_latents=integer(config, "n_latents", file),
         d_in=d_in,
         d_out=integer(config, "d_out", file) if "d_out" in config else d_in,
         hooks_in=(hook_in,),
-        hooks_out=(str(config.get("hook_out") or hook_in),),
+        hooks_out=(optional(config, "hook_out", str, file) or hook_in,),
         architecture=rule.activation,
         decode_needs_x=rule.normalise != "none",
         signed=rule.activation == "abstopk",
-        model=config.get("model"),
-        prepend_bos=config.get("prepend_bos"),
-        context_size=config.get("context_size"),
+        model=optional(config, "model", str, file),
+        prepend_bos=optional(config, "prepend_bos", bool, file),
+        context_size=optional(config, "context_size", int, file),
         format="native",
         provenance={"files": [CONFIG, WEIGHTS], "sha256": sha256(file, weights), "notes": config.get("notes", "")},
     )
@@ -86,7 +86,7 @@ def _rule(config: dict[str, Any], file: Path) -> Nonlinearity:
     if (version := config.get("format_version")) != 1:
         raise CoderError(f"{file}: format_version must be 1, but it is {version!r}; is this file from a newer sae-bench?")
     activation = config.get("activation")
-    if activation not in TENSORS:
+    if not isinstance(activation, str) or activation not in TENSORS:
         raise CoderError(f"{file}: activation must be one of {', '.join(TENSORS)}, but it is {activation!r}")
     normalise = config.get("normalize_activations", "none")
     if normalise not in ("none", "layer_norm", "constant_norm_rescale"):

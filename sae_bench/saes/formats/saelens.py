@@ -14,7 +14,7 @@ import torch
 
 from sae_bench.errors import CoderError
 from sae_bench.saes.formats import native
-from sae_bench.saes.formats.files import flag, integer, read_json, read_tensors, sha256, take
+from sae_bench.saes.formats.files import flag, integer, optional, read_json, read_tensors, sha256, take
 from sae_bench.saes.linear import Activation, LinearCoder, Nonlinearity, Weights
 from sae_bench.saes.protocol import CoderInfo
 
@@ -53,13 +53,13 @@ def read(folder: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype
         d_in=d_in,
         d_out=d_in,
         hooks_in=(hook,),
-        hooks_out=(str(metadata.get("hook_name_out") or hook),),
+        hooks_out=(optional(metadata, "hook_name_out", str, file) or hook,),
         architecture=str(config["architecture"]),
         decode_needs_x=rule.normalise != "none",
         signed=rule.activation == "abstopk",
-        model=metadata.get("model_name"),
-        prepend_bos=metadata.get("prepend_bos"),
-        context_size=metadata.get("context_size"),
+        model=optional(metadata, "model_name", str, file),
+        prepend_bos=optional(metadata, "prepend_bos", bool, file),
+        context_size=optional(metadata, "context_size", int, file),
         format="saelens",
         provenance={"files": [CONFIG, WEIGHTS], "sha256": sha256(file, weights), "metadata": metadata},
     )
@@ -68,7 +68,7 @@ def read(folder: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype
 
 def _rule(config: dict[str, Any], metadata: dict[str, Any], file: Path) -> Nonlinearity:
     architecture = config.get("architecture")
-    if architecture not in ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise CoderError(
             f"{file}: the architecture must be one of {', '.join(ARCHITECTURES)}, but it is {architecture!r}; "
             "give an SAE of another kind as --sae module:factory"

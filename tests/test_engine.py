@@ -1,0 +1,255 @@
+"""The one pass: what it costs, that figures do not depend on how work was cut up, and that a killed run goes on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sae_bench.api import Session, Settings, evaluate
+from sae_bench.results import store
+from sae_bench.saes.linear import LinearCoder, Nonlinearity, Weights
+from sae_bench.saes.protocol import CoderInfo, Codes
+from tests.tiny_models import VOCAB, WIDTH, tiny_gpt2
+
+HOOK = "blocks.1.hook_resid_post"
+LENGTH = 12
+
+
+def token_rows(n: int = 24, seed: int = 0) -> np.ndarray[Any, Any]:
+    """Rows of ids that start with BOS (0) and hold another special token somewhere."""
+    rows = np.random.default_rng(seed).integers(1, VOCAB, (n, LENGTH))
+    rows[:, 0] = 0
+    rows[::3, 5] = 0
+    return rows
+
+
+def coder(name: str = "tiny", n: int = 40, k: int = 4, seed: int = 0, hook: str = HOOK) -> LinearCoder:
+    """A TopK coder with random weights, near enough to the activations that it reconstructs something."""
+    generator = torch.Generator().manual_seed(seed)
+    decoder = torch.nn.functional.normalize(torch.randn(n, WIDTH, generator=generator), dim=1)
+    weights = Weights(decoder.T.clone(), decoder, torch.zeros(WIDTH), torch.zeros(n))
+    info = CoderInfo(name, n, WIDTH, WIDTH, (hook,), (hook,), architecture="topk", model="tiny")
+    return LinearCoder(info, weights, Nonlinearity("topk", k=k), dtype=torch.float64)
+
+
+def run(saes: Any, **settings: Any) -> dict[tuple[str, str], Any]:
+    """Results by SAE and task, on the tiny model in float64."""
+    defaults = {"model": tiny_gpt2().double(), "data": token_rows(), "dtype": "float64", "resamples": 50}
+    results = evaluate(saes, **(defaults | settings))
+    return {(result.sae.name, result.task): result for result in results}
+
+
+def figures(results: dict[tuple[str, str], Any]) -> dict[str, float]:
+    return {
+        f"{sae} {task} {name} {control}": metric.value
+        for (sae, task), result in results.items()
+        for control, metrics in [("", result.metrics), *result.controls.items()]
+        for name, metric in metrics.items()
+        if metric.value is not None
+    }
+
+
+def test_the_model_runs_once_for_all_saes_and_tasks() -> None:
+    saes = [coder("a"), coder("b", seed=1), coder("c", k=2)]
+    results = run(saes, controls="none")
+    n = results["a", "loss_recovered"].provenance.protocol.n_documents
+    counters = results["a", "loss_recovered"].provenance.counters
+    assert n > 10
+    assert counters == {
+        "calibration_prefix": len(token_rows()) - n,
+        "prefix": n,
+        "suffix_clean": n,
+        "suffix_zero": n,
+        "suffix_mean": n,
+        "suffix_spliced": 3 * n,
+        "encode": 3 * n,
+        "decode": 3 * n,
+    }
+
+
+def test_controls_cost_one_spliced_suffix_each_and_share_what_they_can() -> None:
+    results = run([coder("a"), coder("b", seed=1)])
+    counters = results["a", "sparsity"].provenance.counters
+    n = results["a", "sparsity"].provenance.protocol.n_documents
+    assert set(results["a", "sparsity"].controls) == {"mean", "identity", "pca", "random", "random_l0", "permuted"}
+    # two SAEs of equal size and L0: five controls are shared, and each has its own permuted decoder
+    assert counters["prefix"] == counters["suffix_clean"] == counters["suffix_mean"] == n
+    assert counters["suffix_spliced"] == (2 + 5 + 2) * n
+    assert counters["encode"] == (2 + 5) * n
+
+
+def test_sparsity_alone_needs_no_part_of_the_model_after_the_hook() -> None:
+    counters = run(coder(), tasks="sparsity")["tiny", "sparsity"].provenance.counters
+    assert not [name for name in counters if name.startswith("suffix")]
+    assert "decode" not in counters
+
+
+@pytest.mark.parametrize("batch_tokens", [1, LENGTH * 5, 10_000])
+def test_no_figure_changes_with_the_batch_size(batch_tokens: int) -> None:
+    reference = figures(run(coder(), batch_tokens=LENGTH * 2))
+    other = figures(run(coder(), batch_tokens=batch_tokens))
+    assert reference.keys() == other.keys()
+    for name, value in reference.items():
+        assert other[name] == pytest.approx(value, rel=1e-9, abs=1e-9), name
+
+
+def test_rows_of_a_part_are_rows_of_the_whole(tmp_path: Path) -> None:
+    for limit in (6, 12):
+        run(coder(), limit=limit, out=tmp_path / str(limit), controls="none")
+    part, whole = (
+        store.read_units(next(f for f in store.find(tmp_path / name) if "loss" in f.name))["document"]
+        for name in ("6", "12")
+    )
+    at = [whole.ids.index(unit) for unit in part.ids]
+    for name, column in part.columns.items():
+        np.testing.assert_allclose(column, whole.columns[name][at], rtol=1e-9, err_msg=name)
+
+
+def test_the_anchors_hold_the_score_in_their_middle() -> None:
+    results = run(coder(), mean_from="evaluation")
+    controls = results["tiny", "reconstruction"].controls
+    assert controls["mean"]["fvu"].value == pytest.approx(1, abs=1e-12)
+    assert controls["identity"]["fvu"].value == pytest.approx(0, abs=1e-20)
+    assert controls["identity"]["relative_reconstruction_bias"].value == pytest.approx(1)
+    loss = results["tiny", "loss_recovered"]
+    assert loss.controls["identity"]["delta_ce"].value == pytest.approx(0, abs=1e-12)
+    assert loss.controls["identity"]["kl"].value == pytest.approx(0, abs=1e-12)
+    assert loss.controls["mean"]["ce_spliced"].value == pytest.approx(loss.metrics["ce_mean"].value)
+    assert loss.controls["mean"]["loss_recovered_mean"].value in (None, pytest.approx(0, abs=1e-9))
+    sparsity = results["tiny", "sparsity"]
+    assert sparsity.metrics["l0"].value == pytest.approx(sparsity.controls["permuted"]["l0"].value)
+    assert sparsity.controls["random_l0"]["l0"].value == pytest.approx(sparsity.metrics["l0"].value, rel=0.2)
+
+
+def test_the_mean_of_another_set_is_taken_from_documents_that_are_not_scored() -> None:
+    session = Session(coder(), Settings(model=tiny_gpt2(), data=token_rows()))
+    evaluation, calibration = session.corpus.evaluation, session.corpus.calibration
+    assert set(evaluation.unit_ids).isdisjoint(calibration.unit_ids)
+
+
+class Raises:
+    """Fails on the n-th call of encode."""
+
+    def __init__(self, inner: LinearCoder, on_call: int) -> None:
+        self.inner, self.info, self.left = inner, inner.info, on_call
+
+    def encode(self, x: torch.Tensor) -> Codes:
+        self.left -= 1
+        if self.left == 0:
+            raise RuntimeError("out of luck")
+        return self.inner.encode(x)
+
+    def decode(self, codes: Codes, x: torch.Tensor | None = None) -> torch.Tensor:
+        return self.inner.decode(codes, x)
+
+    def decoder_rows(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.inner.decoder_rows(latents)
+
+
+@pytest.mark.parametrize("on_call", [2, 3, 5])  # the first call identifies the coder
+def test_an_sae_that_raises_is_an_error_and_the_others_go_on(on_call: int) -> None:
+    alone = figures(run(coder("good"), batch_tokens=LENGTH * 4))
+    both = run([Raises(coder("bad", seed=3), on_call), coder("good")], batch_tokens=LENGTH * 4)
+    for task in ("reconstruction", "sparsity", "loss_recovered"):
+        assert both["bad", task].status == "error"
+        assert "out of luck" in str(both["bad", task].reason)
+        assert not both["bad", task].metrics
+    assert figures({key: value for key, value in both.items() if key[0] == "good"}) == pytest.approx(alone)
+
+
+def test_a_reconstruction_with_nan_is_an_error_not_a_number() -> None:
+    broken = coder("nan")
+    broken.decode = lambda codes, x=None: torch.full((codes.n_tokens, WIDTH), float("nan"))  # type: ignore[method-assign]
+    result = run([broken])["nan", "reconstruction"]
+    assert result.status == "error"
+    assert "NaN" in str(result.reason)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("kill_at", [1, 3, 6])
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, kill_at: int) -> None:
+    """The folder of a run is copied at each step, as a kill there would leave it; going on gives the same files."""
+    settings: dict[str, Any] = {
+        "model": tiny_gpt2(),
+        "data": token_rows(),
+        "resamples": 50,
+        "batch_tokens": LENGTH * 3,
+        "checkpoint_seconds": 0,
+    }
+    evaluate([coder("a"), coder("b", seed=1)], out=tmp_path / "whole", **settings)
+    steps = 0
+
+    def kill(what: str, done: int, total: int) -> None:
+        nonlocal steps
+        steps += what == "evaluation"
+        if steps > kill_at:
+            shutil.copytree(tmp_path / "first", tmp_path / "killed")
+            raise Killed
+
+    with pytest.raises(Killed):
+        evaluate([coder("a"), coder("b", seed=1)], out=tmp_path / "first", progress=kill, **settings)
+    evaluate([coder("a"), coder("b", seed=1)], out=tmp_path / "killed", **settings)
+    whole = {f.relative_to(tmp_path / "whole"): f.read_bytes() for f in (tmp_path / "whole").rglob("*") if f.is_file()}
+    resumed = {
+        f.relative_to(tmp_path / "killed"): f.read_bytes() for f in (tmp_path / "killed").rglob("*") if f.is_file()
+    }
+    assert len(whole) == 2 * (3 * 2 + 1)
+    assert resumed == whole
+
+
+def test_a_finished_run_leaves_nothing_behind_and_is_not_repeated(tmp_path: Path) -> None:
+    calls: list[str] = []
+    settings: dict[str, Any] = {"model": tiny_gpt2(), "data": token_rows(), "resamples": 50, "out": tmp_path}
+    first = evaluate(coder(), tasks="sparsity", **settings)
+    assert not (tmp_path / ".partial").exists()
+    again = evaluate(coder(), tasks="sparsity", progress=lambda what, *_: calls.append(what), **settings)
+    assert not calls
+    assert again == first
+    evaluate(coder(), tasks="sparsity,reconstruction", progress=lambda what, *_: calls.append(what), **settings)
+    assert calls
+    more = evaluate(coder(), tasks="sparsity", overwrite="always", **settings)
+    assert more == first
+
+
+def test_an_sae_at_another_hook_point_runs_in_the_same_pass() -> None:
+    early = coder("early", hook="blocks.0.hook_resid_post")
+    both = run([coder("late"), early], controls="none")
+    alone = run([coder("early", hook="blocks.0.hook_resid_post")], controls="none")
+    counters = both["late", "loss_recovered"].provenance.counters
+    assert counters["prefix"] == counters["suffix_clean"] == counters["suffix_spliced"] / 2
+    values = {k: v for k, v in figures(both).items() if k.startswith("early")}
+    assert values == pytest.approx(figures(alone))
+
+
+def test_a_transcoder_is_scored_on_what_it_predicts() -> None:
+    mlp = coder("transcoder")
+    mlp.info = CoderInfo("transcoder", 40, WIDTH, WIDTH, ("blocks.1.mlp.hook_in",), ("blocks.1.hook_mlp_out",))
+    results = run(mlp)
+    assert {"mean", "random", "random_l0", "permuted"} == set(results["transcoder", "reconstruction"].controls)
+    assert results["transcoder", "loss_recovered"].status == "ok"
+
+
+def test_the_transformer_lens_back_end_gives_the_same_figures() -> None:
+    hf = figures(run(coder(), controls="none", model=tiny_gpt2(), dtype="float32"))
+    tl = figures(run(coder(), controls="none", model=tiny_gpt2(), dtype="float32", backend="tl"))
+    for name, value in hf.items():
+        assert tl[name] == pytest.approx(value, rel=2e-3, abs=2e-3), name
+
+
+def test_special_tokens_are_left_out_of_everything() -> None:
+    for mask, share in (("none", LENGTH), ("first", LENGTH - 1)):
+        details = run(coder(), mask=mask, controls="none")["tiny", "reconstruction"].details
+        assert details["tokens"] == share * details["tokens_at_position_0"]
+    rows = token_rows()
+    rows[:, 5] = 0
+    details = run(coder(), data=rows, controls="none")["tiny", "reconstruction"].details
+    assert details["tokens"] == (LENGTH - 2) * details["tokens_at_position_0"]
+    assert details["tokens_at_position_0"] > 0
