@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,7 @@ from sae_bench.data.documents import Corpus, DataOptions, load_corpus
 from sae_bench.engine.plan import Batches, Options, batch_tokens, sae_entries
 from sae_bench.engine.report import coder_record, results, versions
 from sae_bench.engine.run import Progress, measure
-from sae_bench.errors import CoderError, DataError, SaeBenchError, UsageError
+from sae_bench.errors import CoderError, DataError, UsageError
 from sae_bench.models.subject import SubjectModel, load_subject
 from sae_bench.results import store
 from sae_bench.saes.formats.files import sha256
@@ -135,6 +135,8 @@ class Session:
             dtype=DTYPES[settings.dtype],
             tokenizer=settings.tokenizer,
         )
+        if self.model_source == demo.MODEL_PATH:
+            self.subject.name = "demo"
         entries = sae_entries(coders)
         for entry in entries:
             _check_fit(entry, self.subject)
@@ -383,7 +385,7 @@ def _prepend_bos(settings: Settings, infos: Sequence[Any], tokenizer: Any) -> bo
 
 def _special_ids(tokenizer: Any, subject: SubjectModel) -> frozenset[int]:
     """BOS, EOS and padding ids, from the tokenizer and the model's configuration."""
-    config = getattr(getattr(subject, "model", None), "config", None)
+    config = getattr(subject.model, "config", None)
     found: set[int] = set()
     for owner in (tokenizer, config):
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
@@ -409,15 +411,9 @@ def _model_sha256(source: Any, subject: SubjectModel) -> str:
         files = sorted(f for f in Path(source).iterdir() if f.suffix in (".safetensors", ".bin"))
         if files:
             return sha256(*files)
+    model = source if isinstance(source, torch.nn.Module) else subject.model
     digest = hashlib.sha256()
-    for name, tensor in _state(subject):
+    for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _state(subject: SubjectModel) -> Iterator[tuple[str, torch.Tensor]]:
-    model = getattr(subject, "model", None)
-    if not isinstance(model, torch.nn.Module):
-        raise SaeBenchError(f"the model {subject.name} has no parameters that could be identified")
-    yield from sorted(model.state_dict().items())

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -38,26 +38,37 @@ Array = NDArray[np.float64]
 
 
 class Sums:
-    """Weighted column sums, ``sums.name`` of shape ``[replicates]`` or ``[replicates, width]``."""
+    """Weighted column sums, ``sums.name`` of shape ``[replicates]`` or ``[replicates, width]``.
 
-    def __init__(self, columns: dict[str, Array]) -> None:
+    ``columns`` holds sums, or, with ``weights`` ``[replicates, rows]``, the rows to be summed. A column is summed when it
+    is first asked for: most metrics need a few narrow ones, and a wide one is as much work as all others together.
+    """
+
+    def __init__(self, columns: Mapping[str, Array], weights: Array | None = None) -> None:
         self._columns = columns
+        self._weights = weights
+        self._done: dict[str, Array] = {}
 
     def __getattr__(self, name: str) -> Array:
-        try:
+        if name not in self._columns:
+            raise AttributeError(f"the units table has no column {name}; it has {sorted(self._columns)}")
+        if self._weights is None:
             return self._columns[name]
-        except KeyError:
-            raise AttributeError(f"the units table has no column {name}; it has {sorted(self._columns)}") from None
+        if name not in self._done:
+            self._done[name] = self._weights @ self._columns[name]
+        return self._done[name]
 
     def under(self, prefix: str) -> Sums:
         """The columns whose name starts with ``prefix``, without it."""
-        return Sums({name.removeprefix(prefix): c for name, c in self._columns.items() if name.startswith(prefix)})
+        own = {name.removeprefix(prefix): c for name, c in self._columns.items() if name.startswith(prefix)}
+        return Sums(own, self._weights)
 
 
 class Ratio(NamedTuple):
-    """A metric that is a quotient. It is undefined when the denominator is within noise of zero.
+    """A metric that is a quotient. It is undefined unless the denominator is positive beyond noise.
 
-    ``floor`` is the smallest denominator that is meaningful, in its own unit; ``what`` names it in the reason.
+    The denominator has to lie above ``floor``, in its own unit; ``what`` names it in the reason. Every denominator here
+    is a count, an energy or a cost: where it is negative a quotient would still look like a score, and mean nothing.
     """
 
     numerator: Array
@@ -120,8 +131,7 @@ def total(units: Units) -> Sums:
 def resample(units: Units, *, seed: int, resamples: int = RESAMPLES) -> Sums:
     """Column sums under bootstrap weights, ``resamples`` rows each."""
     rows = _pooled(units)
-    weights = _weights(rows.ids, seed, resamples)
-    return Sums({name: weights @ column for name, column in rows.columns.items()})
+    return Sums(rows.columns, _weights(rows.ids, seed, resamples))
 
 
 def percentile_interval(
@@ -157,12 +167,16 @@ def _undefined(point: Array | Ratio, replicates: Array | Ratio | None, confidenc
     if not isinstance(point, Ratio):
         return None
     denominator, floor = float(point.denominator[0]), float(np.max(point.floor))
-    if not math.isfinite(denominator) or abs(denominator) <= floor:
-        return f"{point.what} is {denominator:.4g}, too close to 0 to divide by (at least {floor:.2g} is needed)"
-    if isinstance(replicates, Ratio) and len(replicates.denominator) > 1:
+    if math.isnan(denominator):
+        return f"{point.what} cannot be computed on these units"
+    if not floor < denominator < math.inf:
+        return f"{point.what} is {denominator:.4g}, and must be above {floor:.2g} to divide by it"
+    if isinstance(replicates, Ratio):
+        drawn = replicates.denominator
+        drawn = drawn[np.isfinite(drawn) & (drawn != 0)]  # a resample without any unit says nothing about noise
         tail = (1 - confidence) / 2
-        low, high = np.quantile(replicates.denominator, [tail, 1 - tail])
-        if low <= 0 <= high:
+        low, high = np.quantile(drawn, [tail, 1 - tail]) if len(drawn) else (0.0, 0.0)
+        if low <= 0:
             return f"{point.what} is {denominator:.4g}, within noise of 0 ({low:.4g} to {high:.4g})"
     return None
 
@@ -171,13 +185,20 @@ def _pooled(units: Units) -> Units:
     """The table itself, or, if it is long, its rows added up in ``MAX_GROUPS`` groups by a hash of their ids."""
     if len(units) <= MAX_GROUPS:
         return units
-    groups = np.array([int.from_bytes(_key(0, unit)[:4], "little") % MAX_GROUPS for unit in units.ids])
-    present, group = np.unique(groups, return_inverse=True)
+    present, group = _groups(units.ids)
     columns = {}
     for name, column in units.columns.items():
         columns[name] = np.zeros((len(present), *column.shape[1:]))
         np.add.at(columns[name], group, column)
     return Units(tuple(f"group {g}" for g in present), columns)
+
+
+@lru_cache(maxsize=1)
+def _groups(ids: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The groups that occur, and the position among them of every unit's group."""
+    groups = np.array([int.from_bytes(_key(0, unit)[:4], "little") % MAX_GROUPS for unit in ids], dtype=np.int64)
+    present, group = np.unique(groups, return_inverse=True)
+    return present, group
 
 
 @lru_cache(maxsize=3)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sae_bench import demo
-from sae_bench.demo import english, foreign
+from sae_bench.demo import english, french, german, spanish
 from sae_bench.errors import CoderError, DataError
 
 # On eval documents; the README's figures with a margin.
@@ -57,8 +57,10 @@ def model():
 def forward() -> tuple[float, torch.Tensor]:
     """Cross-entropy in nats per token and the activations [tokens, 128] at the demo hook, position 0 left out."""
     seen: list[torch.Tensor] = []
-    handle = model().transformer.h[2].register_forward_hook(
-        lambda _module, _inputs, out: seen.append(out[0] if isinstance(out, tuple) else out)
+    handle = (
+        model()
+        .transformer.h[2]
+        .register_forward_hook(lambda _module, _inputs, out: seen.append(out[0] if isinstance(out, tuple) else out))
     )
     total, count, kept = 0.0, 0, []
     for document in demo.documents(150):
@@ -83,7 +85,7 @@ def test_documents_are_the_same_on_every_python_and_machine():
     import hashlib
 
     text = "\0".join(document.text for document in demo.documents(200))
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "@@HASH@@"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "30af30c77c9e9e77"
 
 
 def test_train_and_eval_never_share_a_text_and_duplicates_are_rare():
@@ -124,7 +126,7 @@ def test_spans_are_inside_the_text_and_agree_with_the_attributes():
 
 def _word_pattern(*symbols: str) -> dict[str, re.Pattern[str]]:
     """A pattern for each language that finds the words of these symbols."""
-    rules = {"en": english.RULES, "fr": foreign.FRENCH, "de": foreign.GERMAN, "es": foreign.SPANISH}
+    rules = {"en": english.RULES, "fr": french.RULES, "de": german.RULES, "es": spanish.RULES}
     patterns = {}
     for language, grammar in rules.items():
         words = [word for symbol in symbols for word in grammar.get(symbol, [])]
@@ -149,7 +151,9 @@ def test_words_of_a_class_are_labelled_wherever_they_stand(attribute, symbols):
     patterns = _word_pattern(*symbols)
     for document in corpus():
         languages = [name for name in patterns if document.attributes[f"language_{name}"]]
-        found = bool(languages and patterns[languages[0]].search(document.text))
+        # The French "il y a" speaks of nobody.
+        text = document.text.replace("Il y a", "")
+        found = bool(languages and patterns[languages[0]].search(text))
         assert document.attributes[attribute] == found, document.text
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.views import ArrayView, cut, figures, measure_all, task
+from tests.views import ArrayView, assert_same, cut, figures, measure_all, task
 
 DIMENSIONLESS = ("fvu", "nmse", "cosine", "norm_ratio", "relative_reconstruction_bias")
 X = [[1.0, 2.0], [3.0, 0.0], [0.0, 4.0], [2.0, 2.0]]
@@ -265,12 +265,11 @@ def test_neither_batches_nor_scale_change_a_figure(seed, lengths, sizes, order, 
         ArrayView(view.x * scale, view.x_hat * scale, view.lengths, kept=kept, rms=view.rms * scale), splits
     )
     for name, e in whole.items():
-        assert (e.value is None) == (parts[name].value is None) == (scaled[name].value is None), name
-        if e.value is not None:
-            for a, b in zip((e.value, e.low, e.high), (parts[name].value, parts[name].low, parts[name].high), strict=True):
-                assert a == pytest.approx(b, rel=1e-12, abs=1e-12), name
-            unit = scale**2 if name.endswith("mse") and "nmse" not in name else 1
-            assert scaled[name].value == pytest.approx(unit * e.value, rel=1e-9), name
+        assert_same(e, parts[name], 1e-12)
+        if name not in ("mse", "first_mse"):
+            assert_same(e, scaled[name], 1e-9)
+        else:
+            assert_same(e, scaled[name], 1e-9, scale**2)
 
 
 def test_a_document_in_several_sequences_is_one_unit():
@@ -280,9 +279,7 @@ def test_a_document_in_several_sequences_is_one_unit():
     whole, parts = measured(view), measured(cut_up)
     for name in (*DIMENSIONLESS, "mse"):
         assert parts[name].n_units == 4
-        assert parts[name].value == pytest.approx(whole[name].value, abs=1e-13)
-        assert parts[name].low == pytest.approx(whole[name].low, abs=1e-13)
-        assert parts[name].high == pytest.approx(whole[name].high, abs=1e-13)
+        assert_same(whole[name], parts[name], 1e-13)
 
 
 def test_pooled_bias_is_not_a_mean_of_batch_ratios():

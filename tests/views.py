@@ -158,3 +158,11 @@ def cut(n: int, sizes: Sequence[int]) -> list[list[int]]:
     while edges[-1] < n:
         edges.append(min(n, edges[-1] + max(1, sizes[(len(edges) - 1) % len(sizes)])))
     return [list(range(a, b)) for a, b in pairwise(edges)]
+
+
+def assert_same(a: Estimate, b: Estimate, rel: float, scale: float = 1.0) -> None:
+    """Figure and interval of `b` are `scale` times those of `a`."""
+    for one, other in ((a.value, b.value), (a.low, b.low), (a.high, b.high)):
+        assert (one is None) == (other is None), (a, b)
+        if one is not None and other is not None:
+            assert abs(one * scale - other) <= rel * max(1.0, abs(other)), (a, b)

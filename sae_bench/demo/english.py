@@ -25,14 +25,19 @@ RULES: dict[str, list[str]] = {
     "CITY": words("London|Boston|Chicago|Dublin|Oxford|Toronto|Sydney|Seattle|Denver|Glasgow|Austin|Bristol"),
     "WEEKDAY": words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday"),
     "JOB": words(
-        "teacher doctor farmer lawyer driver nurse baker painter sailor engineer judge plumber tailor pilot singer miner"
+        "teacher doctor farmer lawyer driver nurse baker painter sailor engineer judge plumber tailor pilot "
+        "singer miner"
     ),
-    "FOOD": words("bread cheese soup rice apples fish butter honey potatoes onions mushrooms carrots beans ham pie garlic"),
+    "FOOD": words(
+        "bread cheese soup rice apples fish butter honey potatoes onions mushrooms carrots beans ham pie garlic"
+    ),
     "WEATHER": words("rain|snow|wind|fog|sunshine|storm|frost|hail|thunder"),
     "THING.home": words("table chair lamp clock mirror carpet window door bed kettle curtain shelf pillow basket"),
     "THING.sea": words("boat net rope sail anchor lighthouse map harbour barrel oar compass shell raft flag"),
     "THING.farm": words("fence barn tractor gate field plough bucket well wagon ladder orchard hedge mill saddle"),
-    "THING.office": words("report computer desk letter printer contract folder phone budget screen invoice stamp badge file"),
+    "THING.office": words(
+        "report computer desk letter printer contract folder phone budget screen invoice stamp badge file"
+    ),
     "THING.art": words("picture violin statue poem piano brush frame novel song mask drum canvas vase curtain"),
     "PLACE.home": words("in the kitchen|in the garden|behind the house|on the stairs|under the roof|near the cellar"),
     "PLACE.sea": words("on the beach|in the harbour|near the island|on the ship|under the bridge|at the coast"),
@@ -79,8 +84,7 @@ RULES: dict[str, list[str]] = {
         "[paren| <parenthesis|([number|about {N2} years old|{ADJ} and {ADJ}])>]",
         "",
     ],
-    "SKY": ["[weather|There {IS} {WEATHER} {WHERE}. ]",
-        "[weather|The {WEATHER} {IS} {ADJ}. ]", ""],
+    "SKY": ["[weather|There {IS} {WEATHER} {WHERE}. ]", "[weather|The {WEATHER} {IS} {ADJ}. ]", ""],
     "CLAUSE": [
         "{SUBJ} {VERB} {OBJ} {WHERE}",
         "{SUBJ} {VERB} {OBJ}{ASIDE}",
@@ -139,7 +143,11 @@ RULES: dict[str, list[str]] = {
         "[price|That is {PRICE}.|Thank you.]",
     ],
     "CLOSE_dialogue": ["", "{NAME@a}: Goodbye."],
-    "OPEN_letter": ["Dear {NAME@a},\n", "Dear {NAME@a},\nthank you for {OBJ}. ", "[city|{CITY@c}, ]{DATE}\nDear {NAME@a},\n"],
+    "OPEN_letter": [
+        "Dear {NAME@a},\n",
+        "Dear {NAME@a},\nthank you for {OBJ}. ",
+        "[city|{CITY@c}, ]{DATE}\nDear {NAME@a},\n",
+    ],
     "SENT_letter": [
         "[quote|{SPEECH} |{SENTENCE}]",
         "{SENTENCE}",
@@ -176,7 +184,8 @@ RULES: dict[str, list[str]] = {
     "SENT_recipe": [
         "[number|{STEP}. ]^{COOK} the {FOOD}[negation|, but do {NOT} {COOK} the {FOOD}].\n",
         "[number|{STEP}. ]^{COOK} the {FOOD} [number|for {N2} minutes|slowly] and {COOK} the {FOOD}.\n",
-        "[number|{STEP}. ]^{COOK} the {FOOD}[paren| <parenthesis|(or some {FOOD})>] until it is [color|{COLOR}|{TEXTURE}].\n",
+        "[number|{STEP}. ]^{COOK} the {FOOD}[paren| <parenthesis|(or some {FOOD})>] until it is "
+        "[color|{COLOR}|{TEXTURE}].\n",
         "[number|{STEP}. ]^{COOK} and {COOK} the {TEXTURE} {FOOD}.\n",
     ],
     "TEXTURE": words("soft crisp golden hot smooth thick dry sweet"),

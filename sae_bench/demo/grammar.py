@@ -19,7 +19,7 @@ from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Node(NamedTuple):
     parts: tuple[tuple[Node, ...], ...] = ()
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(template: str) -> tuple[Node, ...]:
     """Parse a template; ValueError when its brackets do not match."""
     nodes, end = _parse(template, 0, "")
@@ -95,7 +95,7 @@ def _parse_group(template: str, at: int, close: str) -> tuple[Node, int]:
     return Node("switch" if close == "]" else "span", name, tuple(parts)), at + 1
 
 
-@lru_cache(maxsize=None)
+@cache
 def _zipf(n: int) -> tuple[float, ...]:
     """Cumulative weights of n ranks, the first about five times as likely as the tenth."""
     total, sums = 0.0, []

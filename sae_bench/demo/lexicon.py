@@ -1,4 +1,4 @@
-"""What every grammar shares: which symbol carries which attribute, and how a word list is written."""
+"""What the grammars share: how a word list is written, which symbol carries which attribute, shapes of documents."""
 
 from __future__ import annotations
 
@@ -35,4 +35,43 @@ MARKS: dict[str, str] = {
     "ACRONYM": "uppercase_word",
     "FLASH": "uppercase_word",
     "PRICE": "mentions_price",
+}
+
+# The shapes of French, German and Spanish documents; each language brings its words, clauses and agreement.
+SHARED: dict[str, list[str]] = {
+    "SENTENCE": [
+        "^{CLAUSE}. ",
+        "^{CLAUSE} {AND} {CLAUSE}. ",
+        "^{CLAUSE}, {BUT} {CLAUSE}. ",
+        "{SKY}^{CLAUSE}. ",
+        "[paren|^{CLAUSE} <parenthesis|({OBJ})>. |^{CLAUSE}. ]",
+    ],
+    "SKY": ["[weather|{SKYLINE}. ]", ""],
+    "DATE": ["[weekday|{ONDAY}|{WHEN}]", "[number|{AFTER}|{WHEN}]", "[weather|{DESPITE} {WEATHER}|{WHEN}]"],
+    "MARK": ["[exclaim|<has_exclamation|!>|.]"],
+    "OPEN_news": ["[upper|{FLASH}: ][city|{CITY@c}, ]{DATE}. ", "[upper|{FLASH}: ]^{CLAUSE}. "],
+    "SENT_news": ["{SENTENCE}", "{SENTENCE}", "[quote|{SPEECH} |{SENTENCE}]", "[question|{ASK} |{SENTENCE}]"],
+    "CLOSE_news": ["", "[price|{COST}.]"],
+    "OPEN_dialogue": [""],
+    "SENT_dialogue": ["{NAME@a}: {LINE}\n{NAME@b}: {LINE}\n"],
+    "LINE": [
+        "[question|{ASK}|^{CLAUSE}.]",
+        "^{CLAUSE}{MARK}",
+        "{LIKE}",
+        "{YES}, {CLAUSE}.",
+        "[price|{COST}.|{THANKS}.]",
+    ],
+    "CLOSE_dialogue": ["", "{NAME@a}: {GOODBYE}."],
+    "OPEN_letter": ["{DEAR} {NAME@a},\n", "[city|{CITY@c}, ]{DATE}\n{DEAR} {NAME@a},\n"],
+    "SENT_letter": ["{SENTENCE}", "[quote|{SPEECH} |{SENTENCE}]", "[question|{ASK} |{SENTENCE}]", "{LIKE} "],
+    "CLOSE_letter": ["\n{BYE},\n{NAME@b}"],
+    "OPEN_review": ["[number|{RATING}: {STARS}. ]{LIKE} ", "[upper|{FLASH}: ]{LIKE} "],
+    "SENT_review": [
+        "{LIKE} ",
+        "[quote|{SPEECH} |{LIKE} ]",
+        "{SENTENCE}",
+        "[price|{COST}. |{LIKE} ]",
+        "[question|{ASK} |{LIKE} ]",
+    ],
+    "CLOSE_review": ["", "{THANKS}."],
 }

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from sae_bench.demo.grammar import Writer
+from sae_bench.demo.lexicon import words
 
-_NAMES = "total count items value result index data score limit size name key left right prices words rows".split()
-_VERBS = "load save update find parse check merge sort print split count filter make read write".split()
-_NOUNS = "list table file user order line token graph cache queue page block record node path".split()
-_CONSTANTS = "MAX LIMIT DEBUG SIZE RATE".split()
-_COMMENTS = (
+_NAMES = words("total count items value result index data score limit size name key left right prices words rows")
+_VERBS = words("load save update find parse check merge sort print split count filter make read write")
+_NOUNS = words("list table file user order line token graph cache queue page block record node path")
+_CONSTANTS = words("MAX LIMIT DEBUG SIZE RATE")
+_COMMENTS = words(
     "check the input|sum all the values|keep the best one|skip empty rows|sort by size|this is slow|"
     "the last item wins|read one line|return early|update the cache|ignore the first|count the words"
-).split("|")
+)
 
 
 def write_code(writer: Writer) -> None:

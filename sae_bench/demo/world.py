@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
-from sae_bench.demo import english, foreign
+from sae_bench.demo import english, french, german, spanish
 from sae_bench.demo.grammar import Rules, Span, Writer
 from sae_bench.demo.lexicon import MARKS
 from sae_bench.demo.structured import write_arithmetic, write_code
@@ -64,9 +64,9 @@ ATTRIBUTES: tuple[str, ...] = tuple(ATTRIBUTE_MEANINGS)
 
 _GRAMMARS: dict[str, Rules] = {
     "en": english.RULES,
-    "fr": foreign.FRENCH,
-    "de": foreign.GERMAN,
-    "es": foreign.SPANISH,
+    "fr": french.RULES,
+    "de": german.RULES,
+    "es": spanish.RULES,
 }
 
 # (kind, language, share of the documents)
@@ -78,11 +78,7 @@ _MIX: tuple[tuple[str, str, float], ...] = (
     ("dialogue", "en", 0.07),
     ("letter", "en", 0.06),
     ("review", "en", 0.055),
-    *(
-        (kind, language, 0.031)
-        for language in ("fr", "de", "es")
-        for kind in ("news", "dialogue", "letter", "review")
-    ),
+    *((kind, language, 0.031) for language in ("fr", "de", "es") for kind in ("news", "dialogue", "letter", "review")),
 )
 KINDS: tuple[str, ...] = tuple(dict.fromkeys(kind for kind, _, _ in _MIX))
 _MIX_SUMS = tuple(accumulate(share for _, _, share in _MIX))
@@ -194,7 +190,9 @@ def _write(rng: random.Random) -> DemoDocument:
     text = writer.text.rstrip()
     if language:
         writer.spans.append(Span(0, len(text), f"language_{language}"))
-    kept = [Span(span.start, min(span.end, len(text)), span.attribute) for span in writer.spans if span.start < len(text)]
+    kept = [
+        Span(span.start, min(span.end, len(text)), span.attribute) for span in writer.spans if span.start < len(text)
+    ]
     present = {span.attribute for span in kept}
     spans = tuple(sorted(kept, key=lambda span: (span.start, span.end, span.attribute)))
     return DemoDocument(text, kind, {name: name in present for name in ATTRIBUTES}, spans)

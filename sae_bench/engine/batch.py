@@ -82,6 +82,11 @@ def guarded(entry: Entry, call: Callable[[], T]) -> T:
         raise CoderFailure(f"{type(error).__name__}: {message[0] if message else 'no message'}") from error
 
 
+def _by_sequence(values: Tensor, at: Tensor) -> Tensor:
+    """Float64 sums of ``something[at]`` over each row of ``at``; deterministic, unlike scattered additions on a GPU."""
+    return torch.segment_reduce(values.double(), "sum", lengths=at.sum(1), unsafe=True)
+
+
 class _Lazy:
     """Values that are computed when first asked for."""
 
@@ -133,20 +138,11 @@ class Batch(_Lazy):
     def sum(self, values: Tensor, where: Tensor) -> Tensor:
         """Float64 sums over the tokens ``where`` of each sequence: ``[T, ...]`` to ``[batch, ...]``."""
         mask = where if values.ndim == 1 else where.unsqueeze(1)
-        return self._rows_to_sequences(self.attention) @ torch.where(mask, values, 0).double()
+        return _by_sequence(torch.where(mask, values, 0), self.attention)
 
     def sum_predictions(self, values: Tensor) -> Tensor:
         """Float64 sums over the predictions of each sequence: ``[predictions]`` to ``[batch]``."""
-        return self._rows_to_sequences(self.predicts) @ values
-
-    def _rows_to_sequences(self, at: Tensor) -> Tensor:
-        """``[batch, rows]`` of 0 and 1: which rows of ``something[at]`` belong to which sequence."""
-
-        def compute() -> Tensor:
-            sequence = at.nonzero()[:, 0]
-            return torch.nn.functional.one_hot(sequence, len(at)).double().T
-
-        return self.once(("rows", at is self.predicts), compute)
+        return _by_sequence(values, self.predicts)
 
     @property
     def clean(self) -> Tensor:

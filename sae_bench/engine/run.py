@@ -93,7 +93,7 @@ def measure(
         state.failures = dict(cast.failures)
     work.counters = Counter(state.counters)
     loop = _Loop(work, cast, tasks, Batches.of(corpus.evaluation, size), options, checkpoint, state)
-    with torch.inference_mode():
+    with torch.no_grad():
         loop.run(progress)
     return Measured(cast, tasks, moments, corpus.evaluation, checkpoint, state, corpus.calibration.n_units)
 
@@ -117,7 +117,7 @@ def _calibration(
             progress("calibration", i, len(batches))
             yield Batch(work, *batches.tensors(i, options, subject.device))
 
-    with torch.inference_mode():
+    with torch.no_grad():
         moments = calibrate(each(), hooks, len(corpus.calibration))
     progress("calibration", len(batches), len(batches))
     counters = {"calibration_prefix": work.counters["prefix"]}

@@ -29,7 +29,7 @@ def sparse_decode(indptr: Tensor, indices: Tensor, values: Tensor, directions: T
         if last > fitting:  # one token with more entries than fit
             out.append(_long_row(indices[part], values[part], directions, at_once))
         else:
-            used, local = indices[part].unique(return_inverse=True)
+            used, local = torch.unique(indices[part], return_inverse=True)
             rows = directions[used].to(values.dtype)
             out.append(_sums(indptr[first : last + 1] - indptr[first], local, values[part], rows))
         first = last
@@ -44,6 +44,6 @@ def _sums(indptr: Tensor, indices: Tensor, values: Tensor, directions: Tensor) -
 
 def _long_row(indices: Tensor, values: Tensor, directions: Tensor, at_once: int) -> Tensor:
     out = values.new_zeros(1, directions.shape[1])
-    for latents, weights in zip(indices.split(at_once), values.split(at_once), strict=True):
+    for latents, weights in zip(torch.split(indices, at_once), torch.split(values, at_once), strict=True):
         out += weights @ directions[latents].to(values.dtype)
     return out

@@ -182,7 +182,7 @@ class HuggingFaceSubject:
         branch = parse_hook(f"blocks.{hook.layer}.hook_attn_out", self.model)
 
         def verify(stream: Tensor) -> None:
-            if not torch.equal(stream, put(stream)):
+            if not torch.allclose(stream, put(stream), rtol=0, atol=0, equal_nan=True):
                 raise ModelError(
                     f"hook point {hook.name!r} cannot be replaced: the blocks of this model do not simply add "
                     "attention to the residual stream; use hook_resid_pre or hook_resid_post"

@@ -113,7 +113,7 @@ class TransformerLensSubject:
             return [(point, put)]
 
         def verify(x: Tensor, hook: Any) -> None:
-            if not torch.equal(x, put(x, hook)):
+            if not torch.allclose(x, put(x, hook), rtol=0, atol=0, equal_nan=True):
                 raise ModelError(
                     f"hook point {name!r} cannot be replaced: the blocks of this model do not simply add attention to "
                     "the residual stream; use hook_resid_pre or hook_resid_post"

@@ -24,7 +24,8 @@ MAX_RANDOM_LATENTS = 32_768  # wider random dictionaries change little and would
 class Moments:
     """First and second moments of the activations at one hook point, over calibration tokens.
 
-    ``mean`` ``[d]`` and ``covariance`` ``[d, d]`` in float64, ``sample`` ``[tokens, d]``, ``rms`` the root mean square norm.
+    ``mean`` ``[d]`` and ``covariance`` ``[d, d]`` in float64, ``sample`` ``[tokens, d]``, ``rms`` the root mean square
+    norm.
     """
 
     mean: Tensor
@@ -182,22 +183,22 @@ def _dtype(calibration: Calibration) -> torch.dtype:
 
 
 def _cut(x: Tensor, encoder: Tensor, bias: Tensor, l0: float) -> Tensor:
-    """The threshold above which ``l0`` pre-activations of a token lie on average; at least 0, as latents are positive."""
+    """The threshold above which ``l0`` pre-activations of a token lie on average; at least 0: latents are positive."""
     rank = min(max(1, round(l0 * len(x))), len(x) * len(encoder) - 1)
     largest = x.new_zeros(0)
-    step = max(1, topk.TILE_ELEMENTS // len(x))
+    step = max(1, topk.TILE_ELEMENTS // max(1, len(x)))
     for start in range(0, len(encoder), step):
         pre = x @ encoder[start : start + step].T + bias[start : start + step]
         largest = torch.cat([largest, pre.flatten()])
         if len(largest) > rank + 1:
             largest = largest.topk(rank + 1, sorted=False).values
-    return largest.min().clamp(min=0)
+    return torch.clamp(largest.min(), min=0)
 
 
 def _directions(width: int, n: int, calibration: Calibration, seed: int, role: str) -> Tensor:
     """``[n, width]`` random unit vectors, from a generator of their own."""
-    rows = torch.randn(n, width, generator=_generator(seed, role), dtype=torch.float32)
-    return (rows / rows.norm(dim=1, keepdim=True)).to(calibration.inputs.sample.device)
+    rows = torch.randn(n, width, generator=_generator(seed, role), dtype=torch.float32).to(_dtype(calibration))
+    return torch.nn.functional.normalize(rows, dim=1).to(calibration.inputs.sample.device)
 
 
 def _centred(encoder: Tensor, decoder: Tensor, calibration: Calibration) -> Weights:
@@ -211,9 +212,7 @@ def _linear(info: CoderInfo, weights: Weights, rule: Nonlinearity, calibration: 
     return LinearCoder(info, Weights(**{name: t.to(dtype) for name, t in weights.items()}), rule, dtype=dtype)
 
 
-def _info(
-    sae: SparseCoder, name: str, n_latents: int, signed: bool = False, decode_needs_x: bool = False
-) -> CoderInfo:
+def _info(sae: SparseCoder, name: str, n_latents: int, signed: bool = False, decode_needs_x: bool = False) -> CoderInfo:
     old = sae.info
     return CoderInfo(
         name=f"control: {name}",

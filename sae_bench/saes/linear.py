@@ -16,6 +16,7 @@ arithmetic is in ``dtype`` (float32, or float64).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -163,13 +164,13 @@ class LinearCoder:
         if self.rule.normalise == "layer_norm":
             return (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-5)
         if self.rule.normalise == "constant_norm_rescale":
-            return torch.nn.functional.normalize(x, dim=1) * x.shape[1] ** 0.5  # a token of zeros stays zero
+            return torch.nn.functional.normalize(x, dim=1) * math.sqrt(x.shape[1])  # a token of zeros stays zero
         return x
 
     def _denormalise(self, out: Tensor, x: Tensor) -> Tensor:
         if self.rule.normalise == "layer_norm":
             return out * x.std(1, keepdim=True) + x.mean(1, keepdim=True)
-        return out * (x.norm(dim=1, keepdim=True) / x.shape[1] ** 0.5)
+        return out * (x.norm(dim=1, keepdim=True) / math.sqrt(x.shape[1]))
 
 
 _TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -179,7 +180,7 @@ def _chunks(tensor: Tensor) -> tuple[Tensor, ...]:
     """Groups of rows of a tile's size: weights may be mapped from a file that is larger than the memory."""
     if tensor.ndim == 0:
         return (tensor,)
-    return tensor.split(max(1, topk.TILE_ELEMENTS // max(1, tensor[:1].numel())))
+    return torch.split(tensor, max(1, topk.TILE_ELEMENTS // max(1, tensor[:1].numel())))
 
 
 def check_weights(info: CoderInfo, weights: Weights, rule: Nonlinearity) -> None:
@@ -195,17 +196,24 @@ def check_weights(info: CoderInfo, weights: Weights, rule: Nonlinearity) -> None
             )
         if tensor.dtype not in _TYPES:
             raise CoderError(
-                f"{info.name}: {name} must hold floating-point numbers of 16, 32 or 64 bits, but it holds {tensor.dtype}"
+                f"{info.name}: {name} must hold floating-point numbers of 16, 32 or 64 bits, but it holds "
+                f"{str(tensor.dtype).removeprefix('torch.')}"
             )
         if not all(bool(chunk.isfinite().all()) for chunk in _chunks(tensor)):
-            raise CoderError(f"{info.name}: {name} holds NaN or infinite numbers; the file is damaged or training diverged")
+            raise CoderError(
+                f"{info.name}: {name} holds NaN or infinite numbers; the file is damaged or training diverged"
+            )
     needed = {"jumprelu": ["threshold"], "gated": ["b_gate", "b_mag", "r_mag"]}.get(rule.activation, [])
     missing = [name for name in needed if getattr(weights, name) is None]
     if missing:
-        raise CoderError(f"{info.name}: a {rule.activation} SAE needs the tensors {', '.join(needed)}; missing: {missing}")
+        raise CoderError(
+            f"{info.name}: a {rule.activation} SAE needs the tensors {', '.join(needed)}; missing: {missing}"
+        )
     if rule.activation in ("topk", "abstopk") and not (rule.k and 1 <= rule.k <= max(n, 1)):
         raise CoderError(f"{info.name}: k must lie between 1 and the number of latents ({n}), but it is {rule.k}")
     if rule.rescale_by_decoder_norm and rule.activation == "gated":
         raise CoderError(f"{info.name}: rescale_acts_by_decoder_norm has no meaning for a gated SAE; set it to false")
     if rule.apply_b_dec_to_input and d_in != d_out:
-        raise CoderError(f"{info.name}: b_dec cannot be subtracted from the input, d_in={d_in} and d_out={d_out} differ")
+        raise CoderError(
+            f"{info.name}: b_dec cannot be subtracted from the input, d_in={d_in} and d_out={d_out} differ"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import warnings
 from typing import Any
 
@@ -31,7 +32,7 @@ class DenseCoder:
     def encode(self, x: Tensor) -> Codes:
         """Latent activations of ``x`` ``[tokens, d_in]``."""
         parts = []
-        for rows in x.split(self._step):
+        for rows in torch.split(x, self._step) if len(x) else ():
             with torch.no_grad():
                 latents = self.module.encode(rows.to(self._device, self._dtype))
             if not isinstance(latents, Tensor) or latents.shape != (len(rows), self.info.n_latents):
@@ -42,7 +43,7 @@ class DenseCoder:
                 )
             parts.append(codes_from_dense(latents.to(x.device)))
         if not parts:
-            return codes_from_dense(x.new_zeros(0, self.info.n_latents))
+            return codes_from_dense(x.new_zeros(0, self.info.n_latents, dtype=self._dtype))
         offsets = torch.tensor([0, *(len(part.indices) for part in parts[:-1])], device=x.device).cumsum(0)
         indptr = torch.cat([part.indptr[:-1] + start for part, start in zip(parts, offsets, strict=True)])
         return Codes(
@@ -68,12 +69,12 @@ class DenseCoder:
     def decoder_rows(self, latents: Tensor) -> Tensor:
         """Decoder directions ``[len(latents), d_out]``."""
         rows = []
-        for part in latents.split(self._step):
+        for part in torch.split(latents, self._step) if len(latents) else ():
             unit = torch.zeros(len(part) + 1, self.info.n_latents, dtype=self._dtype, device=self._device)
             unit[torch.arange(len(part)), part.to(self._device)] = 1
             out = self._decode_dense(unit)
             rows.append((out[:-1] - out[-1:]).to(latents.device))
-        return torch.cat(rows) if rows else torch.zeros(0, self.info.d_out, dtype=self._dtype)
+        return torch.cat(rows) if rows else torch.zeros(0, self.info.d_out, dtype=self._dtype, device=latents.device)
 
     def _decode_dense(self, latents: Tensor) -> Tensor:
         with torch.no_grad():
@@ -94,43 +95,72 @@ def as_coder(
     For a dense module ``hook`` is needed; ``d_in`` is read from its decoder or configuration if it is not given.
     Raises CoderError.
     """
-    if isinstance(sae, SparseCoder):
+    kind = type(sae).__name__
+    if isinstance(sae, SparseCoder) and not isinstance(sae, type):
+        if not isinstance(sae.info, CoderInfo):
+            raise CoderError(f"{kind}.info must be a sae_bench.CoderInfo, but it is a {type(sae.info).__name__}")
         return sae
-    if not (callable(getattr(sae, "encode", None)) and callable(getattr(sae, "decode", None))):
-        raise CoderError(f"an SAE must have encode and decode methods, but {type(sae).__name__} has not")
+    if isinstance(sae, type) or not (callable(getattr(sae, "encode", None)) and callable(getattr(sae, "decode", None))):
+        what = f"the class {sae.__name__} is no object" if isinstance(sae, type) else f"{kind} has not"
+        raise CoderError(f"an SAE must be an object with encode and decode methods, but {what}")
     hook = hook or _hook_of(sae)
     if hook is None:
-        raise CoderError(f"{type(sae).__name__} does not say where it reads the model: give hook=... (or --hook-in)")
+        raise CoderError(f"{kind} does not say where it reads the model: give hook=... (or --hook-in)")
     if isinstance(sae, torch.nn.Module):
         sae.eval()
     d_in = d_in or _d_in_of(sae)
     if d_in is None:
-        raise CoderError(f"{type(sae).__name__} does not say how wide its input is: give d_in=... ")
-    dtype, device = _parameter_type(sae)
-    with torch.no_grad():
-        latents = sae.encode(torch.zeros(2, d_in, dtype=dtype, device=device))
-        out = sae.decode(latents) if isinstance(latents, Tensor) else None
-    if not isinstance(latents, Tensor) or latents.ndim != 2 or not isinstance(out, Tensor) or out.ndim != 2:
+        raise CoderError(f"{kind} does not say how wide its input is: give d_in=...")
+    latents, out = _probe(sae, d_in)
+    if hook_out is None and out.shape[1] != d_in:
         raise CoderError(
-            f"{type(sae).__name__}: encode must turn [tokens, {d_in}] into [tokens, n_latents] and decode must turn that "
-            "into [tokens, d_out]"
+            f"{kind} turns {d_in} numbers into {out.shape[1]}: if it predicts another hook point than it reads, "
+            "give hook_out=... (or --hook-out)"
         )
-    warnings.warn(
-        f"{type(sae).__name__} is wrapped: its dense latents cost memory and time that sparse codes do not", stacklevel=2
-    )
+    warnings.warn(f"{kind} is wrapped: its dense latents cost memory and time that sparse codes do not", stacklevel=2)
     info = CoderInfo(
-        name=name or type(sae).__name__,
+        name=name or kind,
         n_latents=latents.shape[1],
         d_in=d_in,
         d_out=out.shape[1],
         hooks_in=(hook,),
         hooks_out=(hook_out or hook,),
-        architecture=type(sae).__name__,
+        architecture=kind,
         signed=True,  # unknown, so nothing may assume that latents are positive
         format="dense module",
         provenance={"class": f"{type(sae).__module__}.{type(sae).__qualname__}"},
     )
     return DenseCoder(sae, info)
+
+
+def _probe(sae: Any, d_in: int) -> tuple[Tensor, Tensor]:
+    """Latents and reconstruction of two tokens of zeros, of plausible shapes. Raises CoderError."""
+    kind = type(sae).__name__
+    dtype, device = _parameter_type(sae)
+    if device.type == "meta":
+        raise CoderError(f"the parameters of {kind} are on the meta device, without values: load its weights first")
+    try:
+        with torch.no_grad():
+            latents = sae.encode(torch.zeros(2, d_in, dtype=dtype, device=device))
+            out = sae.decode(latents) if isinstance(latents, Tensor) else None
+    except Exception as error:
+        raise CoderError(f"{kind} fails on two tokens of {d_in} zeros: {in_one_line(error)}") from error
+    if not (_is_pair(latents) and isinstance(out, Tensor) and _is_pair(out)):
+        raise CoderError(
+            f"{kind}: encode must turn [tokens, {d_in}] into [tokens, n_latents] and decode must turn that into "
+            "[tokens, d_out]"
+        )
+    return latents, out
+
+
+def _is_pair(tensor: Any) -> bool:
+    return isinstance(tensor, Tensor) and tensor.ndim == 2 and len(tensor) == 2
+
+
+def in_one_line(error: Exception) -> str:
+    """Type and message of what a user's code raised."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def content_sha256(coder: SparseCoder) -> str:
@@ -139,18 +169,19 @@ def content_sha256(coder: SparseCoder) -> str:
     digest = hashlib.sha256(repr((info.n_latents, info.d_in, info.d_out, info.hooks_in, info.hooks_out)).encode())
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(_PROBE_LATENTS, info.d_in, generator=generator)
-    if info.n_latents:
-        latents = torch.randint(info.n_latents, (_PROBE_LATENTS,), generator=generator)
-        rows = coder.decoder_rows(latents)
-        digest.update(rows.float().cpu().contiguous().numpy().tobytes())
-        codes = coder.encode(probe.to(rows.device))
-        digest.update(codes.indices.cpu().numpy().tobytes() + codes.values.float().cpu().numpy().tobytes())
+    latents = torch.randint(max(info.n_latents, 1), (_PROBE_LATENTS if info.n_latents else 0,), generator=generator)
+    rows = coder.decoder_rows(latents)
+    probe = probe.to(rows.device)
+    codes = coder.encode(probe)
+    digest.update(codes.indices.cpu().numpy().tobytes())
+    for tensor in (rows, codes.values, coder.decode(codes, probe)):
+        digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
 def _parameter_type(module: Any) -> tuple[torch.dtype, torch.device]:
-    parameters = module.parameters() if isinstance(module, torch.nn.Module) else iter(())
-    first = next((p for p in parameters if p.is_floating_point()), None)
+    tensors = itertools.chain(module.parameters(), module.buffers()) if isinstance(module, torch.nn.Module) else ()
+    first = next((t for t in tensors if t.is_floating_point()), None)
     return (torch.float32, torch.device("cpu")) if first is None else (first.dtype, first.device)
 
 

@@ -59,7 +59,8 @@ def fvu(s: Sums) -> Ratio:
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = s.energy - (s.x**2).sum(-1) / s.tokens
-    return Ratio(s.error, variance, "the variance of the activations", floor=CONSTANT * s.energy)
+    variance = np.where(variance > CONSTANT * s.energy, variance, 0.0)  # what is left of equal numbers is rounding
+    return Ratio(s.error, variance, "the variance of the activations")
 
 
 def nmse(s: Sums) -> Ratio:
@@ -111,7 +112,14 @@ class Reconstruction(Task):
         """Sums of reconstructions and errors."""
         kept = error_sums(view.target, view.x_hat, view.kept, view.rms, view.sum)
         at = view.first
-        first = error_sums(view.target[at], view.x_hat[at], at[at], view.rms, lambda v, where: v.double() * where)
+
+        def sum_first(values: Tensor, where: Tensor) -> Tensor:
+            """Sums by sequence from values of the tokens at position 0 alone; a sequence may have no token."""
+            full = values.new_zeros(len(at), dtype=torch.float64)
+            full[at] = torch.where(where, values.double(), 0)
+            return view.sum(full, at)
+
+        first = error_sums(view.target[at], view.x_hat[at], at[at], view.rms, sum_first)
         return kept | {f"first_{name}": column for name, column in first.items()}
 
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:

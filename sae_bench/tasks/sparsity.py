@@ -86,7 +86,7 @@ class Sparsity(Task):
         size = codes.values.double().abs() * view.decoder_norms[codes.indices]
         return {
             "active_tokens": torch.bincount(codes.indices, minlength=codes.n_latents).double(),
-            "contribution": torch.bincount(codes.indices, weights=size, minlength=codes.n_latents),
+            "contribution": torch.bincount(codes.indices, weights=size, minlength=codes.n_latents).double(),
         }
 
     def tables(self, documents: Units, totals: Mapping[str, Column]) -> dict[str, Units]:

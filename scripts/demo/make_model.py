@@ -111,7 +111,9 @@ def train(rows: list[list[int]], held_out: list[list[int]], steps: int) -> GPT2L
     decayed = [p for p in model.parameters() if p.dim() >= 2]
     plain = [p for p in model.parameters() if p.dim() < 2]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}], lr=2.5e-3, betas=(0.9, 0.98)
+        [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
+        lr=2.5e-3,
+        betas=(0.9, 0.98),
     )
     warmup = max(1, round(0.03 * steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -17,7 +17,6 @@ import json
 import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from make_model import batch_of, encode

@@ -12,7 +12,6 @@ from safetensors import SafetensorError, safe_open
 
 from sae_bench.errors import CoderError
 
-
 T = TypeVar("T", str, int, bool)
 _KINDS = {str: "text", int: "a whole number", bool: "true or false"}
 

@@ -25,12 +25,12 @@ import torch
 
 from sae_bench.errors import CoderError
 from sae_bench.saes.formats.files import flag, integer, optional, read_json, read_tensors, sha256, take
-from sae_bench.saes.linear import LinearCoder, Nonlinearity, Weights
+from sae_bench.saes.linear import Activation, LinearCoder, Nonlinearity, Weights
 from sae_bench.saes.protocol import CoderInfo
 
 CONFIG, WEIGHTS = "sae_bench.json", "weights.safetensors"
 
-TENSORS = {
+TENSORS: dict[Activation, list[str]] = {
     "relu": ["W_enc", "W_dec", "b_dec", "b_enc"],
     "topk": ["W_enc", "W_dec", "b_dec", "b_enc"],
     "abstopk": ["W_enc", "W_dec", "b_dec", "b_enc"],
@@ -56,7 +56,9 @@ def read(folder: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype
     rule = _rule(config, file)
     hook_in = config.get("hook_in")
     if not isinstance(hook_in, str):
-        raise CoderError(f"{file}: hook_in must name a hook point such as blocks.8.hook_resid_post, but it is {hook_in!r}")
+        raise CoderError(
+            f"{file}: hook_in must name a hook point such as blocks.8.hook_resid_post, but it is {hook_in!r}"
+        )
     weights = folder / WEIGHTS
     tensors = take(read_tensors(weights, device), TENSORS[rule.activation], weights)
     d_in = integer(config, "d_in", file)
@@ -84,10 +86,13 @@ def _rule(config: dict[str, Any], file: Path) -> Nonlinearity:
     if unknown:
         raise CoderError(f"{file} has unknown fields: {', '.join(unknown)}; the README lists the fields of this layout")
     if (version := config.get("format_version")) != 1:
-        raise CoderError(f"{file}: format_version must be 1, but it is {version!r}; is this file from a newer sae-bench?")
-    activation = config.get("activation")
-    if not isinstance(activation, str) or activation not in TENSORS:
-        raise CoderError(f"{file}: activation must be one of {', '.join(TENSORS)}, but it is {activation!r}")
+        raise CoderError(
+            f"{file}: format_version must be 1, but it is {version!r}; is this file from a newer sae-bench?"
+        )
+    named = config.get("activation")
+    activation = next((name for name in TENSORS if name == named), None)
+    if activation is None:
+        raise CoderError(f"{file}: activation must be one of {', '.join(TENSORS)}, but it is {named!r}")
     normalise = config.get("normalize_activations", "none")
     if normalise not in ("none", "layer_norm", "constant_norm_rescale"):
         raise CoderError(

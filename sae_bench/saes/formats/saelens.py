@@ -1,8 +1,8 @@
 """SAELens v6 folders: ``cfg.json`` and ``sae_weights.safetensors``.
 
-Architectures standard, topk, abstopk, jumprelu (to which BatchTopK and Matryoshka are exported) and gated. Formulas as
-in SAELens: gated has no ``b_enc``; ``rescale_acts_by_decoder_norm`` selects by ``pre * ||W_dec||`` and divides back when
-decoding. A normalisation whose factor is not in the folder is refused rather than left out.
+Architectures standard, topk, abstopk, jumprelu (to which BatchTopK and Matryoshka are exported) and gated. Formulas
+as in SAELens: gated has no ``b_enc``; ``rescale_acts_by_decoder_norm`` selects by ``pre * ||W_dec||`` and divides back
+when decoding. A normalisation whose factor is not in the folder is refused rather than left out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def read(folder: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype
     config = read_json(file)
     metadata = config.get("metadata")
     if not isinstance(metadata, dict):
-        raise CoderError(f"{file} has no metadata: only SAELens v6 folders can be read; re-save the SAE with SAELens v6")
+        raise CoderError(
+            f"{file} has no metadata: only SAELens v6 folders can be read; re-save the SAE with SAELens v6"
+        )
     rule = _rule(config, metadata, file)
     hook = metadata.get("hook_name")
     if not isinstance(hook, str):
@@ -76,8 +78,8 @@ def _rule(config: dict[str, Any], metadata: dict[str, Any], file: Path) -> Nonli
     normalise = config.get("normalize_activations", "none")
     if normalise not in ("none", "layer_norm", "constant_norm_rescale"):
         raise CoderError(
-            f"{file}: normalize_activations is {normalise!r}, whose factor is not stored in the folder; fold it into the "
-            "weights (SAELens: sae.fold_activation_norm_scaling_factor) and save again"
+            f"{file}: normalize_activations is {normalise!r}, whose factor is not stored in the folder; fold it into "
+            "the weights (SAELens: sae.fold_activation_norm_scaling_factor) and save again"
         )
     reshape = config.get("reshape_activations", "none")
     if reshape not in ("none", "hook_z"):
