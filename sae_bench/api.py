@@ -407,13 +407,25 @@ def _check_fit(entry: Entry, subject: SubjectModel) -> None:
 
 
 def _model_sha256(source: Any, subject: SubjectModel) -> str:
-    if isinstance(source, str | Path) and Path(source).is_dir():
-        files = sorted(f for f in Path(source).iterdir() if f.suffix in (".safetensors", ".bin"))
-        if files:
-            return sha256(*files)
+    folder = _folder(source)
+    files = sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin")) if folder else []
+    if files:
+        return sha256(*files)
     model = source if isinstance(source, torch.nn.Module) else subject.model
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _folder(source: Any) -> Path | None:
+    """Where the weight files of a model lie: its folder, or its snapshot in the hub's cache."""
+    if not isinstance(source, str | Path):
+        return None
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(str(source), "config.json")
+    return Path(cached).parent if isinstance(cached, str) else None

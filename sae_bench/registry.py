@@ -11,6 +11,7 @@ import difflib
 import fnmatch
 import hashlib
 import importlib
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -45,7 +46,9 @@ CONTROLS = (
     Entry("mean", "sae_bench.saes.controls:mean_only", "always the mean activation: what explaining nothing scores"),
     Entry("identity", "sae_bench.saes.controls:identity", "the activation itself: what a perfect copy scores"),
     Entry("pca", "sae_bench.saes.controls:pca", "as many principal components as the SAE has active latents"),
-    Entry("random", "sae_bench.saes.controls:random_init", "random dictionary, untrained encoder, TopK at the SAE's L0"),
+    Entry(
+        "random", "sae_bench.saes.controls:random_init", "random dictionary, untrained encoder, TopK at the SAE's L0"
+    ),
     Entry("random_l0", "sae_bench.saes.controls:random_l0", "random encoder, unrelated random decoder, the SAE's L0"),
     Entry("permuted", "sae_bench.saes.controls:permuted", "the SAE itself with its decoder rows in another order"),
     Entry("pca_topk", "sae_bench.saes.controls:pca_topk", "per token the largest PCA coordinates, at the SAE's L0"),
@@ -77,10 +80,13 @@ def _with_entry_points(builtin: Iterable[Entry], group: str) -> dict[str, Entry]
 
 
 def load(code: str) -> Any:
-    """Import ``module`` or ``module:attribute``."""
+    """Import ``module`` or ``module:attribute``. Raises SaeBenchError if there is no such thing."""
     module, _, attribute = code.partition(":")
-    loaded = importlib.import_module(module)
-    return getattr(loaded, attribute) if attribute else loaded
+    try:
+        loaded = importlib.import_module(module)
+        return getattr(loaded, attribute) if attribute else loaded
+    except (ImportError, AttributeError) as error:
+        raise SaeBenchError(f"{code} cannot be imported ({error}); install or correct what registers it") from error
 
 
 def choose(names: str, known: Mapping[str, Any], what: str) -> list[str]:
@@ -95,7 +101,7 @@ def choose(names: str, known: Mapping[str, Any], what: str) -> list[str]:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """"did you mean ...?" or the list of what there is."""
+    """A question, "did you mean ...?", or the list of what there is."""
     close = difflib.get_close_matches(name, list(known), n=1)
     listed = ", ".join(known)
     return f"did you mean {close[0]!r}?" if close else f"there are: {listed}"
@@ -114,6 +120,8 @@ def tasks(extra: str | None = None) -> dict[str, TaskSpec]:
     if extra is not None:
         if not Path(extra).is_dir():
             raise UsageError(f"--task-dir must be a folder with <task>/task.toml files, but {extra} is not a folder")
+        if not any(Path(extra).glob("*/task.toml")):
+            raise UsageError(f"--task-dir must be a folder with <task>/task.toml files, but {extra} has none")
         folders.append(Path(extra))
     found: dict[str, TaskSpec] = {}
     for file in (file for folder in folders for file in sorted(folder.glob("*/task.toml"))):
@@ -135,18 +143,23 @@ def read_task(file: Path) -> TaskSpec:
 
     try:
         spec = TaskSpec.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise TaskError(f"{file} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TaskError(f"{file} is not valid TOML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise TaskError(f"{file}: {field}: {first['msg']}") from error
+        raise TaskError(f"{file}: {field!r}: {first['msg']}") from error
     if spec.id != file.parent.name:
-        raise TaskError(f"{file}: the id is {spec.id!r}, but the folder is called {file.parent.name!r}; they must agree")
+        raise TaskError(
+            f"{file}: the id is {spec.id!r}, but the folder is called {file.parent.name!r}; they must agree"
+        )
     return spec
 
 
 def definition_sha256(spec: TaskSpec) -> str:
-    """Digest of all in a definition that changes a number or its meaning (not its prose)."""
+    """Digest of all in a definition that changes a number or its meaning: not its prose, nor the order of its lines."""
     prose = {"title": True, "question": True, "metrics": {"__all__": {"description", "name", "headline"}}}
-    return hashlib.sha256(spec.model_dump_json(exclude=prose).encode()).hexdigest()  # type: ignore[arg-type]
+    content = spec.model_dump(mode="json", exclude=prose)  # type: ignore[arg-type]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -5,9 +5,9 @@ Every record refuses fields that it does not know: a typo in a task file is an e
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 Better = Literal["higher", "lower", "none"]
 Status = Literal["ok", "error", "skipped"]
@@ -51,15 +51,25 @@ class TaskSpec(Record):
 
 
 class MetricValue(Record):
-    """A measured figure. ``value`` is null exactly when ``reason`` says why."""
+    """A measured figure. ``value`` is null exactly when ``reason`` says why; an interval holds its value."""
 
     value: FiniteFloat | None
     low: FiniteFloat | None
     high: FiniteFloat | None
     unit: str
     better: Better
-    n_units: int
+    n_units: int = Field(ge=0)
     reason: str | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if (self.value is None) == (self.reason is None):
+            raise ValueError("either value or reason must be given, and the other be null")
+        if (self.low is None) != (self.high is None) or (self.value is None and self.low is not None):
+            raise ValueError("low and high must both be numbers, or both be null where there is no value or interval")
+        if self.value is None or self.low is None or self.high is None or self.low <= self.value <= self.high:
+            return self
+        raise ValueError(f"the interval {self.low} to {self.high} must hold the value {self.value}")
 
 
 class CoderRecord(Record):
@@ -119,7 +129,7 @@ class Provenance(Record):
 class Result(Record):
     """What one SAE scored on one version of one task."""
 
-    schema_version: int = RESULT_SCHEMA
+    schema_version: int = Field(default=RESULT_SCHEMA, ge=1, le=RESULT_SCHEMA, strict=True)
     sae: CoderRecord
     task: str
     version: int

@@ -9,9 +9,9 @@ weights in every table: two SAEs measured on the same documents can be compared 
 the same weights as the whole. More than ``MAX_GROUPS`` units are resampled in groups, by a hash of their id, which
 bounds time and memory.
 
-*Interval.* Percentiles of the replicates at levels widened for few units (the "expanded percentile" interval; Hesterberg
-2015, "What teachers should know about the bootstrap"). In simulation its coverage is that of BCa at a third of the code.
-A share of 0/1 units has a Wilson score interval instead, because resampling gives the empty interval [0, 0] when no
+*Interval.* Percentiles of the replicates at levels widened for few units (the "expanded percentile" interval;
+Hesterberg 2015, "What teachers should know about the bootstrap"). In simulation its coverage is that of BCa at a third
+of the code. A share of 0/1 units has a Wilson score interval instead, because resampling gives the empty interval [0, 0] when no
 unit is 1.
 """
 
@@ -40,8 +40,8 @@ Array = NDArray[np.float64]
 class Sums:
     """Weighted column sums, ``sums.name`` of shape ``[replicates]`` or ``[replicates, width]``.
 
-    ``columns`` holds sums, or, with ``weights`` ``[replicates, rows]``, the rows to be summed. A column is summed when it
-    is first asked for: most metrics need a few narrow ones, and a wide one is as much work as all others together.
+    ``columns`` holds sums, or, with ``weights`` ``[replicates, rows]``, the rows to be summed. A column is summed when
+    it is first asked for: most metrics need a few narrow ones, and a wide one is more work than all others together.
     """
 
     def __init__(self, columns: Mapping[str, Array], weights: Array | None = None) -> None:

@@ -30,8 +30,8 @@ class Units:
 
     def __post_init__(self) -> None:
         for name, column in self.columns.items():
-            if len(column) != len(self.ids):
-                raise ValueError(f"column {name} has {len(column)} rows, the table has {len(self.ids)}")
+            if column.ndim == 0 or len(column) != len(self.ids):
+                raise ValueError(f"column {name} has shape {column.shape}, the table has {len(self.ids)} rows")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,12 +43,15 @@ class Units:
 
 
 def concatenate(tables: Iterable[Units]) -> Units:
-    """One table after the other; every table must have the same columns."""
+    """One table after the other. Raises ValueError unless every table has the same columns."""
     tables = list(tables)
     if not tables:
         return Units((), {})
     ids = tuple(i for table in tables for i in table.ids)
     names = tables[0].columns.keys()
+    for table in tables:
+        if table.columns.keys() != names:
+            raise ValueError(f"tables have different columns: {sorted(names)} and {sorted(table.columns)}")
     return Units(ids, {name: np.concatenate([table.columns[name] for table in tables]) for name in names})
 
 
@@ -70,9 +73,15 @@ def pack(tables: Mapping[str, Units]) -> tuple[dict[str, NDArray[Any]], dict[str
     """Arrays and metadata for a safetensors file: ``<table>/<column>``, ids in the metadata.
 
     All metadata is one JSON string, since safetensors does not keep the order of several keys and a result must be the
-    same file whenever it is computed. Ids that only count ("0", "1", ...) are not stored.
+    same file whenever it is computed. Ids that only count ("0", "1", ...) are not stored. Raises ValueError for a
+    column with "/" in its name, which could not be read back.
     """
-    arrays = {f"{key}/{name}": column for key, table in tables.items() for name, column in table.columns.items()}
+    arrays: dict[str, NDArray[Any]] = {}
+    for key, table in tables.items():
+        for name, column in table.columns.items():
+            if "/" in name:
+                raise ValueError(f"a column must have no / in its name, but table {key} has {name}")
+            arrays[f"{key}/{name}"] = np.ascontiguousarray(column)  # safetensors writes other layouts in wrong order
     ids: dict[str, Any] = {}
     for key, table in tables.items():
         counting = all(unit == str(i) for i, unit in enumerate(table.ids))
@@ -81,10 +90,19 @@ def pack(tables: Mapping[str, Units]) -> tuple[dict[str, NDArray[Any]], dict[str
 
 
 def unpack(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> dict[str, Units]:
-    """The tables of a file written by :func:`pack`."""
+    """The tables of a file written by :func:`pack`. Raises KeyError or ValueError for one that was not."""
+    stored = json.loads(metadata["ids"])
+    if not isinstance(stored, dict):
+        raise ValueError(f"the ids must be an object by table, not {type(stored).__name__}")
+    most = max((a.shape[0] for a in arrays.values() if a.ndim), default=0)  # a file may claim any number of rows
     tables: dict[str, Units] = {}
-    for key, ids in json.loads(metadata["ids"]).items():
-        names = tuple(str(i) for i in range(ids)) if isinstance(ids, int) else tuple(ids)
+    for key, ids in stored.items():
         columns = {n.rpartition("/")[2]: a for n, a in arrays.items() if n.rpartition("/")[0] == key}
-        tables[key] = Units(names, columns)
+        if isinstance(ids, int):
+            if not 0 <= ids <= most:
+                raise ValueError(f"table {key} claims {ids} rows, but no array has more than {most}")
+            ids = [str(i) for i in range(ids)]
+        if not isinstance(ids, list) or not all(isinstance(unit, str) for unit in ids):
+            raise ValueError(f"the ids of table {key} must be strings")
+        tables[key] = Units(tuple(ids), columns)
     return tables

@@ -12,10 +12,10 @@ ARROWS = {"higher": "↑", "lower": "↓", "none": " "}
 
 
 def number(value: float | None) -> str:
-    """Four significant digits; a dash for what has no value."""
+    """Four significant digits, five for whole numbers that have them; a dash for what has no value."""
     if value is None:
         return "-"
-    return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.3e}"
+    return f"{value:.0f}" if 9999.5 <= abs(value) < 99999.5 else f"{value + 0.0:.4g}"  # + 0.0: no "-0"
 
 
 def with_interval(metric: MetricValue) -> str:
@@ -31,11 +31,12 @@ def result_tables(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, e
     """One table an SAE: a row a metric, the SAE's score with its interval, then the score of every control.
 
     Only headline metrics unless ``everything``. Metrics without a value, errors and skipped tasks follow with reasons.
+    Results of one SAE on other data, another model or another mask are another table.
     """
     parts = []
-    for name in dict.fromkeys(result.sae.name for result in results):
-        own = [result for result in results if result.sae.name == name]
-        parts.append(_header(own[0]))
+    for key in dict.fromkeys(_table_of(result) for result in results):
+        own = [result for result in results if _table_of(result) == key]
+        parts.append(_header(own))
         measured = [result for result in own if result.status == "ok"]
         if measured:
             parts.append(_table(measured, specs, everything))
@@ -43,13 +44,20 @@ def result_tables(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, e
     return "\n".join(parts)
 
 
-def _header(result: Result) -> str:
-    sae, p = result.sae, result.provenance
+def _table_of(result: Result) -> tuple[str, str, str]:
+    """Equal for results that one header describes: the same SAE, and the same protocol but for the task."""
+    conditions = result.provenance.protocol.model_dump_json(exclude={"task", "version", "task_sha256"})
+    return result.sae.name, result.sae.weights_sha256, conditions
+
+
+def _header(results: Sequence[Result]) -> str:
+    sae, p = results[0].sae, results[0].provenance
+    protocols = ", ".join(f"{result.task} {result.protocol[:8]}" for result in results)
     hooks = sae.hooks_in[0] if sae.hooks_in == sae.hooks_out else f"{sae.hooks_in[0]} -> {sae.hooks_out[0]}"
-    return printable(
-        f"\n{sae.name}: {sae.architecture}, {sae.n_latents} latents, {hooks} of {p.protocol.model}; "
+    return "\n" + _line(
+        f"{sae.name}: {sae.architecture}, {sae.n_latents} latents, {hooks} of {p.protocol.model}; "
         f"{p.protocol.n_documents} documents ({p.n_tokens} tokens), mask {p.protocol.mask}, "
-        f"protocol {result.protocol[:8]}"
+        f"protocol {protocols}"
     )
 
 
@@ -63,8 +71,8 @@ def _table(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything:
                 continue
             target = f" (target {spec.target:g})" if spec is not None and spec.target is not None else ""
             row = [result.task, f"{name} {ARROWS[metric.better]}{target}", with_interval(metric)]
-            rows.append(row + [_control(result, control, name) for control in controls])
-    headers = ["task", "metric", "score [95 % interval]", *controls]
+            rows.append([_line(cell) for cell in row] + [_control(result, control, name) for control in controls])
+    headers = ["task", "metric", "score [95 % interval]", *map(_line, controls)]
     table: str = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
     return table
 
@@ -84,9 +92,14 @@ def _notes(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything:
             shown = everything or spec is None or spec.headline
             if metric.reason and shown:
                 notes.append(f"{name}: no value, because {metric.reason}")
-    return [printable(note) for note in notes]
+    return [_line(note) for note in notes]
 
 
 def printable(text: str) -> str:
     """Names come from files that we do not trust: no control characters reach a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+def _line(text: str) -> str:
+    """Printable and on one line: a name cannot pretend to be a row of its own."""
+    return printable(text).replace("\n", "?")

@@ -41,8 +41,8 @@ def score(logits: Tensor, at: Tensor, targets: Tensor, clean: Tensor) -> tuple[T
 
 def _divergence(clean: Tensor, logp: Tensor) -> Tensor:
     """Σ p (log p − log q) of every row, float64 ``[rows]``."""
-    kl = (clean - logp).mul_(clean.exp()).sum(1)
+    kl = (clean - logp).mul_(clean.exp()).sum(1, dtype=torch.float64)
     if not bool(kl.isfinite().all()):  # logits of −inf (padded vocabulary): 0 · ∞ counts as 0
         p = clean.exp()
-        kl = torch.where(p > 0, p * (clean - logp), 0).sum(1)
-    return kl.double()
+        kl = torch.where(p > 0, p * (clean - logp), 0).sum(1, dtype=torch.float64)
+    return kl

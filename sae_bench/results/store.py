@@ -6,8 +6,10 @@ and then renamed: a reader never sees half a result.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -23,14 +25,23 @@ from sae_bench.units import Units, pack, unpack
 
 
 def protocol_hash(protocol: Protocol) -> str:
-    """sha256 over all that changes a number. Only results of equal hash are compared."""
-    return hashlib.sha256(protocol.model_dump_json().encode()).hexdigest()
+    """sha256 over all that changes a number. Only results of equal hash are compared.
+
+    Model and data count by their content: the names under which they were found do not.
+    """
+    return hashlib.sha256(protocol.model_dump_json(exclude={"model", "data"}).encode()).hexdigest()
 
 
 def path_of(out: Path, sae: CoderRecord, task: str, version: int, protocol: str) -> Path:
-    """Where a result belongs."""
-    name = re.sub(r"[^\w.+-]+", "__", sae.name).strip("._") or "sae"
-    return out / name[:100] / sae.weights_sha256[:12] / f"{task}@v{version}-{protocol[:8]}.json"
+    """Where a result belongs: always three levels below ``out``, whatever the names hold."""
+    file = f"{_part(task)}@v{version}-{_part(protocol[:8])}.json"
+    return out / _part(sae.name) / _part(sae.weights_sha256[:12]) / file
+
+
+def _part(name: str) -> str:
+    """A name as one part of a path: no separator, no leading dot, at most 120 bytes (file systems take 255)."""
+    safe = re.sub(r"[^\w.+-]+", "__", name).strip("._") or "sae"
+    return safe.encode()[:120].decode(errors="ignore")
 
 
 def write(out: Path, result: Result, tables: dict[str, Units]) -> Path:
@@ -60,7 +71,8 @@ def write_atomically(file: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         temporary.replace(file)
     except OSError as error:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise ResultError(
             f"cannot write {file}: {error.strerror or error}; make room or give another folder with --out"
         ) from error
@@ -70,19 +82,38 @@ def read(file: Path) -> Result:
     """One result. Raises ResultError that names the file and the field."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
+        bad = _not_finite(content)
     except OSError as error:
         raise ResultError(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ResultError(f"{file} is not valid JSON ({error}); is it truncated?") from error
+    if bad:
+        raise ResultError(f"{file}: {bad!r} is not a finite number; a result holds null and a reason instead")
     newer = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(newer, int) and newer > RESULT_SCHEMA:
+    if type(newer) is int and newer > RESULT_SCHEMA:
         raise ResultError(f"{file} has result schema {newer}, this sae-bench knows {RESULT_SCHEMA}; update sae-bench")
     try:
-        return Result.model_validate(content)
+        result = Result.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise ResultError(f"{file} is not a result of sae-bench: {field}: {first['msg']}") from error
+        where = f"{field!r}: " if field else ""  # repr: a field of a file from elsewhere may be named with anything
+        raise ResultError(f"{file} is not a result of sae-bench: {where}{first['msg']}") from error
+    if result.protocol != protocol_hash(result.provenance.protocol):
+        raise ResultError(
+            f"{file}: 'protocol' must be the hash of 'provenance.protocol', but is not; the file was changed, or written "
+            "by another version of sae-bench: measure again"
+        )
+    return result
+
+
+def _not_finite(content: Any, path: str = "") -> str | None:
+    """Where there is a NaN or an infinity, which Python reads but JSON does not have."""
+    if isinstance(content, float):
+        return None if math.isfinite(content) else path
+    parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    found = (_not_finite(part, f"{path}.{key}".lstrip(".")) for key, part in parts)
+    return next((place for place in found if place is not None), None)
 
 
 def read_units(file: Path) -> dict[str, Units]:
@@ -96,7 +127,7 @@ def read_units(file: Path) -> dict[str, Units]:
         with safe_open(units, framework="numpy") as opened:
             metadata = opened.metadata() or {}
         return unpack(load_file(units), metadata)
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ResultError(f"{units} is not a table of units ({error}); is it truncated?") from error
 
 

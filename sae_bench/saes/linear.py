@@ -170,7 +170,8 @@ class LinearCoder:
     def _denormalise(self, out: Tensor, x: Tensor) -> Tensor:
         if self.rule.normalise == "layer_norm":
             return out * x.std(1, keepdim=True) + x.mean(1, keepdim=True)
-        return out * (x.norm(dim=1, keepdim=True) / math.sqrt(x.shape[1]))
+        scale: Tensor = x.norm(dim=1, keepdim=True) / math.sqrt(x.shape[1])
+        return out * scale
 
 
 _TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

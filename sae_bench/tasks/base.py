@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from sae_bench.saes.protocol import Codes, CoderInfo
+from sae_bench.saes.protocol import CoderInfo, Codes
 from sae_bench.schema import TaskSpec
 from sae_bench.statistics import Metric
 from sae_bench.units import Column, Units
@@ -16,9 +16,8 @@ from sae_bench.units import Column, Units
 class Site(Protocol):
     """One batch at one hook point, before any SAE. Everything is computed when first asked for, and once.
 
-    Tokens are the real positions of the batch, flattened: ``T`` of them. ``kept`` marks those inside the mask, which are
-    the ones that are summed, replaced and ablated; ``first`` marks position 0 of every sequence, inside the mask or not.
-    Predictions are made at positions inside the mask that have a successor.
+    Tokens are the real positions of the batch, flattened: ``T`` of them. ``kept`` marks those inside the mask, which
+    are summed, replaced and ablated; ``first`` marks position 0 of every sequence, inside the mask or not. Predictions are made at positions inside the mask that have a successor.
     """
 
     rms: float

@@ -10,7 +10,7 @@ has FVU 3/13 = 0.2308, nMSE 3/38 = 0.0789, MSE 0.375, relative reconstruction bi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +30,11 @@ Sum = Callable[[Tensor, Tensor], Tensor]  # values [tokens, ...], where [tokens]
 def target_sums(x: Tensor, where: Tensor, sum_: Sum) -> dict[str, Tensor]:
     """Columns from activations ``[tokens, d]`` alone, at the tokens ``where``."""
     x = x.double()
-    return {"tokens": sum_(torch.ones_like(x[:, 0]), where), "energy": sum_(x.square().sum(1), where), "x": sum_(x, where)}
+    return {
+        "tokens": sum_(torch.ones_like(x[:, 0]), where),
+        "energy": sum_(x.square().sum(1), where),
+        "x": sum_(x, where),
+    }
 
 
 def error_sums(x: Tensor, x_hat: Tensor, where: Tensor, rms: float, sum_: Sum) -> dict[str, Tensor]:
@@ -74,7 +78,7 @@ def mse(s: Sums) -> Ratio:
 
 
 def cosine(s: Sums) -> Ratio:
-    """Mean over tokens of cos(x, x̂), in [−1, 1]; tokens where either vector has no length are left out; higher is better."""
+    """Mean over tokens of cos(x, x̂), in [−1, 1]; tokens where either has no length are left out; higher is better."""
     return Ratio(s.cosine, s.cosine_tokens, "the number of tokens with a direction")
 
 
@@ -84,13 +88,14 @@ def norm_ratio(s: Sums) -> Ratio:
 
 
 def relative_reconstruction_bias(s: Sums) -> Ratio:
-    """γ = E‖x̂‖² / E[x̂·x]: below 1 the SAE shrinks, 1 is unbiased (Rajamanoharan et al. 2024, arXiv 2404.16014 v2, eq. 10)."""
+    """γ = E‖x̂‖² / E[x̂·x]: below 1 the SAE shrinks, 1 is unbiased.
+
+    Rajamanoharan et al. 2024 (arXiv 2404.16014 v2, eq. 10). Undefined where x̂ does not point along x on the whole.
+    """
     return Ratio(s.energy_hat, s.inner, "E[x̂·x]", floor=CONSTANT * np.sqrt(s.energy * s.energy_hat))
 
 
-FIGURES: dict[str, Metric] = {
-    f.__name__: f for f in (fvu, nmse, mse, cosine, norm_ratio, relative_reconstruction_bias)
-}
+FIGURES: dict[str, Metric] = {f.__name__: f for f in (fvu, nmse, mse, cosine, norm_ratio, relative_reconstruction_bias)}
 
 
 def _at_first(figure: Metric) -> Metric:
@@ -101,7 +106,7 @@ def _at_first(figure: Metric) -> Metric:
 class Reconstruction(Task):
     """Columns over the tokens inside the mask, and the same with prefix ``first_`` over position 0."""
 
-    metrics: ClassVar[dict[str, Metric]] = FIGURES | {f"first_{name}": _at_first(f) for name, f in FIGURES.items()}
+    metrics: Mapping[str, Metric] = FIGURES | {f"first_{name}": _at_first(f) for name, f in FIGURES.items()}
 
     def shared(self, site: Site) -> dict[str, Tensor]:
         """Sums of the activations, the same for all coders."""

@@ -7,7 +7,7 @@ documents; figures over latents are shares of the dictionary.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ def _dense_contribution(name: str) -> Metric:
 class Sparsity(Task):
     """Document table: active entries and their size. Latent table: on how many tokens each latent is active."""
 
-    metrics: ClassVar[dict[str, Metric]] = {
+    metrics: Mapping[str, Metric] = {
         "l0": l0,
         "l1": l1,
         "l1_contribution": l1_contribution,

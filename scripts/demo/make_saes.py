@@ -278,7 +278,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=[], help="which SAEs to train (default: all)")
     parser.add_argument("--measure", action="store_true", help="train nothing, print the figures of what is there")
     parser.add_argument("--documents", type=int, default=6000)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if not args.measure:
