@@ -69,7 +69,7 @@ class Settings:
     batch_tokens: int | None = None
     out: str | Path | None = None
     overwrite: Literal["missing", "always", "never"] = "missing"
-    checkpoint_seconds: float = 15.0
+    checkpoint_seconds: float = 5.0
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():

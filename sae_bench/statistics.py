@@ -11,8 +11,8 @@ bounds time and memory.
 
 *Interval.* Percentiles of the replicates at levels widened for few units (the "expanded percentile" interval;
 Hesterberg 2015, "What teachers should know about the bootstrap"). In simulation its coverage is that of BCa at a third
-of the code. A share of 0/1 units has a Wilson score interval instead, because resampling gives the empty interval [0, 0] when no
-unit is 1.
+of the code. A share of 0/1 units has a Wilson score interval instead, because resampling gives the empty interval
+[0, 0] when no unit is 1.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from sae_bench.units import Units
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 MAX_GROUPS = 4096
+FEWEST = 5  # units for an interval: resamples stay within what was seen, and hold the truth 1 time in 2 with 2 units
+NOISE = 0.001  # share of resamples in which a denominator may be negative: more, and the quotient's interval is not one
 
 Array = NDArray[np.float64]
 
@@ -100,17 +102,21 @@ def estimate(
     seed: int = 0,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
+    draws: Sums | None = None,
 ) -> Estimate:
-    """The figure of ``metric`` on all units, with its interval at level ``confidence``.
+    """The figure of ``metric`` on all units, with its interval at level ``confidence``; fewer than 5 units have none.
 
-    ``interval="wilson"`` is for metrics that are the share of units whose column is 1.
+    ``interval="wilson"`` is for metrics that are the share of units whose column is 1. ``draws`` is what
+    :func:`resample` gives for these units, where many metrics are made of one table.
     """
     n = len(units)
     if n == 0:
         return Estimate(None, None, None, 0, "there is no unit to measure")
     point = metric(total(units))
-    replicates = None if interval == "wilson" else metric(resample(units, seed=seed, resamples=resamples))
-    reason = _undefined(point, replicates, confidence)
+    replicates = None
+    if interval != "wilson":
+        replicates = metric(draws if draws is not None else resample(units, seed=seed, resamples=resamples))
+    reason = _undefined(point, replicates)
     if reason:
         return Estimate(None, None, None, n, reason)
     value = float(_quotient(point)[0])
@@ -118,7 +124,7 @@ def estimate(
         return Estimate(None, None, None, n, "the figure is not finite on these units")
     if replicates is None:
         return Estimate(value, *wilson(value, n, confidence), n)
-    if n < 2:
+    if n < FEWEST:
         return Estimate(value, None, None, n)
     return Estimate(value, *percentile_interval(value, _quotient(replicates), n, confidence), n)
 
@@ -162,7 +168,7 @@ def _quotient(values: Array | Ratio) -> Array:
     return values
 
 
-def _undefined(point: Array | Ratio, replicates: Array | Ratio | None, confidence: float) -> str | None:
+def _undefined(point: Array | Ratio, replicates: Array | Ratio | None) -> str | None:
     """Why a quotient has no meaning here, or None."""
     if not isinstance(point, Ratio):
         return None
@@ -174,10 +180,9 @@ def _undefined(point: Array | Ratio, replicates: Array | Ratio | None, confidenc
     if isinstance(replicates, Ratio):
         drawn = replicates.denominator
         drawn = drawn[np.isfinite(drawn) & (drawn != 0)]  # a resample without any unit says nothing about noise
-        tail = (1 - confidence) / 2
-        low, high = np.quantile(drawn, [tail, 1 - tail]) if len(drawn) else (0.0, 0.0)
+        low, high = np.quantile(drawn, [NOISE, 1 - NOISE]) if len(drawn) else (0.0, 0.0)
         if low <= 0:
-            return f"{point.what} is {denominator:.4g}, within noise of 0 ({low:.4g} to {high:.4g})"
+            return f"{point.what} is {denominator:.4g}, within noise of 0 (resamples from {low:.4g} to {high:.4g})"
     return None
 
 

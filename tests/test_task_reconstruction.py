@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.views import ArrayView, assert_same, cut, figures, measure_all, task
 
 DIMENSIONLESS = ("fvu", "nmse", "cosine", "norm_ratio", "relative_reconstruction_bias")

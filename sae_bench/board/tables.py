@@ -70,7 +70,7 @@ def _table(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything:
             if spec is not None and not spec.headline and not everything:
                 continue
             target = f" (target {spec.target:g})" if spec is not None and spec.target is not None else ""
-            row = [result.task, f"{name} {ARROWS[metric.better]}{target}", with_interval(metric)]
+            row = [result.task, f"{name} {ARROWS[metric.better]}".rstrip() + target, with_interval(metric)]
             rows.append([_line(cell) for cell in row] + [_control(result, control, name) for control in controls])
     headers = ["task", "metric", "score [95 % interval]", *map(_line, controls)]
     table: str = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)

@@ -36,7 +36,7 @@ class Options:
     seed: int = 0
     resamples: int = RESAMPLES
     batch_tokens: int | None = None
-    checkpoint_seconds: float = 15.0
+    checkpoint_seconds: float = 5.0
     special_ids: frozenset[int] = frozenset()
 
 

@@ -12,7 +12,7 @@ from sae_bench.engine.plan import Options
 from sae_bench.engine.run import Measured
 from sae_bench.saes.wrap import content_sha256
 from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result
-from sae_bench.statistics import CONFIDENCE, estimate
+from sae_bench.statistics import CONFIDENCE, estimate, resample
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units
 
@@ -105,6 +105,7 @@ def results(
 def figures(task: Task, tables: dict[str, Units], options: Options) -> dict[str, MetricValue]:
     """All metrics of a task from its tables of units."""
     found = {}
+    draws = {kind: resample(t, seed=options.seed, resamples=options.resamples) for kind, t in tables.items() if len(t)}
     for name, spec in task.spec.metrics.items():
         e = estimate(
             tables[spec.table],
@@ -112,6 +113,7 @@ def figures(task: Task, tables: dict[str, Units], options: Options) -> dict[str,
             interval=spec.interval,
             seed=options.seed,
             resamples=options.resamples,
+            draws=draws.get(spec.table),
         )
         found[name] = MetricValue(
             value=e.value,

@@ -101,8 +101,8 @@ def read(file: Path) -> Result:
         raise ResultError(f"{file} is not a result of sae-bench: {where}{first['msg']}") from error
     if result.protocol != protocol_hash(result.provenance.protocol):
         raise ResultError(
-            f"{file}: 'protocol' must be the hash of 'provenance.protocol', but is not; the file was changed, or written "
-            "by another version of sae-bench: measure again"
+            f"{file}: 'protocol' must be the hash of 'provenance.protocol', but is not; the file was changed, or "
+            "written by another version of sae-bench: measure again"
         )
     return result
 

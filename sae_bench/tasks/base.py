@@ -17,7 +17,8 @@ class Site(Protocol):
     """One batch at one hook point, before any SAE. Everything is computed when first asked for, and once.
 
     Tokens are the real positions of the batch, flattened: ``T`` of them. ``kept`` marks those inside the mask, which
-    are summed, replaced and ablated; ``first`` marks position 0 of every sequence, inside the mask or not. Predictions are made at positions inside the mask that have a successor.
+    are summed, replaced and ablated; ``first`` marks position 0 of every sequence, inside the mask or not. Predictions
+    are made at positions inside the mask that have a successor.
     """
 
     rms: float

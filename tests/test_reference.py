@@ -1,0 +1,81 @@
+"""Every figure of an independent float64 program, for a real language model and nine SAEs, under two masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sae_bench.api import evaluate
+from sae_bench.results import store
+
+THEIRS = {
+    "fvu": "fvu",
+    "nmse": "nmse",
+    "mse": "mse",
+    "cosine": "cosine",
+    "norm_ratio": "l2_ratio",
+    "relative_reconstruction_bias": "gamma",
+    "l0": "l0",
+    "l1": "l1",
+    "dead_fraction": "never_active_fraction",
+    "ce_clean": "ce_clean",
+    "ce_spliced": "ce_spliced",
+    "ce_zero": "ce_zero",
+    "ce_mean": "ce_mean",
+    "loss_recovered_zero": "loss_recovered_zero",
+    "loss_recovered_mean": "loss_recovered_mean",
+    "kl": "kl",
+}
+SETS = {"none": "set_all", "first": "set_no_bos"}
+
+
+@pytest.mark.parametrize("mask", SETS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-6), ("float32", 1e-3)])
+def test_figures_equal_those_of_an_independent_program(
+    shared: Path, tmp_path: Path, mask: str, dtype: str, tolerance: float
+) -> None:
+    reference = json.loads((shared / "lm" / "reference.json").read_text())
+    results = evaluate(
+        [shared / "lm" / "saes" / name for name in reference["saes"]],
+        model=shared / "lm" / "model",
+        data=shared / "lm" / "reference_tokens.npy",
+        mask=mask,
+        mean_from="evaluation",
+        dtype=dtype,
+        tier="full",
+        controls="none",
+        resamples=20,
+        out=tmp_path,
+    )
+    compared = 0
+    for result in results:
+        assert result.status == "ok"
+        assert result.provenance.protocol.n_documents == reference["n_sequences"]
+        expected = reference["saes"][result.sae.name][SETS[mask]]
+        for ours, theirs in THEIRS.items():
+            if ours in result.metrics:
+                assert result.metrics[ours].value == pytest.approx(expected[theirs], rel=tolerance), (
+                    f"{result.sae.name} {ours}"
+                )
+                compared += 1
+    assert compared == len(reference["saes"]) * len(THEIRS)
+    _check_densities(shared, tmp_path, mask, dtype)
+
+
+def _check_densities(shared: Path, out: Path, mask: str, dtype: str) -> None:
+    """On how many tokens each latent is active, where the reference has it."""
+    densities = np.load(shared / "lm" / "reference_density.npz")
+    for file in store.find(out):
+        if not file.name.startswith("sparsity"):
+            continue
+        name = file.parent.parent.name
+        keys = [key for key in densities.files if name in key and SETS[mask] in key]
+        assert keys, densities.files
+        active = store.read_units(file)["latent"].columns["active_tokens"]
+        theirs = densities[keys[0]]
+        scale = active.sum() / theirs.sum() if theirs.max() <= 1 else 1.0
+        slack = 1e-9 if dtype == "float64" else 3.0
+        np.testing.assert_allclose(active, theirs * scale, atol=slack, rtol=1e-6)
