@@ -31,7 +31,7 @@ def check(coder: SparseCoder, x: Tensor, *, rtol: float = 1e-4) -> list[str]:
     for i in range(min(len(x), _TOKENS_ALONE)):
         alone = coder.encode(x[i : i + 1])
         among = codes.select(torch.arange(len(x), device=codes.indptr.device) == i)
-        if not _close(alone.dense().detach(), among.dense(), rtol):
+        if not _close(alone.dense(), among.dense(), rtol):
             problems.append(
                 f"encode of token {i} alone differs from encode of it among others: rows are not independent"
             )
@@ -84,7 +84,7 @@ def _check_affine(coder: SparseCoder, codes: Codes, x: Tensor, rtol: float) -> l
     nothing = coder.decode(codes._replace(values=codes.values * 0), x)
     parts = [coder.decode(codes._replace(values=codes.values * share), x) - nothing for share in (half, 1 - half)]
     both = coder.decode(codes._replace(values=codes.values * (2 - half)), x) - nothing
-    rounding = 32 * torch.finfo(both.dtype).eps * float(nothing.abs().max()) if nothing.numel() else 0.0
+    rounding = 32 * torch.finfo(both.dtype).eps * float(nothing.detach().abs().max()) if nothing.numel() else 0.0
     return [] if _close(parts[0] + 2 * parts[1], both, rtol, rounding) else ["decode is not affine in the codes"]
 
 
@@ -103,7 +103,7 @@ def _check_rows(coder: SparseCoder, codes: Codes, rtol: float) -> list[str]:
     )
     nothing = coder.decode(unit._replace(values=unit.values * 0))
     rows = coder.decoder_rows(latents)
-    rounding = 32 * torch.finfo(nothing.dtype).eps * float(nothing.abs().max())
+    rounding = 32 * torch.finfo(nothing.dtype).eps * float(nothing.detach().abs().max())
     problems = ["decoder_rows returns a tensor that carries a gradient"] if rows.requires_grad else []
     if not _close(coder.decode(unit) - nothing, rows, rtol, rounding):
         problems.append("decoder_rows disagrees with decode")
@@ -111,7 +111,8 @@ def _check_rows(coder: SparseCoder, codes: Codes, rtol: float) -> list[str]:
 
 
 def _close(a: Tensor, b: Tensor, rtol: float, rounding: float = 0.0) -> bool:
-    if a.shape != b.shape:
+    if a.shape != b.shape or not bool(a.isfinite().all() and b.isfinite().all()):
         return False
+    a, b = a.detach().double(), b.detach().double()
     scale = float(max(a.abs().max(), b.abs().max())) if a.numel() else 0.0
-    return bool(((a.double() - b.double()).abs() <= rtol * scale + rounding + 1e-12).all())
+    return bool(((a - b).abs() <= rtol * scale + rounding + 1e-12).all())

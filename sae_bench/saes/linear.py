@@ -207,7 +207,9 @@ def check_weights(info: CoderInfo, weights: Weights, rule: Nonlinearity) -> None
     needed = {"jumprelu": ["threshold"], "gated": ["b_gate", "b_mag", "r_mag"]}.get(rule.activation, [])
     missing = [name for name in needed if getattr(weights, name) is None]
     if missing:
-        raise CoderError(f"{info.name}: a {rule.activation} SAE needs {', '.join(needed)}, but lacks {', '.join(missing)}")
+        raise CoderError(
+            f"{info.name}: a {rule.activation} SAE needs {', '.join(needed)}, but lacks {', '.join(missing)}"
+        )
     if rule.activation in ("topk", "abstopk") and not (rule.k and 1 <= rule.k <= max(n, 1)):
         raise CoderError(f"{info.name}: k must lie between 1 and the number of latents ({n}), but it is {rule.k}")
     if rule.rescale_by_decoder_norm and rule.activation == "gated":

@@ -1,4 +1,6 @@
-"""Make the demo world's tokenizer and language model (run from the repository root; about 12 minutes on two cores).
+"""Make the demo world's tokenizer and language model (about 6 minutes on one core).
+
+Run from the repository root, with the package installed.
 
 ::
 

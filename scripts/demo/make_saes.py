@@ -1,4 +1,6 @@
-"""Make the demo world's SAEs from its model (run from the repository root; about 10 minutes on two cores).
+"""Make the demo world's SAEs from its model (about 12 minutes on one core).
+
+Run from the repository root, with the package installed.
 
 ::
 
@@ -137,7 +139,8 @@ class Trained(torch.nn.Module):
             codes = magnitude * (gate > 0)
             # The gate alone must reconstruct too, or nothing but the penalty would train it.
             alone = gate @ self.W_dec.detach() + self.b_dec.detach()
-            extra = weight * gate.sum(1).mean() + (y - alone).square().sum(1).mean()
+            # An idle latent pays no penalty, or the gate's L1 would keep it down for good.
+            extra = weight * (gate * ~idle).sum(1).mean() + (y - alone).square().sum(1).mean()
         error = y - codes @ self.W_dec - self.b_dec
         loss = error.square().sum(1).mean() + extra
         if int(idle.sum()) > 0:
