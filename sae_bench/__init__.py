@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sae_bench.api import Settings, evaluate
+    from sae_bench.api import evaluate
     from sae_bench.errors import SaeBenchError
     from sae_bench.saes.load import load_sae
     from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder
     from sae_bench.schema import MetricValue, Result
+    from sae_bench.settings import Settings
 
 __version__ = "0.1.0"
 
@@ -22,7 +23,7 @@ _LAZY = {
     "MetricValue": "sae_bench.schema",
     "Result": "sae_bench.schema",
     "SaeBenchError": "sae_bench.errors",
-    "Settings": "sae_bench.api",
+    "Settings": "sae_bench.settings",
     "SparseCoder": "sae_bench.saes.protocol",
     "evaluate": "sae_bench.api",
     "load_sae": "sae_bench.saes.load",

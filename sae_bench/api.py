@@ -7,89 +7,24 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sae_bench import demo, registry
+from sae_bench import demo, registry, resolve
 from sae_bench.data.documents import Corpus, DataOptions, load_corpus
 from sae_bench.engine.plan import Batches, Options, batch_tokens, sae_entries
 from sae_bench.engine.report import coder_record, results, versions
 from sae_bench.engine.run import Progress, measure
-from sae_bench.errors import CoderError, DataError, UsageError
-from sae_bench.models.subject import SubjectModel, load_subject
+from sae_bench.errors import DataError, UsageError
+from sae_bench.models.subject import load_subject
 from sae_bench.results import store
-from sae_bench.saes.formats.files import sha256
-from sae_bench.saes.load import expand, load_sae
-from sae_bench.saes.protocol import SparseCoder
-from sae_bench.saes.wrap import as_coder
 from sae_bench.schema import CoderRecord, Protocol, Result, TaskSpec
+from sae_bench.settings import TIERS, Settings
 
 if TYPE_CHECKING:
     from sae_bench.engine.batch import Entry
     from sae_bench.tasks.base import Task
-
-TIERS: dict[str, tuple[int | None, int | None]] = {"smoke": (32, 16), "standard": (512, 128), "full": (None, 512)}
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DEFAULT_CONTEXT = 128
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything about an evaluation except the SAEs. The command line has a flag for each.
-
-    ``model``: a folder, a hub id, "demo", or a ``transformers`` model in memory; by default what the SAE declares.
-    ``data``: a file, folder, hub id, "demo", a list of texts, or token ids ``[sequences, length]``.
-    ``limit``: evaluation documents; otherwise the ``tier`` decides. ``controls``: "none", "default", "all" or names.
-    ``out``: folder for result files, None to write none.
-    """
-
-    model: Any = None
-    data: Any = None
-    tokenizer: Any = None
-    tasks: str = "all"
-    task_dir: str | None = None
-    tier: Literal["smoke", "standard", "full"] = "standard"
-    limit: int | None = None
-    text_field: str = "text"
-    split: str | None = None
-    context: int | None = None
-    packed: bool = False
-    bos: Literal["auto", "yes", "no"] = "auto"
-    mask: Literal["special", "first", "none"] = "special"
-    mean_from: Literal["calibration", "evaluation"] = "calibration"
-    controls: str = "default"
-    hook_in: str | None = None
-    hook_out: str | None = None
-    backend: Literal["hf", "tl"] = "hf"
-    device: str = "auto"
-    dtype: str = "float32"
-    seed: int = 0
-    resamples: int = 2000
-    batch_tokens: int | None = None
-    out: str | Path | None = None
-    overwrite: Literal["missing", "always", "never"] = "missing"
-    checkpoint_seconds: float = 5.0
-
-    def __post_init__(self) -> None:
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"{name} must be one of {', '.join(allowed)}, but it is {getattr(self, name)!r}")
-        for name, least in (("limit", 1), ("context", 3), ("batch_tokens", 1), ("resamples", 20), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{name} must be at least {least}, but it is {value}")
-
-
-_CHOICES = {
-    "tier": tuple(TIERS),
-    "bos": ("auto", "yes", "no"),
-    "mask": ("special", "first", "none"),
-    "mean_from": ("calibration", "evaluation"),
-    "backend": ("hf", "tl"),
-    "dtype": tuple(DTYPES),
-    "overwrite": ("missing", "always", "never"),
-}
 
 
 def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> list[Result]:
@@ -122,26 +57,26 @@ class Session:
 
     def __init__(self, sae: Any, settings: Settings) -> None:
         self.settings = settings
-        self.specs = _specs(settings)
-        self.controls = _controls(settings.controls)
-        device = _device(settings.device)
-        coders, sources = _coders(sae, settings, device)
+        self.specs = resolve.task_specs(settings)
+        self.controls = resolve.control_names(settings.controls)
+        device = resolve.device_name(settings.device)
+        coders, sources = resolve.coders(sae, settings, device)
         infos = [coder.info for coder in coders]
-        self.model_source = _model_source(settings.model, infos)
+        self.model_source = resolve.model_source(settings.model, infos)
         self.subject, self.tokenizer = load_subject(
             self.model_source,
             backend=settings.backend,
             device=device,
-            dtype=DTYPES[settings.dtype],
+            dtype=getattr(torch, settings.dtype),
             tokenizer=settings.tokenizer,
         )
         if self.model_source == demo.MODEL_PATH:
             self.subject.name = "demo"
         entries = sae_entries(coders)
         for entry in entries:
-            _check_fit(entry, self.subject)
+            resolve.check_fit(entry, self.subject)
         self.corpus = self._corpus(infos)
-        self.special_ids = _special_ids(self.tokenizer, self.subject)
+        self.special_ids = resolve.special_ids(self.tokenizer, self.subject)
         self.work = [Work(e, coder_record(e, source)) for e, source in zip(entries, sources, strict=True)]
         self._identify()
 
@@ -161,9 +96,9 @@ class Session:
             options=DataOptions(
                 text_field=settings.text_field,
                 split=settings.split,
-                context=_context(settings, infos, self.subject),
+                context=resolve.context_length(settings, infos, self.subject),
                 packed=settings.packed,
-                prepend_bos=_prepend_bos(settings, infos, self.tokenizer),
+                prepend_bos=resolve.prepend_bos(settings, infos, self.tokenizer),
                 limit=limit,
                 calibration_limit=calibration_limit,
                 mean_from_evaluation=settings.mean_from == "evaluation",
@@ -193,7 +128,7 @@ class Session:
 
     def _identify(self) -> None:
         """The protocol of every result, and which results are there already."""
-        model_sha256 = _model_sha256(self.model_source, self.subject)
+        model_sha256 = resolve.model_sha256(self.model_source, self.subject)
         for work in self.work:
             for name, spec in self.specs.items():
                 protocol = Protocol(
@@ -315,117 +250,3 @@ class Session:
             versions(),
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def _specs(settings: Settings) -> dict[str, TaskSpec]:
-    known = registry.tasks(settings.task_dir)
-    return {name: known[name] for name in registry.choose(settings.tasks, known, "task")}
-
-
-def _controls(names: str) -> tuple[str, ...]:
-    if names == "none":
-        return ()
-    if names == "default":
-        return registry.DEFAULT_CONTROLS
-    return tuple(registry.choose(names, registry.controls(), "control"))
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _coders(sae: Any, settings: Settings, device: str) -> tuple[list[SparseCoder], list[str]]:
-    given = list(sae) if isinstance(sae, list | tuple) else [sae]
-    if not given:
-        raise UsageError("give at least one SAE")
-    dtype = torch.float64 if settings.dtype == "float64" else torch.float32
-    hooks = {"hook_in": settings.hook_in, "hook_out": settings.hook_out}
-    coders, sources = [], []
-    for one in given:
-        if isinstance(one, str | Path):
-            for source in expand([str(one)]):
-                coders.append(load_sae(source, device=device, dtype=dtype, **hooks))
-                sources.append(source)
-        else:
-            coders.append(as_coder(one, hook=settings.hook_in, hook_out=settings.hook_out))
-            sources.append("in memory")
-    return coders, sources
-
-
-def _model_source(model: Any, infos: Sequence[Any]) -> Any:
-    if model is None:
-        declared = {info.model for info in infos}
-        if len(declared) != 1 or None in declared:
-            listed = ", ".join(sorted(str(name) for name in declared))
-            raise UsageError(f"which model do the SAEs read? They declare {listed}; give --model FOLDER or a hub id")
-        model = declared.pop()
-    return demo.MODEL_PATH if isinstance(model, str) and model == "demo" else model
-
-
-def _context(settings: Settings, infos: Sequence[Any], subject: SubjectModel) -> int:
-    declared = [info.context_size for info in infos if info.context_size]
-    wanted = settings.context or min(declared, default=DEFAULT_CONTEXT)
-    return min(wanted, subject.context_length or wanted)
-
-
-def _prepend_bos(settings: Settings, infos: Sequence[Any], tokenizer: Any) -> bool:
-    if settings.bos != "auto":
-        return settings.bos == "yes"
-    declared = {info.prepend_bos for info in infos if info.prepend_bos is not None}
-    if len(declared) > 1:
-        raise UsageError(
-            "some of these SAEs were trained with a BOS token before the text and some without; run them apart, or "
-            "settle it for all with --bos yes or --bos no"
-        )
-    has_bos = getattr(tokenizer, "bos_token_id", None) is not None
-    return declared.pop() if declared else has_bos
-
-
-def _special_ids(tokenizer: Any, subject: SubjectModel) -> frozenset[int]:
-    """BOS, EOS and padding ids, from the tokenizer and the model's configuration."""
-    config = getattr(subject.model, "config", None)
-    found: set[int] = set()
-    for owner in (tokenizer, config):
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            value = getattr(owner, name, None)
-            found.update(v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int))
-    return frozenset(found)
-
-
-def _check_fit(entry: Entry, subject: SubjectModel) -> None:
-    """The SAE's hook points exist in the model and are as wide as the SAE expects. Raises CoderError, ModelError."""
-    info = entry.coder.info
-    for hook, width, side in ((entry.hook_in, info.d_in, "reads"), (entry.hook_out, info.d_out, "writes")):
-        actual = subject.width(hook)
-        if actual != width:
-            raise CoderError(
-                f"{entry.label} {side} {width} numbers a token, but {hook} of {subject.name} has {actual}; "
-                "is it another model's SAE, or another hook point (--hook-in, --hook-out)?"
-            )
-
-
-def _model_sha256(source: Any, subject: SubjectModel) -> str:
-    folder = _folder(source)
-    files = sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin")) if folder else []
-    if files:
-        return sha256(*files)
-    model = source if isinstance(source, torch.nn.Module) else subject.model
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _folder(source: Any) -> Path | None:
-    """Where the weight files of a model lie: its folder, or its snapshot in the hub's cache."""
-    if not isinstance(source, str | Path):
-        return None
-    if Path(source).is_dir():
-        return Path(source)
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(str(source), "config.json")
-    return Path(cached).parent if isinstance(cached, str) else None

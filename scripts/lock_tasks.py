@@ -16,7 +16,8 @@ def lines() -> list[str]:
 
 
 def main() -> int:
-    known = {tuple(line.split()[:2]): line.split()[2] for line in LOCK.read_text().splitlines()} if LOCK.exists() else {}
+    written = LOCK.read_text().splitlines() if LOCK.exists() else []
+    known = {tuple(line.split()[:2]): line.split()[2] for line in written}
     for line in lines():
         task, version, digest = line.split()
         if known.get((task, version), digest) != digest:

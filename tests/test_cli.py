@@ -73,7 +73,9 @@ def test_a_run_prints_json_and_writes_files(cli: Run, tmp_path: Path) -> None:
 
 
 def test_the_table_shows_every_sae_between_its_controls(cli: Run) -> None:
-    code, out, _ = cli("run", "--sae", "demo/topk_k16", "--sae", "demo/relu", "--limit", 8, "--quiet", "--resamples", 50)
+    code, out, _ = cli(
+        "run", "--sae", "demo/topk_k16", "--sae", "demo/relu", "--limit", 8, "--quiet", "--resamples", 50
+    )
     assert code == 0
     for text in ("demo/topk_k16", "demo/relu", "fvu", "permuted", "random_l0", "["):
         assert text in out
@@ -188,7 +190,9 @@ def test_a_run_killed_outright_goes_on(tmp_path: Path) -> None:
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     for out in ("a", "b"):
-        done = subprocess.run([*command, "--out", str(tmp_path / out)], env=environment, check=False, capture_output=True)
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path / out)], env=environment, check=False, capture_output=True
+        )
         assert done.returncode == 0, done.stderr
     files = {out: {f.relative_to(tmp_path / out): f.read_bytes() for f in (tmp_path / out).rglob("*") if f.is_file()}
              for out in ("a", "b")}  # fmt: skip

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from sae_bench.api import Session, Settings, evaluate
+from sae_bench.api import Session, evaluate
 from sae_bench.results import store
 from sae_bench.saes.linear import LinearCoder, Nonlinearity, Weights
 from sae_bench.saes.protocol import CoderInfo, Codes
+from sae_bench.settings import Settings
 from tests.tiny_models import VOCAB, WIDTH, tiny_gpt2
 
 HOOK = "blocks.1.hook_resid_post"

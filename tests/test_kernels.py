@@ -217,3 +217,26 @@ def test_a_wide_dictionary_never_costs_more_than_a_tile(activation, stored, toke
     assert seen.numbers <= topk.TILE_ELEMENTS, f"{seen.by} wrote {seen.numbers} numbers"
     few = slice(0, 4)
     assert torch.equal(coder.encode(x[few]).indices, codes.indices[: int(codes.indptr[4])])
+
+
+def test_one_token_with_every_latent_active_is_converted_in_parts():
+    """BOS tokens can have tens of thousands of active latents: their directions are the whole decoder."""
+    n = 500
+    codes = codes_from_dense(normal(3, n))
+    directions = normal(n, 8, dtype=torch.bfloat16)
+    with tiling(16, 400), LargestAllocation() as seen:
+        out = sparse_decode(codes.indptr, codes.indices, codes.values, directions)
+    assert seen.numbers <= n < directions.numel()
+    torch.testing.assert_close(out, codes.dense() @ directions.double())
+
+
+def test_a_large_k_makes_smaller_groups_of_tokens():
+    coder = coder_of(tiny_weights("abstopk", n_latents=400), tiny_rule("abstopk", k=300))
+    x = normal(60, 16, dtype=torch.float32)
+    groups: list[int] = []
+    pre = coder._pre
+    coder._pre = lambda u, a, b: groups.append(len(u)) or pre(u, a, b)  # type: ignore[method-assign, func-returns-value]
+    with tiling(16, 1000):
+        codes = coder.encode(x)
+    assert max(groups) == 3, "3 tokens of 300 entries fit into 1000"
+    assert torch.equal(coder.encode(x).indices, codes.indices)

@@ -196,3 +196,14 @@ def test_files_of_both_layouts_are_read_as_native(tmp_path):
     folder: Path = write_saelens(tiny_coder(seed=1), tmp_path / "sae")
     write_native(tiny_coder(seed=2), folder)
     assert load_sae(str(folder)).info.format == "native"
+
+
+def test_an_sae_of_processed_weights_is_refused_rather_than_measured_on_others(tmp_path: Path) -> None:
+    """gpt2-small-res-jb and others were trained with centred writing weights: raw activations are not theirs."""
+    metadata = {
+        "hook_name": "blocks.0.hook_resid_pre",
+        "model_from_pretrained_kwargs": {"center_writing_weights": True},
+    }
+    folder = write_saelens(tiny_coder("relu"), tmp_path / "sae", metadata)
+    with pytest.raises(CoderError, match="center_writing_weights"):
+        read_folder(folder, device="cpu", dtype=torch.float32)

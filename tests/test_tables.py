@@ -45,6 +45,10 @@ def test_numbers(given, shown):
 
 def test_intervals():
     assert with_interval(value(0.0934, 0.0921, 0.0947)) == "0.0934 [0.0921, 0.0947]"
+    assert with_interval(value(0.1, 0.09, 0.12)) == "0.100 [0.090, 0.120]"
+    assert with_interval(value(1234.5, 1200.0, 1300.0)) == "1234 [1200, 1300]"
+    assert with_interval(value(2e-15, 1e-15, 3e-15)) == "2e-15 [1e-15, 3e-15]"
+    assert with_interval(value(0.0, 0.0, 0.0)) == "0 [0, 0]"
     assert with_interval(value(0.5)) == "0.5"
     assert with_interval(NOTHING) == "-"
 
@@ -55,7 +59,7 @@ def test_a_row_has_score_interval_direction_target_and_controls():
     one = one.model_copy(update={"controls": {"mean": {"fvu": value(1.0)}, "pca": {}}})
     lines = show(one).splitlines()
     fvu = next(line for line in lines if " fvu " in line)
-    assert fvu.split() == ["reconstruction", "fvu", "↓", "0.1", "[0.09,", "0.12]", "1"]
+    assert fvu.split() == ["reconstruction", "fvu", "↓", "0.100", "[0.090,", "0.120]", "1"]
     assert "(target 1)" in next(line for line in lines if "norm_ratio" in line)
     assert "score [95 % interval]" in show(one)
     assert "2 documents (99 tokens), mask special" in show(one)

@@ -93,6 +93,17 @@ def test_tiny_denominator_gives_a_reason_and_not_a_score(shared):
     assert found.reason == "the cost of zero ablation in nats is 0.014, and must be above 0.05 to divide by it"
 
 
+def test_score_exists_from_the_smallest_cost_of_the_definition_on():
+    """Below it a thousandth of a nat of noise would move the score by points; the definition says where."""
+    floor = task("loss_recovered").spec.parameters["smallest_denominator_nats"]
+    below = from_losses(ce_clean=3.0, ce_spliced=3.01, ce_zero=3 + 0.9 * floor, kl=0.01, kl_zero=0.9 * floor)
+    above = from_losses(ce_clean=3.0, ce_spliced=3.01, ce_zero=3 + 1.1 * floor, kl=0.01, kl_zero=1.1 * floor)
+    for name in ("loss_recovered_zero", "kl_recovered_zero"):
+        assert below[name].value is None
+        assert f"above {floor:g} " in below[name].reason
+        assert above[name].value == pytest.approx(1 - 0.01 / (1.1 * floor))
+
+
 def test_ablation_that_helps_the_model_gives_a_reason_and_not_a_score():
     """A random model is better off without its activations; (6.001 - 6.022) / (6.001 - 6.263) would read as 0.08."""
     found = from_losses(ce_clean=6.263, ce_spliced=6.022, ce_zero=6.001)

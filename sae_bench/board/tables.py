@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
@@ -24,7 +25,11 @@ def with_interval(metric: MetricValue) -> str:
         return "-"
     if metric.low is None or metric.high is None:
         return number(metric.value)
-    return f"{number(metric.value)} [{number(metric.low)}, {number(metric.high)}]"
+    width = metric.high - metric.low
+    if not 1e-6 * max(abs(metric.value), 1.0) < width < 1e5:
+        return f"{number(metric.value)} [{number(metric.low)}, {number(metric.high)}]"
+    decimals = max(0, 1 - math.floor(math.log10(width)))  # two digits of the interval's width
+    return f"{metric.value:.{decimals}f} [{metric.low:.{decimals}f}, {metric.high:.{decimals}f}]"
 
 
 def result_tables(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, everything: bool = False) -> str:

@@ -84,8 +84,9 @@ def run(args: argparse.Namespace) -> int:
     show_progress = not args.quiet
     if show_progress:
         print("loading ...", file=sys.stderr)
-    from sae_bench.api import Session, Settings
+    from sae_bench.api import Session
     from sae_bench.board.tables import printable, result_tables
+    from sae_bench.settings import Settings
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

@@ -11,15 +11,15 @@ import json
 import mmap
 import re
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sae_bench.data.ids import open_npy, open_safetensors, row_source
+from sae_bench.data.sources import RowSource, TextSource, first_line, quoted, reading
 from sae_bench.errors import DataError
 
 MARKER = b"<|endoftext|>"
@@ -30,50 +30,6 @@ TEXT_SUFFIXES = (".jsonl.gz", ".jsonl", ".parquet", ".txt")
 FILE_SUFFIXES = (*TEXT_SUFFIXES, ".npy", ".npz", ".safetensors", ".json", ".csv", ".tsv", ".gz", ".zst", ".zip", ".pt")
 
 
-@dataclass(frozen=True)
-class TextSource:
-    """Texts, one document each, read as the iterator is advanced."""
-
-    name: str
-    how: str
-    texts: Iterator[str]
-    notes: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class RowSource:
-    """Token ids `[sequences, length]`, read by slicing `rows[start:stop]`; the dtype is an integer one."""
-
-    name: str
-    how: str
-    rows: Any
-    shape: tuple[int, int]
-    notes: dict[str, Any] = field(default_factory=dict)
-
-
-@contextmanager
-def reading(name: str, *also: type[Exception]) -> Iterator[None]:
-    """Turn what goes wrong while reading `name` into one `DataError`; `also`: further classes that mean bad data."""
-    bad_data: tuple[type[Exception], ...] = (OSError, EOFError, ValueError, zlib.error, *also)
-    try:
-        yield
-    except PermissionError as error:
-        raise DataError(f"{name} cannot be read: permission denied; change its access rights or copy it.") from error
-    except bad_data as error:
-        raise DataError(f"{name} cannot be read ({_first_line(error)}); check that it is whole.") from error
-
-
-def _first_line(error: BaseException) -> str:
-    said = getattr(error, "strerror", None) or str(error)  # str() of an OSError repeats the whole path
-    lines = str(said).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200].strip().rstrip('.')}" if lines else type(error).__name__
-
-
-def _quoted(names: Iterable[Any]) -> str:
-    listed = [repr(name) for name in names]
-    return ", ".join(listed[:12]) + (", ..." if len(listed) > 12 else "") if listed else "none"
-
-
 def open_source(source: Any, text_field: str, split: str | None) -> TextSource | RowSource:
     """Open whatever `load_corpus` accepts; raises `DataError` for anything else."""
     if isinstance(source, str | Path):
@@ -82,9 +38,9 @@ def open_source(source: Any, text_field: str, split: str | None) -> TextSource |
     if torch is not None and isinstance(source, torch.Tensor):
         if source.is_floating_point() or source.is_complex():
             raise DataError(f"Token ids must be integers, got a tensor of {source.dtype}; give a tensor of int64 ids.")
-        return _row_source(source.detach().cpu().numpy(), "the given tensor", "tensor")
+        return row_source(source.detach().cpu().numpy(), "the given tensor", "tensor")
     if isinstance(source, np.ndarray):
-        return _row_source(source, "the given array", "array")
+        return row_source(source, "the given array", "array")
     if not isinstance(source, list | tuple):
         kind = type(source).__name__
         raise DataError(f"Data must be a path, a hub id, 'demo', a list of texts or an array of ids, got {kind}.")
@@ -99,16 +55,17 @@ def open_source(source: Any, text_field: str, split: str | None) -> TextSource |
         raise DataError(
             "A list must hold texts or equally long rows of token ids, and this one holds neither."
         ) from error
-    return _row_source(array, "the given list", "list of rows")
+    return row_source(array, "the given list", "list of rows")
 
 
 def _open_named(source: str | Path, text_field: str, split: str | None) -> TextSource | RowSource:
     if source == "demo":
-        from sae_bench.demo import documents
+        from sae_bench.demo import document
 
-        # Always the same number, so that a smaller run sees a prefix of what a larger one sees.
         part: Any = split or "eval"
-        made = documents(DEMO_DOCUMENTS, seed=0, split=part)
+        if part not in ("train", "eval"):
+            raise DataError(f"The demo has the splits train and eval, not {part!r}.")
+        made = (document(index, split=part) for index in range(DEMO_DOCUMENTS))
         return TextSource("demo", "demo", (document.text for document in made))
     shown = str(source) if len(str(source)) < 200 else f"{str(source)[:80]!r}..."
     path = Path(source).expanduser()
@@ -130,9 +87,9 @@ def _open_file(path: Path, text_field: str) -> TextSource | RowSource:
         raise DataError(f"{path} is not a regular file; write the data to a file first.")
     name = path.name.lower()
     if name.endswith(".npy"):
-        return _open_npy(path)
+        return open_npy(path)
     if name.endswith(".safetensors"):
-        return _open_safetensors(path)
+        return open_safetensors(path)
     for suffix in TEXT_SUFFIXES:
         if name.endswith(suffix):
             return _open_texts(path, suffix, text_field)
@@ -205,7 +162,7 @@ def _jsonl(path: Path, text_field: str) -> Iterator[str]:
                 try:
                     row = json.loads(_decoded(line, str(path), offset))
                 except (ValueError, RecursionError) as error:
-                    raise DataError(f"{where} is not JSON ({_first_line(error)}); write one object a line.") from error
+                    raise DataError(f"{where} is not JSON ({first_line(error)}); write one object a line.") from error
                 if not isinstance(row, dict):
                     kind = type(row).__name__
                     raise DataError(f"{where} must be an object with the field {text_field!r}, got {kind}.")
@@ -228,7 +185,7 @@ def _parquet(path: Path, text_field: str) -> Iterator[str]:
 
 def _check_field(names: Iterable[str], text_field: str, where: str) -> None:
     if text_field not in names:
-        raise DataError(f"{where} has no field {text_field!r} (found: {_quoted(names)}); name the field of the text.")
+        raise DataError(f"{where} has no field {text_field!r} (found: {quoted(names)}); name the field of the text.")
 
 
 def _text_of(row: Mapping[str, Any], text_field: str, where: str) -> str:
@@ -292,7 +249,7 @@ def _hub_errors(source: str) -> Iterator[None]:
         raise
     except Exception as error:  # the errors of datasets, huggingface_hub, httpx and fsspec have no common base
         raise DataError(
-            f"{source} is no path here and could not be loaded from the hub ({_first_line(error)}): "
+            f"{source} is no path here and could not be loaded from the hub ({first_line(error)}): "
             "give a local file, or download the data set once while online."
         ) from error
 
@@ -305,58 +262,10 @@ def _dataset_texts(data: Any, name: str, text_field: str, split: str | None) -> 
             split = next(iter(data))
         if split not in data:
             asked = "choose its split" if split is None else f"it has no split {split!r}"
-            raise DataError(f"{name} has the splits {_quoted(data)}: {asked}; set `split` to one of them.")
+            raise DataError(f"{name} has the splits {quoted(data)}: {asked}; set `split` to one of them.")
         data = data[split]
         notes["split"] = split
     if data.column_names is not None:  # a stream may not know its columns before its first row
         _check_field(data.column_names, text_field, name)
         data = data.select_columns([text_field])
     return (_text_of(values, text_field, f"{name} row {row}") for row, values in enumerate(data)), notes
-
-
-def _open_npy(path: Path) -> RowSource:
-    with reading(str(path), SyntaxError, OverflowError):
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError as error:
-            if "pickle" not in str(error) and "Python objects" not in str(error):
-                raise
-            raise DataError(
-                f"{path} holds pickled objects, which are never loaded; save an integer array [sequences, length]."
-            ) from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path} is an archive and not a single array; save it with numpy.save.")
-    return _row_source(array, str(path), "npy")
-
-
-def _open_safetensors(path: Path) -> RowSource:
-    from safetensors import SafetensorError, safe_open
-
-    with reading(str(path), SafetensorError):
-        # The slice keeps the file mapped after the handle is closed, so rows can be read later.
-        with safe_open(path, framework="np") as file:
-            keys = list(file.keys())
-            chosen = keys if len(keys) == 1 else [key for key in ("tokens", "input_ids") if key in keys][:1]
-            if not chosen:
-                raise DataError(
-                    f"{path} must hold one tensor, or one named tokens or input_ids; found {_quoted(keys)}."
-                )
-            view = file.get_slice(chosen[0])
-        shape, dtype = tuple(view.get_shape()), str(view.get_dtype())
-    if dtype not in {"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"}:
-        raise DataError(f"{path} must hold integer token ids, got {dtype}; save ids as int32 or int64.")
-    return RowSource(str(path), "safetensors", view, _row_shape(shape, str(path)))
-
-
-def _row_source(array: Any, name: str, how: str) -> RowSource:
-    if array.dtype.kind not in "iu":
-        raise DataError(f"Token ids must be integers: {name} has dtype {array.dtype}; save ids as int32 or int64.")
-    return RowSource(name, how, array, _row_shape(array.shape, name))
-
-
-def _row_shape(shape: tuple[int, ...], name: str) -> tuple[int, int]:
-    if len(shape) != 2:
-        raise DataError(f"Token ids must have the shape [sequences, length]: {name} has {list(shape)}; reshape them.")
-    if shape[0] < 1 or shape[1] < 2:
-        raise DataError(f"Token ids must be at least one sequence of two ids: {name} has the shape {list(shape)}.")
-    return shape[0], shape[1]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sae_bench import registry
-from sae_bench.data.documents import TokenSet
+from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import CoderFailure, Entry, guarded
 from sae_bench.errors import CoderError
 from sae_bench.saes.controls import Calibration, Moments

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sae_bench.data.documents import Corpus, TokenSet
+from sae_bench.data.documents import Corpus
+from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import Batch, CoderFailure, CoderView, Entry, SiteView, Workspace
 from sae_bench.engine.calibrate import calibrate
 from sae_bench.engine.checkpoint import Arrays, Checkpoint, State

@@ -44,7 +44,8 @@ class SubjectModel(Protocol):
     """A language model with hook points. No method computes gradients or leaves anything behind in the model.
 
     `model` is the module itself. `vocab_size` counts the rows of the output head that the configuration declares,
-    `n_layers` the blocks; `counters` counts sequences: "prefix" (capture), "suffix" (resume), "full" (splice), "selftest" (the model's own checks).
+    `n_layers` the blocks; `counters` counts sequences: "prefix" (capture), "suffix" (resume), "full" (splice),
+    "selftest" (the model's own checks).
     """
 
     name: str

@@ -10,8 +10,8 @@ jumprelu      ``relu(pre)`` where ``pre > threshold``; also BatchTopK, whose thr
 gated         ``relu(u (W_enc exp(r_mag)) + b_mag)`` where ``u W_enc + b_gate > 0`` (Rajamanoharan et al. 2024)
 ============  =================================================================================================
 
-Reconstruction ``f W_dec + b_dec``, then the normalisation undone. Weights keep the type in which they are stored;
-arithmetic is in ``dtype`` (float32, or float64).
+Reconstruction ``f W_dec + b_dec``, then the normalisation undone. Arithmetic is in ``dtype`` (float32, or float64);
+large weights keep the type in which they are stored.
 """
 
 from __future__ import annotations
@@ -65,6 +65,11 @@ class Nonlinearity:
     normalise: Normalisation = "none"
 
 
+def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Converted once if it is no larger than a tile; other weights stay as they are stored, converted tile by tile."""
+    return tensor.to(dtype) if tensor.numel() <= topk.TILE_ELEMENTS else tensor
+
+
 class LinearCoder:
     """A :class:`~sae_bench.saes.protocol.SparseCoder` with weights in memory (or mapped from a file)."""
 
@@ -73,7 +78,7 @@ class LinearCoder:
     ) -> None:
         check_weights(info, weights, rule)
         self.info = info
-        self.weights = Weights(**{name: tensor.detach() for name, tensor in weights.items()})
+        self.weights = Weights(**{name: _converted(tensor.detach(), dtype) for name, tensor in weights.items()})
         self.rule = rule
         self.dtype = dtype
         self._norms = self._decoder_norms() if rule.rescale_by_decoder_norm else None

@@ -29,6 +29,9 @@ ARCHITECTURES: dict[str, Activation] = {
 }
 
 
+PROCESSING = ("center_writing_weights", "center_unembed", "fold_ln", "fold_value_biases")
+
+
 def matches(folder: Path) -> bool:
     """Whether the folder has this layout."""
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
@@ -84,6 +87,13 @@ def _rule(config: dict[str, Any], metadata: dict[str, Any], file: Path) -> Nonli
     reshape = config.get("reshape_activations", "none")
     if reshape not in ("none", "hook_z"):
         raise CoderError(f"{file}: reshape_activations must be none or hook_z, but it is {reshape!r}")
+    loading = metadata.get("model_from_pretrained_kwargs")
+    processed = [name for name in PROCESSING if isinstance(loading, dict) and loading.get(name)]
+    if processed:
+        raise CoderError(
+            f"{file}: the SAE was trained on a model with processed weights ({', '.join(processed)}), whose activations "
+            "are not those of the model as it is stored; give it as --sae module:factory with the same processing"
+        )
     if metadata.get("hook_head_index") is not None:
         raise CoderError(f"{file}: metadata.hook_head_index is set; an SAE on a single attention head cannot be read")
     activation = ARCHITECTURES[architecture]

@@ -1,0 +1,70 @@
+"""Sequences of token ids, each of one unit, in contiguous storage."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Sequence:
+    """One input of the language model: `ids` `[length]` and the index of its unit in `TokenSet.unit_ids`."""
+
+    unit: int
+    ids: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSet:
+    """Ragged sequences in contiguous storage; the sequences of a unit are neighbours, in the order of the text.
+
+    `ids` `[tokens]`; sequence `s` is `ids[offsets[s]:offsets[s + 1]]` and belongs to unit `units[s]`, so `offsets` is
+    `[sequences + 1]` and `units` `[sequences]`. `unit_ids` names each unit by its content without the BOS that was
+    added: 16 hex digits of blake2b, with `#2`, `#3`, ... for further units of the same content.
+    """
+
+    ids: IntArray
+    offsets: npt.NDArray[np.int64]
+    units: IntArray
+    unit_ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def __getitem__(self, index: int) -> Sequence:
+        size = len(self)
+        if not -size <= index < size:
+            raise IndexError(f"sequence {index} of {size}")
+        index %= size
+        return Sequence(int(self.units[index]), self.ids[self.offsets[index] : self.offsets[index + 1]])
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def n_units(self) -> int:
+        """Number of units."""
+        return len(self.unit_ids)
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of ids, added BOS ids included."""
+        return len(self.ids)
+
+    @property
+    def longest(self) -> int:
+        """Length of the longest sequence in tokens, 0 for an empty set."""
+        return int(np.diff(self.offsets).max(initial=0))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest over all ids, the boundaries of the sequences and their units."""
+        digest = hashlib.sha256()
+        for part, dtype in ((self.offsets, "<i8"), (self.units, "<i4"), (self.ids, "<i4")):
+            digest.update(np.ascontiguousarray(part, dtype=dtype).data)
+        return digest.hexdigest()

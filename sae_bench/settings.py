@@ -1,0 +1,71 @@
+"""Everything about an evaluation except the SAEs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sae_bench.errors import UsageError
+
+TIERS: dict[str, tuple[int | None, int | None]] = {"smoke": (32, 16), "standard": (512, 128), "full": (None, 512)}
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+DEFAULT_CONTEXT = 128
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything about an evaluation except the SAEs. The command line has a flag for each.
+
+    ``model``: a folder, a hub id, "demo", or a ``transformers`` model in memory; by default what the SAE declares.
+    ``data``: a file, folder, hub id, "demo", a list of texts, or token ids ``[sequences, length]``.
+    ``limit``: evaluation documents; otherwise the ``tier`` decides. ``controls``: "none", "default", "all" or names.
+    ``out``: folder for result files, None to write none.
+    """
+
+    model: Any = None
+    data: Any = None
+    tokenizer: Any = None
+    tasks: str = "all"
+    task_dir: str | None = None
+    tier: Literal["smoke", "standard", "full"] = "standard"
+    limit: int | None = None
+    text_field: str = "text"
+    split: str | None = None
+    context: int | None = None
+    packed: bool = False
+    bos: Literal["auto", "yes", "no"] = "auto"
+    mask: Literal["special", "first", "none"] = "special"
+    mean_from: Literal["calibration", "evaluation"] = "calibration"
+    controls: str = "default"
+    hook_in: str | None = None
+    hook_out: str | None = None
+    backend: Literal["hf", "tl"] = "hf"
+    device: str = "auto"
+    dtype: str = "float32"
+    seed: int = 0
+    resamples: int = 2000
+    batch_tokens: int | None = None
+    out: str | Path | None = None
+    overwrite: Literal["missing", "always", "never"] = "missing"
+    checkpoint_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"{name} must be one of {', '.join(allowed)}, but it is {getattr(self, name)!r}")
+        for name, least in (("limit", 1), ("context", 3), ("batch_tokens", 1), ("resamples", 20), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name} must be at least {least}, but it is {value}")
+
+
+_CHOICES = {
+    "tier": tuple(TIERS),
+    "bos": ("auto", "yes", "no"),
+    "mask": ("special", "first", "none"),
+    "mean_from": ("calibration", "evaluation"),
+    "backend": ("hf", "tl"),
+    "dtype": DTYPES,
+    "overwrite": ("missing", "always", "never"),
+}
