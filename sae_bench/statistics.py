@@ -42,28 +42,39 @@ Array = NDArray[np.float64]
 class Sums:
     """Weighted column sums, ``sums.name`` of shape ``[replicates]`` or ``[replicates, width]``.
 
-    ``columns`` holds sums, or, with ``weights`` ``[replicates, rows]``, the rows to be summed. A column is summed when
-    it is first asked for: most metrics need a few narrow ones, and a wide one is more work than all others together.
+    ``columns`` holds sums, or, with ``weights`` ``[replicates, rows]``, the rows to be summed. That is done when a
+    column is first asked for: all narrow columns in one product; each wide one, which is more work than they, alone.
     """
 
     def __init__(self, columns: Mapping[str, Array], weights: Array | None = None) -> None:
         self._columns = columns
         self._weights = weights
-        self._done: dict[str, Array] = {}
+        self._done: dict[str, Array] = dict(columns) if weights is None else {}
 
     def __getattr__(self, name: str) -> Array:
         if name not in self._columns:
             raise AttributeError(f"the units table has no column {name}; it has {sorted(self._columns)}")
-        if self._weights is None:
-            return self._columns[name]
-        if name not in self._done:
-            self._done[name] = self._weights @ self._columns[name]
+        if name not in self._done and self._weights is not None:
+            names = [name] if self._columns[name].ndim > 1 else [n for n, c in self._columns.items() if c.ndim == 1]
+            if len(names) == 1:
+                self._done[name] = self._weights @ self._columns[name]
+            else:
+                sums = (self._weights @ np.stack([self._columns[n] for n in names], axis=1)).T.copy()
+                self._done |= dict(zip(names, sums, strict=True))
         return self._done[name]
 
     def under(self, prefix: str) -> Sums:
-        """The columns whose name starts with ``prefix``, without it."""
-        own = {name.removeprefix(prefix): c for name, c in self._columns.items() if name.startswith(prefix)}
-        return Sums(own, self._weights)
+        """The columns whose name starts with ``prefix``, without it; what is summed for one is summed for both."""
+        return _Under(self, prefix)
+
+
+class _Under(Sums):
+    def __init__(self, whole: Sums, prefix: str) -> None:
+        super().__init__({})
+        self._whole, self._prefix = whole, prefix
+
+    def __getattr__(self, name: str) -> Array:
+        return getattr(self._whole, self._prefix + name)  # type: ignore[no-any-return]
 
 
 class Ratio(NamedTuple):
@@ -180,6 +191,8 @@ def _undefined(point: Array | Ratio, replicates: Array | Ratio | None) -> str | 
     if isinstance(replicates, Ratio):
         drawn = replicates.denominator
         drawn = drawn[np.isfinite(drawn) & (drawn != 0)]  # a resample without any unit says nothing about noise
+        if len(drawn) and drawn.min() > 0:
+            return None
         low, high = np.quantile(drawn, [NOISE, 1 - NOISE]) if len(drawn) else (0.0, 0.0)
         if low <= 0:
             return f"{point.what} is {denominator:.4g}, within noise of 0 (resamples from {low:.4g} to {high:.4g})"
@@ -201,7 +214,7 @@ def _pooled(units: Units) -> Units:
 @lru_cache(maxsize=1)
 def _groups(ids: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The groups that occur, and the position among them of every unit's group."""
-    groups = np.array([int.from_bytes(_key(0, unit)[:4], "little") % MAX_GROUPS for unit in ids], dtype=np.int64)
+    groups = np.array([int.from_bytes(_random(0, unit, 4), "little") % MAX_GROUPS for unit in ids], dtype=np.int64)
     present, group = np.unique(groups, return_inverse=True)
     return present, group
 
@@ -209,16 +222,22 @@ def _groups(ids: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 @lru_cache(maxsize=3)
 def _weights(ids: tuple[str, ...], seed: int, resamples: int) -> Array:
     """Bootstrap weights ``[resamples, rows]``."""
-    return np.stack([_poisson(seed, unit, resamples) for unit in ids], axis=1)
+    counts = np.empty((len(ids), resamples), dtype=np.uint8)
+    for row, unit in enumerate(ids):
+        uniform = np.frombuffer(_random(seed, unit, 2 * resamples), dtype="<u2")
+        counts[row] = _POISSON[uniform]
+    return counts.T.astype(np.float64)
 
 
-def _poisson(seed: int, unit: str, resamples: int) -> Array:
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(_key(seed, unit), "little")))
-    return generator.poisson(1.0, resamples).astype(np.float64)
+def _random(seed: int, unit: str, n_bytes: int) -> bytes:
+    """Random bytes that depend on nothing but seed and unit, on any machine and with any version of any library."""
+    return hashlib.shake_128(f"{seed}|bootstrap|{unit}".encode()).digest(n_bytes)
 
 
-def _key(seed: int, unit: str) -> bytes:
-    return hashlib.blake2b(f"{seed}|bootstrap|{unit}".encode(), digest_size=16).digest()
+# Poisson(1) by inversion: the count for each of the 2^16 values of a uniform number
+_POISSON = np.searchsorted(
+    np.cumsum([math.exp(-1) / math.factorial(k) for k in range(12)]), (np.arange(1 << 16) + 0.5) / (1 << 16)
+).astype(np.uint8)
 
 
 def _t_quantile(confidence: float, degrees: int) -> float:

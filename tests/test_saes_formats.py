@@ -206,4 +206,4 @@ def test_an_sae_of_processed_weights_is_refused_rather_than_measured_on_others(t
     }
     folder = write_saelens(tiny_coder("relu"), tmp_path / "sae", metadata)
     with pytest.raises(CoderError, match="center_writing_weights"):
-        read_folder(folder, device="cpu", dtype=torch.float32)
+        load_sae(str(folder))

@@ -91,8 +91,9 @@ def _rule(config: dict[str, Any], metadata: dict[str, Any], file: Path) -> Nonli
     processed = [name for name in PROCESSING if isinstance(loading, dict) and loading.get(name)]
     if processed:
         raise CoderError(
-            f"{file}: the SAE was trained on a model with processed weights ({', '.join(processed)}), whose activations "
-            "are not those of the model as it is stored; give it as --sae module:factory with the same processing"
+            f"{file}: the SAE was trained on a model with processed weights ({', '.join(processed)}), whose "
+            "activations are not those of the model as it is stored; process x alike in code of your own and give "
+            "--sae module:factory"
         )
     if metadata.get("hook_head_index") is not None:
         raise CoderError(f"{file}: metadata.hook_head_index is set; an SAE on a single attention head cannot be read")
