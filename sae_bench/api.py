@@ -24,7 +24,6 @@ from sae_bench.settings import TIERS, Settings
 
 if TYPE_CHECKING:
     from sae_bench.engine.batch import Entry
-    from sae_bench.tasks.base import Task
 
 
 def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> list[Result]:
@@ -58,6 +57,7 @@ class Session:
     def __init__(self, sae: Any, settings: Settings) -> None:
         self.settings = settings
         self.specs = resolve.task_specs(settings)
+        self.tasks = {name: resolve.task(spec) for name, spec in self.specs.items()}
         self.controls = resolve.control_names(settings.controls)
         device = resolve.device_name(settings.device)
         coders, sources = resolve.coders(sae, settings, device)
@@ -204,7 +204,7 @@ class Session:
 
     def _measure(self, todo: list[Work], progress: Progress) -> None:
         names = [n for n in self.specs if any(n not in w.finished for w in todo)]
-        tasks: dict[str, Task] = {n: registry.load(self.specs[n].code)(self.specs[n]) for n in names}
+        tasks = {name: self.tasks[name] for name in names}
         options = self.options()
         out = Path(self.settings.out) if self.settings.out is not None else None
         folder = None if out is None else out / ".partial" / self._run_key(todo, names)

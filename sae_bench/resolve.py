@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sae_bench import demo, registry
-from sae_bench.errors import CoderError, UsageError
+from sae_bench.errors import CoderError, TaskError, UsageError
 from sae_bench.models.subject import SubjectModel
 from sae_bench.saes.formats.files import sha256
 from sae_bench.saes.load import expand, load_sae
@@ -21,6 +21,7 @@ from sae_bench.settings import Settings
 
 if TYPE_CHECKING:
     from sae_bench.engine.batch import Entry
+    from sae_bench.tasks.base import Task
 
 DEFAULT_CONTEXT = 128
 
@@ -29,6 +30,15 @@ def task_specs(settings: Settings) -> dict[str, TaskSpec]:
     """The chosen tasks, in the order in which they are shown. Raises UsageError, TaskError."""
     known = registry.tasks(settings.task_dir)
     return {name: known[name] for name in registry.choose(settings.tasks, known, "task")}
+
+
+def task(spec: TaskSpec) -> Task:
+    """The task of a definition. Raises TaskError if its code does not make the metrics that the definition lists."""
+    made: Task = registry.load(spec.code)(spec)
+    if set(made.metrics) != set(spec.metrics):
+        differ = ", ".join(sorted(set(made.metrics) ^ set(spec.metrics)))
+        raise TaskError(f"task {spec.id}: {spec.code} and the definition do not list the same metrics; see {differ}")
+    return made
 
 
 def control_names(names: str) -> tuple[str, ...]:
