@@ -19,7 +19,14 @@ def test_every_definition_is_the_one_that_its_version_names() -> None:
 def test_every_task_has_a_card_that_names_its_metrics() -> None:
     for name, spec in registry.tasks().items():
         card = (ROOT / "tasks" / name / "README.md").read_text()
-        for heading in ("**Question.**", "## Formulas", "## How to read it", "## Known failures", "**Cost:**", "Source"):
+        for heading in (
+            "**Question.**",
+            "## Formulas",
+            "## How to read it",
+            "## Known failures",
+            "**Cost:**",
+            "Source",
+        ):
             assert heading in card, (name, heading)
         for metric in spec.metrics:
             stem = metric.removeprefix("first_")
