@@ -17,7 +17,7 @@ from sae_bench.engine.plan import Batches, Options, batch_tokens, sae_entries
 from sae_bench.engine.report import coder_record, results, versions
 from sae_bench.engine.run import Progress, measure
 from sae_bench.errors import DataError, UsageError
-from sae_bench.models.subject import load_subject
+from sae_bench.models.loading import load_subject
 from sae_bench.results import store
 from sae_bench.schema import CoderRecord, Protocol, Result, TaskSpec
 from sae_bench.settings import TIERS, Settings

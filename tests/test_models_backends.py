@@ -12,7 +12,8 @@ from torch import nn
 
 from sae_bench.errors import ModelError
 from sae_bench.models.hooks import known_names
-from sae_bench.models.subject import Capture, SubjectModel, load_subject
+from sae_bench.models.loading import load_subject
+from sae_bench.models.subject import Capture, SubjectModel
 from tests import tiny_models
 
 FAMILIES = sorted(tiny_models.FAMILIES)
@@ -376,7 +377,7 @@ def test_transformer_lens_understands_module_paths_that_have_a_name_there():
 def test_transformer_lens_writes_nothing_to_standard_output(tmp_path):
     tiny_models.tiny_gpt2().save_pretrained(tmp_path)
     code = (
-        "import sys; from sae_bench.models.subject import load_subject; import torch\n"
+        "import sys; from sae_bench.models.loading import load_subject; import torch\n"
         f"assert 'transformer_lens' not in sys.modules\nm, _ = load_subject({str(tmp_path)!r}, backend='tl')\n"
         "m.splice(torch.ones(1, 3, dtype=torch.int64), torch.ones(1, 3, dtype=torch.bool), {})"
     )

@@ -11,7 +11,7 @@ from scipy.special import log_softmax, rel_entr
 from sae_bench.engine import loss
 from sae_bench.engine.batch import Batch, CoderView, Entry, SiteView, Workspace
 from sae_bench.engine.loss import log_probabilities, score
-from sae_bench.models.subject import load_subject
+from sae_bench.models.loading import load_subject
 from sae_bench.saes.controls import Calibration, Moments, identity, mean_only
 from sae_bench.saes.linear import LinearCoder, Nonlinearity, Weights
 from sae_bench.saes.protocol import CoderInfo

@@ -13,8 +13,35 @@ from torch import nn
 
 from sae_bench.errors import ModelError
 from sae_bench.models.edits import first_line
+from sae_bench.models.huggingface import HuggingFaceSubject
+from sae_bench.models.subject import SubjectModel
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.model")
+
+
+def load_subject(
+    source: str | Path | torch.nn.Module,
+    *,
+    backend: str = "hf",
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    tokenizer: Any = None,
+) -> tuple[SubjectModel, Any]:
+    """Load a causal language model from a local folder, a hub id, or a module in memory.
+
+    A module keeps its own device and dtype. `tokenizer` is a tokenizer object or where to load one from, by default the
+    one beside the model. Returns the model and its tokenizer, None if there is none. Raises ModelError with what is
+    missing.
+    """
+    if backend not in ("hf", "tl"):
+        raise ModelError(f"the backend must be 'hf' (transformers) or 'tl' (TransformerLens), not {backend!r}")
+    model, tokenizer, name = load_pretrained(source, device=device, dtype=dtype, tokenizer=tokenizer)
+    if backend == "tl":
+        from sae_bench.models.transformer_lens import TransformerLensSubject
+
+        own = not isinstance(source, torch.nn.Module)
+        return TransformerLensSubject(model, name, copy_model=not own), tokenizer
+    return HuggingFaceSubject(model, name), tokenizer
 
 
 def load_pretrained(

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -72,35 +71,6 @@ class SubjectModel(Protocol):
 
     def can_resume(self, hook: str) -> bool:
         """Whether resuming at `hook` gives the logits of a full splice; tested once for a model and hook, then kept."""
-
-
-def load_subject(
-    source: str | Path | torch.nn.Module,
-    *,
-    backend: str = "hf",
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    tokenizer: Any = None,
-) -> tuple[SubjectModel, Any]:
-    """Load a causal language model from a local folder, a hub id, or a module in memory.
-
-    A module keeps its own device and dtype. `tokenizer` is a tokenizer object or where to load one from, by default the
-    one beside the model. Returns the model and its tokenizer, None if there is none. Raises ModelError with what is
-    missing.
-    """
-    from sae_bench.models.loading import load_pretrained
-
-    if backend not in ("hf", "tl"):
-        raise ModelError(f"the backend must be 'hf' (transformers) or 'tl' (TransformerLens), not {backend!r}")
-    model, tokenizer, name = load_pretrained(source, device=device, dtype=dtype, tokenizer=tokenizer)
-    if backend == "tl":
-        from sae_bench.models.transformer_lens import TransformerLensSubject
-
-        own = not isinstance(source, torch.nn.Module)
-        return TransformerLensSubject(model, name, copy_model=not own), tokenizer
-    from sae_bench.models.huggingface import HuggingFaceSubject
-
-    return HuggingFaceSubject(model, name), tokenizer
 
 
 def check_batch(tokens: Tensor, attention_mask: Tensor, vocab_size: int, context_length: int | None) -> None:
