@@ -120,11 +120,14 @@ def _write(file: Path, arrays: Arrays, extra: dict[str, Any]) -> None:
     )
     temporary = file.with_suffix(".tmp")
     with _writing(file):
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _read(file: Path) -> tuple[Arrays, dict[str, Any]]:
