@@ -145,6 +145,7 @@ class Session:
                     calibration_sha256=self.corpus.calibration.sha256,
                     n_documents=self.corpus.evaluation.n_units,
                     mask=self.settings.mask,
+                    special_ids=tuple(sorted(self.special_ids)) if self.settings.mask == "special" else (),
                     mean_from=self.settings.mean_from,
                     seed=self.settings.seed,
                 )

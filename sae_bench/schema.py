@@ -104,6 +104,7 @@ class Protocol(Record):
     calibration_sha256: str
     n_documents: int
     mask: Literal["special", "first", "none"]
+    special_ids: tuple[int, ...]  # what the mask "special" leaves out; empty for the others
     mean_from: Literal["calibration", "evaluation"]
     seed: int
 

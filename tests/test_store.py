@@ -35,6 +35,7 @@ def protocol(**changes):
         "calibration_sha256": "4" * 64,
         "n_documents": 2,
         "mask": "special",
+        "special_ids": (0,),
         "mean_from": "calibration",
         "seed": 0,
     }
@@ -126,6 +127,7 @@ CHANGES = {
     "calibration_sha256": "9" * 64,
     "n_documents": 3,
     "mask": "none",
+    "special_ids": (0, 2),
     "mean_from": "evaluation",
     "seed": 1,
 }

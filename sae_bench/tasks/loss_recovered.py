@@ -7,7 +7,7 @@ at the same positions. Nats throughout.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from sae_bench.schema import TaskSpec
 from sae_bench.statistics import Metric, Ratio, Sums
 from sae_bench.tasks.base import Site, Task, View
+from sae_bench.units import Units
 
 ABLATIONS = ("zero", "mean")
 
@@ -89,3 +90,7 @@ class LossRecovered(Task):
     def measure(self, view: View) -> dict[str, Tensor]:
         """Losses of the spliced model."""
         return {"ce_spliced": view.loss("spliced"), "kl": view.kl("spliced")}
+
+    def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
+        """Over how many predictions the losses are averaged."""
+        return {"predictions": int(tables["document"].columns["predictions"].sum())}
