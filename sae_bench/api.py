@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from sae_bench.engine.batch import Entry
 
 
+LOGIT_COPIES = 16  # copies of a batch's logits that a run was seen to need at its peak, allocator's waste included
+
+
 def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> list[Result]:
     """Measure one SAE or a list of them; returns one result for every SAE and task, in that order.
 
@@ -193,7 +196,9 @@ class Session:
             "batches": len(Batches.of(tokens, size)),
             "forwards of the first part of the model, a document": 1 if todo else 0,
             "forwards of the rest of the model, a document": suffixes if uses_loss else {},
-            "memory beside the model, MiB": round((weights + 3 * 4 * size * subject.vocab_size) / 2**20),
+            "memory beside the model, MiB, roughly": round(
+                (weights + LOGIT_COPIES * 4 * size * subject.vocab_size) / 2**20
+            ),
         }
 
     def run(self, progress: Progress) -> list[Result]:

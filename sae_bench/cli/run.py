@@ -19,13 +19,20 @@ FIELDS = (
 )
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Says defaults, but not that nothing is the default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 def add(verbs: Any) -> None:
     """Register the verb."""
     p = verbs.add_parser(
         "run",
         help="measure SAEs and write results",
         description="Run the language model once over text and measure every task on every SAE and its controls.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     p.set_defaults(function=run)
     what = p.add_argument_group("what to measure")

@@ -20,14 +20,17 @@ from sae_bench.saes.protocol import SparseCoder
 from sae_bench.statistics import RESAMPLES
 
 Mask = Literal["special", "first", "none"]
-LOGIT_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}  # one copy of the logits of a batch stays below this
+# One copy of the logits of a batch stays below these bytes, and a batch below these tokens: more costs memory and saves
+# no time.
+LOGIT_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}
+MOST_TOKENS = {"cpu": 2048, "cuda": 16_384}
 
 
 @dataclass(frozen=True)
 class Options:
     """Choices of a run that change numbers (``mask``, ``mean_from``, ``seed``, ``controls``) or only its cost.
 
-    ``batch_tokens`` None: as many as keep one copy of the logits below a quarter of a gigabyte (2 GiB on a GPU).
+    ``batch_tokens`` None: what :func:`batch_tokens` finds good for the vocabulary and the device.
     """
 
     mask: Mask = "special"
@@ -87,8 +90,8 @@ def batch_tokens(options: Options, vocab_size: int, device: torch.device, longes
     """Tokens of one batch."""
     if options.batch_tokens is not None:
         return options.batch_tokens
-    fits = LOGIT_BYTES["cuda" if device.type == "cuda" else "cpu"] // (4 * vocab_size)
-    return max(longest, min(fits, 8192))
+    kind = "cuda" if device.type == "cuda" else "cpu"
+    return max(longest, min(LOGIT_BYTES[kind] // (4 * vocab_size), MOST_TOKENS[kind]))
 
 
 @dataclass
