@@ -254,3 +254,31 @@ def test_special_tokens_are_left_out_of_everything() -> None:
     details = run(coder(), data=rows, controls="none")["tiny", "reconstruction"].details
     assert details["tokens"] == (LENGTH - 2) * details["tokens_at_position_0"]
     assert details["tokens_at_position_0"] > 0
+
+
+class Dropping(torch.nn.Module):
+    """A dense SAE in training, with dropout: measured as it would be used, and left as it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.W_dec = torch.nn.Parameter(torch.nn.functional.normalize(torch.randn(40, WIDTH), dim=1))
+        self.dropout = torch.nn.Dropout(0.5)
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dropout(torch.relu(x @ self.W_dec.T))
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents @ self.W_dec
+
+
+def test_a_module_in_training_can_be_measured_and_goes_on_training() -> None:
+    sae, model = Dropping().train(), tiny_gpt2().train()
+    settings: dict[str, Any] = {"model": model, "data": token_rows(), "hook_in": HOOK, "controls": "none"}
+    with pytest.warns(UserWarning, match="wrapped"):
+        first, second = (evaluate(sae, resamples=50, **settings) for _ in range(2))
+    assert [r.metrics for r in first] == [r.metrics for r in second]
+    assert sae.training
+    assert sae.dropout.training
+    assert model.training
+    assert sae.W_dec.grad is None
+    assert sae.W_dec.requires_grad

@@ -62,7 +62,7 @@ def test_a_dense_module_is_wrapped_with_one_warning_and_keeps_its_numbers():
     with torch.no_grad():
         torch.testing.assert_close(codes.dense(), module.encode(x))
         torch.testing.assert_close(out, module.decode(module.encode(x)))
-    assert not module.training, "dropout and batch statistics must be off"
+    assert module.training, "the module of a user who goes on training is left as it was"
     assert not codes.values.requires_grad
     assert not out.requires_grad
     assert conformance.check(coder, x) == []

@@ -147,7 +147,7 @@ def _text_units(
         raise DataError(f"{opened.name} holds text, which needs a tokenizer; give the one of the language model.")
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     if options.prepend_bos and bos is None:
-        raise DataError("The tokenizer has no BOS token to start sequences with; set prepend_bos to false.")
+        raise DataError("The tokenizer has no BOS token to start sequences with; give --bos no (prepend_bos=False).")
     separator = None
     if options.packed:
         separator = bos if eos is None else eos

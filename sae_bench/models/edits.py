@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -60,19 +60,6 @@ def fit(new: Tensor, old: Tensor, name: str) -> Tensor:
             f"not {list(new.shape)}"
         )
     return new.to(device=old.device, dtype=old.dtype)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch off dropout for one call, and give every module its own mode back."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def close(a: Tensor, b: Tensor) -> bool:

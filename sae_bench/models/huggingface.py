@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from sae_bench.errors import ModelError
-from sae_bench.models.edits import AffineFreeNorm, attach, close, evaluating, first_line, first_tensor, fit
+from sae_bench.models.edits import AffineFreeNorm, attach, close, first_line, first_tensor, fit
 from sae_bench.models.hooks import Hook, find_blocks, parse_hook
 from sae_bench.models.subject import Capture, check_batch
+from sae_bench.modules import evaluating
 
 
 class _Stop(Exception):
@@ -149,7 +150,7 @@ class HuggingFaceSubject:
         every batch uses the same attention kernel, so a sequence's numbers do not depend on its neighbours.
         """
         self.counters[count] += tokens.shape[0]
-        with torch.no_grad(), evaluating(self.model):
+        with evaluating(self.model):
             out = self.model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
         logits: Tensor = out.logits
         return logits[..., : self.vocab_size]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sae_bench.errors import CoderError
+from sae_bench.modules import evaluating
 from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder, codes_from_dense
 
 _PROBE_LATENTS = 64
@@ -33,7 +34,7 @@ class DenseCoder:
         """Latent activations of ``x`` ``[tokens, d_in]``."""
         parts = []
         for rows in torch.split(x, self._step) if len(x) else ():
-            with torch.no_grad():
+            with evaluating(self.module):
                 latents = self.module.encode(rows.to(self._device, self._dtype))
             if not isinstance(latents, Tensor) or latents.shape != (len(rows), self.info.n_latents):
                 shape = list(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
@@ -77,7 +78,7 @@ class DenseCoder:
         return torch.cat(rows) if rows else torch.zeros(0, self.info.d_out, dtype=self._dtype, device=latents.device)
 
     def _decode_dense(self, latents: Tensor) -> Tensor:
-        with torch.no_grad():
+        with evaluating(self.module):
             out = self.module.decode(latents)
         if not isinstance(out, Tensor) or out.shape != (len(latents), self.info.d_out):
             raise CoderError(
@@ -106,8 +107,6 @@ def as_coder(
     hook = hook or _hook_of(sae)
     if hook is None:
         raise CoderError(f"{kind} does not say where it reads the model: give hook=... (or --hook-in)")
-    if isinstance(sae, torch.nn.Module):
-        sae.eval()
     d_in = d_in or _d_in_of(sae)
     if d_in is None:
         raise CoderError(f"{kind} does not say how wide its input is: give d_in=...")
@@ -140,7 +139,7 @@ def _probe(sae: Any, d_in: int) -> tuple[Tensor, Tensor]:
     if device.type == "meta":
         raise CoderError(f"the parameters of {kind} are on the meta device, without values: load its weights first")
     try:
-        with torch.no_grad():
+        with evaluating(sae):
             latents = sae.encode(torch.zeros(2, d_in, dtype=dtype, device=device))
             out = sae.decode(latents) if isinstance(latents, Tensor) else None
     except Exception as error:
