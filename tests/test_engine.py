@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from sae_bench.api import Session, evaluate
+from sae_bench.engine.calibrate import _spread
 from sae_bench.results import store
 from sae_bench.saes.linear import LinearCoder, Nonlinearity, Weights
 from sae_bench.saes.protocol import CoderInfo, Codes
@@ -282,3 +284,15 @@ def test_a_module_in_training_can_be_measured_and_goes_on_training() -> None:
     assert model.training
     assert sae.W_dec.grad is None
     assert sae.W_dec.requires_grad
+
+
+@pytest.mark.parametrize(("length", "a_sequence"), [(255, 5), (10, 3), (4, 9), (7, 1), (12, 12)])
+def test_the_sample_of_a_sequence_is_spread_evenly(length: int, a_sequence: int) -> None:
+    """A sample that begins with the first token of every text would be a fifth of tokens that are unlike all others."""
+    everything = torch.ones(1, length, dtype=torch.bool)
+    batch = SimpleNamespace(keep=everything, attention=everything)
+    at = _spread(batch, a_sequence).nonzero().flatten()  # type: ignore[arg-type]
+    share = min(length, a_sequence)
+    assert len(at) == share
+    middles = (torch.arange(share) + 0.5) * length / share
+    assert ((at + 0.5) - middles).abs().max() <= 0.5

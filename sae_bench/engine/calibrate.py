@@ -44,9 +44,14 @@ def _moments(sums: Tensor, products: Tensor, samples: list[Tensor], n_tokens: in
 
 
 def _spread(batch: Batch, a_sequence: int) -> Tensor:
-    """Bool ``[T]``: up to ``a_sequence`` kept tokens of every sequence, evenly spaced."""
+    """Bool ``[T]``: up to ``a_sequence`` kept tokens of every sequence, from the middles of as many equal stretches.
+
+    Not from their beginnings: the first tokens of a text are unlike all others, and would be a fifth of five.
+    """
     rank = batch.keep.long().cumsum(1) - 1
     count = batch.keep.sum(1, keepdim=True).clamp_min(1)
-    share = torch.minimum(count, torch.tensor(a_sequence, device=count.device))
-    chosen = batch.keep & ((rank * share) // count != ((rank - 1) * share) // count)
+    share = count.clamp_max(a_sequence)
+    middles = (2 * share * (rank + 1) - count + 2 * count - 1) // (2 * count)  # how many lie at this token or before it
+    before = (2 * share * rank - count + 2 * count - 1) // (2 * count)
+    chosen = batch.keep & (middles != before)
     return chosen[batch.attention]
