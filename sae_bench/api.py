@@ -37,9 +37,9 @@ def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> 
     SaeBenchError with one sentence for whatever cannot be used; an SAE that fails while it runs gives results with
     status "error" instead.
     """
-    unknown = [name for name in settings if name not in {f.name for f in dataclasses.fields(Settings)}]
+    fields = [f.name for f in dataclasses.fields(Settings)]
+    unknown = [name for name in settings if name not in fields]
     if unknown:
-        fields = [f.name for f in dataclasses.fields(Settings)]
         raise UsageError(f"evaluate has no setting {unknown[0]!r}; {registry.suggest(unknown[0], fields)}")
     return Session(sae, Settings(**settings)).run(progress or (lambda what, done, total: None))
 
@@ -120,7 +120,6 @@ class Session:
         s = self.settings
         return Options(
             mask=s.mask,
-            mean_from=s.mean_from,
             controls=self.controls,
             seed=s.seed,
             resamples=s.resamples,
@@ -177,7 +176,7 @@ class Session:
         """What :meth:`run` will do: plain JSON."""
         todo = self.missing
         tokens, subject = self.corpus.evaluation, self.subject
-        size = batch_tokens(self.options(), subject.vocab_size, subject.device, tokens.longest)
+        size = self._batch_tokens()
         suffixes = {"clean": 1, "zero and mean": 2 * len({w.entry.hook_out for w in todo}), "spliced (SAEs)": len(todo)}
         suffixes["spliced (controls, at most)"] = len(todo) * len(self.controls)
         uses_loss = any("loss_recovered" in set(self.specs) - set(w.finished) for w in todo)

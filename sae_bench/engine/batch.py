@@ -20,6 +20,7 @@ from sae_bench.errors import ModelError
 from sae_bench.models.subject import Capture, SubjectModel
 from sae_bench.saes.controls import Moments, PermutedDecoder
 from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder
+from sae_bench.saes.wrap import in_one_line
 
 T = TypeVar("T")
 NORM_ROWS = 65_536
@@ -78,8 +79,7 @@ def guarded(entry: Entry, call: Callable[[], T]) -> T:
     try:
         return call()
     except Exception as error:
-        message = str(error).strip().splitlines()
-        raise CoderFailure(f"{type(error).__name__}: {message[0] if message else 'no message'}") from error
+        raise CoderFailure(in_one_line(error)) from error
 
 
 def _by_sequence(values: Tensor, at: Tensor) -> Tensor:

@@ -8,9 +8,8 @@ interrupted are measured again, in the same order, to the same bits.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save
+from safetensors import safe_open
+from safetensors.numpy import save
 from torch import Tensor
 
-from sae_bench.errors import ResultError
+from sae_bench.files import write_atomically, writing
 from sae_bench.saes.controls import Moments
 
 Key = tuple[str, str, str]  # task, coder or hook point, column
@@ -47,7 +47,7 @@ class Checkpoint:
         self.folder = folder
         self._memory: dict[str, Arrays] = {}
         if folder is not None:
-            with _writing(folder):
+            with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
 
     def load(self) -> State:
@@ -72,12 +72,18 @@ class Checkpoint:
 
     def rows(self, state: State, wanted: set[tuple[str, str]]) -> Arrays:
         """All rows so far of the columns of ``wanted`` (task, coder or hook point), and the column of units."""
+
+        def asked_for(key: Key) -> bool:
+            return key[:2] in wanted or key == ("", "", "unit")
+
         found: dict[Key, list[NDArray[Any]]] = {}
         for name in state.row_files:
-            arrays = self._memory[name] if self.folder is None else _read(self.folder / f"{name}.safetensors")[0]
+            if self.folder is None:
+                arrays = {key: array for key, array in self._memory[name].items() if asked_for(key)}
+            else:
+                arrays = _read(self.folder / f"{name}.safetensors", asked_for)[0]
             for key, array in arrays.items():
-                if key[:2] in wanted or key == ("", "", "unit"):
-                    found.setdefault(key, []).append(array)
+                found.setdefault(key, []).append(array)
         return {key: np.concatenate(parts) for key, parts in found.items()}
 
     def load_moments(self, device: torch.device) -> tuple[dict[str, Moments], dict[str, int]] | None:
@@ -114,42 +120,13 @@ class Checkpoint:
 
 def _write(file: Path, arrays: Arrays, extra: dict[str, Any]) -> None:
     keys = list(arrays)
-    content = save(
-        {str(i): np.ascontiguousarray(arrays[key]) for i, key in enumerate(keys)},
-        {"index": json.dumps({"keys": keys, "extra": extra})},
-    )
-    temporary = file.with_suffix(".tmp")
-    with _writing(file):
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
+    tensors = {str(i): np.ascontiguousarray(arrays[key]) for i, key in enumerate(keys)}
+    write_atomically(file, save(tensors, {"index": json.dumps({"keys": keys, "extra": extra})}))
 
 
-def _read(file: Path) -> tuple[Arrays, dict[str, Any]]:
-    from safetensors import safe_open
-
+def _read(file: Path, wanted: Callable[[Key], bool] = lambda key: True) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays of a file whose key is ``wanted``; the others are not read."""
     with safe_open(file, framework="numpy") as opened:
         index = json.loads(opened.metadata()["index"])
-    arrays = load_file(file)
-    return {tuple(key): arrays[str(i)] for i, key in enumerate(index["keys"])}, index["extra"]
-
-
-class _writing:
-    """Turns what the file system refuses into one sentence."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError):
-            raise ResultError(
-                f"cannot write {self.path}: {error.strerror or error}; make room or give another folder with --out"
-            ) from error
+        keys = [tuple(key) for key in index["keys"]]
+        return {key: opened.get_tensor(str(i)) for i, key in enumerate(keys) if wanted(key)}, index["extra"]

@@ -28,13 +28,12 @@ MOST_TOKENS = {"cpu": 2048, "cuda": 16_384}
 
 @dataclass(frozen=True)
 class Options:
-    """Choices of a run that change numbers (``mask``, ``mean_from``, ``seed``, ``controls``) or only its cost.
+    """Choices of a run that change numbers (``mask``, ``seed``, ``controls``) or only its cost.
 
     ``batch_tokens`` None: what :func:`batch_tokens` finds good for the vocabulary and the device.
     """
 
     mask: Mask = "special"
-    mean_from: Literal["calibration", "evaluation"] = "calibration"
     controls: tuple[str, ...] = registry.DEFAULT_CONTROLS
     seed: int = 0
     resamples: int = RESAMPLES
@@ -101,7 +100,6 @@ class Cast:
     saes: list[Entry]
     controls: list[Entry] = field(default_factory=list)
     controls_of: dict[str, dict[str, str]] = field(default_factory=dict)
-    l0: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -139,7 +137,6 @@ def with_controls(saes: list[Entry], moments: dict[str, Moments], options: Optio
             cast.failures[entry.key] = f"encode failed on calibration text: {failure}"
             continue
         l0 = len(codes.indices) / max(codes.n_tokens, 1)
-        cast.l0[entry.key] = l0
         calibration = Calibration(inputs, moments[entry.hook_out], l0)
         cast.controls_of[entry.key] = {}
         for name in options.controls:

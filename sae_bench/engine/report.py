@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -43,6 +44,7 @@ def coder_record(entry: Entry, source: str) -> CoderRecord:
     )
 
 
+@cache
 def versions() -> dict[str, str]:
     """Installed versions of what numbers depend on."""
     found = {}

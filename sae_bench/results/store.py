@@ -6,11 +6,9 @@ and then renamed: a reader never sees half a result.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save
 
 from sae_bench.errors import ResultError
+from sae_bench.files import write_atomically
 from sae_bench.schema import RESULT_SCHEMA, CoderRecord, Protocol, Result
 from sae_bench.units import Units, pack, unpack
 
@@ -58,24 +57,6 @@ def write(out: Path, result: Result, tables: dict[str, Units]) -> Path:
 def to_json(content: Any) -> bytes:
     """Strict JSON (null, never NaN), readable, with a final newline."""
     return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write to a temporary file in the same folder, then rename. Raises ResultError."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise ResultError(
-            f"cannot write {file}: {error.strerror or error}; make room or give another folder with --out"
-        ) from error
 
 
 def read(file: Path) -> Result:

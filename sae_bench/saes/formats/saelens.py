@@ -28,7 +28,6 @@ ARCHITECTURES: dict[str, Activation] = {
     "gated": "gated",
 }
 
-
 PROCESSING = ("center_writing_weights", "center_unembed", "fold_ln", "fold_value_biases")
 
 

@@ -1,0 +1,39 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sae_bench.errors import ResultError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one sentence that names ``path``. Raises ResultError."""
+    try:
+        yield
+    except OSError as error:
+        raise ResultError(
+            f"cannot write {path}: {error.strerror or error}; make room or give another folder with --out"
+        ) from error
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write to a temporary file in the same folder, then rename. Raises ResultError."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    with writing(file):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(file)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
