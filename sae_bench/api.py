@@ -13,8 +13,9 @@ import torch
 
 from sae_bench import demo, registry, resolve
 from sae_bench.data.documents import Corpus, DataOptions, load_corpus
+from sae_bench.data.labelled import Suite
 from sae_bench.engine.plan import Batches, Options, batch_tokens, sae_entries
-from sae_bench.engine.report import coder_record, results, versions
+from sae_bench.engine.report import coder_record, results, skipped, versions
 from sae_bench.engine.run import Progress, measure
 from sae_bench.errors import DataError, UsageError
 from sae_bench.models.loading import load_subject
@@ -78,18 +79,31 @@ class Session:
         entries = sae_entries(coders)
         for entry in entries:
             resolve.check_fit(entry, self.subject)
+        resolve.check_pre_activations(entries, self.tasks)
         self.corpus = self._corpus(infos)
+        reads_labels = [name for name, task in self.tasks.items() if task.stream == "labelled"]
+        self.suite = self._suite(infos) if reads_labels else None
+        self.skipped = dict.fromkeys(reads_labels, why) if (why := resolve.why_no_sets(self.suite)) else {}
         self.special_ids = resolve.special_ids(self.tokenizer, self.subject)
         self.work = [Work(e, coder_record(e, source)) for e, source in zip(entries, sources, strict=True)]
         self._identify()
 
+    def _data(self) -> Any:
+        """The text to measure on. Raises DataError."""
+        if self.settings.data is not None:
+            return self.settings.data
+        if self.model_source != demo.MODEL_PATH:
+            raise DataError("text to evaluate on is needed: give --data FILE, a folder, or a data set's hub id")
+        return "demo"
+
+    def _suite(self, infos: Sequence[Any]) -> Suite | None:
+        is_demo = self.model_source == demo.MODEL_PATH
+        data = (self._data(), self.corpus.source)
+        return resolve.labelled_suite(self.settings, infos, self.subject, self.tokenizer, data, is_demo=is_demo)
+
     def _corpus(self, infos: Sequence[Any]) -> Corpus:
         settings = self.settings
-        data = settings.data
-        if data is None:
-            if self.model_source != demo.MODEL_PATH:
-                raise DataError("text to evaluate on is needed: give --data FILE, a folder, or a data set's hub id")
-            data = "demo"
+        data = self._data()
         limit, calibration_limit = TIERS[settings.tier]
         limit = settings.limit or limit
         corpus = load_corpus(
@@ -133,19 +147,21 @@ class Session:
         model_sha256 = resolve.model_sha256(self.model_source, self.subject)
         for work in self.work:
             for name, spec in self.specs.items():
+                labels = self.suite if self.tasks[name].stream == "labelled" else None
                 protocol = Protocol(
                     task=name,
                     version=spec.version,
                     task_sha256=registry.definition_sha256(spec),
+                    parameters=resolve.changed_parameters(spec, self.settings.task_dir),
                     model=self.subject.name,
                     model_sha256=model_sha256,
                     dtype=self.settings.dtype,
                     hooks_in=work.record.hooks_in,
                     hooks_out=work.record.hooks_out,
-                    data=Path(self.corpus.source).name or self.corpus.source,
-                    data_sha256=self.corpus.evaluation.sha256,
+                    data=labels.name if labels else Path(self.corpus.source).name or self.corpus.source,
+                    data_sha256=labels.sha256 if labels else self.corpus.evaluation.sha256,
                     calibration_sha256=self.corpus.calibration.sha256,
-                    n_documents=self.corpus.evaluation.n_units,
+                    n_documents=(labels.tokens if labels else self.corpus.evaluation).n_units,
                     mask=self.settings.mask,
                     special_ids=tuple(sorted(self.special_ids)) if self.settings.mask == "special" else (),
                     mean_from=self.settings.mean_from,
@@ -163,14 +179,14 @@ class Session:
         if file.exists():
             result = store.read(file)
             if self.settings.overwrite == "never" or (
-                result.status == "ok" and set(self.controls) <= set(result.controls)
+                result.status == "ok" and set(self.controls) <= set(result.provenance.controls)
             ):
                 work.finished[name] = result
 
     @property
     def missing(self) -> list[Work]:
         """SAEs that still have something to measure."""
-        return [work for work in self.work if len(work.finished) < len(self.specs)]
+        return [work for work in self.work if set(self.specs) - set(work.finished) - set(self.skipped)]
 
     def forecast(self) -> dict[str, Any]:
         """What :meth:`run` will do: plain JSON."""
@@ -205,10 +221,28 @@ class Session:
         todo = self.missing
         if todo:
             self._measure(todo, progress)
-        return [work.finished[name] for work in self.work for name in self.specs]
+        return [self._result(work, name) for work in self.work for name in self.specs]
+
+    def _result(self, work: Work, name: str) -> Result:
+        if name in self.skipped and name not in work.finished:
+            return skipped(
+                work.record, *work.protocols[name], self.skipped[name], self._provenance(name), self.options()
+            )
+        return work.finished[name]
+
+    def _provenance(self, name: str) -> dict[str, Any]:
+        """What a result says of its origin that the engine does not know."""
+        labels = self.suite if self.tasks[name].stream == "labelled" else None
+        return {
+            "device": str(self.subject.device),
+            "backend": self.subject.backend,
+            "batch_tokens": self._batch_tokens(),
+            "data": labels.details() if labels else self.corpus.details,
+            "n_tokens": labels.tokens.n_tokens if labels else self.corpus.evaluation.n_tokens,
+        }
 
     def _measure(self, todo: list[Work], progress: Progress) -> None:
-        names = [n for n in self.specs if any(n not in w.finished for w in todo)]
+        names = [n for n in self.specs if n not in self.skipped and any(n not in w.finished for w in todo)]
         tasks = {name: self.tasks[name] for name in names}
         options = self.options()
         out = Path(self.settings.out) if self.settings.out is not None else None
@@ -219,16 +253,12 @@ class Session:
             [w.entry for w in todo],
             tasks,
             options,
+            suite=self.suite,
             folder=folder,
             progress=progress,
         )
         by_name = {w.record.name: w for w in todo}
-        provenance = {
-            "device": str(self.subject.device),
-            "backend": self.subject.backend,
-            "batch_tokens": self._batch_tokens(),
-            "data": self.corpus.details,
-        }
+        provenance = {name: self._provenance(name) for name in names}
         protocols = {(w.entry.key, n): w.protocols[n] for w in todo for n in names}
         records = {w.entry.key: w.record for w in todo}
         progress("intervals", 0, len(todo) * len(names))

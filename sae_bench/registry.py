@@ -132,7 +132,10 @@ def tasks(extra: str | None = None) -> dict[str, TaskSpec]:
     return dict(sorted(found.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER))))
 
 
-_ORDER = {name: i for i, name in enumerate(("reconstruction", "sparsity", "loss_recovered"))}
+_ORDER = {
+    name: i
+    for i, name in enumerate(("reconstruction", "sparsity", "loss_recovered", "probe_recovery", "sparse_probing"))
+}
 
 
 def read_task(file: Path) -> TaskSpec:

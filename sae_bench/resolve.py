@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sae_bench import demo, registry
+from sae_bench.data.labelled import LabelledOptions, Suite, load_suite
+from sae_bench.data.readers import open_source
+from sae_bench.data.sources import TextSource
 from sae_bench.errors import CoderError, TaskError, UsageError
 from sae_bench.models.subject import SubjectModel
 from sae_bench.saes.formats.files import sha256
 from sae_bench.saes.load import expand, load_sae
-from sae_bench.saes.protocol import SparseCoder
+from sae_bench.saes.protocol import HasPreActivations, SparseCoder
 from sae_bench.saes.wrap import as_coder
 from sae_bench.schema import TaskSpec
-from sae_bench.settings import Settings
+from sae_bench.settings import PROBE_TIERS, Settings
 
 if TYPE_CHECKING:
     from sae_bench.engine.batch import Entry
@@ -29,7 +32,33 @@ DEFAULT_CONTEXT = 128
 def task_specs(settings: Settings) -> dict[str, TaskSpec]:
     """The chosen tasks, in the order in which they are shown. Raises UsageError, TaskError."""
     known = registry.tasks(settings.task_dir)
-    return {name: known[name] for name in registry.choose(settings.tasks, known, "task")}
+    chosen = {name: known[name] for name in registry.choose(settings.tasks, known, "task")}
+    for path, value in settings.parameters.items():
+        name, _, parameter = path.partition(".")
+        if name not in chosen:
+            raise UsageError(f"parameter {path!r}: no task {name!r} is measured; {registry.suggest(name, chosen)}")
+        chosen[name] = _changed(chosen[name], parameter, value)
+    return chosen
+
+
+def _changed(spec: TaskSpec, parameter: str, value: Any) -> TaskSpec:
+    """The definition with another value of a parameter, of the same type. Raises UsageError."""
+    if parameter not in spec.parameters:
+        there = registry.suggest(parameter, spec.parameters) if spec.parameters else "it has none"
+        raise UsageError(f"task {spec.id} has no parameter {parameter!r}; {there}")
+    default = spec.parameters[parameter]
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not type(default):
+        kind = type(default).__name__
+        raise UsageError(f"parameter {spec.id}.{parameter} must be of type {kind} (as {default!r} is), not {value!r}")
+    return spec.model_copy(update={"parameters": spec.parameters | {parameter: value}})
+
+
+def changed_parameters(spec: TaskSpec, task_dir: str | None) -> dict[str, Any]:
+    """The parameters that differ from the definition."""
+    shipped = registry.tasks(task_dir)[spec.id].parameters
+    return {name: value for name, value in spec.parameters.items() if shipped[name] != value}
 
 
 def task(spec: TaskSpec) -> Task:
@@ -129,6 +158,60 @@ def check_fit(entry: Entry, subject: SubjectModel) -> None:
                 f"{entry.label} {side} {width} numbers a token, but {hook} of {subject.name} has {actual}; "
                 "is it another model's SAE, or another hook point (--hook-in, --hook-out)?"
             )
+
+
+def check_pre_activations(entries: Sequence[Entry], tasks: Mapping[str, Task]) -> None:
+    """Refuse SAEs without the pre-activations that a task was told to read. Raises UsageError."""
+    asking = [name for name, task in tasks.items() if getattr(task, "source", "") == "pre_activations"]
+    lacking = [entry.label for entry in entries if not isinstance(entry.encoder, HasPreActivations)]
+    if asking and lacking:
+        raise UsageError(f"{lacking[0]} offers no pre-activations; leave {asking[0]}.source at codes")
+
+
+def labelled_suite(
+    settings: Settings,
+    infos: Sequence[Any],
+    subject: SubjectModel,
+    tokenizer: Any,
+    data: tuple[Any, str],
+    *,
+    is_demo: bool,
+) -> Suite | None:
+    """The labelled sets of a run, None without a tokenizer. ``data`` is the text and its name. Raises DataError."""
+    if tokenizer is None:
+        return None
+    source, name = data
+    opened = open_source(source, settings.text_field, settings.split)
+    train, test = PROBE_TIERS[settings.tier]
+    return load_suite(
+        probe_data=settings.probe_data,
+        demo=is_demo,
+        corpus_texts=(lambda: opened.texts) if isinstance(opened, TextSource) else None,
+        corpus_name=name,
+        tokenizer=tokenizer,
+        vocab_size=subject.vocab_size,
+        options=LabelledOptions(
+            context=context_length(settings, infos, subject),
+            prepend_bos=prepend_bos(settings, infos, tokenizer),
+            seed=settings.seed,
+            train_limit=train,
+            test_limit=test,
+            names=settings.probe_sets,
+        ),
+    )
+
+
+def why_no_sets(suite: Suite | None) -> str | None:
+    """Why tasks on labelled texts cannot be measured, or None if they can."""
+    if suite is None:
+        return "labelled texts need a tokenizer, and there is none for this model; give one (--model FOLDER)"
+    if suite.sets:
+        return None
+    first = next(iter(suite.skipped.values()), "there is none")
+    return (
+        f"none of {len(suite.skipped)} labelled sets can be used ({first.rstrip('.')}; ...); "
+        "give a folder of sets with --probe-data"
+    )
 
 
 def model_sha256(source: Any, subject: SubjectModel) -> str:

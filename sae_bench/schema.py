@@ -31,7 +31,7 @@ class MetricSpec(Record):
     name: str
     unit: str
     better: Better
-    table: Literal["document", "latent"]
+    table: Literal["document", "latent", "example"]
     interval: Literal["bootstrap", "wilson"] = "bootstrap"
     target: FiniteFloat | None = None
     headline: bool = True
@@ -89,11 +89,16 @@ class CoderRecord(Record):
 
 
 class Protocol(Record):
-    """All that changes a number. Its hash decides which results may be compared."""
+    """All that changes a number. Its hash decides which results may be compared.
+
+    ``parameters`` are those of the task that differ from its definition. ``data`` is what the task reads: text, or a
+    suite of labelled sets, of which ``n_documents`` counts the texts.
+    """
 
     task: str
     version: int
     task_sha256: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
     model: str
     model_sha256: str
     dtype: str
@@ -117,6 +122,7 @@ class Provenance(Record):
     platform: str
     device: str
     backend: str
+    controls: tuple[str, ...] = ()
     resamples: int
     confidence: float
     batch_tokens: int

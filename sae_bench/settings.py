@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from sae_bench.errors import UsageError
 
 TIERS: dict[str, tuple[int | None, int | None]] = {"smoke": (32, 16), "standard": (512, 128), "full": (None, 512)}
+# examples of the train and test part of every labelled set, by tier
+PROBE_TIERS: dict[str, tuple[int | None, int | None]] = {
+    "smoke": (128, 128),
+    "standard": (1024, 512),
+    "full": (None, None),
+}
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 DEFAULT_CONTEXT = 128
 
@@ -20,7 +27,9 @@ class Settings:
     ``model``: a folder, a hub id, "demo", or a ``transformers`` model in memory; by default what the SAE declares.
     ``data``: a file, folder, hub id, "demo", a list of texts, or token ids ``[sequences, length]``.
     ``limit``: evaluation documents; otherwise the ``tier`` decides. ``controls``: "none", "default", "all" or names.
-    ``out``: folder for result files, None to write none.
+    ``probe_data``: folder of labelled sets, instead of the built-in suite; ``probe_sets``: names or globs of sets.
+    ``parameters``: task parameters other than those of the definitions, as {"task.name": value}; they change the
+    protocol. ``out``: folder for result files, None to write none.
     """
 
     model: Any = None
@@ -30,6 +39,9 @@ class Settings:
     task_dir: str | None = None
     tier: Literal["smoke", "standard", "full"] = "standard"
     limit: int | None = None
+    probe_data: str | Path | None = None
+    probe_sets: str = "all"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     text_field: str = "text"
     split: str | None = None
     context: int | None = None

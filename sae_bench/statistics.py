@@ -127,17 +127,17 @@ def estimate(
     replicates = None
     if interval != "wilson":
         replicates = metric(draws if draws is not None else resample(units, seed=seed, resamples=resamples))
-    reason = _undefined(point, replicates)
+    reason = undefined(point, replicates)
     if reason:
         return Estimate(None, None, None, n, reason)
-    value = float(_quotient(point)[0])
+    value = float(quotient(point)[0])
     if not math.isfinite(value):
         return Estimate(None, None, None, n, "the figure is not finite on these units")
     if replicates is None:
         return Estimate(value, *wilson(value, n, confidence), n)
     if n < FEWEST:
         return Estimate(value, None, None, n)
-    return Estimate(value, *percentile_interval(value, _quotient(replicates), n, confidence), n)
+    return Estimate(value, *percentile_interval(value, quotient(replicates), n, confidence), n)
 
 
 def total(units: Units) -> Sums:
@@ -148,7 +148,7 @@ def total(units: Units) -> Sums:
 def resample(units: Units, *, seed: int, resamples: int = RESAMPLES) -> Sums:
     """Column sums under bootstrap weights, ``resamples`` rows each."""
     rows = _pooled(units)
-    return Sums(rows.columns, _weights(rows.ids, seed, resamples))
+    return Sums(rows.columns, resample_weights(rows.ids, seed, resamples))
 
 
 def percentile_interval(
@@ -172,14 +172,15 @@ def wilson(share: float, n: int, confidence: float) -> tuple[float, float]:
     return max(0.0, min(share, (centre - half) / scale)), min(1.0, max(share, (centre + half) / scale))
 
 
-def _quotient(values: Array | Ratio) -> Array:
+def quotient(values: Array | Ratio) -> Array:
+    """The figure: the values themselves, or the quotient of a ratio."""
     if isinstance(values, Ratio):
         with np.errstate(divide="ignore", invalid="ignore"):
             return values.numerator / values.denominator + values.offset
     return values
 
 
-def _undefined(point: Array | Ratio, replicates: Array | Ratio | None) -> str | None:
+def undefined(point: Array | Ratio, replicates: Array | Ratio | None) -> str | None:
     """Why a quotient has no meaning here, or None."""
     if not isinstance(point, Ratio):
         return None
@@ -220,7 +221,7 @@ def _groups(ids: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 @lru_cache(maxsize=3)
-def _weights(ids: tuple[str, ...], seed: int, resamples: int) -> Array:
+def resample_weights(ids: tuple[str, ...], seed: int, resamples: int) -> Array:
     """Bootstrap weights ``[resamples, rows]``."""
     counts = np.empty((len(ids), resamples), dtype=np.uint8)
     for row, unit in enumerate(ids):

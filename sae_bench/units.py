@@ -73,8 +73,8 @@ def pack(tables: Mapping[str, Units]) -> tuple[dict[str, NDArray[Any]], dict[str
     """Arrays and metadata for a safetensors file: ``<table>/<column>``, ids in the metadata.
 
     All metadata is one JSON string, since safetensors does not keep the order of several keys and a result must be the
-    same file whenever it is computed. Ids that only count ("0", "1", ...) are not stored. Raises ValueError for a
-    column with "/" in its name, which could not be read back.
+    same file whenever it is computed. Ids that only count ("0", "1", ...) are not stored, and ids that another
+    table has too are stored once. Raises ValueError for a column with "/" in its name, which could not be read back.
     """
     arrays: dict[str, NDArray[Any]] = {}
     for key, table in tables.items():
@@ -83,9 +83,11 @@ def pack(tables: Mapping[str, Units]) -> tuple[dict[str, NDArray[Any]], dict[str
                 raise ValueError(f"a column must have no / in its name, but table {key} has {name}")
             arrays[f"{key}/{name}"] = np.ascontiguousarray(column)  # safetensors writes other layouts in wrong order
     ids: dict[str, Any] = {}
-    for key, table in tables.items():
+    first: dict[tuple[str, ...], str] = {}
+    for key, table in sorted(tables.items()):
         counting = all(unit == str(i) for i, unit in enumerate(table.ids))
-        ids[key] = len(table) if counting else list(table.ids)
+        same = first.setdefault(table.ids, key)
+        ids[key] = len(table) if counting else list(table.ids) if same == key else {"as": same}
     return arrays, {"ids": json.dumps(ids, sort_keys=True)}
 
 
@@ -97,6 +99,8 @@ def unpack(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> d
     most = max((a.shape[0] for a in arrays.values() if a.ndim), default=0)  # a file may claim any number of rows
     tables: dict[str, Units] = {}
     for key, ids in stored.items():
+        if isinstance(ids, dict):
+            ids = stored[ids["as"]]
         columns = {n.rpartition("/")[2]: a for n, a in arrays.items() if n.rpartition("/")[0] == key}
         if isinstance(ids, int):
             if not 0 <= ids <= most:

@@ -7,6 +7,8 @@ import torch
 
 torch.set_num_threads(2)
 
+ON_TEXT = "reconstruction,sparsity,loss_recovered"  # tasks that read documents, and no labelled texts
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

@@ -17,6 +17,7 @@ import pytest
 
 from sae_bench import demo
 from sae_bench.cli.main import main
+from tests.conftest import ON_TEXT
 from tests.tiny_saes import tiny_coder, write_native
 
 Run = Callable[..., tuple[int, str, str]]
@@ -38,7 +39,7 @@ def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     return run
 
 
-SMALL = ("--limit", 8, "--resamples", 50, "--quiet", "--controls", "none")
+SMALL = ("--limit", 8, "--resamples", 50, "--quiet", "--controls", "none", "--tasks", ON_TEXT)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["ls"], ["ls", "formats"], ["show", "sparsity"]])
@@ -74,7 +75,18 @@ def test_a_run_prints_json_and_writes_files(cli: Run, tmp_path: Path) -> None:
 
 def test_the_table_shows_every_sae_between_its_controls(cli: Run) -> None:
     code, out, _ = cli(
-        "run", "--sae", "demo/topk_k16", "--sae", "demo/relu", "--limit", 8, "--quiet", "--resamples", 50
+        "run",
+        "--sae",
+        "demo/topk_k16",
+        "--sae",
+        "demo/relu",
+        "--limit",
+        8,
+        "--quiet",
+        "--resamples",
+        50,
+        "--tasks",
+        ON_TEXT,
     )
     assert code == 0
     for text in ("demo/topk_k16", "demo/relu", "fvu", "permuted", "random_l0", "["):
@@ -179,7 +191,7 @@ def test_the_users_own_sae_runs_on_the_demo_model(cli: Run, tmp_path: Path) -> N
 def test_a_run_killed_outright_goes_on(tmp_path: Path) -> None:
     """kill -9 in the middle, then the same command: the files equal those of a run that was left alone."""
     command = [sys.executable, "-m", "sae_bench.cli.main", "run", "--sae", "demo", "--resamples", "50", "--quiet"]
-    command += ["--limit", "48", "--batch-tokens", "512"]
+    command += ["--tasks", ON_TEXT, "--limit", "48", "--batch-tokens", "512"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     killed = subprocess.Popen([*command, "--out", str(tmp_path / "a")], env=environment, stderr=subprocess.DEVNULL)
     state = tmp_path / "a" / ".partial"

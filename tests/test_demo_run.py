@@ -14,6 +14,7 @@ import pytest
 from sae_bench import demo
 from sae_bench.api import evaluate
 from sae_bench.schema import Result
+from tests.conftest import ON_TEXT
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def results() -> dict[tuple[str, str], Result]:
     """All demo SAEs with their controls, in one pass."""
-    found = evaluate("demo/*", limit=96, resamples=200)
+    found = evaluate("demo/*", limit=96, resamples=200, tasks=ON_TEXT)
     return {(r.sae.name.removeprefix("demo/"), r.task): r for r in found}
 
 
@@ -32,7 +33,7 @@ def value(result: Result, metric: str, control: str | None = None) -> float:
 
 
 def test_every_demo_sae_has_every_task(results: dict[tuple[str, str], Result]) -> None:
-    tasks = {"reconstruction", "sparsity", "loss_recovered"}
+    tasks = ON_TEXT.split(",")
     assert set(results) == {(sae, task) for sae in demo.SAE_NAMES for task in tasks}
     assert all(r.status == "ok" for r in results.values())
 
@@ -63,7 +64,7 @@ def test_the_l0_that_was_trained_for_comes_out(results: dict[tuple[str, str], Re
 
 def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sae_bench.cli.main", "run", "--sae", "demo", "--out", str(tmp_path), "--quiet"]
-    command += ["--limit", "64", "--batch-tokens", "256", "--resamples", "50"]
+    command += ["--tasks", ON_TEXT, "--limit", "64", "--batch-tokens", "256", "--resamples", "50"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

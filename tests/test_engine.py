@@ -17,6 +17,7 @@ from sae_bench.results import store
 from sae_bench.saes.linear import LinearCoder, Nonlinearity, Weights
 from sae_bench.saes.protocol import CoderInfo, Codes
 from sae_bench.settings import Settings
+from tests.conftest import ON_TEXT
 from tests.tiny_models import VOCAB, WIDTH, tiny_gpt2
 
 HOOK = "blocks.1.hook_resid_post"
@@ -43,6 +44,7 @@ def coder(name: str = "tiny", n: int = 40, k: int = 4, seed: int = 0, hook: str 
 def run(saes: Any, **settings: Any) -> dict[tuple[str, str], Any]:
     """Results by SAE and task, on the tiny model in float64."""
     defaults = {"model": tiny_gpt2().double(), "data": token_rows(), "dtype": "float64", "resamples": 50}
+    defaults["tasks"] = ON_TEXT
     results = evaluate(saes, **(defaults | settings))
     return {(result.sae.name, result.task): result for result in results}
 
@@ -183,6 +185,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, kill_at: int) -> 
     settings: dict[str, Any] = {
         "model": tiny_gpt2(),
         "data": token_rows(),
+        "tasks": ON_TEXT,
         "resamples": 50,
         "batch_tokens": LENGTH * 3,
         "checkpoint_seconds": 0,
@@ -275,7 +278,13 @@ class Dropping(torch.nn.Module):
 
 def test_a_module_in_training_can_be_measured_and_goes_on_training() -> None:
     sae, model = Dropping().train(), tiny_gpt2().train()
-    settings: dict[str, Any] = {"model": model, "data": token_rows(), "hook_in": HOOK, "controls": "none"}
+    settings: dict[str, Any] = {
+        "model": model,
+        "data": token_rows(),
+        "hook_in": HOOK,
+        "controls": "none",
+        "tasks": ON_TEXT,
+    }
     with pytest.warns(UserWarning, match="wrapped"):
         first, second = (evaluate(sae, resamples=50, **settings) for _ in range(2))
     assert [r.metrics for r in first] == [r.metrics for r in second]

@@ -10,6 +10,7 @@ import pytest
 
 from sae_bench.api import evaluate
 from sae_bench.results import store
+from tests.conftest import ON_TEXT
 
 THEIRS = {
     "fvu": "fvu",
@@ -46,6 +47,7 @@ def test_figures_equal_those_of_an_independent_program(
         mean_from="evaluation",
         dtype=dtype,
         tier="full",
+        tasks=ON_TEXT,
         controls="none",
         resamples=20,
         out=tmp_path,

@@ -53,8 +53,8 @@ def write(folder, text=DEFINITION, name="mine"):
 # --- what is shipped -------------------------------------------------------------------------------------------------
 
 
-def test_the_three_tasks_are_there_in_order():
-    assert list(tasks()) == ["reconstruction", "sparsity", "loss_recovered"]
+def test_the_tasks_are_there_in_order():
+    assert list(tasks()) == ["reconstruction", "sparsity", "loss_recovered", "probe_recovery", "sparse_probing"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -81,7 +81,8 @@ def test_direction_matches_the_nature_of_a_metric(task, metric):
     name = metric.removeprefix("first_")
     lower = {"fvu", "nmse", "mse", "kl", "delta_ce", "ce_spliced", "perplexity_difference", "dead_fraction"}
     lower |= {"dense_fraction_10pct"}
-    higher = {"cosine"}
+    higher = {"cosine", "probe_r", "probe_auroc", "probe_f1", "probe_share"}
+    higher |= {f"{kind}_k{k}" for kind in ("auroc", "accuracy", "share") for k in (1, 2, 5, 16)}
     if name in lower or name.endswith(("_loss", "_error")):
         assert spec.better == "lower"
     elif name in higher or "recovered" in name:
@@ -171,7 +172,7 @@ def test_two_packages_cannot_register_one_name(monkeypatch):
 
 def test_a_folder_of_tasks_is_added_after_the_shipped_ones(tmp_path):
     write(tmp_path)
-    assert list(tasks(str(tmp_path))) == [*("reconstruction", "sparsity", "loss_recovered"), "mine"]
+    assert list(tasks(str(tmp_path))) == [*tasks(), "mine"]
     assert "mine" not in tasks()
 
 

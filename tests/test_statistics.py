@@ -127,7 +127,7 @@ def test_an_estimate_does_not_depend_on_the_order_of_rows():
 def test_two_runs_give_the_same_bits():
     columns = table(**skewed_ratio(np.random.default_rng(1), 50))
     one = estimate(columns, ratio, seed=7)
-    statistics._weights.cache_clear()
+    statistics.resample_weights.cache_clear()
     assert estimate(columns, ratio, seed=7) == one
 
 
@@ -142,7 +142,7 @@ def test_more_units_than_groups_are_resampled_in_bounded_memory():
     assert e.n_units == n
     assert e.value == pytest.approx(value, rel=1e-13)
     assert e.high - e.low == pytest.approx(2 * 1.96 * se, rel=0.1)
-    assert statistics._weights(tuple(f"group {g}" for g in range(3)), 0, 10).shape == (10, 3)
+    assert statistics.resample_weights(tuple(f"group {g}" for g in range(3)), 0, 10).shape == (10, 3)
     assert len(statistics._pooled(units)) <= MAX_GROUPS
     wide = Units(units.ids, {"x": np.stack([a, b], 1)})
     assert statistics._pooled(wide).columns["x"].sum(0) == pytest.approx([a.sum(), b.sum()])
@@ -271,7 +271,7 @@ def test_a_standard_run_costs_little(capsys):
     """512 documents, 20 columns, 20 metrics: printed, since time is not a matter of right or wrong."""
     rng = np.random.default_rng(0)
     units = table(**{f"c{i}": rng.random(512) for i in range(20)}, wide=rng.random((512, 768)))
-    statistics._weights.cache_clear()
+    statistics.resample_weights.cache_clear()
     start = time.perf_counter()
     for i in range(20):
         estimate(units, lambda s, i=i: Ratio(getattr(s, f"c{i}"), s.c0, "c0"))

@@ -25,6 +25,7 @@ def protocol(**changes):
         "task": "sparsity",
         "version": 1,
         "task_sha256": "1" * 64,
+        "parameters": {},
         "model": "gpt2",
         "model_sha256": "2" * 64,
         "dtype": "float32",
@@ -116,6 +117,7 @@ def test_two_protocols_do_not_overwrite_each_other(tmp_path):
 # --- the protocol hash -----------------------------------------------------------------------------------------------
 
 CHANGES = {
+    "parameters": {"horizon": 8},
     "task": "reconstruction",
     "version": 2,
     "task_sha256": "9" * 64,

@@ -21,15 +21,20 @@ def number(value: float | None) -> str:
 
 def with_interval(metric: MetricValue) -> str:
     """A figure as "0.0934 [0.0921, 0.0947]"; a dash where there is no value."""
-    if metric.value is None:
+    return span(metric.value, metric.low, metric.high)
+
+
+def span(value: float | None, low: float | None, high: float | None) -> str:
+    """A value with its interval, to two digits of the interval's width; a dash where there is no value."""
+    if value is None:
         return "-"
-    if metric.low is None or metric.high is None:
-        return number(metric.value)
-    width = metric.high - metric.low
-    if not 1e-6 * max(abs(metric.value), 1.0) < width < 1e5:
-        return f"{number(metric.value)} [{number(metric.low)}, {number(metric.high)}]"
-    decimals = max(0, 1 - math.floor(math.log10(width)))  # two digits of the interval's width
-    return f"{metric.value:.{decimals}f} [{metric.low:.{decimals}f}, {metric.high:.{decimals}f}]"
+    if low is None or high is None:
+        return number(value)
+    width = high - low
+    if not 1e-6 * max(abs(value), 1.0) < width < 1e5:
+        return f"{number(value)} [{number(low)}, {number(high)}]"
+    decimals = max(0, 1 - math.floor(math.log10(width)))
+    return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
 
 
 def result_tables(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, everything: bool = False) -> str:
@@ -61,9 +66,16 @@ def _header(results: Sequence[Result]) -> str:
     hooks = sae.hooks_in[0] if sae.hooks_in == sae.hooks_out else f"{sae.hooks_in[0]} -> {sae.hooks_out[0]}"
     return "\n" + _line(
         f"{sae.name}: {sae.architecture}, {sae.n_latents} latents, {hooks} of {p.protocol.model}; "
-        f"{p.protocol.n_documents} documents ({p.n_tokens} tokens), mask {p.protocol.mask}, "
-        f"protocol {protocols}"
+        f"{_population(results[0])}, mask {p.protocol.mask}, protocol {protocols}"
     )
+
+
+def _population(result: Result) -> str:
+    """What was measured on: documents, or labelled sets, and of how many."""
+    p = result.provenance
+    if "coverage" in p.data:
+        return f"{p.data['coverage']} labelled sets ({p.protocol.n_documents} texts, {p.n_tokens} tokens)"
+    return f"{p.protocol.n_documents} documents ({p.n_tokens} tokens)"
 
 
 def _table(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything: bool) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tomllib
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from sae_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from sae_bench.schema import Result
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 FIELDS = (
     *("model", "data", "tasks", "task_dir", "tier", "limit", "text_field", "split", "context", "packed", "bos", "mask"),
     *("mean_from", "controls", "hook_in", "hook_out", "backend", "device", "dtype", "seed", "resamples"),
-    *("batch_tokens", "out", "overwrite"),
+    *("batch_tokens", "out", "overwrite", "probe_data", "probe_sets"),
 )
 
 
@@ -71,7 +74,14 @@ def add(verbs: Any) -> None:
                       help="positions left out everywhere: BOS, EOS and padding; position 0; none")  # fmt: skip
     text.add_argument("--mean-from", default="calibration", choices=["calibration", "evaluation"],
                       help="where the mean of mean ablation comes from")  # fmt: skip
+    labels = p.add_argument_group("labelled texts (probe_recovery, sparse_probing)")
+    labels.add_argument("--probe-data", metavar="DIR", help="folder of sets <set>/{train,test}.{parquet,jsonl,csv} "
+                        "with columns text and label (0 or 1), instead of the built-in suite")  # fmt: skip
+    labels.add_argument("--probe-sets", default="all", metavar="NAMES",
+                        help="sets of the built-in suite: all, names separated by commas, or globs")  # fmt: skip
     other = p.add_argument_group("run")
+    other.add_argument("--param", action="append", default=[], metavar="TASK.NAME=VALUE",
+                       help="another value of a task parameter; it changes the protocol; may be repeated")  # fmt: skip
     other.add_argument("--out", default="results", metavar="DIR", help="folder for results")
     other.add_argument("--overwrite", default="missing", choices=["missing", "always", "never"],
                        help="missing: what is not there or failed; always: all; never: keep what is there")  # fmt: skip
@@ -98,7 +108,9 @@ def run(args: argparse.Namespace) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *rest, **more: print(f"sae-bench: {message}", file=sys.stderr)
-        session = Session(args.sae, Settings(**{name: getattr(args, name) for name in FIELDS}))
+        session = Session(
+            args.sae, Settings(**{name: getattr(args, name) for name in FIELDS}, parameters=_parameters(args.param))
+        )
         if args.dry_run:
             forecast = session.forecast()
             print(json.dumps(forecast, indent=1) if args.json else _listing(forecast))
@@ -116,6 +128,20 @@ def run(args: argparse.Namespace) -> int:
     for result in failed:
         print(printable(f"sae-bench: {result.sae.name}, {result.task}: {result.reason}"), file=sys.stderr)
     return 1 if failed else 0
+
+
+def _parameters(given: Sequence[str]) -> dict[str, Any]:
+    """{"task.name": value} from ``task.name=value``; a value that is not TOML is text. Raises UsageError."""
+    found: dict[str, Any] = {}
+    for one in given:
+        path, equals, value = one.partition("=")
+        if not equals or "." not in path:
+            raise UsageError(f"--param must be TASK.NAME=VALUE, but it is {one!r}; sae-bench show TASK lists the names")
+        try:
+            found[path.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[path.strip()] = value.strip()
+    return found
 
 
 def brief(result: Result) -> dict[str, Any]:

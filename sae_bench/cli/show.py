@@ -64,7 +64,10 @@ def _results(path: Path, known: Any, as_json: bool) -> str:
     parts = [result_tables(results, known, everything=True)]
     for result in results:
         parts.append(printable(f"\n{result.task}, what else it holds:"))
-        parts += _details(result.details)
+        parts += [printable(line) for line in _details(result.details)]
+        parts += [
+            printable(f"  skipped: {name}: {why}") for name, why in result.provenance.data.get("skipped", {}).items()
+        ]
     return "\n".join(parts)
 
 
@@ -79,6 +82,27 @@ def _details(details: dict[str, Any]) -> list[str]:
             for low, high, count in zip(edges, edges[1:], value["latents"], strict=False):
                 if count:
                     lines.append(f"  {low:6.2f} to {high:6.2f} {count:>8} {'#' * max(1, round(40 * count / top))}")
+        elif name == "sets":
+            lines += _sets(value)
         elif isinstance(value, int | float | str):
             lines.append(f"  {name.replace('_', ' ')}: {value}")
     return lines
+
+
+def _sets(sets: dict[str, dict[str, Any]]) -> list[str]:
+    """A row a labelled set: what was found there, and its figures with intervals over the test examples."""
+    from tabulate import tabulate
+
+    from sae_bench.board.tables import span
+
+    rows = []
+    for name, found in sets.items():
+        row: dict[str, Any] = {"set": name, "test texts": found["test_examples"]}
+        if "latents" in found:
+            row["latents"] = " ".join(map(str, found["latents"][:5]))
+        if "latent" in found:
+            row |= {"base rate": f"{found['test_base_rate']:.3f}", "latent": found["latent"]}
+            row |= {"density": f"{found['density']:.2g}", "sign": f"{found['sign']:+d}"}
+        rows.append(row | {name: span(m["value"], m["low"], m["high"]) for name, m in found["metrics"].items()})
+    table: str = tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
+    return table.splitlines()

@@ -33,7 +33,8 @@ _MOMENTS = ("mean", "covariance", "sample")
 class State:
     """Progress of a run."""
 
-    done: int = 0
+    done: int = 0  # batches of documents
+    groups: int = 0  # groups of labelled sets
     totals: Arrays = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
@@ -67,7 +68,7 @@ class Checkpoint:
             else:
                 _write(self.folder / f"{name}.safetensors", rows, {})
         if self.folder is not None:
-            extra = {name: getattr(state, name) for name in ("done", "failures", "counters", "row_files")}
+            extra = {name: getattr(state, name) for name in ("done", "groups", "failures", "counters", "row_files")}
             _write(self.folder / "state.safetensors", state.totals, extra)
 
     def rows(self, state: State, wanted: set[tuple[str, str]]) -> Arrays:

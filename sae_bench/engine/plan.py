@@ -50,10 +50,11 @@ class Batches:
     groups: tuple[tuple[int, ...], ...]
 
     @staticmethod
-    def of(tokens: TokenSet, batch_tokens: int) -> Batches:
-        """Groups of sequences whose padded size is at most ``batch_tokens`` (one sequence may exceed it)."""
-        lengths = [len(sequence.ids) for sequence in tokens]
-        order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    def of(tokens: TokenSet, batch_tokens: int, only: Sequence[int] | None = None) -> Batches:
+        """Groups of sequences (all, or ``only`` these) of a padded size up to ``batch_tokens``; one may exceed it."""
+        chosen = range(len(tokens)) if only is None else only
+        lengths = {i: len(tokens[i].ids) for i in chosen}
+        order = sorted(chosen, key=lambda i: (-lengths[i], i))
         groups: list[list[int]] = []
         for i in order:
             if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= batch_tokens:

@@ -8,6 +8,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from sae_bench import nested
 from sae_bench.engine.batch import CoderFailure, Entry, guarded
 from sae_bench.engine.plan import Options
 from sae_bench.engine.run import Measured
@@ -15,6 +16,7 @@ from sae_bench.saes.wrap import content_sha256
 from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result
 from sae_bench.statistics import CONFIDENCE, estimate, resample
 from sae_bench.tasks.base import Task
+from sae_bench.tasks.labelled import LabelledTask
 from sae_bench.units import Units
 
 PACKAGES = ("sae-bench-suite", "torch", "transformers", "transformer-lens", "numpy", "scipy", "safetensors")
@@ -60,7 +62,7 @@ def results(
     measured: Measured,
     records: dict[str, CoderRecord],
     protocols: dict[tuple[str, str], tuple[str, Protocol]],
-    provenance: dict[str, Any],
+    provenance: dict[str, dict[str, Any]],
     options: Options,
 ) -> Iterator[tuple[Result, dict[str, Units]]]:
     """A result for every SAE and task, with its tables of units.
@@ -74,16 +76,11 @@ def results(
             digest, protocol = protocols[entry.key, name]
             common: dict[str, Any] = {"sae": record, "task": name, "version": task.spec.version, "protocol": digest}
             full = Provenance(
-                protocol=protocol,
-                versions=versions(),
-                platform=f"{platform.system()} {platform.machine()}",
-                resamples=options.resamples,
-                confidence=CONFIDENCE,
-                n_tokens=measured.evaluation.n_tokens,
+                **_common(protocol, options),
                 n_calibration_documents=measured.calibration_documents,
                 n_calibration_tokens=measured.moments[entry.hook_in].n_tokens,
                 counters=dict(sorted(measured.state.counters.items())),
-                **provenance,
+                **provenance[name],
             )
             if entry.key in measured.state.failures:
                 reason = measured.state.failures[entry.key]
@@ -91,32 +88,84 @@ def results(
                 continue
             tables = measured.tables(name, entry)
             controls, control_tables = _controls(measured, task, entry, tables, options)
+            references = measured.references(name, entry)
+            controls = {label: _reference(task, own, options) for label, own in references.items()} | controls
             yield (
                 Result(
                     **common,
                     status="ok",
                     metrics=figures(task, tables, options),
                     controls=controls,
-                    details=task.details(tables),
+                    details=_details(task, tables, options),
                     provenance=full,
                 ),
                 tables | control_tables,
             )
 
 
-def figures(task: Task, tables: dict[str, Units], options: Options) -> dict[str, MetricValue]:
-    """All metrics of a task from its tables of units."""
-    found = {}
-    draws = {kind: resample(t, seed=options.seed, resamples=options.resamples) for kind, t in tables.items() if len(t)}
+def skipped(
+    record: CoderRecord, digest: str, protocol: Protocol, reason: str, provenance: dict[str, Any], options: Options
+) -> Result:
+    """The result of a task that cannot be measured here."""
+    full = Provenance(
+        **_common(protocol, options),
+        n_calibration_documents=0,
+        n_calibration_tokens=0,
+        counters={},
+        **provenance,
+    )
+    common: dict[str, Any] = {"sae": record, "task": protocol.task, "version": protocol.version, "protocol": digest}
+    return Result(**common, status="skipped", reason=reason, provenance=full)
+
+
+def _common(protocol: Protocol, options: Options) -> dict[str, Any]:
+    return {
+        "protocol": protocol,
+        "versions": versions(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "resamples": options.resamples,
+        "confidence": CONFIDENCE,
+        "controls": options.controls,
+    }
+
+
+def _details(task: Task, tables: dict[str, Units], options: Options) -> dict[str, Any]:
+    """What the task shows beside its metrics; of labelled sets also the figures of each."""
+    details = task.details(tables)
+    if task.stream != "labelled":
+        return details
+    draws = nested.draw(tables["example"], seed=options.seed, resamples=options.resamples)
     for name, spec in task.spec.metrics.items():
-        e = estimate(
-            tables[spec.table],
-            task.metrics[name],
-            interval=spec.interval,
-            seed=options.seed,
-            resamples=options.resamples,
-            draws=draws.get(spec.table),
-        )
+        if not spec.headline:
+            continue
+        for unit, e in nested.each_set(draws, task.metrics[name]).items():
+            own = details["sets"][unit.partition("@")[0]].setdefault("metrics", {})
+            own[name] = {"value": e.value, "low": e.low, "high": e.high}
+    return details
+
+
+def _reference(task: Task, tables: dict[str, Units], options: Options) -> dict[str, MetricValue]:
+    without = task.only_of_coders if isinstance(task, LabelledTask) else frozenset()
+    return figures(task, tables, options, without)
+
+
+def figures(
+    task: Task, tables: dict[str, Units], options: Options, without: frozenset[str] = frozenset()
+) -> dict[str, MetricValue]:
+    """All metrics of a task (``without`` some) from its tables of units."""
+    found = {}
+    metrics = {name: spec for name, spec in task.spec.metrics.items() if name not in without}
+    used = {spec.table for spec in metrics.values()}
+    seeds = {"seed": options.seed, "resamples": options.resamples}
+    examples = nested.draw(tables["example"], **seeds) if "example" in used else None
+    draws = {kind: resample(tables[kind], **seeds) for kind in used - {"example"} if len(tables[kind])}
+    for name, spec in metrics.items():
+        metric = task.metrics[name]
+        if examples is not None and spec.table == "example":
+            e = nested.estimate(examples, metric)
+        else:
+            drawn = draws.get(spec.table)
+            e = estimate(tables[spec.table], metric, interval=spec.interval, draws=drawn, **seeds)
         found[name] = MetricValue(
             value=e.value,
             low=e.low,
@@ -135,7 +184,7 @@ def _controls(
     scores, kept = {}, {}
     entries = {e.key: e for e in measured.cast.controls}
     for name, key in measured.cast.controls_of.get(entry.key, {}).items():
-        if key in measured.state.failures:
+        if key in measured.state.failures or not _measured(task, entries[key]):
             continue
         tables = measured.tables(task.spec.id, entries[key])
         scores[name] = figures(task, tables, options)
@@ -144,6 +193,11 @@ def _controls(
             columns = {c: v for c, v in table.columns.items() if not _equal(same.get(c), v)}
             kept[f"control/{name}/{kind}"] = Units(table.ids, columns)
     return scores, kept
+
+
+def _measured(task: Task, control: Entry) -> bool:
+    """Whether a control has rows: a coder without latents has nothing to probe."""
+    return task.stream == "documents" or control.coder.info.n_latents > 0
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -15,14 +15,17 @@ import torch
 from numpy.typing import NDArray
 
 from sae_bench.data.documents import Corpus
+from sae_bench.data.labelled import Suite
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import Batch, CoderFailure, CoderView, Entry, SiteView, Workspace
 from sae_bench.engine.calibrate import calibrate
 from sae_bench.engine.checkpoint import Arrays, Checkpoint, State
+from sae_bench.engine.labelled import LabelledLoop, labelled_tables, reference_tables, wanted_keys
 from sae_bench.engine.plan import Batches, Cast, Options, batch_tokens, with_controls
 from sae_bench.models.subject import SubjectModel
 from sae_bench.saes.controls import Moments
 from sae_bench.tasks.base import Task
+from sae_bench.tasks.labelled import LabelledTask
 from sae_bench.units import Units, merge
 
 Progress = Callable[[str, int, int], None]  # what, done, of how many
@@ -39,9 +42,12 @@ class Measured:
     checkpoint: Checkpoint
     state: State
     calibration_documents: int
+    suite: Suite | None = None
 
     def tables(self, task: str, entry: Entry) -> dict[str, Units]:
         """The tables of units of one coder on one task."""
+        if self.suite is not None and self.tasks[task].stream == "labelled":
+            return labelled_tables(self._labelled_rows(task, entry), task, entry, self.cast, self.suite)
         shared, own = (task, f"@{entry.hook_out}"), (task, entry.key)
         rows = self.checkpoint.rows(self.state, {shared, own})
         units = rows.pop(("", "", "unit"))
@@ -49,6 +55,15 @@ class Measured:
         documents = merge(Units(ids, {key[2]: column for key, column in rows.items()}))
         totals = {key[2]: array for key, array in self.state.totals.items() if key[:2] == own}
         return self.tasks[task].tables(documents, totals)
+
+    def references(self, task: str, entry: Entry) -> dict[str, dict[str, Units]]:
+        """Tables of what stands beside an SAE besides controls: on labelled sets the best channels and the residual."""
+        if self.suite is None or self.tasks[task].stream != "labelled":
+            return {}
+        return reference_tables(self._labelled_rows(task, entry), task, entry, self.cast, self.suite)
+
+    def _labelled_rows(self, task: str, entry: Entry) -> Arrays:
+        return self.checkpoint.rows(self.state, {(task, key) for key in wanted_keys(entry, self.cast)})
 
 
 def hook_points(subject: SubjectModel, saes: list[Entry]) -> tuple[str, ...]:
@@ -75,10 +90,11 @@ def measure(
     tasks: dict[str, Task],
     options: Options,
     *,
+    suite: Suite | None = None,
     folder: Path | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Measured:
-    """Run the model once over the corpus and measure every task on every SAE and its controls.
+    """Run the model once over the corpus (and the suite's texts) and measure every task on every SAE and its controls.
 
     With ``folder`` the run can be killed at any moment and called again with the same arguments.
     """
@@ -89,14 +105,19 @@ def measure(
     cast = with_controls(saes, moments, options)
     work = Workspace(subject, hooks, moments)
     state = checkpoint.load()
-    if not state.done:
+    if not state.done and not state.groups:
         state.counters = counters
         state.failures = dict(cast.failures)
     work.counters = Counter(state.counters)
-    loop = _Loop(work, cast, tasks, Batches.of(corpus.evaluation, size), options, checkpoint, state)
+    of_documents = {name: task for name, task in tasks.items() if task.stream == "documents"}
+    of_labels = {name: task for name, task in tasks.items() if isinstance(task, LabelledTask)}
     with torch.no_grad():
-        loop.run(progress)
-    return Measured(cast, tasks, moments, corpus.evaluation, checkpoint, state, corpus.calibration.n_units)
+        if of_documents:
+            batches = Batches.of(corpus.evaluation, size)
+            _Loop(work, cast, of_documents, batches, options, checkpoint, state).run(progress)
+        if of_labels and suite is not None:
+            LabelledLoop(work, cast, of_labels, suite, options, size).run(checkpoint, state, progress)
+    return Measured(cast, tasks, moments, corpus.evaluation, checkpoint, state, corpus.calibration.n_units, suite)
 
 
 def _calibration(

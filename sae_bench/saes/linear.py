@@ -117,10 +117,17 @@ class LinearCoder:
         rows = self.weights.W_dec[latents].to(self.dtype)
         return rows if self._norms is None else rows / self._divisors(latents).unsqueeze(1)
 
-    def _encode_rows(self, x: Tensor) -> Codes:
+    @torch.no_grad()
+    def pre_activations(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """What the activation function of the latents ``start:stop`` sees ``[tokens, stop - start]``, all of it."""
+        return self._pre(self._input(x), start, stop)
+
+    def _input(self, x: Tensor) -> Tensor:
         u = self._normalise(x.to(self.dtype))
-        if self.rule.apply_b_dec_to_input:
-            u = u - self.weights.b_dec.to(self.dtype)
+        return u - self.weights.b_dec.to(self.dtype) if self.rule.apply_b_dec_to_input else u
+
+    def _encode_rows(self, x: Tensor) -> Codes:
+        u = self._input(x)
         n = self.info.n_latents
         if self.rule.k is None:
             counts, indices, values = topk.active(lambda a, b: self._activate(u, a, b), n)

@@ -95,6 +95,15 @@ class CoderInfo:
 
 
 @runtime_checkable
+class HasPreActivations(Protocol):
+    """A coder that also offers its dense pre-activations, which some tasks read as a declared variant."""
+
+    def pre_activations(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Pre-activations of the latents ``start:stop`` ``[tokens, stop - start]``."""
+        ...
+
+
+@runtime_checkable
 class SparseCoder(Protocol):
     """Contract, held by :func:`sae_bench.saes.conformance.check`.
 

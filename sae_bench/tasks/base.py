@@ -90,6 +90,7 @@ class Task:
     """
 
     metrics: Mapping[str, Metric]
+    stream = "documents"  # what the task reads; "labelled" for sae_bench.tasks.labelled
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec

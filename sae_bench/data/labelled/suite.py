@@ -1,0 +1,180 @@
+"""Labelled texts for probes: a folder of the user, the built-in suite, or the demo."""
+
+import hashlib
+import json
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sae_bench.data.labelled.build import Draft
+from sae_bench.data.labelled.encode import PARTS, Encoded, Encoder, LabelledOptions
+from sae_bench.data.labelled.entries import Base64Set, DemoSet, HubSet, PhraseSet, UnavailableSet, suite_entries
+from sae_bench.data.labelled.folder import load_folder
+from sae_bench.data.labelled.hub import load_hub
+from sae_bench.data.labelled.offline import load_corpus_sets, load_demo
+from sae_bench.data.tokens import TokenSet
+from sae_bench.registry import choose
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The train or test part of a set: `texts` `[examples]`, positions in `Suite.tokens`, and `labels` `[examples]`.
+
+    No text occurs twice in a part, or in both parts of a set.
+    """
+
+    texts: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSet:
+    """A binary classification of texts.
+
+    `digest` is 16 hex digits over the texts (as token ids) and labels of both parts, in no order: equal digests mean
+    the same set. `source` says in one line where it comes from, `notes` (plain JSON) what was read and left out.
+    """
+
+    name: str
+    train: Part
+    test: Part
+    digest: str
+    source: str
+    notes: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Suite:
+    """Labelled sets over shared texts.
+
+    `tokens` holds every distinct text once, one sequence and one unit a text. `sets` are in the order of their names;
+    `skipped` says for each of the others, in one sentence, why it could not be used. `name` is "demo", "suite", or
+    the name of the user's folder.
+    """
+
+    tokens: TokenSet
+    sets: tuple[LabelledSet, ...]
+    skipped: dict[str, str]
+    name: str
+
+    def groups(self) -> list[list[int]]:
+        """Positions in `sets` of the sets that share texts, directly or through others; every set is in one group."""
+        leader = list(range(len(self.sets)))
+
+        def find(position: int) -> int:
+            while leader[position] != position:
+                position = leader[position]
+            return position
+
+        owner: dict[int, int] = {}
+        for position, one in enumerate(self.sets):
+            for text in (*one.train.texts.tolist(), *one.test.texts.tolist()):
+                other = find(owner.setdefault(text, position))
+                leader[max(other, find(position))] = min(other, find(position))
+        groups: dict[int, list[int]] = {}
+        for position in range(len(self.sets)):
+            groups.setdefault(find(position), []).append(position)
+        return list(groups.values())
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest over the names and digests of all sets."""
+        content = json.dumps([[one.name, one.digest] for one in self.sets])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def details(self) -> dict[str, Any]:
+        """What was loaded, as plain JSON: sizes and base rates of each set, coverage, and why sets are missing."""
+        sets = {one.name: {"source": one.source, "digest": one.digest} | one.notes for one in self.sets}
+        return {
+            "name": self.name,
+            "coverage": f"{len(self.sets)} of {len(self.sets) + len(self.skipped)}",
+            "texts": self.tokens.n_units,
+            "tokens": self.tokens.n_tokens,
+            "sets": sets,
+            "skipped": dict(self.skipped),
+        }
+
+
+def load_suite(
+    *,
+    probe_data: str | Path | None,
+    demo: bool,
+    corpus_texts: Callable[[], Iterator[str]] | None,
+    corpus_name: str,
+    tokenizer: Any,
+    vocab_size: int,
+    options: LabelledOptions,
+) -> Suite:
+    """The labelled sets of a run.
+
+    With `probe_data`, exactly the sets of that folder, `<set>/{train,test}.{parquet,jsonl,csv}` with the columns
+    `text` and `label`; whatever is wrong with them raises `DataError`. Otherwise the built-in suite: the attributes
+    of the demo world and base64 if `demo`, else all other entries. `corpus_texts` gives a fresh iterator over the
+    documents of the corpus, from which some sets are made (None: only token ids are there), and `corpus_name` is what
+    to call it. What the suite cannot provide is in `Suite.skipped`; a suite may have no set at all.
+
+    `tokenizer` is a Hugging Face tokenizer, `vocab_size` the number of ids that the language model knows. Raises
+    `UsageError` if `options.names` names no set that there is.
+    """
+    encoder = Encoder(tokenizer, vocab_size, options)
+    if probe_data is not None:
+        folder = Path(probe_data).expanduser()
+        return _assemble(load_folder(folder, encoder, options), {}, folder.resolve().name, encoder)
+    kinds: Any = DemoSet | Base64Set if demo else HubSet | Base64Set | PhraseSet | UnavailableSet
+    known = {name: entry for name, entry in suite_entries().items() if isinstance(entry, kinds)}
+    chosen = [known[name] for name in choose(options.names, known, "probe set")]
+    if demo:
+        attributes = [entry for entry in chosen if isinstance(entry, DemoSet)]
+        base64_sets = [entry for entry in chosen if isinstance(entry, Base64Set)]
+        return _assemble(*load_demo(attributes, base64_sets, encoder, options), "demo", encoder)
+    of_hub, skipped = load_hub([entry for entry in chosen if isinstance(entry, HubSet)], encoder, options)
+    made = [entry for entry in chosen if isinstance(entry, Base64Set | PhraseSet)]
+    texts = corpus_texts() if made and corpus_texts is not None else None
+    of_corpus, not_made = load_corpus_sets(made, texts, corpus_name, encoder, options)
+    skipped |= not_made
+    skipped |= {entry.name: f"{entry.reason}." for entry in chosen if isinstance(entry, UnavailableSet)}
+    return _assemble([*of_hub, *of_corpus], skipped, "suite", encoder)
+
+
+class _Texts:
+    """A growing `TokenSet` in which every text is there once."""
+
+    def __init__(self, bos: int | None) -> None:
+        self._start = np.array([] if bos is None else [bos], dtype=np.int32)
+        self._ids, self._offsets = array("i"), array("q", [0])
+        self._positions: dict[str, int] = {}
+
+    def position(self, encoded: Encoded) -> int:
+        """Where the text is, after adding it if it is new."""
+        place = self._positions.setdefault(encoded.unit, len(self._positions))
+        if place == len(self._offsets) - 1:
+            self._ids.frombytes(np.concatenate([self._start, encoded.ids]).tobytes())
+            self._offsets.append(len(self._ids))
+        return place
+
+    def finish(self) -> TokenSet:
+        ids, offsets = np.array(self._ids, dtype=np.int32), np.array(self._offsets, dtype=np.int64)
+        return TokenSet(ids, offsets, np.arange(len(self._positions), dtype=np.int32), tuple(self._positions))
+
+
+def _assemble(drafts: Iterable[Draft], skipped: dict[str, str], name: str, encoder: Encoder) -> Suite:
+    texts = _Texts(encoder.bos)
+    sets = tuple(_set_of(draft, texts) for draft in sorted(drafts, key=lambda draft: draft.name))
+    return Suite(texts.finish(), sets, dict(sorted(skipped.items())), name)
+
+
+def _set_of(draft: Draft, texts: _Texts) -> LabelledSet:
+    parts: list[Part] = []
+    content: list[list[tuple[str, bool]]] = []
+    for part in PARTS:
+        examples = draft.examples[part]
+        positions = np.array([texts.position(encoded) for encoded, _ in examples], dtype=np.int64)
+        parts.append(Part(positions, np.array([label for _, label in examples], dtype=np.bool_)))
+        content.append(sorted((encoded.unit, label) for encoded, label in examples))
+    digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
+    return LabelledSet(draft.name, parts[0], parts[1], digest, draft.source, draft.notes)

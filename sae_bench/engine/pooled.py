@@ -1,0 +1,181 @@
+"""Pooled activations of the texts of a group, and one labelled set as one coder sees it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sae_bench.data.labelled import LabelledSet, Part
+from sae_bench.engine.batch import Batch
+from sae_bench.kernels.pool import Entries, pool, pool_dense
+from sae_bench.kernels.probes import Columns, columns
+from sae_bench.saes.protocol import Codes, HasPreActivations, SparseCoder
+
+CHUNK_TOKENS = 1 << 14  # tokens whose pre-activations are in memory at once
+COLUMNS_KEPT = 4  # parts of sets whose columns are kept sorted: train and test of sets that share their texts
+
+
+@dataclass
+class Pooled:
+    """Pooled codes of one coder over the texts of a group: sparse, on the CPU.
+
+    ``active`` int64 ``[n_latents]`` counts the tokens on which each latent is active, of ``tokens`` tokens.
+    """
+
+    n_latents: int
+    n_texts: int
+    poolings: set[str]
+    device: torch.device
+    parts: dict[str, list[Entries]] = field(default_factory=dict)
+    active: Tensor = None  # type: ignore[assignment]
+    tokens: int = 0
+    _columns: dict[tuple[str, bytes], Columns] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.active = torch.zeros(self.n_latents, dtype=torch.int64)
+
+    def add_codes(self, codes: Codes, batch: Batch, numbers: Tensor) -> None:
+        """Pool one batch; ``numbers`` int64 ``[sequences]`` are those of its texts within the group."""
+        size = batch.keep.sum(1)
+        codes = codes.select(batch.kept)
+        text = torch.arange(len(size), device=size.device).repeat_interleave(size)
+        for how in self.poolings:
+            chosen, of_token = codes, text
+            if how == "last":
+                last = torch.zeros_like(text, dtype=torch.bool)
+                last[(size.cumsum(0) - 1)[size > 0]] = True
+                chosen, of_token = codes.select(last), text[last]
+            entries = Entries(of_token[chosen.token_of_entry()], chosen.indices, chosen.values)
+            self._keep(how, pool(entries, how, self.n_latents, size), numbers)
+        self._count(codes.indices, size)
+
+    def add_channels(self, deviations: Tensor, batch: Batch, numbers: Tensor) -> None:
+        """The same for residual channels, which are all active everywhere: ``deviations`` ``[T, d]`` from the mean."""
+        size = batch.keep.sum(1)
+        x = deviations[batch.kept]
+        for how in self.poolings:
+            dense = pool_dense(x, size, how)
+            text, channel = dense.nonzero(as_tuple=True)
+            self._keep(how, Entries(text, channel, dense[text, channel]), numbers)
+        self._count(x.nonzero()[:, 1], size)
+
+    def _keep(self, how: str, entries: Entries, numbers: Tensor) -> None:
+        parts = numbers[entries.texts].int(), entries.latents.int(), entries.values
+        self.parts.setdefault(how, []).append(Entries(*(part.cpu() for part in parts)))
+
+    def _count(self, latents: Tensor, size: Tensor) -> None:
+        self.active += torch.bincount(latents, minlength=self.n_latents).cpu()
+        self.tokens += int(size.sum())
+
+    def columns(self, how: str, texts: NDArray[np.int64]) -> Columns:
+        """The rows of ``texts`` (numbers within the group), by latent; made once for sets that share them."""
+        key = (how, texts.tobytes())
+        if key not in self._columns:
+            if len(self._columns) >= COLUMNS_KEPT:
+                self._columns.clear()
+            found = Entries(*(torch.cat([part[i] for part in self.parts[how]]) for i in range(3)))
+            row = torch.full((self.n_texts,), -1)
+            row[torch.from_numpy(texts)] = torch.arange(len(texts))
+            at = row[found.texts.long()]
+            there = at >= 0
+            entries = at[there], found.latents[there].long(), found.values[there].double()
+            self._columns[key] = columns(*entries, len(texts))
+        return self._columns[key]
+
+
+class TokenStore:
+    """Activations of all tokens of a group, in a temporary file: memory does not grow with the tokens."""
+
+    def __init__(self, width: int, n_texts: int, dtype: torch.dtype) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - gone with this object
+        self._width, self._dtype = width, np.dtype("f8" if dtype == torch.float64 else "f4")
+        self._start, self._size = np.zeros(n_texts, dtype=np.int64), np.zeros(n_texts, dtype=np.int64)
+        self._tokens = 0
+
+    def add(self, x: Tensor, batch: Batch, numbers: Tensor) -> None:
+        """Append the kept tokens of a batch; ``x`` ``[T, width]``."""
+        size = batch.keep.sum(1).cpu().numpy()
+        rows = numbers.cpu().numpy()
+        self._start[rows] = self._tokens + np.cumsum(size) - size
+        self._size[rows] = size
+        self._file.write(x[batch.kept].cpu().numpy().astype(self._dtype).tobytes())
+        self._tokens += int(size.sum())
+
+    def chunks(self, texts: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Activations ``[tokens, width]`` and text sizes of some texts after the other, in their order."""
+        self._file.flush()
+        whole = np.memmap(self._file, dtype=self._dtype, mode="r", shape=(self._tokens, self._width))
+        step = max(1, CHUNK_TOKENS // max(int(self._size.max(initial=1)), 1))
+        for first in range(0, len(texts), step):
+            some = texts[first : first + step]
+            rows = [whole[self._start[t] : self._start[t] + self._size[t]] for t in some]
+            yield torch.from_numpy(np.concatenate(rows)), torch.from_numpy(self._size[some])
+
+
+@dataclass
+class SetView:
+    """One labelled set as one coder sees it; see :mod:`sae_bench.tasks.labelled`.
+
+    ``numbers`` maps a position in the suite to the text's number within the group.
+    """
+
+    one: LabelledSet
+    numbers: NDArray[np.int64]
+    pooled: Pooled
+    seed: int
+    coder: SparseCoder
+    store: TokenStore | None = None
+
+    @property
+    def n_latents(self) -> int:
+        """Width of the dictionary."""
+        return self.pooled.n_latents
+
+    @property
+    def dense(self) -> bool:
+        """Whether :meth:`pre_activations` are there."""
+        return self.store is not None and isinstance(self.coder, HasPreActivations)
+
+    def pre_activations(self, part: str, pooling: str, start: int, stop: int) -> Tensor:
+        """Pooled pre-activations of the latents ``start:stop``, float64 ``[examples, stop - start]``."""
+        assert self.store is not None
+        assert isinstance(self.coder, HasPreActivations)
+        found = []
+        for x, size in self.store.chunks(self.numbers[self._part(part).texts]):
+            device = self.pooled.device
+            pre = self.coder.pre_activations(x.to(device), start, stop)
+            found.append(pool_dense(pre, size.to(device), pooling).cpu())
+        return torch.cat(found)
+
+    @property
+    def set_name(self) -> str:
+        """Name of the set."""
+        return self.one.name
+
+    def labels(self, part: str) -> Tensor:
+        """Bool ``[examples]``."""
+        return torch.from_numpy(self._part(part).labels)
+
+    def columns(self, part: str, pooling: str) -> Columns:
+        """Pooled activations of the part's texts."""
+        return self.pooled.columns(pooling, self.numbers[self._part(part).texts])
+
+    def density(self, latents: Tensor) -> Tensor:
+        """Share of the group's tokens on which each latent is active."""
+        return self.pooled.active[latents].double() / max(self.pooled.tokens, 1)
+
+    def features(self, part: str, pooling: str) -> Tensor:
+        """All columns, dense ``[examples, n_latents]``: for the residual channels only."""
+        found = self.columns(part, pooling)
+        out = torch.zeros(found.n_rows, self.pooled.n_latents, dtype=torch.float64)
+        out[found.rows, found.latents.repeat_interleave(found.indptr.diff())] = found.values
+        return out
+
+    def _part(self, part: str) -> Part:
+        return self.one.train if part == "train" else self.one.test

@@ -1,0 +1,73 @@
+"""From latent activations of tokens to one activation of each text: pooling of sparse codes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+POOLINGS = ("max", "mean", "last")
+SCRATCH = 1 << 22  # elements of the scratch array, or one text if that is more
+
+
+class Entries(NamedTuple):
+    """Entries of a sparse matrix ``[texts, latents]``, in order of text and latent, each at most once."""
+
+    texts: Tensor
+    latents: Tensor
+    values: Tensor
+
+
+def pool(entries: Entries, how: str, n_latents: int, size: Tensor) -> Entries:
+    """Pool the entries of tokens over the tokens of each text.
+
+    ``entries.texts`` is the text of each token's entry, ascending; ``size`` ``[texts]`` how many tokens a text has.
+    ``how`` is "max" (the value of largest magnitude, with its sign; for codes that are never negative the maximum),
+    "mean" (tokens without the latent count as 0) or "last" (``entries`` hold one token a text, taken as it is).
+    """
+    if how not in POOLINGS:
+        raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {how!r}")
+    if how == "last":
+        return entries
+    step = max(1, SCRATCH // max(n_latents, 1))
+    found = [_pool_some(entries, how, n_latents, size, first, step) for first in range(0, len(size), step)]
+    return Entries(*(torch.cat([part[i] for part in found]) for i in range(3)))
+
+
+def _pool_some(entries: Entries, how: str, n_latents: int, size: Tensor, first: int, step: int) -> Entries:
+    """The texts ``first:first + step``, in a dense scratch array: scattering into it is faster than a sort."""
+    size = size[first : first + step]
+    here = torch.tensor([first, first + len(size)], device=size.device)
+    start, stop = torch.searchsorted(entries.texts, here).tolist()
+    at = (entries.texts[start:stop] - first) * n_latents + entries.latents[start:stop]
+    values = entries.values[start:stop]
+    if how == "mean":
+        scratch = values.new_zeros(len(size) * n_latents, dtype=torch.float64)
+        scratch = scratch.scatter_add_(0, at, values.double()).view(len(size), -1) / size.clamp(min=1).unsqueeze(1)
+    else:
+        high = values.new_zeros(len(size) * n_latents).scatter_reduce_(0, at, values, "amax")
+        low = torch.zeros_like(high).scatter_reduce_(0, at, values, "amin")
+        scratch = torch.where(-low > high, low, high).view(len(size), -1)
+    text, latent = scratch.nonzero(as_tuple=True)
+    return Entries(text + first, latent, scratch[text, latent])
+
+
+def pool_dense(x: Tensor, size: Tensor, how: str) -> Tensor:
+    """The same for dense rows: ``x`` ``[tokens, n]`` of texts of ``size`` ``[texts]`` tokens, to ``[texts, n]``.
+
+    A text without tokens gives zeros.
+    """
+    there = size > 0
+    out = x.new_zeros(len(size), x.shape[1], dtype=torch.float64)
+    if how == "last":
+        out[there] = x[(size.cumsum(0) - 1)[there]].double()
+        return out
+    if how == "mean":
+        sums = torch.segment_reduce(x.double(), "sum", lengths=size, unsafe=True)
+        return sums / size.clamp(min=1).unsqueeze(1)
+    counts = size[there]
+    high = torch.segment_reduce(x, "max", lengths=counts, unsafe=True)
+    low = torch.segment_reduce(x, "min", lengths=counts, unsafe=True)
+    out[there] = torch.where(-low > high, low, high).double()
+    return out

@@ -1,0 +1,183 @@
+"""What a task on labelled texts is: rows per test example and per data set, and metrics as functions of their sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_bench.errors import TaskError
+from sae_bench.kernels.pool import POOLINGS
+from sae_bench.kernels.probes import Columns
+from sae_bench.schema import TaskSpec
+from sae_bench.statistics import Metric, Sums
+from sae_bench.tasks.base import Task
+from sae_bench.units import Units
+
+PARTS = ("train", "test")
+FLOOR, CEILING = "floor_", "ceiling_"  # before the columns of the best residual channels and of the full residual
+
+
+class LabelledView(Protocol):
+    """One labelled set as one coder sees it. Texts are pooled: one row an example, in the order of its labels."""
+
+    seed: int
+
+    @property
+    def set_name(self) -> str:
+        """Name of the set."""
+        ...
+
+    def labels(self, part: str) -> Tensor:
+        """Bool ``[examples]`` of "train" or "test"; both classes occur in both."""
+        ...
+
+    def columns(self, part: str, pooling: str) -> Columns:
+        """Pooled latent activations ``[examples, n_latents]``, sparse, float64."""
+        ...
+
+    @property
+    def n_latents(self) -> int:
+        """Width of the dictionary."""
+        ...
+
+    @property
+    def dense(self) -> bool:
+        """Whether the task asked for pre-activations and the coder offers them."""
+        ...
+
+    def pre_activations(self, part: str, pooling: str, start: int, stop: int) -> Tensor:
+        """Pooled pre-activations of the latents ``start:stop``, float64 ``[examples, stop - start]``."""
+        ...
+
+    def density(self, latents: Tensor) -> Tensor:
+        """Share of the tokens of all labelled texts of the set's group on which each latent is active, float64."""
+        ...
+
+
+class ResidualView(Protocol):
+    """One labelled set before any SAE."""
+
+    seed: int
+
+    def labels(self, part: str) -> Tensor:
+        """As for :class:`LabelledView`."""
+        ...
+
+    def features(self, part: str, pooling: str) -> Tensor:
+        """The pooled residual stream ``[examples, d_in]``, float64, as deviations from the calibration mean."""
+        ...
+
+
+Rows = dict[str, Tensor]
+
+
+class LabelledTask(Task):
+    """Base class of tasks on labelled texts.
+
+    :meth:`examples` gives one row a test example (float64 ``[test examples]``), :meth:`facts` is filled by it with one
+    number a set. The engine runs it for every coder, and for the residual channels as if they were a coder, whose
+    columns come back under ``floor_``; :meth:`ceiling` gives the columns of the full residual stream (``ceiling_``).
+    """
+
+    stream = "labelled"
+    source = "codes"  # or "pre_activations", if the task has that parameter and it is set
+    only_of_coders: frozenset[str] = frozenset()  # metrics that the full residual stream does not have
+
+    def __init__(self, spec: TaskSpec) -> None:
+        super().__init__(spec)
+        self.pooling: str = spec.parameters.get("pooling", "max")
+        if self.pooling not in POOLINGS:
+            raise TaskError(f"task {spec.id}: pooling must be one of {', '.join(POOLINGS)}, not {self.pooling!r}")
+
+        folds = spec.parameters.get("folds", 4)
+        if not isinstance(folds, int) or folds < 2:
+            raise TaskError(f"task {spec.id}: folds must be a whole number of at least 2, not {folds!r}")
+        self.folds = folds
+
+    def positive(self, name: str) -> list[float]:
+        """A parameter that is one positive number or some. Raises TaskError."""
+        value = self.spec.parameters.get(name)
+        numbers: list[Any] = value if isinstance(value, list) else [value]
+        if not numbers or not all(isinstance(n, int | float) and 0 < n < math.inf for n in numbers):
+            raise TaskError(f"task {self.spec.id}: {name} must be positive, but it is {value!r}")
+        return [float(n) for n in numbers]
+
+    def examples(self, view: LabelledView) -> tuple[Rows, dict[str, float]]:
+        """Rows of the test examples, and numbers about the set (which latent was found, ...)."""
+        raise NotImplementedError
+
+    def ceiling(self, view: ResidualView) -> Rows:
+        """The columns that a probe on the full residual stream gives."""
+        raise NotImplementedError
+
+    def set_details(self, numbers: Mapping[str, float]) -> dict[str, Any]:
+        """What a result shows of one set beside its metrics, from the numbers of :meth:`examples`."""
+        return dict(numbers)
+
+    def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
+        """One entry a set."""
+        table = tables["dataset"]
+        sets = {}
+        for row, unit in enumerate(table.ids):
+            numbers = {name: float(column[row]) for name, column in table.columns.items()}
+            sets[unit.partition("@")[0]] = self.set_details(numbers)
+        return {"sets": sets}
+
+
+def auroc_of(s: Sums, name: str = "auroc") -> np.ndarray[Any, np.dtype[np.float64]]:
+    """AUROC from the pseudo-values in a column; linearised replicates may pass the ends of its range by a little."""
+    clipped: np.ndarray[Any, np.dtype[np.float64]] = np.clip(mean_of(s, name), 0, 1)
+    return clipped
+
+
+def per_example(name: str) -> Metric:
+    """The mean of a column over the examples of a set."""
+    return lambda s: mean_of(s, name)
+
+
+def mean_of(s: Sums, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Sum of a column over the number of examples."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quotient: np.ndarray[Any, np.dtype[np.float64]] = getattr(s, name) / s.examples
+    return quotient
+
+
+def residual_scores(view: ResidualView, pooling: str, strengths: Sequence[float], folds: int) -> Tensor:
+    """Scores of the test examples by an L2 logistic probe on the full residual stream, fitted on the train part.
+
+    Features are the residual stream's mean over tokens (or its last token, where the task pools so), standardised; the
+    penalty (``strength / 2`` times the squared weights, beside the mean cross-entropy) is chosen by cross-validation.
+    The features are many, so this is scikit-learn's L-BFGS rather than Newton's method.
+    """
+    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.model_selection import StratifiedKFold
+
+    train, test = (view.features(part, "last" if pooling == "last" else "mean") for part in PARTS)
+    labels = view.labels("train")
+    mean, scale = train.mean(0), train.std(0, correction=0)
+    scale = torch.where(scale > 0, scale, 1)
+    folds = max(2, min(folds, int(labels.sum()), int((~labels).sum())))
+    probe = LogisticRegressionCV(
+        Cs=[1 / (strength * len(labels)) for strength in sorted(strengths, reverse=True)],
+        cv=StratifiedKFold(folds, shuffle=True, random_state=view.seed % 2**32),
+        scoring="neg_log_loss",
+        max_iter=1000,
+        tol=1e-3,
+        l1_ratios=(0.0,),
+        use_legacy_attributes=False,
+    )
+    probe.fit(((train - mean) / scale).numpy(), labels.numpy())
+    return torch.from_numpy(probe.decision_function(((test - mean) / scale).numpy()))
+
+
+def seeded(seed: int, role: str) -> torch.Generator:
+    """A generator for one use of the seed."""
+    import hashlib
+
+    digest = hashlib.sha256(f"{seed} {role}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -1,0 +1,192 @@
+"""Probe recovery: is there one latent that predicts a property of a text?
+
+For every labelled set a logistic probe on every latent alone; the latent with the least loss on the train part is the
+one that is reported, on the test part. From "Scaling and evaluating sparse autoencoders" (Gao et al. 2024), section
+4.2, which leaves open how tokens are pooled and on which part the latent is chosen: see the card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_bench.errors import TaskError
+from sae_bench.kernels.logistic import probe_losses
+from sae_bench.kernels.probes import Probes, fit_probes, fit_probes_dense, take
+from sae_bench.kernels.ranks import auroc
+from sae_bench.schema import TaskSpec
+from sae_bench.statistics import Metric, Ratio, Sums
+from sae_bench.tasks.labelled import (
+    CEILING,
+    FLOOR,
+    LabelledTask,
+    LabelledView,
+    ResidualView,
+    Rows,
+    auroc_of,
+    mean_of,
+    residual_scores,
+    seeded,
+)
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+TILE = 1024  # latents whose pre-activations are in memory at once
+
+
+def probe_loss(s: Sums) -> Array:
+    """Mean cross-entropy on the test examples, nats; lower is better."""
+    return mean_of(s, "loss")
+
+
+def base_entropy(s: Sums) -> Array:
+    """H(π), nats: the entropy of the test part's base rate π, which a probe that knows nothing scores."""
+    rate = mean_of(s, "positive")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [np.where(p > 0, p * np.log(p), 0.0) for p in (rate, 1 - rate)]
+    return -(parts[0] + parts[1])
+
+
+def _r(loss: str) -> Metric:
+    def metric(s: Sums) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            r: Array = 1 - mean_of(s, loss) / base_entropy(s)
+        return np.where(np.isfinite(r), r, np.nan)
+
+    return metric
+
+
+def probe_f1(s: Sums) -> Array:
+    """F1 of the predictions "positive where the probe says more than 1/2", on the test examples."""
+    whole = 2 * s.true_positive + s.false_positive + s.false_negative
+    with np.errstate(divide="ignore", invalid="ignore"):
+        score: Array = 2 * s.true_positive / whole
+    return score
+
+
+def probe_share(s: Sums) -> Ratio:
+    """How much of the way from the best residual channel to the full residual stream, in AUROC."""
+    own, floor, ceiling = (auroc_of(s, f"{prefix}auroc") for prefix in ("", FLOOR, CEILING))
+    return Ratio(own - floor, ceiling - floor, "the AUROC of the full residual stream above that of its best channel")
+
+
+class Found(NamedTuple):
+    """The chosen latent (-1: none is active), its probe, and the probe's loss on the train part."""
+
+    latent: int
+    weight: float
+    bias: float
+    loss: float
+
+
+class ProbeRecovery(LabelledTask):
+    """Example table: loss, placement and decision of the chosen latent on each test example."""
+
+    only_of_coders = frozenset({"probe_r_shuffled"})
+    metrics: Mapping[str, Metric] = {
+        "probe_loss": probe_loss,
+        "probe_r": _r("loss"),
+        "probe_auroc": auroc_of,
+        "probe_f1": probe_f1,
+        "probe_share": probe_share,
+        "probe_r_shuffled": _r("shuffled_loss"),
+    }
+
+    def __init__(self, spec: TaskSpec) -> None:
+        super().__init__(spec)
+        self.ridge = self.positive("ridge")[0]
+        self.strengths = self.positive("ceiling_strengths")
+        self.source = spec.parameters["source"]
+        if self.source not in ("codes", "pre_activations"):
+            raise TaskError(f"task {spec.id}: source must be codes or pre_activations, not {self.source!r}")
+
+    def examples(self, view: LabelledView) -> tuple[Rows, dict[str, float]]:
+        """The chosen latent on every test example."""
+        truth, labels = view.labels("train"), view.labels("test")
+        mixed = truth[torch.randperm(len(truth), generator=seeded(view.seed, f"shuffled labels {view.set_name}"))]
+        found, by_chance = self._search(view, [truth, mixed])
+        scores = self._scores(view, found)
+        rows = self._rows(scores, labels) | {"shuffled_loss": probe_losses(self._scores(view, by_chance), labels)}
+        numbers = {
+            "latent": float(found.latent),
+            "weight": found.weight,
+            "bias": found.bias,
+            "train_loss": found.loss,
+            "density": float(view.density(torch.tensor([found.latent]))[0]) if found.latent >= 0 else 0.0,
+            "train_examples": float(len(truth)),
+            "test_examples": float(len(labels)),
+            "train_base_rate": float(truth.double().mean()),
+            "test_base_rate": float(labels.double().mean()),
+        }
+        return rows, numbers
+
+    def _search(self, view: LabelledView, labels: list[Tensor]) -> list[Found]:
+        """The latent with the least loss on the train part, for each labelling; the lowest of equals."""
+        found = [_no_latent(truth) for truth in labels]
+        if not (self.source == "pre_activations" and view.dense):
+            columns = view.columns("train", self.pooling)
+            for i, truth in enumerate(labels):
+                found[i] = _better(found[i], fit_probes(columns, truth, ridge=self.ridge), columns.latents)
+            return found
+        for start in range(0, view.n_latents, TILE):
+            stop = min(start + TILE, view.n_latents)
+            z = view.pre_activations("train", self.pooling, start, stop)
+            for i, truth in enumerate(labels):
+                probes = fit_probes_dense(z, truth, ridge=self.ridge)
+                found[i] = _better(found[i], probes, torch.arange(start, stop))
+        return found
+
+    def _scores(self, view: LabelledView, found: Found) -> Tensor:
+        """Logits of the test examples."""
+        if found.latent < 0:
+            return torch.full((len(view.labels("test")),), found.bias, dtype=torch.float64)
+        if self.source == "pre_activations" and view.dense:
+            z = view.pre_activations("test", self.pooling, found.latent, found.latent + 1).squeeze(1)
+        else:
+            z = take(view.columns("test", self.pooling), torch.tensor([found.latent])).squeeze(1)
+        return found.weight * z + found.bias
+
+    def ceiling(self, view: ResidualView) -> Rows:
+        """A logistic probe on the full residual stream: its mean over tokens beside its pooled value."""
+        return self._rows(residual_scores(view, self.pooling, self.strengths, self.folds), view.labels("test"))
+
+    def set_details(self, numbers: Mapping[str, float]) -> dict[str, Any]:
+        """Whole numbers as such; the sign in words of the probe: +1 where an active latent speaks for the label."""
+        whole = ("latent", "train_examples", "test_examples")
+        shown: dict[str, Any] = {name: int(v) if name in whole else v for name, v in numbers.items()}
+        shown["sign"] = int(np.sign(numbers["weight"]))
+        if shown["latent"] < 0:
+            shown["latent"] = None
+        return shown
+
+    @staticmethod
+    def _rows(scores: Tensor, labels: Tensor) -> Rows:
+        positive = scores > 0
+        return {
+            "examples": torch.ones(len(labels), dtype=torch.float64),
+            "positive": labels.double(),
+            "loss": probe_losses(scores, labels),
+            "auroc": auroc(scores, labels)[1],
+            "true_positive": (positive & labels).double(),
+            "false_positive": (positive & ~labels).double(),
+            "false_negative": (~positive & labels).double(),
+        }
+
+
+def _no_latent(truth: Tensor) -> Found:
+    """The base rate alone."""
+    rate = truth.double().mean()
+    return Found(-1, 0.0, float(torch.logit(rate)), float(-(rate * rate.log() + (1 - rate) * (1 - rate).log())))
+
+
+def _better(found: Found, probes: Probes, latents: Tensor) -> Found:
+    if not len(latents):
+        return found
+    best = int(probes.loss.argmin())
+    if found.latent >= 0 and float(probes.loss[best]) >= found.loss:
+        return found
+    weight, bias, loss = (float(t[best]) for t in (probes.weight, probes.bias, probes.loss))
+    return Found(int(latents[best]), weight, bias, loss)

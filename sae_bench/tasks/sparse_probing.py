@@ -1,0 +1,99 @@
+"""Sparse probing: how well do k latents together predict a property of a text?
+
+The k latents whose means differ most between the classes, each first divided by its mean activation where it is active,
+and a logistic probe on them, with the penalty chosen inside the train part (Gurnee et al. 2023, "Finding neurons in a
+haystack"; Kantamneni et al. 2025, "Are sparse autoencoders useful?").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_bench.errors import TaskError
+from sae_bench.kernels.logistic import l1_logistic_cv, logistic_cv
+from sae_bench.kernels.probes import mean_difference, take
+from sae_bench.kernels.ranks import auroc
+from sae_bench.schema import TaskSpec
+from sae_bench.statistics import Metric, Ratio, Sums
+from sae_bench.tasks.labelled import (
+    CEILING,
+    FLOOR,
+    LabelledTask,
+    LabelledView,
+    ResidualView,
+    Rows,
+    auroc_of,
+    per_example,
+    residual_scores,
+)
+
+KS = (1, 2, 5, 16)
+
+
+def _share(k: int) -> Metric:
+    def metric(s: Sums) -> Ratio:
+        own, floor = auroc_of(s, f"auroc_k{k}"), auroc_of(s, f"{FLOOR}auroc_k{k}")
+        what = f"the AUROC of the full residual stream above that of its best {k} channels"
+        return Ratio(own - floor, auroc_of(s, f"{CEILING}auroc_k{k}") - floor, what)
+
+    return metric
+
+
+class SparseProbing(LabelledTask):
+    """Example table: placement and correctness of the probe on k latents, for each k."""
+
+    metrics: Mapping[str, Metric] = {
+        **{f"auroc_k{k}": partial(auroc_of, name=f"auroc_k{k}") for k in KS},
+        **{f"accuracy_k{k}": per_example(f"correct_k{k}") for k in KS},
+        **{f"share_k{k}": _share(k) for k in KS},
+    }
+
+    def __init__(self, spec: TaskSpec) -> None:
+        super().__init__(spec)
+        self.strengths = self.positive("strengths")
+        self.ceiling_strengths = self.positive("ceiling_strengths")
+        penalty = spec.parameters["penalty"]
+        if penalty not in ("l1", "l2"):
+            raise TaskError(f"task {spec.id}: penalty must be l1 or l2, not {penalty!r}")
+        self.fit = logistic_cv if penalty == "l2" else l1_logistic_cv
+
+    def examples(self, view: LabelledView) -> tuple[Rows, dict[str, float]]:
+        """The probes on the 1, 2, 5 and 16 latents that differ most on the train part."""
+        truth, labels = view.labels("train"), view.labels("test")
+        train, test = (view.columns(part, self.pooling) for part in ("train", "test"))
+        difference = mean_difference(train, truth)
+        order = difference.argsort(descending=True, stable=True)[: max(KS)]
+        chosen = train.latents[order]
+        fitted, tested = take(train, chosen), take(test, chosen)
+        rows = {"examples": torch.ones(len(labels), dtype=torch.float64), "positive": labels.double()}
+        numbers = {"train_examples": float(len(truth)), "test_examples": float(len(labels))}
+        for k in KS:
+            probe = self.fit(fitted[:, :k], truth, self.strengths, folds=self.folds, seed=view.seed)
+            rows |= _rows(probe.scores(tested[:, :k]), labels, k)
+            numbers[f"strength_k{k}"] = probe.strength
+        for i in range(max(KS)):
+            numbers[f"latent_{i + 1:02d}"] = float(chosen[i]) if i < len(chosen) else -1.0
+        return rows, numbers
+
+    def ceiling(self, view: ResidualView) -> Rows:
+        """A logistic probe on the full residual stream, the same for every k."""
+        scores, labels = residual_scores(view, self.pooling, self.ceiling_strengths, self.folds), view.labels("test")
+        rows = {"examples": torch.ones(len(labels), dtype=torch.float64), "positive": labels.double()}
+        for k in KS:
+            rows |= _rows(scores, labels, k)
+        return rows
+
+    def set_details(self, numbers: Mapping[str, float]) -> dict[str, Any]:
+        """The latents in the order in which they were chosen, and the penalties."""
+        latents = [int(v) for name, v in sorted(numbers.items()) if name.startswith("latent_") and v >= 0]
+        shown: dict[str, Any] = {name: int(numbers[name]) for name in ("train_examples", "test_examples")}
+        return shown | {"latents": latents} | {f"strength_k{k}": numbers[f"strength_k{k}"] for k in KS}
+
+
+def _rows(scores: Tensor, labels: Tensor, k: int) -> Rows:
+    return {f"auroc_k{k}": auroc(scores, labels)[1], f"correct_k{k}": ((scores > 0) == labels).double()}
