@@ -209,7 +209,7 @@ def why_no_sets(suite: Suite | None) -> str | None:
         return None
     first = next(iter(suite.skipped.values()), "there is none")
     return (
-        f"none of {len(suite.skipped)} labelled sets can be used ({first.rstrip('.')}; ...); "
+        f"none of {len(suite.skipped)} labelled sets can be used ({first[:1].lower()}{first[1:].rstrip('.')}; ...); "
         "give a folder of sets with --probe-data"
     )
 

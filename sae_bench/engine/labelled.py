@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -106,14 +107,18 @@ class LabelledLoop:
         stores = {floor.hook_in: self._store(floor, len(texts)) for floor in self.floors} if asks else {}
         pooled = self._pooled(texts, state, stores)
         rows: Arrays = {}
-        for i, (number, one) in enumerate(zip(group, sets, strict=True)):
-            tick(i)
-            for entry in self.entries:
-                if entry.key in state.failures:
-                    continue
-                store = stores.get(entry.hook_in)
-                view = SetView(one, numbers, pooled[entry.key], self.options.seed, entry.coder, store)
-                _append(rows, self._measure(entry, view, number))
+        with one_thread():
+            for i, (number, one) in enumerate(zip(group, sets, strict=True)):
+                tick(i)
+                for entry in [e for e in self.entries if e.key not in state.failures]:
+                    store = stores.get(entry.hook_in)
+                    view = SetView(one, numbers, pooled[entry.key], self.options.seed, entry, store)
+                    try:
+                        _append(rows, self._measure(entry, view, number))
+                    except CoderFailure as failure:
+                        state.failures[entry.key] = str(failure)
+        for store in stores.values():
+            store.close()
         return rows
 
     def _store(self, floor: Entry, n_texts: int) -> TokenStore:
@@ -170,6 +175,17 @@ class LabelledLoop:
         return pooled
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For thousands of small fits: a second thread would mostly wait, and slow them down where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _report(progress: Progress, done: int, total: int, more: int) -> None:
     progress("labelled sets", done + more, total)
 
@@ -209,7 +225,7 @@ def reference_tables(rows: Arrays, task: str, entry: Entry, cast: Cast, suite: S
     whole = labelled_tables(rows, task, entry, cast, suite)["example"]
     common: dict[str, Column] = {n: whole.columns[n] for n in ("examples", "positive")}
     found = {}
-    for label, prefix in (("channels", FLOOR), ("residual", CEILING)):
+    for label, prefix in (("best_channels", FLOOR), ("full_residual", CEILING)):
         own = {n.removeprefix(prefix): c for n, c in whole.columns.items() if n.startswith(prefix)}
         shared = {n: c for n, c in whole.columns.items() if n.startswith((FLOOR, CEILING))}
         found[label] = {"example": Units(whole.ids, common | own | shared)}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_bench.data.labelled import LabelledSet, Part
-from sae_bench.engine.batch import Batch
+from sae_bench.engine.batch import Batch, Entry, guarded
 from sae_bench.kernels.pool import Entries, pool, pool_dense
 from sae_bench.kernels.probes import Columns, columns
-from sae_bench.saes.protocol import Codes, HasPreActivations, SparseCoder
+from sae_bench.saes.protocol import Codes, HasPreActivations
 
 CHUNK_TOKENS = 1 << 14  # tokens whose pre-activations are in memory at once
 COLUMNS_KEPT = 4  # parts of sets whose columns are kept sorted: train and test of sets that share their texts
@@ -104,8 +106,13 @@ class TokenStore:
         rows = numbers.cpu().numpy()
         self._start[rows] = self._tokens + np.cumsum(size) - size
         self._size[rows] = size
-        self._file.write(x[batch.kept].cpu().numpy().astype(self._dtype).tobytes())
+        wide = x[batch.kept].to(torch.float64 if self._dtype.itemsize == 8 else torch.float32)
+        self._file.write(wide.cpu().numpy().tobytes())
         self._tokens += int(size.sum())
+
+    def close(self) -> None:
+        """Give the space back."""
+        self._file.close()
 
     def chunks(self, texts: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
         """Activations ``[tokens, width]`` and text sizes of some texts after the other, in their order."""
@@ -129,8 +136,9 @@ class SetView:
     numbers: NDArray[np.int64]
     pooled: Pooled
     seed: int
-    coder: SparseCoder
+    entry: Entry
     store: TokenStore | None = None
+    memo: dict[Any, Tensor] = field(default_factory=dict)
 
     @property
     def n_latents(self) -> int:
@@ -140,16 +148,17 @@ class SetView:
     @property
     def dense(self) -> bool:
         """Whether :meth:`pre_activations` are there."""
-        return self.store is not None and isinstance(self.coder, HasPreActivations)
+        return self.store is not None and isinstance(self.entry.encoder, HasPreActivations)
 
     def pre_activations(self, part: str, pooling: str, start: int, stop: int) -> Tensor:
         """Pooled pre-activations of the latents ``start:stop``, float64 ``[examples, stop - start]``."""
         assert self.store is not None
-        assert isinstance(self.coder, HasPreActivations)
+        coder = self.entry.encoder
+        assert isinstance(coder, HasPreActivations)
         found = []
         for x, size in self.store.chunks(self.numbers[self._part(part).texts]):
             device = self.pooled.device
-            pre = self.coder.pre_activations(x.to(device), start, stop)
+            pre = guarded(self.entry, partial(coder.pre_activations, x.to(device), start, stop))
             found.append(pool_dense(pre, size.to(device), pooling).cpu())
         return torch.cat(found)
 

@@ -155,6 +155,8 @@ def _cross_validated(
     raw = features.double()
     if not bool(raw.isfinite().all()):
         raise ValueError("a probe needs finite features, and some value is not")
+    if not raw.shape[1]:  # the base rate alone
+        return Logistic(raw.new_zeros(0), float(torch.logit(labels.double().mean())), ordered[0])
     mean, scale = raw.mean(0), _scale(raw)
     design = torch.cat([(raw - mean) / scale, raw.new_ones(len(raw), 1)], 1)
     train = labels.new_ones(1, len(labels))

@@ -63,6 +63,7 @@ class ResidualView(Protocol):
     """One labelled set before any SAE."""
 
     seed: int
+    memo: dict[Any, Tensor]
 
     def labels(self, part: str) -> Tensor:
         """As for :class:`LabelledView`."""
@@ -154,10 +155,17 @@ def residual_scores(view: ResidualView, pooling: str, strengths: Sequence[float]
     penalty (``strength / 2`` times the squared weights, beside the mean cross-entropy) is chosen by cross-validation.
     The features are many, so this is scikit-learn's L-BFGS rather than Newton's method.
     """
+    key = ("last" if pooling == "last" else "mean", *strengths, folds)
+    if key not in view.memo:  # two tasks may ask for the same one
+        view.memo[key] = _residual_scores(view, "last" if pooling == "last" else "mean", strengths, folds)
+    return view.memo[key]
+
+
+def _residual_scores(view: ResidualView, pooling: str, strengths: Sequence[float], folds: int) -> Tensor:
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.model_selection import StratifiedKFold
 
-    train, test = (view.features(part, "last" if pooling == "last" else "mean") for part in PARTS)
+    train, test = (view.features(part, pooling) for part in PARTS)
     labels = view.labels("train")
     mean, scale = train.mean(0), train.std(0, correction=0)
     scale = torch.where(scale > 0, scale, 1)

@@ -150,7 +150,7 @@ class ProbeRecovery(LabelledTask):
         return found.weight * z + found.bias
 
     def ceiling(self, view: ResidualView) -> Rows:
-        """A logistic probe on the full residual stream: its mean over tokens beside its pooled value."""
+        """A logistic probe on the full residual stream: its mean over tokens, or the last."""
         return self._rows(residual_scores(view, self.pooling, self.strengths, self.folds), view.labels("test"))
 
     def set_details(self, numbers: Mapping[str, float]) -> dict[str, Any]:

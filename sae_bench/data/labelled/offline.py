@@ -21,7 +21,7 @@ REACH = 400  # characters on either side in which those words are looked for
 PER_DOCUMENT = 4  # pieces of one class that one document may give
 PIECE_WORDS = (16, 48)  # shortest and longest piece of text; an encoded piece has a quarter, as many tokens
 BLOCK_WORDS = 400  # the pieces of a document come from different blocks
-DEMO_SIZES: dict[PartName, int] = {"train": 1024, "test": 512}  # where there is no limit: the demo has no end
+DEMO_SIZES: dict[PartName, int] = {"train": 640, "test": 384}  # at most: the demo has no end, and is to be quick
 _WORD = re.compile(r"[^\W\d_]+")
 
 CorpusSet = Base64Set | PhraseSet
@@ -147,7 +147,7 @@ def load_demo(
     """
     from sae_bench.demo import DemoDocument, document
 
-    sizes = {part: options.limit(part) or size for part, size in DEMO_SIZES.items()}
+    sizes = {part: min(options.limit(part) or size, size) for part, size in DEMO_SIZES.items()}
     documents: dict[PartName, list[DemoDocument]] = {
         "train": [document(index, split="train") for index in range(sizes["train"])],
         "test": [document(index, split="eval") for index in range(sizes["test"])],

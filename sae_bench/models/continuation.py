@@ -1,0 +1,283 @@
+"""Logits behind a change of one activation at one position: only the rest of the model, only the tokens behind it.
+
+A causal model cannot look ahead, so a change at position p of a hook point leaves every key and value of the positions
+before p alone. They are computed once a sequence; an ablation then runs the blocks behind the hook point on positions
+p, p + 1, ... alone. Hugging Face back end only, and only where a self-test finds the logits of a full pass; elsewhere
+each ablation is a pass over the whole sequence, with the same result.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from sae_bench.errors import ModelError
+from sae_bench.models.edits import attach, close, fit
+from sae_bench.models.huggingface import HuggingFaceSubject
+from sae_bench.models.subject import Capture, SubjectModel
+from sae_bench.modules import evaluating
+
+MAX_BYTES = 128 << 20  # logits, keys and values of one internal batch
+
+# By model and hook point: the longest sequence that the self-test has seen, and whether it passed.
+_TESTED: WeakKeyDictionary[SubjectModel, dict[str, tuple[int, bool]]] = WeakKeyDictionary()
+
+
+class Continuation:
+    """What follows a change of the activation at `hook`, for the sequences of one capture.
+
+    `cached`: whether keys and values of the clean run are reused; they take, for all sequences of the capture, what a
+    text generator's cache takes (select sequences with `capture.rows`). `counters`: ablations by kind,
+    "ablation_cached" or "ablation_full" (passes over whole sequences), and clean runs, "continuation_cached" or
+    "continuation_full". A row's result does not depend on the other rows beyond the rounding of matrix products.
+    Raises ModelError if the capture has no activation `[batch, seq, d]` at `hook`.
+    """
+
+    def __init__(self, subject: SubjectModel, capture: Capture, hook: str, *, max_bytes: int = MAX_BYTES) -> None:
+        x = capture.activations.get(hook)
+        if x is None or x.ndim != 3 or x.shape[:2] != capture.tokens.shape:
+            raise ModelError(
+                f"changing {hook!r} needs its activations [batch, seq, d] in the capture, not "
+                f"{'none' if x is None else list(x.shape)}; add it to the captured hooks, or name another hook point"
+            )
+        self.hook = hook
+        self.cached = _reuses(subject, hook, capture.tokens.shape[1])
+        self.counters: Counter[str] = Counter()
+        self._subject, self._capture, self._max_bytes = subject, capture, max_bytes
+        self._clean: Tensor = x
+        self._lengths: list[int] = capture.attention_mask.sum(1).tolist()
+        self._suffix = (
+            _Suffix(subject, capture, hook) if isinstance(subject, HuggingFaceSubject) and self.cached else None
+        )
+
+    def clean(self, sequences: Tensor, positions: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+        """Return what `ablated` does when nothing is changed, from the same computation."""
+        groups = self._groups(sequences, positions, horizon)
+        unchanged = self._clean[sequences.to(self._clean.device), positions.to(self._clean.device)]
+        self._count(len(sequences), clean=True)
+        return self._collect(groups, unchanged, horizon)
+
+    def ablated(self, sequences: Tensor, positions: Tensor, activations: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+        """Return logits at `positions` and the tokens behind, with the activation there replaced.
+
+        sequences, positions: int `[n]`, rows of the capture and real tokens of them; activations: `[n, d]`; horizon:
+        number of tokens T, the changed one included. Returns logits `[n, T, vocab_size]`, at least float32 and 0 where
+        a sequence has ended, and bool `[n, T]`, False there. Raises ModelError for what does not fit.
+        """
+        groups = self._groups(sequences, positions, horizon)
+        activations = self._fitting(activations, len(sequences))
+        self._count(len(sequences))
+        return self._collect(groups, activations, horizon)
+
+    def differences(
+        self, sequences: Tensor, positions: Tensor, activations: Tensor, horizon: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the changes of the logits, ablated minus clean, in batches of bounded size.
+
+        Arguments as for `ablated`. Each item is (rows int64 `[m]`, differences `[m, t, vocab_size]`), t being horizon
+        or as many tokens as the sequence still has: rows of one item share sequence and position. Every row comes once.
+        """
+        activations = self._fitting(activations, len(sequences))
+        for (sequence, position, steps), rows in self._groups(sequences, positions, horizon).items():
+            # the clean run is a row of the first batch: alone it would cost more, and rounding would differ
+            both = torch.cat([self._clean[sequence, position][None], activations[rows]])
+            clean, done = None, 0
+            for part in torch.split(both, self._batch_rows(position, steps)):
+                logits = self._run(sequence, position, part, steps)
+                if clean is None:
+                    clean, logits = logits[:1].clone(), logits[1:]
+                if len(logits):
+                    yield rows[done : done + len(logits)], logits.sub_(clean)
+                done += len(logits)
+            self._count(1, clean=True)
+            self._count(len(rows))
+
+    def _collect(
+        self, groups: dict[tuple[int, int, int], Tensor], activations: Tensor, horizon: int
+    ) -> tuple[Tensor, Tensor]:
+        shape, device = (len(activations), horizon), self._clean.device
+        valid = torch.zeros(shape, dtype=torch.bool, device=device)
+        logits = torch.zeros(*shape, self._subject.vocab_size, dtype=self._logit_dtype, device=device)
+        for (sequence, position, steps), rows in groups.items():
+            valid[rows, :steps] = True
+            for part in torch.split(rows, self._batch_rows(position, steps)):
+                logits[part, :steps] = self._run(sequence, position, activations[part], steps)
+        return logits, valid
+
+    def _run(self, sequence: int, position: int, activations: Tensor, steps: int) -> Tensor:
+        """Return logits `[n, steps, vocab_size]` of n activations at the same place; the caller owns the tensor."""
+        if self._suffix:
+            logits = self._suffix.logits(sequence, position, activations, steps)
+        else:
+            index = torch.full((len(activations),), sequence, device=self._clean.device)
+            capture = self._capture.rows(index)
+            changed = capture.activations[self.hook]
+            changed[:, position] = activations
+            logits = self._subject.resume(capture, self.hook, changed)[:, position : position + steps]
+        return logits.to(self._logit_dtype)
+
+    def _count(self, n: int, *, clean: bool = False) -> None:
+        kind = "cached" if self._suffix else "full"
+        self.counters[f"continuation_{kind}" if clean else f"ablation_{kind}"] += n
+
+    def _groups(self, sequences: Tensor, positions: Tensor, horizon: int) -> dict[tuple[int, int, int], Tensor]:
+        """Return rows by (sequence, position, number of tokens there are)."""
+        n_sequences = len(self._lengths)
+        if sequences.ndim != 1 or sequences.shape != positions.shape or horizon < 1:
+            raise ModelError(
+                "changes need one sequence and one position each and a horizon of 1 or more, not "
+                f"{list(sequences.shape)}, {list(positions.shape)} and {horizon}"
+            )
+        groups: dict[tuple[int, int, int], list[int]] = {}
+        for row, (sequence, position) in enumerate(zip(sequences.tolist(), positions.tolist(), strict=True)):
+            if not 0 <= sequence < n_sequences or not 0 <= position < self._lengths[sequence]:
+                raise ModelError(
+                    f"change {row} is at position {position} of sequence {sequence}, which is no real token of the "
+                    f"{n_sequences} sequences; count both from 0 and leave padding out"
+                )
+            steps = min(horizon, self._lengths[sequence] - position)
+            groups.setdefault((sequence, position, steps), []).append(row)
+        return {key: torch.tensor(rows, device=self._clean.device) for key, rows in groups.items()}
+
+    def _fitting(self, activations: Tensor, n: int) -> Tensor:
+        expected = (n, self._clean.shape[2])
+        if activations.shape != expected:
+            raise ModelError(
+                f"the activations for {self.hook!r} must be {list(expected)}, one for each change, not "
+                f"{list(activations.shape)}"
+            )
+        return activations.to(self._clean)
+
+    def _batch_rows(self, position: int, steps: int) -> int:
+        n_logits = (steps if self._suffix else self._clean.shape[1]) * self._subject.vocab_size
+        n_kept = (position + steps) * self._suffix.kept_per_token if self._suffix else 0
+        return max(1, self._max_bytes // ((n_logits + n_kept) * self._logit_dtype.itemsize))
+
+    @property
+    def _logit_dtype(self) -> torch.dtype:
+        return torch.promote_types(self._subject.dtype, torch.float32)
+
+
+class _Suffix:
+    """The rest of a Hugging Face model behind a hook point, with keys and values of the clean run.
+
+    `kept_per_token` counts the numbers that keys and values of one token take.
+    """
+
+    def __init__(self, subject: HuggingFaceSubject, capture: Capture, hook: str) -> None:
+        from transformers.cache_utils import DynamicCache
+
+        self._subject, self._capture, self._hook = subject, capture, hook
+        self._place = subject._hook(hook)
+        cache = DynamicCache()  # made without the configuration it drops nothing behind a sliding window
+        subject.counters["suffix"] += len(capture.tokens)
+        with ExitStack() as stack:
+            self._attach(stack, slice(None), capture.activations[hook])
+            self._forward(subject.model.base_model, capture.tokens, 0, cache)  # the output head is not needed
+        kept = {i: layer for i, layer in enumerate(cache.layers) if layer.is_initialized}
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {i: (layer.keys, layer.values) for i, layer in kept.items()}
+        self.kept_per_token = sum(x.shape[1] * x.shape[3] for pair in self._kept.values() for x in pair)
+
+    def logits(self, sequence: int, position: int, activations: Tensor, steps: int) -> Tensor:
+        """Return logits `[n, steps, vocab_size]` with each of `activations` `[n, d]` at one place of a sequence."""
+        n, place = len(activations), (slice(sequence, sequence + 1), slice(position, position + steps))
+        x = self._capture.activations[self._hook][place].repeat(n, 1, 1)
+        x[:, 0] = activations
+        tokens = self._capture.tokens[place].repeat(n, 1)
+        with ExitStack() as stack:
+            self._attach(stack, place, x)
+            out = self._forward(self._subject.model, tokens, position, self._prefix(sequence, position, n))
+        logits: Tensor = out.logits
+        return logits[..., : self._subject.vocab_size]
+
+    def _attach(self, stack: ExitStack, place: Any, x: Tensor) -> None:
+        """Skip what comes before the hook point and let it carry `x`; `place` says which tokens run."""
+        subject, layer = self._subject, self._place.layer
+        assert layer is not None  # `can_resume` is False outside the blocks
+        for index in range(layer):
+            subject._bypass(stack, index, None)
+        if self._place.path == f"{subject._blocks_path}.{layer}" and self._place.io == "out":
+            subject._bypass(stack, layer, x)
+            return
+        if subject._needs_carry(self._place):
+            if layer not in self._capture.carry:
+                raise ModelError(f"changing {self._hook!r} needs a capture of it; add it to the captured hooks")
+            carry = self._capture.carry[layer][place].expand(len(x), -1, -1)
+            attach(stack, subject._blocks[layer], "in", lambda old: fit(carry, old, self._hook))
+        subject._replace(stack, self._place, x)
+
+    def _prefix(self, sequence: int, position: int, n: int) -> Any:
+        """Return a cache of the tokens before `position`, repeated `n` times without a copy.
+
+        A skipped block holds empty entries: models read off the first one how many tokens came before.
+        """
+        from transformers.cache_utils import Cache, DynamicLayer
+
+        layers = []
+        nothing = self._capture.activations[self._hook].new_zeros(1, 1, 1, 1).expand(n, 1, position, 1)
+        for index in range(self._subject.n_layers):
+            keys = values = nothing
+            if index in self._kept:
+                keys, values = (x[sequence, :, :position].expand(n, -1, -1, -1) for x in self._kept[index])
+            layer = DynamicLayer()
+            layer.lazy_initialization(keys, values)
+            layer.keys, layer.values = keys, values
+            layers.append(layer)
+        return Cache(layers=layers)
+
+    def _forward(self, module: Any, tokens: Tensor, before: int, cache: Any) -> Any:
+        mask = tokens.new_ones(len(tokens), before + tokens.shape[1])
+        with evaluating(self._subject.model):
+            return module(input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True)
+
+
+def _reuses(subject: SubjectModel, hook: str, length: int) -> bool:
+    """Whether `_Suffix` gives the logits of a full splice, by one test for a model and hook.
+
+    A sequence longer than all before is tested again: attention windows and scaled rotary positions act from some
+    length on.
+    """
+    if not isinstance(subject, HuggingFaceSubject) or not subject.can_resume(hook):
+        return False
+    tested = _TESTED.setdefault(subject, {})
+    longest, passed = tested.get(hook, (0, True))
+    if passed and length > longest:
+        passed = _self_test(subject, hook, length)
+        tested[hook] = (length, passed)
+    return passed
+
+
+def _self_test(subject: HuggingFaceSubject, hook: str, length: int) -> bool:
+    """Compare with full splices after perturbations of random tokens, one near the start and one in the middle.
+
+    The start with few tokens, because a model that scales rotary positions by the length it sees takes it for a short
+    sequence.
+    """
+    counters = dict(subject.counters)
+    tokens = torch.randint(subject.vocab_size, (1, length), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    capture = subject.capture(tokens, mask, [hook])
+    x = capture.activations[hook]
+    noise = torch.randn(x.shape[2:], generator=torch.Generator().manual_seed(1)).to(x) * x.std()
+    places = [(p, min(steps, length - p)) for p, steps in ((min(1, length - 1), 4), (length // 2, 16))]
+    expected = []
+    for position, steps in places:
+        changed = x.clone()
+        changed[0, position] += noise
+        expected.append(subject.splice(tokens, mask, {hook: changed})[:, position : position + steps])
+    subject.splice((tokens + 1) % subject.vocab_size, mask, {})  # no module still holds the state that we expect
+    try:
+        suffix = _Suffix(subject, capture, hook)
+        found = [suffix.logits(0, position, x[:, position] + noise, steps) for position, steps in places]
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, ModelError):
+        return False  # the rest of the model keeps something else than keys and values
+    finally:
+        subject.counters.update(counters)
+        subject.counters["selftest"] += 3 + len(places)
+    return all(close(a, b) for a, b in zip(found, expected, strict=True))
