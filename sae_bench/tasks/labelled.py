@@ -19,6 +19,7 @@ from sae_bench.tasks.base import Task
 from sae_bench.units import Units
 
 PARTS = ("train", "test")
+LEAST_ROOM = 0.001  # AUROC between floor and ceiling: over less, a share would be a quotient of noise
 FLOOR, CEILING = "floor_", "ceiling_"  # before the columns of the best residual channels and of the full residual
 
 

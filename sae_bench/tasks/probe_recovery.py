@@ -23,6 +23,7 @@ from sae_bench.statistics import Metric, Ratio, Sums
 from sae_bench.tasks.labelled import (
     CEILING,
     FLOOR,
+    LEAST_ROOM,
     LabelledTask,
     LabelledView,
     ResidualView,
@@ -70,7 +71,9 @@ def probe_f1(s: Sums) -> Array:
 def probe_share(s: Sums) -> Ratio:
     """How much of the way from the best residual channel to the full residual stream, in AUROC."""
     own, floor, ceiling = (auroc_of(s, f"{prefix}auroc") for prefix in ("", FLOOR, CEILING))
-    return Ratio(own - floor, ceiling - floor, "the AUROC of the full residual stream above that of its best channel")
+    return Ratio(
+        own - floor, ceiling - floor, "the AUROC of the full residual stream above that of its best channel", LEAST_ROOM
+    )
 
 
 class Found(NamedTuple):

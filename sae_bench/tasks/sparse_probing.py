@@ -23,6 +23,7 @@ from sae_bench.statistics import Metric, Ratio, Sums
 from sae_bench.tasks.labelled import (
     CEILING,
     FLOOR,
+    LEAST_ROOM,
     LabelledTask,
     LabelledView,
     ResidualView,
@@ -39,7 +40,7 @@ def _share(k: int) -> Metric:
     def metric(s: Sums) -> Ratio:
         own, floor = auroc_of(s, f"auroc_k{k}"), auroc_of(s, f"{FLOOR}auroc_k{k}")
         what = f"the AUROC of the full residual stream above that of its best {k} channels"
-        return Ratio(own - floor, auroc_of(s, f"{CEILING}auroc_k{k}") - floor, what)
+        return Ratio(own - floor, auroc_of(s, f"{CEILING}auroc_k{k}") - floor, what, LEAST_ROOM)
 
     return metric
 
