@@ -12,26 +12,23 @@ holds the noise of their examples, so the interval counts that part twice and is
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sae_bench.statistics import (
     CONFIDENCE,
-    FEWEST,
     Array,
     Estimate,
     Metric,
     Ratio,
     Sums,
-    percentile_interval,
-    quotient,
     resample,
     resample_weights,
+    settle,
     total,
-    undefined,
 )
 from sae_bench.units import Units
 
@@ -78,19 +75,13 @@ def estimate(draws: Draws, metric: Metric, *, confidence: float = CONFIDENCE) ->
         return Estimate(None, None, None, 0, "there is no labelled set to measure")
     point = _mean([metric(sums) for sums in draws.points], np.ones((1, n)))
     replicates = _mean([metric(sums) for sums in draws.replicates], draws.weights)
-    return _estimate(point, replicates, n, confidence)
+    return settle(point, replicates, n, confidence)
 
 
 def each_set(draws: Draws, metric: Metric, *, confidence: float = CONFIDENCE) -> dict[str, Estimate]:
     """The figure of every set alone, with its interval over examples."""
-    found = {}
-    for name, sums, replicates, size in zip(draws.names, draws.points, draws.replicates, draws.sizes, strict=True):
-        one = np.ones((1, 1))
-        point = _mean([metric(sums)], one)
-        drawn = metric(replicates)
-        spread = _mean([drawn], np.ones((len(drawn[0] if isinstance(drawn, Ratio) else drawn), 1)))
-        found[name] = _estimate(point, spread, size, confidence)
-    return found
+    sets = zip(draws.names, draws.points, draws.replicates, draws.sizes, strict=True)
+    return {name: settle(metric(sums), metric(drawn), n, confidence) for name, sums, drawn, n in sets}
 
 
 def common(a: Units, b: Units) -> tuple[Units, Units]:
@@ -109,14 +100,12 @@ def _replicates(table: Units, seed: int, resamples: int) -> Sums:
 
 def _mean(values: list[Array | Ratio], weights: Array) -> Array | Ratio:
     """Weighted means over sets ``[replicates]``; a set whose figure is undefined in a replicate is left out of it."""
-    first = values[0]
-    if isinstance(first, Ratio):
-        ratios = [value for value in values if isinstance(value, Ratio)]
+    if all(isinstance(value, Ratio) for value in values):
+        ratios = cast(list[Ratio], values)
         numerator = _weighted([ratio.numerator for ratio in ratios], weights)
-        return first._replace(
-            numerator=numerator, denominator=_weighted([ratio.denominator for ratio in ratios], weights)
-        )
-    return _weighted([value for value in values if not isinstance(value, Ratio)], weights)
+        denominator = _weighted([ratio.denominator for ratio in ratios], weights)
+        return ratios[0]._replace(numerator=numerator, denominator=denominator)
+    return _weighted(cast(list[Array], values), weights)
 
 
 def _weighted(values: list[Array], weights: Array) -> Array:
@@ -125,14 +114,3 @@ def _weighted(values: list[Array], weights: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         mean: Array = (np.where(there, table, 0) * weights).sum(1) / (there * weights).sum(1)
     return mean
-
-
-def _estimate(point: Array | Ratio, replicates: Array | Ratio, n: int, confidence: float) -> Estimate:
-    if reason := undefined(point, replicates):
-        return Estimate(None, None, None, n, reason)
-    value = float(quotient(point)[0])
-    if not math.isfinite(value):
-        return Estimate(None, None, None, n, "the figure is not finite on these examples")
-    if n < FEWEST:
-        return Estimate(value, None, None, n)
-    return Estimate(value, *percentile_interval(value, quotient(replicates), n, confidence), n)

@@ -186,7 +186,7 @@ def labelled_suite(
     return load_suite(
         probe_data=settings.probe_data,
         demo=is_demo,
-        corpus_texts=(lambda: opened.texts) if isinstance(opened, TextSource) else None,
+        corpus_texts=opened.texts if isinstance(opened, TextSource) else None,
         corpus_name=name,
         tokenizer=tokenizer,
         vocab_size=subject.vocab_size,

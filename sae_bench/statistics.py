@@ -127,8 +127,12 @@ def estimate(
     replicates = None
     if interval != "wilson":
         replicates = metric(draws if draws is not None else resample(units, seed=seed, resamples=resamples))
-    reason = undefined(point, replicates)
-    if reason:
+    return settle(point, replicates, n, confidence)
+
+
+def settle(point: Array | Ratio, replicates: Array | Ratio | None, n: int, confidence: float) -> Estimate:
+    """The estimate that a point ``[1]`` and its replicates make; without these the point is a share of 0/1 units."""
+    if reason := undefined(point, replicates):
         return Estimate(None, None, None, n, reason)
     value = float(quotient(point)[0])
     if not math.isfinite(value):

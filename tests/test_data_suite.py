@@ -4,7 +4,7 @@ import base64
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tests.test_data_labelled import VOCABULARY, WORDS, texts_of
 PARTS = ("train", "test")
 
 
-def load(texts: Callable[[], Iterator[str]] | None = None, **options: Any) -> Suite:
+def load(texts: Iterator[str] | None = None, **options: Any) -> Suite:
     is_demo, vocab_size = options.pop("demo", False), options.pop("vocab_size", VOCABULARY)
     return load_suite(
         probe_data=None,
@@ -426,7 +426,7 @@ def corpus(number: int, compound: str = "Social\n security") -> list[str]:
 
 
 def made(texts: list[str], names: str, **options: Any) -> Suite:
-    return load(lambda: iter(texts), names=names, **options)
+    return load(iter(texts), names=names, **options)
 
 
 def test_phrases_have_the_compound_or_one_word_of_it() -> None:
@@ -502,13 +502,13 @@ def test_the_corpus_is_read_once_and_not_to_its_end(monkeypatch: pytest.MonkeyPa
             yield text
 
     names = "base64,phrase_*"
-    suite = load(texts, names=names)
+    suite = load(texts(), names=names)
     assert read == list(range(300))
     assert [one.name for one in suite.sets] == ["base64", "phrase_social_security"]
-    alone = load(texts, names="phrase_social_security")
+    alone = load(texts(), names="phrase_social_security")
     assert alone.sets[0].digest == suite.sets[1].digest
     with pytest.raises(UsageError, match="no probe set is named 'language_en'"):
-        load(texts, names="language_en")
+        load(texts(), names="language_en")
 
 
 # ---------------------------------------------------------------- the demo

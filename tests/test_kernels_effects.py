@@ -13,14 +13,6 @@ from sae_bench.kernels import effects
 from sae_bench.kernels.effects import effect_sparsity
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def score(diff, centre="median", **more):
     return effect_sparsity(torch.as_tensor(diff, dtype=torch.float64)[None], centre=centre, **more).sparsity.item()
 

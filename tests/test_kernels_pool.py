@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,15 +10,6 @@ from torch import Tensor
 
 from sae_bench.kernels import pool as kernel
 from sae_bench.kernels.pool import POOLINGS, Entries, pool, pool_dense
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On a busy machine arrays as small as these only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def loop(x: Tensor, size: list[int], how: str) -> Tensor:

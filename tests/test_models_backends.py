@@ -31,15 +31,6 @@ SITES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Models this small are an order of magnitude slower with two threads on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def subject_of(model, backend="hf"):
     return load_subject(model, backend=backend)[0]
 

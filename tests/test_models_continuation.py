@@ -29,14 +29,6 @@ STEPS = [6, 6, 6, 6, 2, 1, 4]
 FAMILIES = ["gpt2", "llama", "gemma2", "neox"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def batch():
     tokens = torch.randint(1, tiny_models.VOCAB, (3, SEQ), generator=torch.Generator().manual_seed(3))
     mask = torch.ones_like(tokens, dtype=torch.bool)

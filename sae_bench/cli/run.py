@@ -38,7 +38,14 @@ def add(verbs: Any) -> None:
         formatter_class=Help,
     )
     p.set_defaults(function=run)
-    what = p.add_argument_group("what to measure")
+    _what(p.add_argument_group("what to measure"))
+    _model(p.add_argument_group("language model"))
+    _text(p.add_argument_group("text"))
+    _labels(p.add_argument_group("labelled texts (probe_recovery, sparse_probing)"))
+    _run(p.add_argument_group("run"))
+
+
+def _what(what: Any) -> None:
     what.add_argument(
         "--sae", action="append", required=True, metavar="SAE",
         help="folder of an SAE, demo, demo/NAME, 'demo/*' or module:factory; may be repeated",
@@ -51,7 +58,9 @@ def add(verbs: Any) -> None:
     what.add_argument("--tier", default="standard", choices=["smoke", "standard", "full"],
                       help="evaluation documents: 32, 512 or all")  # fmt: skip
     what.add_argument("--limit", type=int, metavar="N", help="evaluation documents, instead of the tier's number")
-    model = p.add_argument_group("language model")
+
+
+def _model(model: Any) -> None:
     model.add_argument("--model", metavar="M", help="folder of a saved model, hub id, or demo (default: the SAE's own)")
     model.add_argument("--backend", default="hf", choices=["hf", "tl"], help="transformers or TransformerLens")
     model.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
@@ -59,7 +68,9 @@ def add(verbs: Any) -> None:
                        help="of the language model; SAEs compute in float32, or float64 with float64")  # fmt: skip
     model.add_argument("--hook-in", metavar="HOOK", help="hook point that the SAE reads, if it does not say it rightly")
     model.add_argument("--hook-out", metavar="HOOK", help="hook point that the SAE predicts (transcoders)")
-    text = p.add_argument_group("text")
+
+
+def _text(text: Any) -> None:
     text.add_argument("--data", metavar="D", help=".txt, .jsonl[.gz], .parquet, data set folder, hub id, or token ids "
                       "in .npy or .safetensors (default for the demo model: demo)")  # fmt: skip
     text.add_argument("--text-field", default="text", metavar="NAME", help="column that holds the text")
@@ -74,12 +85,16 @@ def add(verbs: Any) -> None:
                       help="positions left out everywhere: BOS, EOS and padding; position 0; none")  # fmt: skip
     text.add_argument("--mean-from", default="calibration", choices=["calibration", "evaluation"],
                       help="where the mean of mean ablation comes from")  # fmt: skip
-    labels = p.add_argument_group("labelled texts (probe_recovery, sparse_probing)")
+
+
+def _labels(labels: Any) -> None:
     labels.add_argument("--probe-data", metavar="DIR", help="folder of sets <set>/{train,test}.{parquet,jsonl,csv} "
                         "with columns text and label (0 or 1), instead of the built-in suite")  # fmt: skip
     labels.add_argument("--probe-sets", default="all", metavar="NAMES",
                         help="sets of the built-in suite: all, names separated by commas, or globs")  # fmt: skip
-    other = p.add_argument_group("run")
+
+
+def _run(other: Any) -> None:
     other.add_argument("--param", action="append", default=[], metavar="TASK.NAME=VALUE",
                        help="another value of a task parameter; it changes the protocol; may be repeated")  # fmt: skip
     other.add_argument("--out", default="results", metavar="DIR", help="folder for results")

@@ -105,4 +105,9 @@ def _sets(sets: dict[str, dict[str, Any]]) -> list[str]:
             row |= {"density": f"{found['density']:.2g}", "sign": f"{found['sign']:+d}"}
         rows.append(row | {name: span(m["value"], m["low"], m["high"]) for name, m in found["metrics"].items()})
     table: str = tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
-    return table.splitlines()
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for name, found in sets.items():
+        for metric, m in found["metrics"].items():
+            if m.get("reason"):
+                reasons.setdefault((metric, m["reason"]), []).append(name)
+    return [*table.splitlines(), *(f"  no {m} of {', '.join(names)}: {why}" for (m, why), names in reasons.items())]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -14,12 +14,21 @@ from sae_bench.engine.plan import Options
 from sae_bench.engine.run import Measured
 from sae_bench.saes.wrap import content_sha256
 from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result
-from sae_bench.statistics import CONFIDENCE, estimate, resample
+from sae_bench.statistics import CONFIDENCE, Sums, estimate, resample
 from sae_bench.tasks.base import Task
 from sae_bench.tasks.labelled import LabelledTask
 from sae_bench.units import Units
 
-PACKAGES = ("sae-bench-suite", "torch", "transformers", "transformer-lens", "numpy", "scipy", "safetensors")
+PACKAGES = (
+    "sae-bench-suite",
+    "torch",
+    "transformers",
+    "transformer-lens",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "safetensors",
+)
 
 
 def coder_record(entry: Entry, source: str) -> CoderRecord:
@@ -87,6 +96,7 @@ def results(
                 yield Result(**common, status="error", reason=reason, provenance=full), {}
                 continue
             tables = measured.tables(name, entry)
+            draws = drawn(task, tables, options)
             controls, control_tables = _controls(measured, task, entry, tables, options)
             references = measured.references(name, entry)
             controls = {label: _reference(task, own, options) for label, own in references.items()} | controls
@@ -94,9 +104,9 @@ def results(
                 Result(
                     **common,
                     status="ok",
-                    metrics=figures(task, tables, options),
+                    metrics=figures(task, tables, draws),
                     controls=controls,
-                    details=_details(task, tables, options),
+                    details=_details(task, tables, draws),
                     provenance=full,
                 ),
                 tables | control_tables,
@@ -129,43 +139,52 @@ def _common(protocol: Protocol, options: Options) -> dict[str, Any]:
     }
 
 
-def _details(task: Task, tables: dict[str, Units], options: Options) -> dict[str, Any]:
+def _details(task: Task, tables: dict[str, Units], draws: Mapping[str, Sums | nested.Draws]) -> dict[str, Any]:
     """What the task shows beside its metrics; of labelled sets also the figures of each."""
     details = task.details(tables)
-    if task.stream != "labelled":
+    examples = draws.get("example")
+    if not isinstance(examples, nested.Draws):
         return details
-    draws = nested.draw(tables["example"], seed=options.seed, resamples=options.resamples)
     for name, spec in task.spec.metrics.items():
         if not spec.headline:
             continue
-        for unit, e in nested.each_set(draws, task.metrics[name]).items():
+        for unit, e in nested.each_set(examples, task.metrics[name]).items():
             own = details["sets"][unit.partition("@")[0]].setdefault("metrics", {})
-            own[name] = {"value": e.value, "low": e.low, "high": e.high}
+            own[name] = {"value": e.value, "low": e.low, "high": e.high} | ({"reason": e.reason} if e.reason else {})
     return details
 
 
 def _reference(task: Task, tables: dict[str, Units], options: Options) -> dict[str, MetricValue]:
     without = task.only_of_coders if isinstance(task, LabelledTask) else frozenset()
-    return figures(task, tables, options, without)
+    return figures(task, tables, drawn(task, tables, options), without)
+
+
+def drawn(task: Task, tables: Mapping[str, Units], options: Options) -> dict[str, Sums | nested.Draws]:
+    """The resampled sums of every table that the task's metrics are made of."""
+    found: dict[str, Sums | nested.Draws] = {}
+    for kind in {spec.table for spec in task.spec.metrics.values()}:
+        make = nested.draw if kind == "example" else resample
+        if len(tables[kind]):
+            found[kind] = make(tables[kind], seed=options.seed, resamples=options.resamples)
+    return found
 
 
 def figures(
-    task: Task, tables: dict[str, Units], options: Options, without: frozenset[str] = frozenset()
+    task: Task,
+    tables: Mapping[str, Units],
+    draws: Mapping[str, Sums | nested.Draws],
+    without: frozenset[str] = frozenset(),
 ) -> dict[str, MetricValue]:
-    """All metrics of a task (``without`` some) from its tables of units."""
+    """All metrics of a task (``without`` some) from its tables of units and what :func:`drawn` gave for them."""
     found = {}
-    metrics = {name: spec for name, spec in task.spec.metrics.items() if name not in without}
-    used = {spec.table for spec in metrics.values()}
-    seeds = {"seed": options.seed, "resamples": options.resamples}
-    examples = nested.draw(tables["example"], **seeds) if "example" in used else None
-    draws = {kind: resample(tables[kind], **seeds) for kind in used - {"example"} if len(tables[kind])}
-    for name, spec in metrics.items():
-        metric = task.metrics[name]
-        if examples is not None and spec.table == "example":
-            e = nested.estimate(examples, metric)
+    for name, spec in task.spec.metrics.items():
+        if name in without:
+            continue
+        metric, own = task.metrics[name], draws.get(spec.table)
+        if isinstance(own, nested.Draws):
+            e = nested.estimate(own, metric)
         else:
-            drawn = draws.get(spec.table)
-            e = estimate(tables[spec.table], metric, interval=spec.interval, draws=drawn, **seeds)
+            e = estimate(tables[spec.table], metric, interval=spec.interval, draws=own)
         found[name] = MetricValue(
             value=e.value,
             low=e.low,
@@ -187,7 +206,7 @@ def _controls(
         if key in measured.state.failures or not _measured(task, entries[key]):
             continue
         tables = measured.tables(task.spec.id, entries[key])
-        scores[name] = figures(task, tables, options)
+        scores[name] = figures(task, tables, drawn(task, tables, options))
         for kind, table in tables.items():
             same = own[kind].columns
             columns = {c: v for c, v in table.columns.items() if not _equal(same.get(c), v)}

@@ -7,13 +7,13 @@ that are scored.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sae_bench.kernels import topk
+from sae_bench.randomness import generator
 from sae_bench.saes.linear import LinearCoder, Nonlinearity, Weights
 from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder, indptr_of
 
@@ -151,7 +151,7 @@ def random_l0(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCo
 def permuted(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder:
     """The SAE itself with its decoder rows in another order."""
     n = sae.info.n_latents
-    order = torch.randperm(n, generator=_generator(seed, "order"))
+    order = torch.randperm(n, generator=generator(seed, "order"))
     return PermutedDecoder(_info(sae, "permuted", n, sae.info.signed, sae.info.decode_needs_x), sae, order)
 
 
@@ -170,12 +170,6 @@ def _principal(sae: SparseCoder, calibration: Calibration, name: str, components
     weights = Weights(W_enc=basis, W_dec=basis.T.contiguous(), b_dec=moments.mean, b_enc=None)
     rule = Nonlinearity("abstopk", k=calibration.k, apply_b_dec_to_input=True)
     return _linear(_info(sae, name, components, signed=True), weights, rule, calibration)
-
-
-def _generator(seed: int, role: str) -> torch.Generator:
-    """A generator for one use of the seed: no two roles share their numbers."""
-    digest = hashlib.sha256(f"{seed} {role}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def _dtype(calibration: Calibration) -> torch.dtype:
@@ -197,7 +191,7 @@ def _cut(x: Tensor, encoder: Tensor, bias: Tensor, l0: float) -> Tensor:
 
 def _directions(width: int, n: int, calibration: Calibration, seed: int, role: str) -> Tensor:
     """``[n, width]`` random unit vectors, from a generator of their own."""
-    rows = torch.randn(n, width, generator=_generator(seed, role), dtype=torch.float32).to(_dtype(calibration))
+    rows = torch.randn(n, width, generator=generator(seed, role), dtype=torch.float32).to(_dtype(calibration))
     return torch.nn.functional.normalize(rows, dim=1).to(calibration.inputs.sample.device)
 
 

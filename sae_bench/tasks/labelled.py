@@ -18,7 +18,6 @@ from sae_bench.statistics import Metric, Sums
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units
 
-PARTS = ("train", "test")
 LEAST_ROOM = 0.001  # AUROC between floor and ceiling: over less, a share would be a quotient of noise
 FLOOR, CEILING = "floor_", "ceiling_"  # before the columns of the best residual channels and of the full residual
 
@@ -81,9 +80,9 @@ Rows = dict[str, Tensor]
 class LabelledTask(Task):
     """Base class of tasks on labelled texts.
 
-    :meth:`examples` gives one row a test example (float64 ``[test examples]``), :meth:`facts` is filled by it with one
-    number a set. The engine runs it for every coder, and for the residual channels as if they were a coder, whose
-    columns come back under ``floor_``; :meth:`ceiling` gives the columns of the full residual stream (``ceiling_``).
+    :meth:`examples` gives one row a test example (float64 ``[test examples]``), and numbers about the set. The engine
+    runs it for every coder, and for the residual channels as if they were a coder, whose columns come back under
+    ``floor_``; :meth:`ceiling` gives the columns of the full residual stream (``ceiling_``).
     """
 
     stream = "labelled"
@@ -95,7 +94,6 @@ class LabelledTask(Task):
         self.pooling: str = spec.parameters.get("pooling", "max")
         if self.pooling not in POOLINGS:
             raise TaskError(f"task {spec.id}: pooling must be one of {', '.join(POOLINGS)}, not {self.pooling!r}")
-
         folds = spec.parameters.get("folds", 4)
         if not isinstance(folds, int) or folds < 2:
             raise TaskError(f"task {spec.id}: folds must be a whole number of at least 2, not {folds!r}")
@@ -149,6 +147,11 @@ def mean_of(s: Sums, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     return quotient
 
 
+def labelled_rows(labels: Tensor) -> Rows:
+    """The columns that every row has: that it is one example, and whether its label is positive."""
+    return {"examples": torch.ones(len(labels), dtype=torch.float64), "positive": labels.double()}
+
+
 def residual_scores(view: ResidualView, pooling: str, strengths: Sequence[float], folds: int) -> Tensor:
     """Scores of the test examples by an L2 logistic probe on the full residual stream, fitted on the train part.
 
@@ -156,9 +159,10 @@ def residual_scores(view: ResidualView, pooling: str, strengths: Sequence[float]
     penalty (``strength / 2`` times the squared weights, beside the mean cross-entropy) is chosen by cross-validation.
     The features are many, so this is scikit-learn's L-BFGS rather than Newton's method.
     """
-    key = ("last" if pooling == "last" else "mean", *strengths, folds)
+    pooling = "last" if pooling == "last" else "mean"
+    key = (pooling, *strengths, folds)
     if key not in view.memo:  # two tasks may ask for the same one
-        view.memo[key] = _residual_scores(view, "last" if pooling == "last" else "mean", strengths, folds)
+        view.memo[key] = _residual_scores(view, pooling, strengths, folds)
     return view.memo[key]
 
 
@@ -166,7 +170,7 @@ def _residual_scores(view: ResidualView, pooling: str, strengths: Sequence[float
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.model_selection import StratifiedKFold
 
-    train, test = (view.features(part, pooling) for part in PARTS)
+    train, test = view.features("train", pooling), view.features("test", pooling)
     labels = view.labels("train")
     mean, scale = train.mean(0), train.std(0, correction=0)
     scale = torch.where(scale > 0, scale, 1)
@@ -182,11 +186,3 @@ def _residual_scores(view: ResidualView, pooling: str, strengths: Sequence[float
     )
     probe.fit(((train - mean) / scale).numpy(), labels.numpy())
     return torch.from_numpy(probe.decision_function(((test - mean) / scale).numpy()))
-
-
-def seeded(seed: int, role: str) -> torch.Generator:
-    """A generator for one use of the seed."""
-    import hashlib
-
-    digest = hashlib.sha256(f"{seed} {role}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -18,6 +18,7 @@ from sae_bench.errors import TaskError
 from sae_bench.kernels.logistic import probe_losses
 from sae_bench.kernels.probes import Probes, fit_probes, fit_probes_dense, take
 from sae_bench.kernels.ranks import auroc
+from sae_bench.randomness import generator
 from sae_bench.schema import TaskSpec
 from sae_bench.statistics import Metric, Ratio, Sums
 from sae_bench.tasks.labelled import (
@@ -29,9 +30,9 @@ from sae_bench.tasks.labelled import (
     ResidualView,
     Rows,
     auroc_of,
+    labelled_rows,
     mean_of,
     residual_scores,
-    seeded,
 )
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -109,7 +110,7 @@ class ProbeRecovery(LabelledTask):
     def examples(self, view: LabelledView) -> tuple[Rows, dict[str, float]]:
         """The chosen latent on every test example."""
         truth, labels = view.labels("train"), view.labels("test")
-        mixed = truth[torch.randperm(len(truth), generator=seeded(view.seed, f"shuffled labels {view.set_name}"))]
+        mixed = truth[torch.randperm(len(truth), generator=generator(view.seed, f"shuffled labels {view.set_name}"))]
         found, by_chance = self._search(view, [truth, mixed])
         scores = self._scores(view, found)
         rows = self._rows(scores, labels) | {"shuffled_loss": probe_losses(self._scores(view, by_chance), labels)}
@@ -168,9 +169,7 @@ class ProbeRecovery(LabelledTask):
     @staticmethod
     def _rows(scores: Tensor, labels: Tensor) -> Rows:
         positive = scores > 0
-        return {
-            "examples": torch.ones(len(labels), dtype=torch.float64),
-            "positive": labels.double(),
+        return labelled_rows(labels) | {
             "loss": probe_losses(scores, labels),
             "auroc": auroc(scores, labels)[1],
             "true_positive": (positive & labels).double(),

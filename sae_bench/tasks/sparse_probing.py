@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sae_bench.errors import TaskError
@@ -29,6 +28,7 @@ from sae_bench.tasks.labelled import (
     ResidualView,
     Rows,
     auroc_of,
+    labelled_rows,
     per_example,
     residual_scores,
 )
@@ -71,7 +71,7 @@ class SparseProbing(LabelledTask):
         order = difference.argsort(descending=True, stable=True)[: max(KS)]
         chosen = train.latents[order]
         fitted, tested = take(train, chosen), take(test, chosen)
-        rows = {"examples": torch.ones(len(labels), dtype=torch.float64), "positive": labels.double()}
+        rows = labelled_rows(labels)
         numbers = {"train_examples": float(len(truth)), "test_examples": float(len(labels))}
         for k in KS:
             probe = self.fit(fitted[:, :k], truth, self.strengths, folds=self.folds, seed=view.seed)
@@ -84,7 +84,7 @@ class SparseProbing(LabelledTask):
     def ceiling(self, view: ResidualView) -> Rows:
         """A logistic probe on the full residual stream, the same for every k."""
         scores, labels = residual_scores(view, self.pooling, self.ceiling_strengths, self.folds), view.labels("test")
-        rows = {"examples": torch.ones(len(labels), dtype=torch.float64), "positive": labels.double()}
+        rows = labelled_rows(labels)
         for k in KS:
             rows |= _rows(scores, labels, k)
         return rows

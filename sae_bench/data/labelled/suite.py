@@ -3,7 +3,7 @@
 import hashlib
 import json
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def load_suite(
     *,
     probe_data: str | Path | None,
     demo: bool,
-    corpus_texts: Callable[[], Iterator[str]] | None,
+    corpus_texts: Iterator[str] | None,
     corpus_name: str,
     tokenizer: Any,
     vocab_size: int,
@@ -114,9 +114,9 @@ def load_suite(
 
     With `probe_data`, exactly the sets of that folder, `<set>/{train,test}.{parquet,jsonl,csv}` with the columns
     `text` and `label`; whatever is wrong with them raises `DataError`. Otherwise the built-in suite: the attributes
-    of the demo world and base64 if `demo`, else all other entries. `corpus_texts` gives a fresh iterator over the
-    documents of the corpus, from which some sets are made (None: only token ids are there), and `corpus_name` is what
-    to call it. What the suite cannot provide is in `Suite.skipped`; a suite may have no set at all.
+    of the demo world and base64 if `demo`, else all other entries. `corpus_texts` are the documents of the corpus, from
+    which some sets are made (None: only token ids are there), and `corpus_name` is what to call it. What the suite
+    cannot provide is in `Suite.skipped`; a suite may have no set at all.
 
     `tokenizer` is a Hugging Face tokenizer, `vocab_size` the number of ids that the language model knows. Raises
     `UsageError` if `options.names` names no set that there is.
@@ -134,8 +134,7 @@ def load_suite(
         return _assemble(*load_demo(attributes, base64_sets, encoder, options), "demo", encoder)
     of_hub, skipped = load_hub([entry for entry in chosen if isinstance(entry, HubSet)], encoder, options)
     made = [entry for entry in chosen if isinstance(entry, Base64Set | PhraseSet)]
-    texts = corpus_texts() if made and corpus_texts is not None else None
-    of_corpus, not_made = load_corpus_sets(made, texts, corpus_name, encoder, options)
+    of_corpus, not_made = load_corpus_sets(made, corpus_texts, corpus_name, encoder, options)
     skipped |= not_made
     skipped |= {entry.name: f"{entry.reason}." for entry in chosen if isinstance(entry, UnavailableSet)}
     return _assemble([*of_hub, *of_corpus], skipped, "suite", encoder)
