@@ -64,7 +64,7 @@ def run(model: GPT2LMHeadModel, layer: int, rounds: int) -> None:
         continuation = Continuation(subject, capture, hook)
         assert continuation.cached
         sequences, positions = torch.zeros(n, dtype=torch.int64), POSITION + torch.arange(n) % n_positions
-        return (diff for _, diff in continuation.differences(sequences, positions, changed[:n], HORIZON))
+        return (diff for _, diff, _ in continuation.differences(sequences, positions, changed[:n], HORIZON))
 
     reference = torch.stack(list(full(8))) - full_forward(model, layer, tokens, clean[0, POSITION])
     found = torch.cat(list(cached(8)))

@@ -6,28 +6,28 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sae_bench import demo, registry, resolve
+from sae_bench import demo, forecast, registry, resolve
 from sae_bench.data.documents import Corpus, DataOptions, load_corpus
 from sae_bench.data.labelled import Suite
-from sae_bench.engine.plan import Batches, Options, batch_tokens, sae_entries
+from sae_bench.engine.plan import Options, batch_tokens, sae_entries
 from sae_bench.engine.report import coder_record, results, skipped, versions
 from sae_bench.engine.run import Progress, measure
+from sae_bench.engine.sampling import sampled_sequences
 from sae_bench.errors import DataError, UsageError
 from sae_bench.models.loading import load_subject
 from sae_bench.results import store
 from sae_bench.schema import CoderRecord, Protocol, Result, TaskSpec
-from sae_bench.settings import TIERS, Settings
+from sae_bench.settings import ABLATION_TIERS, TIERS, Settings
+from sae_bench.tasks.downstream_sparsity import DownstreamSparsity
 
 if TYPE_CHECKING:
     from sae_bench.engine.batch import Entry
-
-
-LOGIT_COPIES = 16  # copies of a batch's logits that a run was seen to need at its peak, allocator's waste included
 
 
 def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> list[Result]:
@@ -62,6 +62,7 @@ class Session:
         self.settings = settings
         self.specs = resolve.task_specs(settings)
         self.tasks = {name: resolve.task(spec) for name, spec in self.specs.items()}
+        self.ablates = [name for name, task in self.tasks.items() if task.stream == "ablations"]
         self.controls = resolve.control_names(settings.controls)
         device = resolve.device_name(settings.device)
         coders, sources = resolve.coders(sae, settings, device)
@@ -84,6 +85,8 @@ class Session:
         reads_labels = [name for name, task in self.tasks.items() if task.stream == "labelled"]
         self.suite = self._suite(infos) if reads_labels else None
         self.skipped = dict.fromkeys(reads_labels, why) if (why := resolve.why_no_sets(self.suite)) else {}
+        for task in self.tasks.values():
+            task.token_text = resolve.token_text(self.tokenizer)
         self.special_ids = resolve.special_ids(self.tokenizer, self.subject)
         self.work = [Work(e, coder_record(e, source)) for e, source in zip(entries, sources, strict=True)]
         self._identify()
@@ -140,6 +143,8 @@ class Session:
             batch_tokens=s.batch_tokens,
             checkpoint_seconds=s.checkpoint_seconds,
             special_ids=self.special_ids,
+            vocabulary=resolve.vocabulary(self.tokenizer, self.subject),
+            ablation_documents=ABLATION_TIERS[s.tier],
         )
 
     def _identify(self) -> None:
@@ -148,11 +153,16 @@ class Session:
         for work in self.work:
             for name, spec in self.specs.items():
                 labels = self.suite if self.tasks[name].stream == "labelled" else None
+                parameters = resolve.changed_parameters(spec, self.settings.task_dir)
+                n_documents = (labels.tokens if labels else self.corpus.evaluation).n_units
+                if name in self.ablates:
+                    parameters["vocabulary"] = resolve.vocabulary(self.tokenizer, self.subject)
+                    n_documents = len(self.ablated)
                 protocol = Protocol(
                     task=name,
                     version=spec.version,
                     task_sha256=registry.definition_sha256(spec),
-                    parameters=resolve.changed_parameters(spec, self.settings.task_dir),
+                    parameters=parameters,
                     model=self.subject.name,
                     model_sha256=model_sha256,
                     dtype=self.settings.dtype,
@@ -161,7 +171,7 @@ class Session:
                     data=labels.name if labels else Path(self.corpus.source).name or self.corpus.source,
                     data_sha256=labels.sha256 if labels else self.corpus.evaluation.sha256,
                     calibration_sha256=self.corpus.calibration.sha256,
-                    n_documents=(labels.tokens if labels else self.corpus.evaluation).n_units,
+                    n_documents=n_documents,
                     mask=self.settings.mask,
                     special_ids=tuple(sorted(self.special_ids)) if self.settings.mask == "special" else (),
                     mean_from=self.settings.mean_from,
@@ -188,36 +198,36 @@ class Session:
         """SAEs that still have something to measure."""
         return [work for work in self.work if set(self.specs) - set(work.finished) - set(self.skipped)]
 
+    @cached_property
+    def ablated(self) -> list[int]:
+        """Lengths of the sequences in which latents will be ablated."""
+        tokens, options = self.corpus.evaluation, self.options()
+        return [len(tokens[i].ids) for i in sampled_sequences(tokens, options.ablation_documents, options.seed)]
+
     def forecast(self) -> dict[str, Any]:
-        """What :meth:`run` will do: plain JSON."""
+        """What :meth:`run` will do and cost: plain JSON."""
         todo = self.missing
-        tokens, subject = self.corpus.evaluation, self.subject
-        size = self._batch_tokens()
-        suffixes = {"clean": 1, "zero and mean": 2 * len({w.entry.hook_out for w in todo}), "spliced (SAEs)": len(todo)}
-        suffixes["spliced (controls, at most)"] = len(todo) * len(self.controls)
-        uses_loss = any("loss_recovered" in set(self.specs) - set(w.finished) for w in todo)
-        weights = sum(w.record.n_latents * (w.record.d_in + w.record.d_out) * 4 for w in todo)
+        loss = any("loss_recovered" in set(self.specs) - set(w.finished) for w in todo)
         return {
             "saes": [w.record.name for w in self.work],
             "tasks": list(self.specs),
             "controls": list(self.controls),
             "already there": [f"{w.record.name} {name}" for w in self.work for name in w.finished],
-            "model": subject.name,
-            "data": self.corpus.source,
-            "documents": tokens.n_units,
-            "sequences": len(tokens),
-            "tokens": tokens.n_tokens,
-            "labelled sets": len(self.suite.sets) if self.suite else 0,
-            "labelled texts": self.suite.tokens.n_units if self.suite else 0,
-            "labelled tokens": self.suite.tokens.n_tokens if self.suite else 0,
-            "calibration documents": self.corpus.calibration.n_units,
-            "batches": len(Batches.of(tokens, size)),
-            "forwards of the first part of the model, a document": 1 if todo else 0,
-            "forwards of the rest of the model, a document": suffixes if uses_loss else {},
-            "memory beside the model, MiB, roughly": round(
-                (weights + LOGIT_COPIES * 4 * size * subject.vocab_size) / 2**20
+            **forecast.of_text(self.corpus, self.suite, self._batch_tokens()),
+            **forecast.of_model(self.subject, [w.entry for w in todo], self.controls, loss=loss),
+            **self.ablation_cost(),
+            "memory beside the model, MiB, roughly": forecast.memory(
+                [w.record for w in todo], self._batch_tokens(), self.subject.vocab_size
             ),
         }
+
+    def ablation_cost(self) -> dict[str, Any]:
+        """How many ablations :meth:`run` will make, and what each takes; empty if none."""
+        todo = self.missing
+        task = next((self.tasks[n] for n in self.ablates if any(n not in w.finished for w in todo)), None)
+        if not isinstance(task, DownstreamSparsity):
+            return {}
+        return forecast.of_ablations(task, self.subject, [w.entry for w in todo], self.controls, self.ablated)
 
     def run(self, progress: Progress) -> list[Result]:
         """Measure what is missing, write it, and return all results."""
@@ -236,12 +246,14 @@ class Session:
     def _provenance(self, name: str) -> dict[str, Any]:
         """What a result says of its origin that the engine does not know."""
         labels = self.suite if self.tasks[name].stream == "labelled" else None
+        tokens = labels.tokens if labels else self.corpus.evaluation
+        n_tokens = sum(self.ablated) if name in self.ablates else tokens.n_tokens
         return {
             "device": str(self.subject.device),
             "backend": self.subject.backend,
             "batch_tokens": self._batch_tokens(),
             "data": labels.details() if labels else self.corpus.details,
-            "n_tokens": labels.tokens.n_tokens if labels else self.corpus.evaluation.n_tokens,
+            "n_tokens": n_tokens,
         }
 
     def _measure(self, todo: list[Work], progress: Progress) -> None:

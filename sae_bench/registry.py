@@ -134,7 +134,9 @@ def tasks(extra: str | None = None) -> dict[str, TaskSpec]:
 
 _ORDER = {
     name: i
-    for i, name in enumerate(("reconstruction", "sparsity", "loss_recovered", "probe_recovery", "sparse_probing"))
+    for i, name in enumerate(
+        ("reconstruction", "sparsity", "loss_recovered", "probe_recovery", "sparse_probing", "downstream_sparsity")
+    )
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +146,19 @@ def special_ids(tokenizer: Any, subject: SubjectModel) -> frozenset[int]:
             value = getattr(owner, name, None)
             found.update(v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int))
     return frozenset(found)
+
+
+def vocabulary(tokenizer: Any, subject: SubjectModel) -> int:
+    """How many of the model's output rows belong to tokens: those behind the tokenizer's last id are padding."""
+    known = max(tokenizer.get_vocab().values(), default=-1) + 1 if tokenizer is not None else 0
+    return min(known, subject.vocab_size) or subject.vocab_size
+
+
+def token_text(tokenizer: Any) -> Callable[[int], str]:
+    """How a token is shown: as its text, or by its number without a tokenizer."""
+    if tokenizer is None:
+        return str
+    return lambda token: str(tokenizer.decode([token]))
 
 
 def check_fit(entry: Entry, subject: SubjectModel) -> None:

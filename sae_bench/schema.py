@@ -31,7 +31,7 @@ class MetricSpec(Record):
     name: str
     unit: str
     better: Better
-    table: Literal["document", "latent", "example"]
+    table: Literal["document", "latent", "example", "ablation"]
     interval: Literal["bootstrap", "wilson"] = "bootstrap"
     target: FiniteFloat | None = None
     headline: bool = True

@@ -16,6 +16,7 @@ PROBE_TIERS: dict[str, tuple[int | None, int | None]] = {
     "standard": (1024, 512),
     "full": (None, None),
 }
+ABLATION_TIERS: dict[str, int | None] = {"smoke": 8, "standard": 64, "full": 512}  # documents with ablations
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 DEFAULT_CONTEXT = 128
 

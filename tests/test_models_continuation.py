@@ -122,7 +122,7 @@ def test_differences_are_ablated_minus_clean_and_every_row_comes_once(backend):
     logits, _ = continuation.ablated(SEQUENCES, POSITIONS, new, HORIZON)
     clean, _ = continuation.clean(SEQUENCES, POSITIONS, HORIZON)
     seen = []
-    for rows, diff in continuation.differences(SEQUENCES, POSITIONS, new, HORIZON):
+    for rows, diff, _ in continuation.differences(SEQUENCES, POSITIONS, new, HORIZON):
         seen += rows.tolist()
         for row, found in zip(rows, diff, strict=True):
             expected = (logits - clean)[row, : STEPS[row]]
@@ -133,7 +133,7 @@ def test_differences_are_ablated_minus_clean_and_every_row_comes_once(backend):
 def test_a_change_to_the_same_activation_is_no_effect():
     _, capture, continuation = prepared(tiny_models.tiny_gpt2())
     same = capture.activations[HOOK][SEQUENCES, POSITIONS]
-    for _, diff in continuation.differences(SEQUENCES, POSITIONS, same, HORIZON):
+    for _, diff, _ in continuation.differences(SEQUENCES, POSITIONS, same, HORIZON):
         assert diff.abs().max() < 1e-5
 
 
@@ -150,7 +150,7 @@ def test_a_row_does_not_depend_on_its_batch(picks, max_bytes, backend):
     args = SEQUENCES[picks], POSITIONS[picks], new[picks], HORIZON
     found, _ = continuation.ablated(*args)
     torch.testing.assert_close(found, expected[picks], atol=1e-9, rtol=0)
-    for rows, diff in continuation.differences(*args):
+    for rows, diff, _ in continuation.differences(*args):
         alone = continuation.differences(*(x[rows[:1]] for x in args[:3]), HORIZON)
         torch.testing.assert_close(diff[:1], next(alone)[1], atol=1e-9, rtol=0)
 
@@ -184,7 +184,7 @@ def test_ablations_are_those_of_an_independent_program(shared, dtype, tolerance)
     size = torch.tensor([r["activation"] for r in rows], dtype=torch.float64)
     x = capture.activations[reference["site"]][sequences, positions].double()
     removed = x - size[:, None] * decoder[latents].double()
-    for found, diff in continuation.differences(sequences, positions, removed, 16):
+    for found, diff, _ in continuation.differences(sequences, positions, removed, 16):
         expected = deltas[found]
         assert (diff - expected).abs().max() <= tolerance * expected.abs().max()
         for centre, key in (("none", "raw"), ("median", "median_centred")):

@@ -54,7 +54,7 @@ def write(folder, text=DEFINITION, name="mine"):
 
 
 def test_the_tasks_are_there_in_order():
-    assert list(tasks()) == ["reconstruction", "sparsity", "loss_recovered", "probe_recovery", "sparse_probing"]
+    assert list(tasks()) == ["reconstruction", "sparsity", "loss_recovered", "probe_recovery", "sparse_probing", "downstream_sparsity"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -80,7 +80,7 @@ def test_direction_matches_the_nature_of_a_metric(task, metric):
     spec = tasks()[task].metrics[metric]
     name = metric.removeprefix("first_")
     lower = {"fvu", "nmse", "mse", "kl", "delta_ce", "ce_spliced", "perplexity_difference", "dead_fraction"}
-    lower |= {"dense_fraction_10pct"}
+    lower |= {"dense_fraction_10pct", "effect_sparsity", "effect_sparsity_token"}
     higher = {"cosine", "probe_r", "probe_auroc", "probe_f1", "probe_share"}
     higher |= {f"{kind}_k{k}" for kind in ("auroc", "accuracy", "share") for k in (1, 2, 5, 16)}
     if name in lower or name.endswith(("_loss", "_error")):
@@ -94,11 +94,11 @@ def test_direction_matches_the_nature_of_a_metric(task, metric):
 
 
 @pytest.mark.parametrize(("task", "metric"), METRICS)
-def test_shares_of_latents_have_a_wilson_interval(task, metric):
-    """Resampling gives the empty interval where no latent is dead."""
+def test_shares_of_latents_and_ablations_have_a_wilson_interval(task, metric):
+    """Resampling gives the empty interval where no latent is dead, and no effect is below noise."""
     spec = tasks()[task].metrics[metric]
     assert (spec.interval == "wilson") == ("fraction" in metric)
-    assert spec.interval == "bootstrap" or spec.table == "latent"
+    assert spec.interval == "bootstrap" or spec.table in ("latent", "ablation")
 
 
 def test_the_metrics_that_the_design_promises_exist(shared):

@@ -10,6 +10,8 @@ from typing import Any
 from sae_bench import registry
 from sae_bench.errors import UsageError
 
+SHOWN_OUTPUTS = 20  # latents whose output is shown as text
+
 
 def add(verbs: Any) -> None:
     """Register the verb."""
@@ -84,9 +86,52 @@ def _details(details: dict[str, Any]) -> list[str]:
                     lines.append(f"  {low:6.2f} to {high:6.2f} {count:>8} {'#' * max(1, round(40 * count / top))}")
         elif name == "sets":
             lines += _sets(value)
+        elif name in ("by_activation", "by_density"):
+            lines += _bins(name, value)
+        elif name == "outputs":
+            lines += _outputs(value)
         elif isinstance(value, int | float | str):
             lines.append(f"  {name.replace('_', ' ')}: {value}")
     return lines
+
+
+def _bins(name: str, bins: list[dict[str, Any]]) -> list[str]:
+    """A row a tenth of the ablations."""
+    from tabulate import tabulate
+
+    from sae_bench.board.tables import span
+
+    what = {
+        "by_activation": "norm of what was taken away",
+        "by_density": "share of tokens on which the latent is active",
+    }[name]
+    rows = [(f"{b['from']:.3g} to {b['to']:.3g}", b["ablations"], span(b["value"], b["low"], b["high"])) for b in bins]
+    headers = [what, "ablations", "effect_sparsity"]
+    table: str = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
+    return table.splitlines()
+
+
+def _outputs(outputs: list[dict[str, Any]]) -> list[str]:
+    """For each latent the tokens that it makes likelier and less likely, by ablation and by its direction alone."""
+    lines = [
+        "  latents and the next tokens that they promote (+) and suppress (-): measured by ablation | direction alone"
+    ]
+    for one in outputs[:SHOWN_OUTPUTS]:
+        share = one["effect_sparsity"]
+        lines.append(
+            f"  latent {one['latent']}: {one['positions']} positions, density {one['density']:.2g}, "
+            f"effect sparsity {'-' if share is None else f'{share:.3g}'}, KL {one['kl']:.2g} nats a token"
+        )
+        for sign, what in (("+", "promoted"), ("-", "suppressed")):
+            sides = [_tokens(one[key]) if key in one else "-" for key in (what, f"direct_{what}")]
+            lines.append(f"    {sign} {sides[0]} | {sides[1]}")
+    if len(outputs) > SHOWN_OUTPUTS:
+        lines.append(f"  and {len(outputs) - SHOWN_OUTPUTS} more latents (--json shows them)")
+    return lines
+
+
+def _tokens(tokens: list[dict[str, Any]]) -> str:
+    return " ".join(f"{json.dumps(one['token'], ensure_ascii=False)} {one['logit']:+.2g}" for one in tokens[:5])
 
 
 def _sets(sets: dict[str, dict[str, Any]]) -> list[str]:

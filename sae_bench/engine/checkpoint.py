@@ -35,6 +35,7 @@ class State:
 
     done: int = 0  # batches of documents
     groups: int = 0  # groups of labelled sets
+    ablations: int = 0  # batches of ablated documents
     totals: Arrays = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
@@ -68,7 +69,7 @@ class Checkpoint:
             else:
                 _write(self.folder / f"{name}.safetensors", rows, {})
         if self.folder is not None:
-            extra = {name: getattr(state, name) for name in ("done", "groups", "failures", "counters", "row_files")}
+            extra = {name: value for name, value in vars(state).items() if name != "totals"}
             _write(self.folder / "state.safetensors", state.totals, extra)
 
     def rows(self, state: State, wanted: set[tuple[str, str]]) -> Arrays:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sae_bench.kernels.divergence import divergence
+
 CHUNK_ELEMENTS = 1 << 19  # small enough that a chunk stays in the cache between passes
 
 
@@ -32,17 +34,8 @@ def score(logits: Tensor, at: Tensor, targets: Tensor, clean: Tensor) -> tuple[T
         rows = logits[where[part, 0], where[part, 1]]
         logp = torch.log_softmax(rows if rows.dtype == torch.float64 else rows.float(), dim=-1)
         losses.append(-logp.gather(1, targets[part].unsqueeze(1)).squeeze(1).double())
-        divergences.append(_divergence(clean[part], logp))
+        divergences.append(divergence(clean[part], logp))
     if not losses:
         nothing = torch.zeros(0, dtype=torch.float64, device=logits.device)
         return nothing, nothing
     return torch.cat(losses), torch.cat(divergences)
-
-
-def _divergence(clean: Tensor, logp: Tensor) -> Tensor:
-    """Σ p (log p − log q) of every row, float64 ``[rows]``."""
-    kl = (clean - logp).mul_(clean.exp()).sum(1, dtype=torch.float64)
-    if not bool(kl.isfinite().all()):  # logits of −inf (padded vocabulary): 0 · ∞ counts as 0
-        p = clean.exp()
-        kl = torch.where(p > 0, p * (clean - logp), 0).sum(1, dtype=torch.float64)
-    return kl

@@ -30,7 +30,9 @@ MOST_TOKENS = {"cpu": 2048, "cuda": 16_384}
 class Options:
     """Choices of a run that change numbers (``mask``, ``seed``, ``controls``) or only its cost.
 
-    ``batch_tokens`` None: what :func:`batch_tokens` finds good for the vocabulary and the device.
+    ``batch_tokens`` None: what :func:`batch_tokens` finds good for the vocabulary and the device. ``vocabulary``: how
+    many of the model's output rows belong to tokens (None: all); the rest is padding. ``ablation_documents``: on how
+    many documents latents are ablated (None: on all).
     """
 
     mask: Mask = "special"
@@ -40,6 +42,8 @@ class Options:
     batch_tokens: int | None = None
     checkpoint_seconds: float = 5.0
     special_ids: frozenset[int] = frozenset()
+    vocabulary: int | None = None
+    ablation_documents: int | None = None
 
 
 @dataclass(frozen=True)

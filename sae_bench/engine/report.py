@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from sae_bench import nested
+from sae_bench import crossed, nested
 from sae_bench.engine.batch import CoderFailure, Entry, guarded
 from sae_bench.engine.plan import Options
 from sae_bench.engine.run import Measured
@@ -19,6 +19,7 @@ from sae_bench.tasks.base import Task
 from sae_bench.tasks.labelled import LabelledTask
 from sae_bench.units import Units
 
+Draws = Sums | nested.Draws | crossed.Draws
 PACKAGES = (
     "sae-bench-suite",
     "torch",
@@ -96,10 +97,14 @@ def results(
                 yield Result(**common, status="error", reason=reason, provenance=full), {}
                 continue
             tables = measured.tables(name, entry)
+            if why := task.unusable(tables):
+                yield Result(**common, status="error", reason=why, provenance=full), {}
+                continue
             draws = drawn(task, tables, options)
             controls, control_tables = _controls(measured, task, entry, tables, options)
             references = measured.references(name, entry)
             controls = {label: _reference(task, own, options) for label, own in references.items()} | controls
+            controls = _constants(task) | controls
             yield (
                 Result(
                     **common,
@@ -139,7 +144,7 @@ def _common(protocol: Protocol, options: Options) -> dict[str, Any]:
     }
 
 
-def _details(task: Task, tables: dict[str, Units], draws: Mapping[str, Sums | nested.Draws]) -> dict[str, Any]:
+def _details(task: Task, tables: dict[str, Units], draws: Mapping[str, Draws]) -> dict[str, Any]:
     """What the task shows beside its metrics; of labelled sets also the figures of each."""
     details = task.details(tables)
     examples = draws.get("example")
@@ -159,20 +164,29 @@ def _reference(task: Task, tables: dict[str, Units], options: Options) -> dict[s
     return figures(task, tables, drawn(task, tables, options), without)
 
 
-def drawn(task: Task, tables: Mapping[str, Units], options: Options) -> dict[str, Sums | nested.Draws]:
-    """The resampled sums of every table that the task's metrics are made of."""
-    found: dict[str, Sums | nested.Draws] = {}
-    for kind in {spec.table for spec in task.spec.metrics.values()}:
-        make = nested.draw if kind == "example" else resample
-        if len(tables[kind]):
-            found[kind] = make(tables[kind], seed=options.seed, resamples=options.resamples)
+def _constants(task: Task) -> dict[str, dict[str, MetricValue]]:
+    """Scores that are known without a measurement."""
+    found: dict[str, dict[str, MetricValue]] = {}
+    for label, values in task.constants.items():
+        for name, value in values.items():
+            spec = task.spec.metrics[name]
+            known = MetricValue(value=value, low=None, high=None, unit=spec.unit, better=spec.better, n_units=0)
+            found.setdefault(label, {})[name] = known
     return found
+
+
+def drawn(task: Task, tables: Mapping[str, Units], options: Options) -> dict[str, Draws]:
+    """The resampled sums of every table that the task's metrics are made of."""
+    makers: dict[str, Callable[..., Draws]] = {"example": nested.draw, "ablation": crossed.draw}
+    kinds = {spec.table for spec in task.spec.metrics.values() if len(tables[spec.table])}
+    seeds = {"seed": options.seed, "resamples": options.resamples}
+    return {kind: makers.get(kind, resample)(tables[kind], **seeds) for kind in sorted(kinds)}
 
 
 def figures(
     task: Task,
     tables: Mapping[str, Units],
-    draws: Mapping[str, Sums | nested.Draws],
+    draws: Mapping[str, Draws],
     without: frozenset[str] = frozenset(),
 ) -> dict[str, MetricValue]:
     """All metrics of a task (``without`` some) from its tables of units and what :func:`drawn` gave for them."""
@@ -183,6 +197,8 @@ def figures(
         metric, own = task.metrics[name], draws.get(spec.table)
         if isinstance(own, nested.Draws):
             e = nested.estimate(own, metric)
+        elif isinstance(own, crossed.Draws):
+            e = crossed.estimate(own, metric, interval=spec.interval)
         else:
             e = estimate(tables[spec.table], metric, interval=spec.interval, draws=own)
         found[name] = MetricValue(
@@ -215,7 +231,7 @@ def _controls(
 
 
 def _measured(task: Task, control: Entry) -> bool:
-    """Whether a control has rows: a coder without latents has nothing to probe."""
+    """Whether a control has rows: a coder without latents has nothing to probe or to ablate."""
     return task.stream == "documents" or control.coder.info.n_latents > 0
 
 

@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 from sae_bench.data.documents import Corpus
 from sae_bench.data.labelled import Suite
 from sae_bench.data.tokens import TokenSet
+from sae_bench.engine.ablations import AblationLoop, ablation_tables, measured_as, random_key
 from sae_bench.engine.batch import Batch, CoderFailure, CoderView, Entry, SiteView, Workspace
 from sae_bench.engine.calibrate import calibrate
 from sae_bench.engine.checkpoint import Arrays, Checkpoint, State
-from sae_bench.engine.labelled import LabelledLoop, labelled_tables, reference_tables, wanted_keys
+from sae_bench.engine.labelled import LabelledLoop, channels_key, labelled_tables, reference_tables, wanted_keys
 from sae_bench.engine.plan import Batches, Cast, Options, batch_tokens, with_controls
 from sae_bench.models.subject import SubjectModel
 from sae_bench.saes.controls import Moments
 from sae_bench.tasks.base import Task
+from sae_bench.tasks.downstream_sparsity import DownstreamSparsity
 from sae_bench.tasks.labelled import LabelledTask
 from sae_bench.units import Units, merge
 
@@ -48,19 +50,30 @@ class Measured:
         """The tables of units of one coder on one task."""
         if self.suite is not None and self.tasks[task].stream == "labelled":
             return labelled_tables(self._labelled_rows(task, entry), task, entry, self.cast, self.suite)
+        made = self.tasks[task]
+        if isinstance(made, DownstreamSparsity):
+            return self._ablation_tables(made, measured_as(entry))
         shared, own = (task, f"@{entry.hook_out}"), (task, entry.key)
         rows = self.checkpoint.rows(self.state, {shared, own})
         units = rows.pop(("", "", "unit"))
         ids = tuple(self.evaluation.unit_ids[i] for i in units)
         documents = merge(Units(ids, {key[2]: column for key, column in rows.items()}))
         totals = {key[2]: array for key, array in self.state.totals.items() if key[:2] == own}
-        return self.tasks[task].tables(documents, totals)
+        return made.tables(documents, totals)
 
     def references(self, task: str, entry: Entry) -> dict[str, dict[str, Units]]:
-        """Tables of what stands beside an SAE besides controls: on labelled sets the best channels and the residual."""
+        """Tables of what stands beside an SAE besides controls: what sets floor and ceiling of its task."""
+        made = self.tasks[task]
+        if isinstance(made, DownstreamSparsity):
+            keys = {"all_channels": channels_key(entry.hook_out), "random_directions": random_key(entry)}
+            return {label: self._ablation_tables(made, key) for label, key in keys.items()}
         if self.suite is None or self.tasks[task].stream != "labelled":
             return {}
         return reference_tables(self._labelled_rows(task, entry), task, entry, self.cast, self.suite)
+
+    def _ablation_tables(self, task: DownstreamSparsity, key: str) -> dict[str, Units]:
+        rows = self.checkpoint.rows(self.state, {(task.spec.id, key)})
+        return ablation_tables(rows, self.state.totals, task, key, self.evaluation)
 
     def _labelled_rows(self, task: str, entry: Entry) -> Arrays:
         return self.checkpoint.rows(self.state, {(task, key) for key in wanted_keys(entry, self.cast)})
@@ -105,7 +118,7 @@ def measure(
     cast = with_controls(saes, moments, options)
     work = Workspace(subject, hooks, moments)
     state = checkpoint.load()
-    if not state.done and not state.groups:
+    if not (state.done or state.groups or state.ablations):
         state.counters = counters
         state.failures = dict(cast.failures)
     work.counters = Counter(state.counters)
@@ -117,6 +130,9 @@ def measure(
             _Loop(work, cast, of_documents, batches, options, checkpoint, state).run(progress)
         if of_labels and suite is not None:
             LabelledLoop(work, cast, of_labels, suite, options, size).run(checkpoint, state, progress)
+        for task in tasks.values():
+            if isinstance(task, DownstreamSparsity):
+                AblationLoop(work, cast, task, corpus.evaluation, options, size).run(checkpoint, state, progress)
     return Measured(cast, tasks, moments, corpus.evaluation, checkpoint, state, corpus.calibration.n_units, suite)
 
 

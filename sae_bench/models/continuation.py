@@ -47,7 +47,7 @@ class Continuation:
                 f"{'none' if x is None else list(x.shape)}; add it to the captured hooks, or name another hook point"
             )
         self.hook = hook
-        self.cached = _reuses(subject, hook, capture.tokens.shape[1])
+        self.cached = reuses(subject, hook, capture.tokens.shape[1])
         self.counters: Counter[str] = Counter()
         self._subject, self._capture, self._max_bytes = subject, capture, max_bytes
         self._clean: Tensor = x
@@ -77,11 +77,12 @@ class Continuation:
 
     def differences(
         self, sequences: Tensor, positions: Tensor, activations: Tensor, horizon: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield the changes of the logits, ablated minus clean, in batches of bounded size.
 
-        Arguments as for `ablated`. Each item is (rows int64 `[m]`, differences `[m, t, vocab_size]`), t being horizon
-        or as many tokens as the sequence still has: rows of one item share sequence and position. Every row comes once.
+        Arguments as for `ablated`. Each item is (rows int64 `[m]`, differences `[m, t, vocab_size]`, clean logits
+        `[t, vocab_size]`), t being horizon or as many tokens as the sequence still has: rows of one item share sequence
+        and position. Every row comes once.
         """
         activations = self._fitting(activations, len(sequences))
         for (sequence, position, steps), rows in self._groups(sequences, positions, horizon).items():
@@ -93,7 +94,7 @@ class Continuation:
                 if clean is None:
                     clean, logits = logits[:1].clone(), logits[1:]
                 if len(logits):
-                    yield rows[done : done + len(logits)], logits.sub_(clean)
+                    yield rows[done : done + len(logits)], logits.sub_(clean), clean[0]
                 done += len(logits)
             self._count(1, clean=True)
             self._count(len(rows))
@@ -237,8 +238,8 @@ class _Suffix:
             return module(input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True)
 
 
-def _reuses(subject: SubjectModel, hook: str, length: int) -> bool:
-    """Whether `_Suffix` gives the logits of a full splice, by one test for a model and hook.
+def reuses(subject: SubjectModel, hook: str, length: int) -> bool:
+    """Whether keys and values can be reused at `hook` for sequences of this length, by one test for a model and hook.
 
     A sequence longer than all before is tested again: attention windows and scaled rotary positions act from some
     length on.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -90,7 +90,9 @@ class Task:
     """
 
     metrics: Mapping[str, Metric]
-    stream = "documents"  # what the task reads; "labelled" for sae_bench.tasks.labelled
+    stream = "documents"  # what the task reads; "labelled" in tasks/labelled.py, "ablations" in downstream_sparsity.py
+    constants: Mapping[str, Mapping[str, float]] = {}  # known scores that stand beside the controls, by name and metric
+    token_text: Callable[[int], str] = staticmethod(str)  # how to show a token; a run with a tokenizer sets it
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec
@@ -107,9 +109,13 @@ class Task:
         """Sums over all tokens of the batch, which are added up over batches (for instance one entry a latent)."""
         return {}
 
-    def tables(self, documents: Units, totals: Mapping[str, Column]) -> dict[str, Units]:
-        """All tables of units, from the rows of documents (shared and own columns) and the added-up totals."""
-        return {"document": documents}
+    def tables(self, rows: Units, totals: Mapping[str, Column]) -> dict[str, Units]:
+        """All tables of units, from the measured rows (shared and own columns) and the added-up totals."""
+        return {"document": rows}
+
+    def unusable(self, tables: Mapping[str, Units]) -> str | None:
+        """Why these tables hold nothing to score, or None; the result then has the status "error"."""
+        return None
 
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
         """What a result shows beside metrics; plain JSON, of bounded size."""

@@ -89,16 +89,16 @@ class Sparsity(Task):
             "contribution": torch.bincount(codes.indices, weights=size, minlength=codes.n_latents).double(),
         }
 
-    def tables(self, documents: Units, totals: Mapping[str, Column]) -> dict[str, Units]:
+    def tables(self, rows: Units, totals: Mapping[str, Column]) -> dict[str, Units]:
         """Adds the table of latents."""
         active, contribution = totals["active_tokens"], totals["contribution"]
-        density = active / max(documents.columns["tokens"].sum(), 1)
+        density = active / max(rows.columns["tokens"].sum(), 1)
         columns = {"latents": np.ones(len(active)), "active_tokens": active, "contribution": contribution}
         columns["dead"] = (active == 0).astype(np.float64)
         for name, threshold in DENSE.items():
             dense = (density > threshold).astype(np.float64)
             columns |= {f"dense_{name}": dense, f"contribution_{name}": dense * contribution}
-        return {"document": documents, "latent": Units(tuple(map(str, range(len(active)))), columns)}
+        return {"document": rows, "latent": Units(tuple(map(str, range(len(active)))), columns)}
 
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
         """Histogram of log10 density, with the number of tokens on which it was measured."""

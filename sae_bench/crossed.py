@@ -1,0 +1,69 @@
+"""Figures over rows that belong to a document and to a latent at once: both are resampled.
+
+A row's id is ``<document>@<position>:<latent>``. Rows of one document share its text, rows of one latent its direction,
+and a new sample would have other documents and other latents. A replicate therefore draws a weight for every document
+and one for every latent, and a row counts with their product (the pigeonhole bootstrap; Owen 2007, "The pigeonhole
+bootstrap"). It is a little conservative: noise of a row that neither shares is counted up to three times. Resampling
+latents alone would be too narrow wherever the text matters more than the latent: see the card of downstream_sparsity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sae_bench.statistics import (
+    CONFIDENCE,
+    Array,
+    Estimate,
+    Metric,
+    Sums,
+    resample_weights,
+    settle,
+    total,
+)
+from sae_bench.units import Units
+
+CHUNK = 1 << 22  # weights of rows in memory at once
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Column sums of a table, their replicates, and the number of documents or latents, whichever is smaller."""
+
+    points: Sums
+    replicates: Sums
+    n: int
+
+
+def draw(units: Units, *, seed: int, resamples: int) -> Draws:
+    """Everything that figures of this table are made of."""
+    documents, of_document = _groups([unit.partition("@")[0] for unit in units.ids])
+    latents, of_latent = _groups([f"latent {unit.rpartition(':')[2]}" for unit in units.ids])
+    by_document, by_latent = (resample_weights(names, seed, resamples) for names in (documents, latents))
+    sums: dict[str, list[Array]] = {name: [] for name in units.columns}
+    step = max(1, CHUNK // max(1, len(units)))
+    for start in range(0, resamples, step):
+        part = slice(start, start + step)
+        weights = by_document[part][:, of_document] * by_latent[part][:, of_latent]
+        for name, column in units.columns.items():
+            sums[name].append(weights @ column)
+    replicates = Sums({name: np.concatenate(parts) for name, parts in sums.items()})
+    return Draws(total(units), replicates, min(len(documents), len(latents)))
+
+
+def estimate(draws: Draws, metric: Metric, *, interval: str = "bootstrap", confidence: float = CONFIDENCE) -> Estimate:
+    """The figure with its interval; fewer than 5 documents or latents have a figure and no interval.
+
+    ``interval="wilson"`` is for shares of rows, which resampling would give an empty interval where no row counts: that
+    of as many independent units as there are documents or latents, so a wide one.
+    """
+    replicates = None if interval == "wilson" else metric(draws.replicates)
+    return settle(metric(draws.points), replicates, draws.n, confidence)
+
+
+def _groups(names: list[str]) -> tuple[tuple[str, ...], np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """The different names, and the place of each row's among them."""
+    found, group = np.unique(np.array(names, dtype=object), return_inverse=True)
+    return tuple(found.tolist()), group

@@ -1,0 +1,251 @@
+"""The pass over ablations: one latent at one position taken away, the rest of the model run from there.
+
+Two passes over the sampled documents. The first, cheap one encodes them: it finds the density of the latents that will
+be ablated, and whose output is kept. In the second, all coders' ablations of a position run together, because they
+share the keys and values of what comes before. Beside the coders run all residual channels, random directions of the
+same norm, and one change by rounding alone: the floor below which an effect is not scored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sae_bench.data.tokens import TokenSet
+from sae_bench.engine.batch import Batch, CoderFailure, CoderView, Entry, SiteView, Workspace
+from sae_bench.engine.checkpoint import Arrays, Checkpoint, State
+from sae_bench.engine.labelled import channels_entry, channels_key
+from sae_bench.engine.outputs import Census, Outputs
+from sae_bench.engine.plan import Batches, Cast, Options
+from sae_bench.engine.sampling import (
+    Ablations,
+    Sampled,
+    random_directions,
+    sampled_latents,
+    sampled_positions,
+    sampled_sequences,
+)
+from sae_bench.models.continuation import Continuation
+from sae_bench.randomness import generator
+from sae_bench.tasks.downstream_sparsity import DownstreamSparsity
+from sae_bench.units import Units
+
+Progress = Callable[[str, int, int], None]
+
+
+def random_key(entry: Entry) -> str:
+    """The key under which random directions beside this SAE are measured."""
+    return f"{entry.key} @random directions"
+
+
+@dataclass
+class _Job:
+    """Ablations of one coder in one batch, under its key; ``base`` is what the model carries at the hook point."""
+
+    key: str
+    hook: str
+    ablations: Ablations
+    base: Tensor | None = None
+
+
+class AblationLoop:
+    """One task's ablations on every coder."""
+
+    def __init__(
+        self, work: Workspace, cast: Cast, task: DownstreamSparsity, tokens: TokenSet, options: Options, size: int
+    ) -> None:
+        self.work = Workspace(work.subject, work.hooks, work.moments)
+        self.cast, self.task, self.tokens, self.options = cast, task, tokens, options
+        self.name = task.spec.id
+        self.batches = Batches.of(tokens, size, sampled_sequences(tokens, options.ablation_documents, options.seed))
+        hooks = dict.fromkeys(entry.hook_out for entry in cast.saes)
+        self.channels = [channels_entry(self.work, hook) for hook in hooks]
+        self.entries = [e for e in cast.entries if e.coder.info.n_latents and measured_as(e) == e.key]
+        self.vocabulary = options.vocabulary or work.subject.vocab_size
+
+    def run(self, checkpoint: Checkpoint, state: State, progress: Progress) -> None:
+        """Measure the batches that are left, saving after each that took long."""
+        total = len(self.batches)
+        if state.ablations == total:
+            return
+        census = self._first_pass(state, progress)
+        outputs = {key: Outputs.of(own, self.vocabulary, len(census)) for key, own in census.items()}
+        for key, own in outputs.items():
+            if (kept := state.totals.get((self.name, key, "sum_logits"))) is not None:
+                own.logits.copy_(torch.from_numpy(kept))
+                own.positions.copy_(torch.from_numpy(state.totals[self.name, key, "sum_positions"]))
+        pending: dict[tuple[str, str, str], list[NDArray[np.float64]]] = {}
+        saved = time.monotonic()
+        for index in range(state.ablations, total):
+            progress("ablations", index, total)
+            for row_key, column in self._batch(index, state, outputs).items():
+                pending.setdefault(row_key, []).append(column)
+            state.ablations += 1
+            state.counters = dict(Counter(state.counters) + self._counts())
+            if time.monotonic() - saved >= self.options.checkpoint_seconds and state.ablations < total:
+                for key, own in outputs.items():
+                    state.totals[self.name, key, "sum_logits"] = own.logits.cpu().numpy()
+                    state.totals[self.name, key, "sum_positions"] = own.positions.cpu().numpy()
+                checkpoint.save(state, {key: np.concatenate(parts) for key, parts in pending.items()})
+                pending, saved = {}, time.monotonic()
+        self._finish(census, outputs, state)
+        checkpoint.save(state, {key: np.concatenate(parts) for key, parts in pending.items()})
+        progress("ablations", total, total)
+
+    def _counts(self) -> Counter[str]:
+        """What this batch cost, under names of its own; and from now on that of the next one."""
+        found = Counter({f"ablation_{name.removeprefix('ablation_')}": n for name, n in self.work.counters.items()})
+        self.work.counters.clear()
+        return found
+
+    def _prepared(self, index: int) -> tuple[Batch, Sampled]:
+        batch = Batch(self.work, *self.batches.tensors(index, self.options, self.work.subject.device))
+        units = [self.tokens.unit_ids[unit] for unit in self.batches.units(index)]
+        return batch, sampled_positions(batch, units, self.task.positions, self.options.seed)
+
+    def _sample(self, entry: Entry, batch: Batch, places: Sampled) -> Ablations:
+        x = batch.activations(entry.hook_in)[places.token]
+        norms = self.work.decoder_norms(entry)
+        return sampled_latents(entry, x, norms, places, self.task.latents, self.options.seed)
+
+    def _first_pass(self, state: State, progress: Progress) -> dict[str, Census]:
+        """Encode the sampled documents with every SAE."""
+        census = {}
+        for entry in self.cast.saes:
+            census[entry.key] = Census(entry.coder.info.n_latents, self.work.subject.device)
+        for index in range(len(self.batches)):
+            progress("ablations, first pass", index, len(self.batches))
+            batch, places = self._prepared(index)
+            for entry in self.cast.saes:
+                if entry.key in state.failures:
+                    continue
+                try:
+                    codes = CoderView(SiteView(batch, entry.hook_out), entry).codes.select(batch.kept)
+                    census[entry.key].add(codes, self._sample(entry, batch, places))
+                except CoderFailure as failure:
+                    state.failures[entry.key] = str(failure)
+        progress("ablations, first pass", len(self.batches), len(self.batches))
+        return {key: own for key, own in census.items() if key not in state.failures}
+
+    def _finish(self, census: dict[str, Census], outputs: dict[str, Outputs], state: State) -> None:
+        """Put the most promoted and suppressed tokens in the place of the summed logits."""
+        for entry in self.cast.saes:
+            for what in ("logits", "positions"):
+                state.totals.pop((self.name, entry.key, f"sum_{what}"), None)
+            if entry.key in state.failures or not len(outputs[entry.key].latents):
+                continue
+            own = census[entry.key]
+            columns = outputs[entry.key].columns(self.work.subject, entry, own)
+            state.totals |= {(self.name, entry.key, f"output_{name}"): column for name, column in columns.items()}
+            state.totals[self.name, entry.key, "density"] = own.density()
+
+    def _batch(self, index: int, state: State, outputs: dict[str, Outputs]) -> Arrays:
+        batch, places = self._prepared(index)
+        jobs: dict[tuple[str, str], list[_Job]] = {}
+        for entry in [*self.channels, *self.entries]:
+            if entry.key in state.failures:
+                continue
+            try:
+                for job in self._jobs(entry, batch, places):
+                    jobs.setdefault((job.hook, "" if job.base is None else entry.key), []).append(job)
+            except CoderFailure as failure:
+                state.failures[entry.key] = str(failure)
+        rows: Arrays = {}
+        sequences = np.array(self.batches.groups[index])
+        for group in jobs.values():
+            rows |= self._measure(group, batch, places, sequences, outputs)
+        return rows
+
+    def _jobs(self, entry: Entry, batch: Batch, places: Sampled) -> Iterator[_Job]:
+        chosen = self._sample(entry, batch, places)
+        base = None
+        if self.task.base == "reconstruction" and entry not in self.channels:
+            view = CoderView(SiteView(batch, entry.hook_out), entry)
+            base = batch.capture.activations[entry.hook_out].clone()
+            base[batch.keep] = view.x_hat[batch.kept].to(base)
+        yield _Job(entry.key, entry.hook_out, chosen, base)
+        if entry in self.cast.saes:
+            yield _Job(random_key(entry), entry.hook_out, random_directions(chosen, places, self.options.seed), base)
+
+    def _measure(
+        self, jobs: list[_Job], batch: Batch, places: Sampled, sequences: NDArray[np.int64], outputs: dict[str, Outputs]
+    ) -> Arrays:
+        """Rows of some coders whose model carries the same at their hook point."""
+        hook, capture = jobs[0].hook, batch.capture
+        if jobs[0].base is not None:
+            capture = dataclasses.replace(capture, activations={**capture.activations, hook: jobs[0].base})
+        continuation = Continuation(self.work.subject, capture, hook)
+        before = capture.activations[hook][places.sequence, places.position]
+        changed = [_rounded(before, places, self.options.seed)]
+        changed += [before[job.ablations.place] - job.ablations.contribution.to(before) for job in jobs]
+        place = torch.cat([torch.arange(len(before), device=before.device), *(job.ablations.place for job in jobs)])
+        starts = np.cumsum([0, *map(len, changed)])
+        nothing = torch.zeros(len(place), dtype=torch.float64, device=before.device)
+        scores: dict[str, Tensor] = {}
+        for rows, change, clean in continuation.differences(
+            places.sequence[place], places.position[place], torch.cat(changed), self.task.horizon
+        ):
+            change, clean = change[..., : self.vocabulary], clean[..., : self.vocabulary]
+            for name, values in self.task.score(change, clean).items():
+                scores.setdefault(name, nothing.clone())[rows] = values
+            for job, start in zip(jobs, starts[1:-1], strict=True):
+                if job.key in outputs:
+                    outputs[job.key].add(job.ablations, rows - int(start), self.task.output(change))
+        self.work.counters.update(continuation.counters)
+        noise = scores["l2_squared"][: len(before)] if scores else before.new_zeros(0)
+        found: Arrays = {}
+        for job, start, stop in zip(jobs, starts[1:-1], starts[2:], strict=True):
+            columns = {name: values[start:stop] for name, values in scores.items()}
+            columns |= _facts(job.ablations, places) | {"noise_l2_squared": noise[job.ablations.place]}
+            found |= {(self.name, job.key, n): c.double().cpu().numpy() for n, c in columns.items()}
+            of_place = sequences[places.sequence[job.ablations.place].cpu().numpy()]
+            found[self.name, job.key, "sequence"] = of_place.astype(np.float64)
+        return found
+
+
+def _facts(ablations: Ablations, places: Sampled) -> dict[str, Tensor]:
+    return {
+        "position": places.position[ablations.place],
+        "latent": ablations.latent,
+        "value": ablations.value,
+        "norm": ablations.contribution.double().norm(dim=1),
+    }
+
+
+def _rounded(x: Tensor, places: Sampled, seed: int) -> Tensor:
+    """``x`` ``[positions, d]`` with every channel moved by one rounding of its dtype, up or down at random."""
+    step = torch.full((len(x), x.shape[1]), torch.finfo(x.dtype).eps, dtype=torch.float64)
+    for row, (unit, position) in enumerate(zip(places.units, places.position.tolist(), strict=True)):
+        down = torch.rand(x.shape[1], generator=generator(seed, f"rounding in {unit} at {position}")) < 0.5
+        step[row, down] *= -1
+    return (x.double() * (1 + step.to(x.device))).to(x)
+
+
+def measured_as(entry: Entry) -> str:
+    """The key of the coder whose ablations these are: the identity's are those of all channels."""
+    info = entry.coder.info
+    return channels_key(entry.hook_out) if info.architecture == "identity" and not info.is_transcoder else entry.key
+
+
+def ablation_tables(
+    rows: Arrays, totals: Arrays, task: DownstreamSparsity, key: str, tokens: TokenSet
+) -> dict[str, Units]:
+    """The tables of one coder (or random directions, or channels), rows sorted by document, position and latent."""
+    columns = {name: column for (_, owner, name), column in rows.items() if owner == key}
+    n = len(columns.get("latent", ()))
+    order = np.lexsort([columns[name] for name in ("latent", "position", "sequence")]) if n else np.zeros(0, np.int64)
+    columns = {name: column[order] for name, column in columns.items()}
+    sequence = columns.pop("sequence", np.zeros(0)).astype(int)
+    units = [tokens.unit_ids[tokens.units[i]] for i in sequence]
+    places = zip(units, columns.get("position", ()), columns.get("latent", ()), strict=True)
+    ids = tuple(f"{unit}@{int(position)}:{int(latent)}" for unit, position, latent in places)
+    own = {name: column for (_, owner, name), column in totals.items() if owner == key}
+    return task.tables(Units(ids, columns or {name: np.zeros(0) for name in task.columns}), own)

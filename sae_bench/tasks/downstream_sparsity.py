@@ -1,0 +1,224 @@
+"""Sparsity of downstream effects: when one latent is taken away, how many output logits move?
+
+At a sampled position an active latent's contribution ``f_i d_i`` is subtracted from the activation, and the rest of the
+model runs on that position and the tokens behind it. ``D`` is the change of the logits, less each token's median over
+the vocabulary; ``(sum |D|)^2 / (sum D^2 * vocabulary * tokens)`` is the effective fraction of (token, logit) pairs that
+moved. From "Scaling and evaluating sparse autoencoders" (Gao et al. 2024), section 4.5, which leaves several choices
+open: see the card.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sae_bench import crossed
+from sae_bench.errors import TaskError
+from sae_bench.kernels.divergence import divergence
+from sae_bench.kernels.effects import centred, effect_sparsity
+from sae_bench.schema import TaskSpec
+from sae_bench.statistics import Metric, Ratio, Sums
+from sae_bench.tasks.base import Task
+from sae_bench.units import Column, Units
+
+BINS = 10
+BIN_RESAMPLES = 500
+MOST_BELOW = 0.1  # share of effects below noise from which on the figure of the rest is none of the SAE
+GAUSSIAN = 2 / math.pi  # what independent Gaussian changes of all logits score
+SHOWN = 100  # latents whose output a result holds, at most
+TOKENS = 5  # promoted and suppressed tokens of each
+
+
+def effect_share(s: Sums) -> Ratio:
+    """Mean effective fraction of (token, logit) pairs that an ablation moves; lower is sparser."""
+    return Ratio(s.sparsity, s.scored, *_scored(s))
+
+
+def token_share(s: Sums) -> Ratio:
+    """The same fraction within each token, averaged over tokens and ablations: another quantity than the joint one."""
+    return Ratio(s.token_sparsity, s.scored, *_scored(s))
+
+
+def _scored(s: Sums) -> tuple[str, NDArray[np.float64]]:
+    """The denominator's name and floor: the few effects that stand out of strong noise are not like the others."""
+    what = "the number of ablations whose effect is above rounding noise (--dtype float32 has little of it)"
+    return what, (1 - MOST_BELOW) * s.ablations
+
+
+def effect_kl(s: Sums) -> Ratio:
+    """Mean KL(clean || ablated) of the tokens that an ablation can reach, nats a token; 0 is no effect."""
+    return Ratio(s.kl, s.tokens, "the number of tokens behind ablations")
+
+
+def below_noise(s: Sums) -> Ratio:
+    """Share of ablations whose effect cannot be told from rounding, and which are therefore not scored."""
+    return Ratio(s.ablations - s.scored, s.ablations, "the number of ablations")
+
+
+class DownstreamSparsity(Task):
+    """Ablation table: one row an ablation; documents and latents are resampled. Beside it, the sampled latents."""
+
+    stream = "ablations"
+    columns = (  # of the ablation table: :meth:`score`, and where the ablation is
+        *("tokens", "entries", "l1", "l2_squared", "token_sparsity", "kl", "noise_l2_squared"),
+        *("position", "latent", "value", "norm"),
+    )
+    metrics: Mapping[str, Metric] = {
+        "effect_sparsity": effect_share,
+        "effect_sparsity_token": token_share,
+        "effect_kl": effect_kl,
+        "noise_fraction": below_noise,
+    }
+    constants: Mapping[str, Mapping[str, float]] = {
+        "gaussian": {"effect_sparsity": GAUSSIAN, "effect_sparsity_token": GAUSSIAN}
+    }
+
+    def __init__(self, spec: TaskSpec) -> None:
+        super().__init__(spec)
+        self.horizon = self._count("horizon")
+        self.positions = self._count("positions")
+        self.latents = self._count("latents")
+        self.base = self._choice("base", ("activation", "reconstruction"))
+        self.centre: Any = self._choice("centre", ("median", "none"))
+        factor = spec.parameters.get("noise_factor")
+        if not isinstance(factor, int | float) or isinstance(factor, bool) or not 0 <= factor < math.inf:
+            raise TaskError(f"task {spec.id}: noise_factor must be a number of at least 0, not {factor!r}")
+        self.noise_factor = float(factor)
+
+    def _count(self, name: str) -> int:
+        value = self.spec.parameters.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise TaskError(f"task {self.spec.id}: {name} must be a whole number of at least 1, not {value!r}")
+        return value
+
+    def _choice(self, name: str, allowed: tuple[str, ...]) -> str:
+        value = self.spec.parameters.get(name)
+        if value not in allowed:
+            raise TaskError(f"task {self.spec.id}: {name} must be {' or '.join(allowed)}, not {value!r}")
+        return str(value)
+
+    def score(self, change: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        """Sums over each ablation, float64 ``[ablations]``.
+
+        ``change`` float ``[ablations, tokens, vocabulary]`` is ablated minus clean, ``clean`` ``[tokens, vocabulary]``
+        the logits without any ablation.
+        """
+        effects = effect_sparsity(change, centre=self.centre)
+        reference = torch.log_softmax(clean, dim=-1)
+        kl = [divergence(reference, torch.log_softmax(clean + one, dim=-1)).sum() for one in change]
+        return {
+            "tokens": effects.tokens,
+            "entries": effects.entries,
+            "l1": effects.l1,
+            "l2_squared": effects.l2_squared,
+            "token_sparsity": effects.mean_token_sparsity.nan_to_num(0),
+            "kl": torch.stack(kl),
+        }
+
+    def output(self, change: Tensor) -> Tensor:
+        """What a latent adds to the next token's logits: minus the change, centred, float64 ``[ablations, vocab]``."""
+        return -centred(change[:, 0], "median")
+
+    def tables(self, rows: Units, totals: Mapping[str, Column]) -> dict[str, Units]:
+        """The ablations, and, of an SAE, the sampled latents and the output of those that are shown."""
+        raw = rows.columns
+        noise = self.noise_factor**2 * raw["noise_l2_squared"]
+        scored = (raw["l2_squared"] > noise) & (raw["l2_squared"] > 0)
+        sparsity = np.zeros(len(rows))
+        np.divide(raw["l1"] ** 2, raw["l2_squared"] * raw["entries"], out=sparsity, where=scored)
+        derived = {
+            "sparsity": sparsity,
+            "token_sparsity": raw["token_sparsity"] * scored,
+            "scored": scored.astype(np.float64),
+            "ablations": np.ones(len(rows)),
+        }
+        tables = {"ablation": Units(rows.ids, dict(raw) | derived)}
+        if "density" in totals:
+            latents = np.unique(raw["latent"])
+            tables["latent"] = Units(_names(latents), {"density": totals["density"]})
+            output = {n.removeprefix("output_"): c for n, c in totals.items() if n.startswith("output_")}
+            tables["output"] = Units(_names(output.pop("latent")), output)
+        return tables
+
+    def unusable(self, tables: Mapping[str, Units]) -> str | None:
+        """Without any ablation there is nothing to score."""
+        if len(tables["ablation"]):
+            return None
+        return "no latent is active at any of the sampled positions; on such text this SAE explains nothing"
+
+    def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
+        """Counts, the figure by decile of activation and of density, and the output of latents."""
+        table = tables["ablation"]
+        rows = table.columns
+        density = dict(zip(tables["latent"].ids, tables["latent"].columns["density"], strict=True))
+        return {
+            "ablations": len(table),
+            "documents": len({unit.partition("@")[0] for unit in table.ids}),
+            "latents": len(density),
+            "scored": int(rows["scored"].sum()),
+            "vocabulary": int(rows["entries"][0] / rows["tokens"][0]),
+            "by_activation": _deciles(table, rows["norm"]),
+            "by_density": _deciles(table, np.array([density[name] for name in _names(rows["latent"])])),
+            "outputs": self._outputs(tables, density),
+        }
+
+    def _outputs(self, tables: Mapping[str, Units], density: Mapping[str, float]) -> list[dict[str, Any]]:
+        output, rows = tables["output"], tables["ablation"].columns
+        found = []
+        for row, unit in enumerate(output.ids):
+            own = {name: float(column[rows["latent"] == int(unit)].sum()) for name, column in rows.items()}
+            entry: dict[str, Any] = {
+                "latent": int(unit),
+                "positions": int(own["ablations"]),
+                "density": float(density[unit]),
+                "effect_sparsity": own["sparsity"] / own["scored"] if own["scored"] else None,
+                "kl": own["kl"] / own["tokens"],
+            }
+            for what in ("promoted", "suppressed", "direct_promoted", "direct_suppressed"):
+                if f"{what}_token" in output.columns:
+                    tokens, logits = output.columns[f"{what}_token"][row], output.columns[f"{what}_logit"][row]
+                    entry[what] = [
+                        {"id": int(t), "token": self.token_text(int(t)), "logit": float(f"{v:.4g}")}
+                        for t, v in zip(tokens, logits, strict=True)
+                    ]
+            found.append(entry)
+        return found
+
+
+def _names(latents: NDArray[np.float64]) -> tuple[str, ...]:
+    return tuple(str(int(latent)) for latent in latents)
+
+
+def _deciles(ablations: Units, by: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """Effect sparsity of the ablations in every tenth of ``by``; equal values stay together."""
+    edges = np.unique(np.quantile(by, np.linspace(0, 1, BINS + 1)))
+    bins = np.clip(np.searchsorted(edges, by, side="right") - 1, 0, max(len(edges) - 2, 0))
+    needed = {name: ablations.columns[name] for name in ("sparsity", "scored", "ablations")}
+    found = []
+    for i in np.unique(bins):
+        members = np.flatnonzero(bins == i)
+        own = Units(ablations.ids, needed).select(members)
+        e = crossed.estimate(crossed.draw(own, seed=0, resamples=BIN_RESAMPLES), effect_share)
+        span: dict[str, Any] = {
+            "from": float(by[members].min()),
+            "to": float(by[members].max()),
+            "ablations": len(members),
+        }
+        found.append(span | {"value": e.value, "low": e.low, "high": e.high})
+    return found
+
+
+def extremes(logits: Tensor) -> dict[str, NDArray[np.float64]]:
+    """The most promoted and most suppressed tokens of each row of ``logits`` ``[latents, vocabulary]``, with values."""
+    k = min(TOKENS, logits.shape[1])
+    found = {}
+    for what, largest in (("promoted", True), ("suppressed", False)):
+        values, tokens = logits.topk(k, dim=1, largest=largest)
+        found[f"{what}_token"], found[f"{what}_logit"] = tokens.double().cpu().numpy(), values.double().cpu().numpy()
+    return found
