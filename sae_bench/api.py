@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +17,12 @@ from sae_bench.data.labelled import Suite
 from sae_bench.engine.plan import Options, batch_tokens, sae_entries
 from sae_bench.engine.report import coder_record, results, skipped, versions
 from sae_bench.engine.run import Progress, measure
-from sae_bench.engine.sampling import sampled_sequences
 from sae_bench.errors import DataError, UsageError
 from sae_bench.models.loading import load_subject
+from sae_bench.populations import ablated_lengths, population
 from sae_bench.results import store
 from sae_bench.schema import CoderRecord, Protocol, Result, TaskSpec
-from sae_bench.settings import ABLATION_TIERS, TIERS, Settings
+from sae_bench.settings import ABLATION_TIERS, TIERS, WATCHED_TIERS, Settings
 from sae_bench.tasks.downstream_sparsity import DownstreamSparsity
 
 if TYPE_CHECKING:
@@ -62,7 +61,6 @@ class Session:
         self.settings = settings
         self.specs = resolve.task_specs(settings)
         self.tasks = {name: resolve.task(spec) for name, spec in self.specs.items()}
-        self.ablates = [name for name, task in self.tasks.items() if task.stream == "ablations"]
         self.controls = resolve.control_names(settings.controls)
         device = resolve.device_name(settings.device)
         coders, sources = resolve.coders(sae, settings, device)
@@ -88,6 +86,9 @@ class Session:
         for task in self.tasks.values():
             task.token_text = resolve.token_text(self.tokenizer)
         self.special_ids = resolve.special_ids(self.tokenizer, self.subject)
+        self.populations = {
+            name: population(task.stream, self.corpus, self.suite, self.options()) for name, task in self.tasks.items()
+        }
         self.work = [Work(e, coder_record(e, source)) for e, source in zip(entries, sources, strict=True)]
         self._identify()
 
@@ -145,6 +146,7 @@ class Session:
             special_ids=self.special_ids,
             vocabulary=resolve.vocabulary(self.tokenizer, self.subject),
             ablation_documents=ABLATION_TIERS[s.tier],
+            watched_documents=WATCHED_TIERS[s.tier],
         )
 
     def _identify(self) -> None:
@@ -152,12 +154,10 @@ class Session:
         model_sha256 = resolve.model_sha256(self.model_source, self.subject)
         for work in self.work:
             for name, spec in self.specs.items():
-                labels = self.suite if self.tasks[name].stream == "labelled" else None
+                of = self.populations[name]
                 parameters = resolve.changed_parameters(spec, self.settings.task_dir)
-                n_documents = (labels.tokens if labels else self.corpus.evaluation).n_units
-                if name in self.ablates:
+                if self.tasks[name].stream == "ablations":
                     parameters["vocabulary"] = resolve.vocabulary(self.tokenizer, self.subject)
-                    n_documents = len(self.ablated)
                 protocol = Protocol(
                     task=name,
                     version=spec.version,
@@ -168,10 +168,10 @@ class Session:
                     dtype=self.settings.dtype,
                     hooks_in=work.record.hooks_in,
                     hooks_out=work.record.hooks_out,
-                    data=labels.name if labels else Path(self.corpus.source).name or self.corpus.source,
-                    data_sha256=labels.sha256 if labels else self.corpus.evaluation.sha256,
+                    data=of.data,
+                    data_sha256=of.sha256,
                     calibration_sha256=self.corpus.calibration.sha256,
-                    n_documents=n_documents,
+                    n_documents=of.n_documents,
                     mask=self.settings.mask,
                     special_ids=tuple(sorted(self.special_ids)) if self.settings.mask == "special" else (),
                     mean_from=self.settings.mean_from,
@@ -198,12 +198,6 @@ class Session:
         """SAEs that still have something to measure."""
         return [work for work in self.work if set(self.specs) - set(work.finished) - set(self.skipped)]
 
-    @cached_property
-    def ablated(self) -> list[int]:
-        """Lengths of the sequences in which latents will be ablated."""
-        tokens, options = self.corpus.evaluation, self.options()
-        return [len(tokens[i].ids) for i in sampled_sequences(tokens, options.ablation_documents, options.seed)]
-
     def forecast(self) -> dict[str, Any]:
         """What :meth:`run` will do and cost: plain JSON."""
         todo = self.missing
@@ -224,10 +218,12 @@ class Session:
     def ablation_cost(self) -> dict[str, Any]:
         """How many ablations :meth:`run` will make, and what each takes; empty if none."""
         todo = self.missing
-        task = next((self.tasks[n] for n in self.ablates if any(n not in w.finished for w in todo)), None)
-        if not isinstance(task, DownstreamSparsity):
+        wanted = [self.tasks[name] for name in self.specs if any(name not in w.finished for w in todo)]
+        task = next((task for task in wanted if isinstance(task, DownstreamSparsity)), None)
+        if task is None:
             return {}
-        return forecast.of_ablations(task, self.subject, [w.entry for w in todo], self.controls, self.ablated)
+        lengths = ablated_lengths(self.corpus, self.options())
+        return forecast.of_ablations(task, self.subject, [w.entry for w in todo], self.controls, lengths)
 
     def run(self, progress: Progress) -> list[Result]:
         """Measure what is missing, write it, and return all results."""
@@ -245,15 +241,12 @@ class Session:
 
     def _provenance(self, name: str) -> dict[str, Any]:
         """What a result says of its origin that the engine does not know."""
-        labels = self.suite if self.tasks[name].stream == "labelled" else None
-        tokens = labels.tokens if labels else self.corpus.evaluation
-        n_tokens = sum(self.ablated) if name in self.ablates else tokens.n_tokens
         return {
             "device": str(self.subject.device),
             "backend": self.subject.backend,
             "batch_tokens": self._batch_tokens(),
-            "data": labels.details() if labels else self.corpus.details,
-            "n_tokens": n_tokens,
+            "data": self.populations[name].details,
+            "n_tokens": self.populations[name].n_tokens,
         }
 
     def _measure(self, todo: list[Work], progress: Progress) -> None:

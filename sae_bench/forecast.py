@@ -59,10 +59,13 @@ def of_ablations(
     hooks = list(dict.fromkeys(entry.hook_out for entry in saes))
     coders = len(saes) * (2 + len(controls)) + len(hooks)  # an SAE, random directions, controls; all channels
     longest = max(lengths, default=1)
+    floors = len(hooks)  # one change by rounding alone at each position, for each thing that the model carries there
+    if task.base == "reconstruction":
+        floors += len(saes) * (1 + len(controls))
     whole = [hook for hook in hooks if not reuses(subject, hook, longest)]
     cost = {
         "documents with ablations": len(lengths),
-        "ablations, at most": len(lengths) * task.positions * (coders * task.latents + len(hooks)),
+        "ablations, at most": len(lengths) * task.positions * (coders * task.latents + floors),
         "tokens of the rest of the model, an ablation": longest if whole else min(task.horizon, longest),
     }
     return cost | ({"hook points where each ablation is a run over the whole sequence": whole} if whole else {})

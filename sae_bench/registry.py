@@ -135,7 +135,10 @@ def tasks(extra: str | None = None) -> dict[str, TaskSpec]:
 _ORDER = {
     name: i
     for i, name in enumerate(
-        ("reconstruction", "sparsity", "loss_recovered", "probe_recovery", "sparse_probing", "downstream_sparsity")
+        (
+            *("reconstruction", "sparsity", "loss_recovered", "probe_recovery", "sparse_probing"),
+            *("downstream_sparsity", "token_rules"),
+        )
     )
 }
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -85,3 +87,42 @@ FAMILIES: dict[str, Callable[..., Any]] = {
     "gemma2": tiny_gemma2,
     "neox": tiny_neox,
 }
+
+
+def linear_llama(unembedding: Tensor, seed: int = 0) -> Any:
+    """Blocks that add nothing and no final norm: the logits of a token are its embedding times ``[width, vocab]``."""
+    model = tiny_llama(seed, vocab_size=unembedding.shape[1])
+    with torch.no_grad():
+        for block in model.model.layers:
+            block.self_attn.o_proj.weight.zero_()
+            block.mlp.down_proj.weight.zero_()
+        model.lm_head.weight.copy_(unembedding.T)
+    model.model.norm = nn.Identity()
+    return model
+
+
+class TinyTokenizer:
+    """Texts are numbers, "3 14 15"; id 0 is BOS, EOS and padding. ``decoded`` changes how tokens are shown."""
+
+    bos_token_id = eos_token_id = pad_token_id = 0
+
+    def __init__(self, n: int = VOCAB, decoded: Callable[[int], str] = str) -> None:
+        self.n, self.decoded = n, decoded
+
+    def get_vocab(self) -> dict[str, int]:
+        return {str(i): i for i in range(self.n)}
+
+    def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
+        return {"input_ids": [int(word) for word in text.split()]}
+
+    def decode(self, ids: list[int]) -> str:
+        return " ".join(self.decoded(i) for i in ids)
+
+
+def number_texts(n: int, shortest: int = 6, longest: int = 23, vocab: int = VOCAB, seed: int = 0) -> list[str]:
+    """Texts for :class:`TinyTokenizer`, of unequal lengths, every third with a special token in the middle."""
+    rng = np.random.default_rng(seed)
+    rows = [rng.integers(1, vocab, rng.integers(shortest, longest + 1)) for _ in range(n)]
+    for row in rows[::3]:
+        row[len(row) // 2] = 0
+    return [" ".join(map(str, row)) for row in rows]

@@ -10,7 +10,7 @@ from typing import Any
 from sae_bench import registry
 from sae_bench.errors import UsageError
 
-SHOWN_OUTPUTS = 20  # latents whose output is shown as text
+SHOWN_LATENTS = 20  # latents that are shown as text
 
 
 def add(verbs: Any) -> None:
@@ -90,6 +90,8 @@ def _details(details: dict[str, Any]) -> list[str]:
             lines += _bins(name, value)
         elif name == "outputs":
             lines += _outputs(value)
+        elif name == "rules":
+            lines += _rules(value)
         elif isinstance(value, int | float | str):
             lines.append(f"  {name.replace('_', ' ')}: {value}")
     return lines
@@ -116,7 +118,7 @@ def _outputs(outputs: list[dict[str, Any]]) -> list[str]:
     lines = [
         "  latents and the next tokens that they promote (+) and suppress (-): measured by ablation | direction alone"
     ]
-    for one in outputs[:SHOWN_OUTPUTS]:
+    for one in outputs[:SHOWN_LATENTS]:
         share = one["effect_sparsity"]
         lines.append(
             f"  latent {one['latent']}: {one['positions']} positions, density {one['density']:.2g}, "
@@ -125,13 +127,36 @@ def _outputs(outputs: list[dict[str, Any]]) -> list[str]:
         for sign, what in (("+", "promoted"), ("-", "suppressed")):
             sides = [_tokens(one[key]) if key in one else "-" for key in (what, f"direct_{what}")]
             lines.append(f"    {sign} {sides[0]} | {sides[1]}")
-    if len(outputs) > SHOWN_OUTPUTS:
-        lines.append(f"  and {len(outputs) - SHOWN_OUTPUTS} more latents (--json shows them)")
-    return lines
+    return lines + _more(outputs)
+
+
+def _rules(rules: list[dict[str, Any]]) -> list[str]:
+    """For each latent the most frequent tokens and pairs of its rule, with its scores on other documents."""
+    lines = ["  rules: tokens on which a latent fires, then pairs (previous token, token) added (+) and left out (-)"]
+    for one in rules[:SHOWN_LATENTS]:
+        lines.append(
+            f"  latent {one['latent']}: F1 {one['f1']:.2f}, precision {one['precision']:.2f}, "
+            f"recall {one['recall']:.2f}, AUPRC {one['auprc']:.2f}, density {one['density']:.2g}, "
+            f"{one['size']:.0f} tokens and pairs"
+        )
+        lines.append("    " + (" ".join(_quoted(token) for token in one["tokens"]) or "no token alone"))
+        for sign, what in (("+", "added_pairs"), ("-", "removed_pairs")):
+            if one[what]:
+                lines.append(f"    {sign} " + ", ".join(f"{_quoted(a)} {_quoted(b)}" for a, b in one[what][:6]))
+    return lines + _more(rules)
+
+
+def _more(shown: list[dict[str, Any]]) -> list[str]:
+    n = len(shown) - SHOWN_LATENTS
+    return [f"  and {n} more latents (--json shows them)"] if n > 0 else []
+
+
+def _quoted(token: str) -> str:
+    return json.dumps(token, ensure_ascii=False)
 
 
 def _tokens(tokens: list[dict[str, Any]]) -> str:
-    return " ".join(f"{json.dumps(one['token'], ensure_ascii=False)} {one['logit']:+.2g}" for one in tokens[:5])
+    return " ".join(f"{_quoted(one['token'])} {one['logit']:+.2g}" for one in tokens[:5])
 
 
 def _sets(sets: dict[str, dict[str, Any]]) -> list[str]:

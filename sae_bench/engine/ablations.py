@@ -77,7 +77,9 @@ class AblationLoop:
         if state.ablations == total:
             return
         census = self._first_pass(state, progress)
-        outputs = {key: Outputs.of(own, self.vocabulary, len(census)) for key, own in census.items()}
+        if state.ablations:  # a run that goes on has counted its first pass already
+            self.work.counters.clear()
+        outputs = {key: Outputs.of(own, self.vocabulary, len(self.cast.saes)) for key, own in census.items()}
         for key, own in outputs.items():
             if (kept := state.totals.get((self.name, key, "sum_logits"))) is not None:
                 own.logits.copy_(torch.from_numpy(kept))
@@ -113,7 +115,8 @@ class AblationLoop:
 
     def _sample(self, entry: Entry, batch: Batch, places: Sampled) -> Ablations:
         x = batch.activations(entry.hook_in)[places.token]
-        norms = self.work.decoder_norms(entry)
+        same_codes = (sae for sae in self.cast.saes if sae.coder is entry.encoder)
+        norms = self.work.decoder_norms(next(same_codes, entry))  # a permuted decoder: the same latents as its SAE
         return sampled_latents(entry, x, norms, places, self.task.latents, self.options.seed)
 
     def _first_pass(self, state: State, progress: Progress) -> dict[str, Census]:
@@ -143,7 +146,11 @@ class AblationLoop:
             if entry.key in state.failures or not len(outputs[entry.key].latents):
                 continue
             own = census[entry.key]
-            columns = outputs[entry.key].columns(self.work.subject, entry, own)
+            try:
+                columns = outputs[entry.key].columns(self.work.subject, entry, own)
+            except CoderFailure as failure:
+                state.failures[entry.key] = str(failure)
+                continue
             state.totals |= {(self.name, entry.key, f"output_{name}"): column for name, column in columns.items()}
             state.totals[self.name, entry.key, "density"] = own.density()
 
@@ -196,9 +203,10 @@ class AblationLoop:
             change, clean = change[..., : self.vocabulary], clean[..., : self.vocabulary]
             for name, values in self.task.score(change, clean).items():
                 scores.setdefault(name, nothing.clone())[rows] = values
+            logits = self.task.output(change)
             for job, start in zip(jobs, starts[1:-1], strict=True):
                 if job.key in outputs:
-                    outputs[job.key].add(job.ablations, rows - int(start), self.task.output(change))
+                    outputs[job.key].add(job.ablations, rows - int(start), logits)
         self.work.counters.update(continuation.counters)
         noise = scores["l2_squared"][: len(before)] if scores else before.new_zeros(0)
         found: Arrays = {}
@@ -248,4 +256,4 @@ def ablation_tables(
     places = zip(units, columns.get("position", ()), columns.get("latent", ()), strict=True)
     ids = tuple(f"{unit}@{int(position)}:{int(latent)}" for unit, position, latent in places)
     own = {name: column for (_, owner, name), column in totals.items() if owner == key}
-    return task.tables(Units(ids, columns or {name: np.zeros(0) for name in task.columns}), own)
+    return task.tables(Units(ids, columns if n else {name: np.zeros(0) for name in task.columns}), own)

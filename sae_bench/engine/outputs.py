@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sae_bench.engine.batch import Entry
+from sae_bench.engine.batch import Entry, guarded
 from sae_bench.engine.sampling import Ablations
 from sae_bench.models.subject import SubjectModel
 from sae_bench.models.unembedding import direct_logits
@@ -71,10 +71,13 @@ class Outputs:
         self.positions.index_add_(0, slot[shown], torch.ones_like(slot[shown], dtype=torch.float64))
 
     def columns(self, subject: SubjectModel, entry: Entry, census: Census) -> dict[str, NDArray[np.float64]]:
-        """The most promoted and suppressed tokens of each latent, by its effect and by its direction alone."""
+        """The most promoted and suppressed tokens of each latent, by its effect and by its direction alone.
+
+        Raises CoderFailure.
+        """
         found = extremes(self.logits / self.positions.clamp(min=1).unsqueeze(1))
         signs = census.summed[self.latents].sign().unsqueeze(1)
-        directions = entry.coder.decoder_rows(self.latents) * signs
+        directions = guarded(entry, lambda: entry.coder.decoder_rows(self.latents)) * signs
         direct = direct_logits(subject, entry.hook_out, directions, self.logits.shape[1])
         if direct is not None:
             found |= {f"direct_{name}": column for name, column in extremes(direct).items()}

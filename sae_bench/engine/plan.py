@@ -32,7 +32,7 @@ class Options:
 
     ``batch_tokens`` None: what :func:`batch_tokens` finds good for the vocabulary and the device. ``vocabulary``: how
     many of the model's output rows belong to tokens (None: all); the rest is padding. ``ablation_documents``: on how
-    many documents latents are ablated (None: on all).
+    many documents latents are ablated, ``watched_documents``: on how many it is kept where they fire (None: on all).
     """
 
     mask: Mask = "special"
@@ -44,6 +44,7 @@ class Options:
     special_ids: frozenset[int] = frozenset()
     vocabulary: int | None = None
     ablation_documents: int | None = None
+    watched_documents: int | None = None
 
 
 @dataclass(frozen=True)

@@ -222,6 +222,8 @@ def _controls(
         if key in measured.state.failures or not _measured(task, entries[key]):
             continue
         tables = measured.tables(task.spec.id, entries[key])
+        if task.unusable(tables):
+            continue
         scores[name] = figures(task, tables, drawn(task, tables, options))
         for kind, table in tables.items():
             same = own[kind].columns

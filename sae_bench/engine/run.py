@@ -23,11 +23,13 @@ from sae_bench.engine.calibrate import calibrate
 from sae_bench.engine.checkpoint import Arrays, Checkpoint, State
 from sae_bench.engine.labelled import LabelledLoop, channels_key, labelled_tables, reference_tables, wanted_keys
 from sae_bench.engine.plan import Batches, Cast, Options, batch_tokens, with_controls
+from sae_bench.engine.watch import WATCH, Watch, encoder_of
 from sae_bench.models.subject import SubjectModel
 from sae_bench.saes.controls import Moments
 from sae_bench.tasks.base import Task
 from sae_bench.tasks.downstream_sparsity import DownstreamSparsity
 from sae_bench.tasks.labelled import LabelledTask
+from sae_bench.tasks.watched import WatchedTask
 from sae_bench.units import Units, merge
 
 Progress = Callable[[str, int, int], None]  # what, done, of how many
@@ -45,6 +47,8 @@ class Measured:
     state: State
     calibration_documents: int
     suite: Suite | None = None
+    watch: Watch | None = None
+    seed: int = 0
 
     def tables(self, task: str, entry: Entry) -> dict[str, Units]:
         """The tables of units of one coder on one task."""
@@ -53,6 +57,10 @@ class Measured:
         made = self.tasks[task]
         if isinstance(made, DownstreamSparsity):
             return self._ablation_tables(made, measured_as(entry))
+        if isinstance(made, WatchedTask):
+            assert self.watch is not None
+            rows = self.checkpoint.rows(self.state, {(WATCH, encoder_of(entry, self.cast))})
+            return made.explain(self.watch.watched(entry, self.cast, rows), self.seed)
         shared, own = (task, f"@{entry.hook_out}"), (task, entry.key)
         rows = self.checkpoint.rows(self.state, {shared, own})
         units = rows.pop(("", "", "unit"))
@@ -122,18 +130,22 @@ def measure(
         state.counters = counters
         state.failures = dict(cast.failures)
     work.counters = Counter(state.counters)
-    of_documents = {name: task for name, task in tasks.items() if task.stream == "documents"}
+    of_documents = {name: task for name, task in tasks.items() if task.stream in ("documents", "watched")}
+    explained = [task for task in tasks.values() if isinstance(task, WatchedTask)]
     of_labels = {name: task for name, task in tasks.items() if isinstance(task, LabelledTask)}
     with torch.no_grad():
+        watch = Watch(work, cast, explained, corpus.evaluation, options) if explained else None
+        state.failures |= watch.failures if watch else {}
         if of_documents:
             batches = Batches.of(corpus.evaluation, size)
-            _Loop(work, cast, of_documents, batches, options, checkpoint, state).run(progress)
+            _Loop(work, cast, of_documents, batches, options, checkpoint, state, watch).run(progress)
         if of_labels and suite is not None:
             LabelledLoop(work, cast, of_labels, suite, options, size).run(checkpoint, state, progress)
         for task in tasks.values():
             if isinstance(task, DownstreamSparsity):
                 AblationLoop(work, cast, task, corpus.evaluation, options, size).run(checkpoint, state, progress)
-    return Measured(cast, tasks, moments, corpus.evaluation, checkpoint, state, corpus.calibration.n_units, suite)
+    n = corpus.calibration.n_units
+    return Measured(cast, tasks, moments, corpus.evaluation, checkpoint, state, n, suite, watch, options.seed)
 
 
 def _calibration(
@@ -174,6 +186,7 @@ class _Loop:
     options: Options
     checkpoint: Checkpoint
     state: State
+    watch: Watch | None = None
     pending: dict[tuple[str, str, str], list[NDArray[Any]]] = field(default_factory=dict)
     recording: bool = False
 
@@ -208,7 +221,10 @@ class _Loop:
                 if entry.key in self.state.failures:
                     continue
                 try:
-                    own, own_totals = self._measure(entry, CoderView(sites[entry.hook_out], entry))
+                    view = CoderView(sites[entry.hook_out], entry)
+                    own, own_totals = self._measure(entry, view)
+                    if self.watch is not None:
+                        own |= self.watch.collect(view, self.batches.groups[index])
                 except CoderFailure as failure:
                     failures[entry.key] = str(failure)
                     continue

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sae_bench.data.tokens import TokenSet
-from sae_bench.engine.batch import Batch, Entry, guarded
+from sae_bench.engine.batch import Batch, CoderFailure, Entry, guarded
 from sae_bench.randomness import generator
 from sae_bench.saes.protocol import Codes, indptr_of
 
@@ -92,6 +92,8 @@ def sampled_latents(entry: Entry, x: Tensor, norms: Tensor, places: Sampled, n: 
     place, chosen = (torch.cat(parts) if parts else codes.indices[:0] for parts in (rows, entries))
     latent, value = codes.indices[chosen], codes.values[chosen]
     removed = guarded(entry, lambda: contributions(entry, latent, value, x[place]))
+    if not bool(removed.isfinite().all()):
+        raise CoderFailure("what a latent adds to the reconstruction is NaN or infinite")
     return Ablations(place, latent, value, removed)
 
 

@@ -1,0 +1,162 @@
+"""Collecting where some latents fire, in the pass over the documents, for the tasks that explain latents.
+
+Which latents: a systematic sample of those that are active on calibration tokens, in order of how often and how
+strongly, so that rare and frequent ones are there in their proportion and the numbering of the dictionary changes
+nothing. Which documents: a bounded number of those of the run, by a hash of their content. Nothing else grows with the
+text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sae_bench.data.tokens import TokenSet
+from sae_bench.engine.batch import CoderFailure, CoderView, Entry, Workspace, guarded
+from sae_bench.engine.checkpoint import Arrays
+from sae_bench.engine.plan import Batches, Cast, Options
+from sae_bench.kernels.token_counts import Firings, firings
+from sae_bench.randomness import generator
+from sae_bench.tasks.watched import Text, Watched, WatchedTask
+
+WATCH = "watched"  # where a task's name stands in the keys of what is collected for all of them
+LEAST_SEEN = 2  # calibration tokens on which a latent must be active
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The watched latents of one coder, sorted, and the share of calibration tokens on which each is active."""
+
+    latents: Tensor
+    density: Tensor
+
+
+def encoder_of(entry: Entry, cast: Cast) -> str:
+    """The key of the coder whose codes these are: a permuted decoder has those of its SAE."""
+    return next(other.key for other in cast.entries if other.encoder is entry.encoder)
+
+
+def choose_latents(entry: Entry, work: Workspace, n: int, most_density: float, seed: int) -> Chosen:
+    """Up to ``n`` latents that are active on calibration tokens, but not on too many. Raises CoderFailure."""
+    sample = work.moments[entry.hook_in].sample
+    codes = guarded(entry, lambda: entry.encoder.encode(sample))
+    count = torch.bincount(codes.indices, minlength=codes.n_latents)
+    size = codes.values.double().abs() * work.decoder_norms(entry)[codes.indices]
+    strength = torch.bincount(codes.indices, weights=size, minlength=codes.n_latents)
+    eligible = ((count >= LEAST_SEEN) & (count <= most_density * len(sample))).nonzero().squeeze(1)
+    by_strength = eligible[strength[eligible].argsort(stable=True)]
+    ranked = by_strength[count[by_strength].argsort(stable=True)]
+    n = min(n, len(ranked))
+    start = float(torch.rand(1, generator=generator(seed, "watched latents"), dtype=torch.float64))
+    places = ((torch.arange(n, dtype=torch.float64) + start) * len(ranked) / max(n, 1)).long()
+    latents = ranked[places.to(ranked.device)].sort().values
+    return Chosen(latents, count[latents].double() / max(len(sample), 1))
+
+
+def watched_units(tokens: TokenSet, n: int | None, seed: int) -> list[int]:
+    """The documents that are watched: ``n`` of them (None: all), those first by a hash of their content."""
+
+    def place(unit: int) -> bytes:
+        return hashlib.sha256(f"{seed} watched document {tokens.unit_ids[unit]}".encode()).digest()
+
+    return sorted(sorted(range(tokens.n_units), key=place)[:n])
+
+
+def is_fit(unit_id: str, seed: int) -> bool:
+    """Whether explanations are made on this document (else scored on it); the same for all documents of one content."""
+    content = unit_id.partition("#")[0]
+    return hashlib.sha256(f"{seed} explained on {content}".encode()).digest()[0] < 128
+
+
+class Watch:
+    """What to collect of every coder, and the collecting."""
+
+    def __init__(
+        self, work: Workspace, cast: Cast, tasks: list[WatchedTask], tokens: TokenSet, options: Options
+    ) -> None:
+        self.tokens, self.options = tokens, options
+        self.units = watched_units(tokens, options.watched_documents, options.seed)
+        self._watched = frozenset(self.units)
+        self.chosen: dict[str, Chosen] = {}
+        self.failures: dict[str, str] = {}
+        self._slots: dict[str, Tensor] = {}
+        n = max(task.latents for task in tasks)
+        density = max(task.most_density for task in tasks)
+        for entry in cast.entries:
+            if encoder_of(entry, cast) != entry.key or not entry.coder.info.n_latents:
+                continue
+            try:
+                chosen = choose_latents(entry, work, n, density, options.seed)
+            except CoderFailure as failure:
+                self.failures[entry.key] = str(failure)
+                continue
+            slots = torch.full((entry.coder.info.n_latents,), -1, dtype=torch.int32, device=chosen.latents.device)
+            slots[chosen.latents] = torch.arange(len(chosen.latents), dtype=torch.int32, device=slots.device)
+            self.chosen[entry.key], self._slots[entry.key] = chosen, slots
+
+    def collect(self, view: CoderView, sequences: tuple[int, ...]) -> Arrays:
+        """Where the watched latents fire in one batch; ``sequences`` are its rows."""
+        key = view.entry.key
+        if key not in self.chosen:
+            return {}
+        batch, codes = view.batch, view.codes
+        here = [int(self.tokens.units[i]) in self._watched for i in sequences]
+        watched = torch.tensor(here, device=codes.indices.device)
+        row, position = batch.attention.nonzero(as_tuple=True)
+        token = codes.token_of_entry()
+        slot = self._slots[key][codes.indices]
+        own = (slot >= 0) & (batch.kept & watched[row])[token]
+        token = token[own]
+        sequence = torch.tensor(sequences, dtype=torch.int32, device=token.device)[row[token]]
+        columns = (sequence, position[token].int(), slot[own], codes.values[own].float().abs())
+        return {(WATCH, key, name): c.cpu().numpy() for name, c in zip(_COLUMNS, columns, strict=True)}
+
+    def watched(self, entry: Entry, cast: Cast, rows: Arrays) -> Watched:
+        """What was collected of one coder, in order of document and position, cut in two."""
+        key = encoder_of(entry, cast)
+        chosen = self.chosen[key]
+        own = {name: column for (_, owner, name), column in rows.items() if owner == key}
+        fit = {unit for unit in self.units if is_fit(self.tokens.unit_ids[unit], self.options.seed)}
+        sequence, position, slot, activation = (
+            own.get(name, np.zeros(0, dtype)) for name, dtype in zip(_COLUMNS, _DTYPES, strict=True)
+        )
+        n = len(chosen.latents)
+
+        def half(units: set[int]) -> tuple[Text, Firings]:
+            text, place = _text(self.tokens, units, self.options)
+            at = place[self.tokens.offsets[sequence] + position]
+            there = at >= 0
+            return text, firings(slot[there], at[there], activation[there], n, len(text.tokens))
+
+        return Watched(
+            chosen.latents.cpu().numpy(), chosen.density.cpu().numpy(), *half(fit), *half(set(self.units) - fit)
+        )
+
+
+_COLUMNS = ("sequence", "position", "slot", "activation")
+_DTYPES = (np.int32, np.int32, np.int32, np.float32)
+
+
+def _text(tokens: TokenSet, units: set[int], options: Options) -> tuple[Text, NDArray[np.int64]]:
+    """The tokens of these documents inside the mask, and for every token of the corpus its place among them, or -1."""
+    place = np.full(len(tokens.ids), -1, dtype=np.int64)
+    documents = {unit: i for i, unit in enumerate(sorted(units))}
+    chosen = [i for i, unit in enumerate(tokens.units.tolist()) if unit in documents]
+    alone = Batches(tokens, tuple((i,) for i in chosen))
+    kept, before, document, n = [], [], [], 0
+    for k, i in enumerate(chosen):
+        ids, _, keep = (t[0].numpy() for t in alone.tensors(k, options, torch.device("cpu")))
+        at = np.flatnonzero(keep)
+        place[tokens.offsets[i] + at] = n + np.arange(len(at))
+        n += len(at)
+        kept.append(ids[at])
+        before.append(np.concatenate([[-1], ids[:-1]])[at])
+        document.append(np.full(len(at), documents[int(tokens.units[i])]))
+    nothing = [np.zeros(0, dtype=np.int64)]
+    ids_of, previous_of, document_of = (np.concatenate(nothing + parts) for parts in (kept, before, document))
+    return Text(ids_of, previous_of, document_of, len(documents)), place

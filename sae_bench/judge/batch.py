@@ -1,0 +1,76 @@
+"""Requests as a file for the batch interface of an endpoint, and its replies into the same cache."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sae_bench.files import write_atomically
+from sae_bench.judge.cache import Row
+from sae_bench.judge.errors import JudgeError
+from sae_bench.judge.options import JudgeOptions
+from sae_bench.judge.outcomes import classify
+from sae_bench.judge.records import Request, body, canonical
+
+MOST_LINES = 50_000  # of one file of the batch interface
+
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+def write(requests: Mapping[str, Request], path: Path, options: JudgeOptions) -> None:
+    """One JSON line a request, its key as ``custom_id``. Raises JudgeError for too many, ResultError for the file."""
+    if len(requests) > MOST_LINES:
+        raise JudgeError(
+            f"a batch holds at most {MOST_LINES} requests, but these are {len(requests)}; write them in several files"
+        )
+    lines = (
+        canonical({"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body(request, options)})
+        for key, request in requests.items()
+    )
+    write_atomically(path, "".join(line + "\n" for line in lines).encode())
+
+
+def read(path: Path) -> tuple[list[Row], int]:
+    """The completions of a file of replies, and how many of its requests failed.
+
+    Raises JudgeError with the number of the first line that is no reply of a batch.
+    """
+    rows: list[Row] = []
+    failed = 0
+    try:
+        with path.open(encoding="utf-8") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.strip():
+                    continue
+                row = _reply(line, f"{path}, line {number}")
+                failed += row is None
+                rows.extend([] if row is None else [row])
+    except OSError as error:
+        raise JudgeError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise JudgeError(f"{path} is not text in UTF-8; give the output file of a batch") from error
+    return rows, failed
+
+
+def _reply(line: str, where: str) -> Row | None:
+    """One reply, None where its request failed."""
+    try:
+        reply: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise JudgeError(f"{where} is not JSON; nothing was imported: give the output file of a batch") from error
+    key = reply.get("custom_id") if isinstance(reply, dict) else None
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise JudgeError(
+            f"{where} has no custom_id of 64 hexadecimal digits, as an exported batch has; nothing was imported"
+        )
+    response = reply.get("response")
+    if response is None and reply.get("error"):
+        return None
+    status = response.get("status_code") if isinstance(response, dict) else None
+    if not isinstance(response, dict) or not isinstance(status, int) or "body" not in response:
+        raise JudgeError(f"{where} has neither a response with status_code and body nor an error; nothing was imported")
+    completion = classify(status, {}, json.dumps(response["body"])).completion
+    return None if completion is None else Row(key, completion, source="batch")

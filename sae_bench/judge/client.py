@@ -1,0 +1,178 @@
+"""The judge: requests in, completions out, nothing paid for twice."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+from sae_bench.errors import UsageError
+from sae_bench.judge import batch
+from sae_bench.judge.cache import Cache
+from sae_bench.judge.dispatch import Dispatcher
+from sae_bench.judge.endpoint import Patience, endpoint, run
+from sae_bench.judge.ledger import Ledger
+from sae_bench.judge.options import JudgeOptions
+from sae_bench.judge.records import Completion, Forecast, Request, Usage, guessed_tokens_in, key
+from sae_bench.judge.transport import Transport
+
+Progress = Callable[[int, int], None]
+_TEMPLATE = 4  # tokens that a chat template adds to a message, about
+
+
+class Judge:
+    """A language model behind an endpoint, with a cache of its completions.
+
+    ::
+
+        with Judge(JudgeOptions(model="...")) as judge:
+            completions = judge.complete(requests)
+
+    The connection is opened when the first request is sent, so what the cache holds needs neither network nor key.
+    Opening raises JudgeError for a cache that cannot be used.
+    """
+
+    def __init__(self, options: JudgeOptions, patience: Patience | None = None) -> None:
+        self._options = options
+        self._patience = patience or Patience()
+        self._ledger = Ledger(options)
+        self._cache: Cache | None = None
+        self._transport: Transport | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self._cache = Cache(self._options.cache, read_only=self._options.cache_only)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        transport, self._transport = self._transport, None
+        cache, self._cache = self._cache, None
+        try:
+            if transport is not None:
+                run(transport.close())
+        finally:
+            if cache is not None:
+                cache.close()
+
+    def __repr__(self) -> str:
+        return f"Judge({self._options.model!r} at {self._options.url})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a judge holds open connections and cannot be pickled; pickle its JudgeOptions")
+
+    @property
+    def options(self) -> JudgeOptions:
+        """What the judge was made with."""
+        return self._options
+
+    @property
+    def usage(self) -> Usage:
+        """Totals since the judge was made."""
+        return self._ledger.usage()
+
+    def complete(self, requests: Iterable[Request], progress: Progress | None = None) -> list[Completion]:
+        """One completion a request, in their order; equal requests are sent once.
+
+        Args:
+            requests: what to ask.
+            progress: called with how many distinct requests are answered and how many there are; after the first call
+                from the thread of the judge.
+
+        Raises:
+            JudgeError: the endpoint refuses for a reason that no retry mends, or the cache cannot be written. What
+                was paid for is in the cache.
+            UsageError: there is no key, or the judge is not open.
+        """
+        keys, distinct = self._distinct(requests)
+        cache = self._opened()
+        found = cache.read(distinct)
+        self._ledger.replayed(found.values())
+        wanted = {name: request for name, request in distinct.items() if name not in found}
+        done = len(found)
+
+        def arrived() -> None:
+            nonlocal done
+            done += 1
+            if progress is not None:
+                progress(done, len(distinct))
+
+        if progress is not None:
+            progress(done, len(distinct))
+        if self._options.cache_only:
+            reason = f"the cache {self._options.cache} has no completion of it, and only the cache may answer"
+            found |= dict.fromkeys(wanted, Completion("missing", reason=reason))
+        elif wanted:
+            found |= run(self._dispatcher(cache).send(wanted, arrived))
+        return [found[name] for name in keys]
+
+    def plan(self, requests: Iterable[Request], tokens: Callable[[str], int] | None = None) -> Forecast:
+        """What ``complete`` would send and cost at most; opens no connection.
+
+        ``tokens`` counts the tokens of a text; without it four characters are taken as one.
+        """
+        _, distinct = self._distinct(requests)
+        found = self._opened().read(distinct)
+        wanted = [request for name, request in distinct.items() if name not in found]
+        if tokens is None:
+            tokens_in = sum(map(guessed_tokens_in, wanted))
+            low, high = math.floor(0.75 * tokens_in), math.ceil(1.25 * tokens_in)
+            counted = "tokens guessed as characters / 4, give or take 25 %"
+        else:
+            messages = [message for request in wanted for message in request.messages]
+            tokens_in = sum(tokens(message["content"]) + _TEMPLATE for message in messages)
+            low = high = tokens_in
+            counted = "tokens counted by a tokenizer"
+        tokens_out = sum(request.max_tokens for request in wanted)
+        cost = self._options.cost(high, tokens_out)
+        return Forecast(len(distinct), len(found), len(wanted), tokens_in, low, high, tokens_out, cost, counted)
+
+    def export_batch(self, requests: Iterable[Request], path: Path) -> int:
+        """Write those that the cache does not have as JSON lines for a batch; returns how many.
+
+        Raises JudgeError for more than a batch holds, ResultError for a file that cannot be written.
+        """
+        _, distinct = self._distinct(requests)
+        found = self._opened().read(distinct)
+        wanted = {name: request for name, request in distinct.items() if name not in found}
+        batch.write(wanted, path, self._options)
+        return len(wanted)
+
+    def import_batch(self, path: Path) -> tuple[int, int]:
+        """Put the replies of a batch into the cache: how many there were, and how many requests failed.
+
+        Replies to requests that nobody here has asked are stored too: their key says what they answer. What the
+        cache has already stays. Raises JudgeError with the number of a malformed line; nothing is stored then.
+        """
+        cache = self._opened()
+        if self._options.cache_only:
+            raise UsageError("import_batch writes to the cache, but the judge has cache_only; open it without")
+        rows, failed = batch.read(path)
+        cache.store(rows)
+        return len(rows), failed
+
+    def _distinct(self, requests: Iterable[Request]) -> tuple[Sequence[str], dict[str, Request]]:
+        """The key of each request, and the distinct ones by key, in order."""
+        keys: list[str] = []
+        distinct: dict[str, Request] = {}
+        for request in requests:
+            keys.append(key(request, self._options))
+            distinct.setdefault(keys[-1], request)
+        return keys, distinct
+
+    def _opened(self) -> Cache:
+        if self._cache is None:
+            raise UsageError("the judge is not open; use it inside `with Judge(...) as judge`")
+        return self._cache
+
+    def _dispatcher(self, cache: Cache) -> Dispatcher:
+        with self._lock:
+            if self._transport is None:
+                self._transport = Transport(self._options)
+            transport = self._transport
+        shared = endpoint(self._options.url)
+        return Dispatcher(self._options, self._patience, cache, self._ledger, shared, transport)

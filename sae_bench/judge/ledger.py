@@ -1,0 +1,114 @@
+"""What a run has spent, and what it may still spend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sae_bench.judge.endpoint import Signal
+from sae_bench.judge.options import JudgeOptions
+from sae_bench.judge.records import Completion, Request, Usage, most_tokens_in
+
+
+@dataclass(eq=False)
+class Hold:
+    """The most that a try can cost, kept aside while it is under way."""
+
+    tokens_in: int
+    tokens_out: int
+    settled: bool = False
+
+
+class Ledger:
+    """Totals of one judge and its limits. Used on the shared loop only, apart from ``usage``.
+
+    A limit is never passed: before a try, the most that it can cost is kept aside. A try that may have been billed but
+    gave no count is taken at that most.
+    """
+
+    def __init__(self, options: JudgeOptions) -> None:
+        self._options = options
+        self._spent_in = 0
+        self._spent_out = 0
+        self._held: set[Hold] = set()
+        self._changed = Signal()
+        self._totals = dict.fromkeys(
+            ("requests", "attempts", "prompt_tokens", "completion_tokens", "unreported", "cached", "cached_tokens"), 0
+        )
+        self._names: dict[str, set[str]] = {"models": set(), "fingerprints": set(), "formats": set()}
+
+    async def reserve(self, request: Request) -> Hold | str:
+        """Keep the most that a try can cost aside; waits while what is under way may leave enough.
+
+        Returns the limit that forbids the try, in words, where nothing under way can change that.
+        """
+        hold = Hold(most_tokens_in(request), request.max_tokens)
+        while (limit := self._passed(hold)) is not None:
+            if not self._held or limit == "max_requests":
+                return f"{limit}={getattr(self._options, limit)} of this run is used up"
+            await self._changed.wait()
+        self._held.add(hold)
+        self._totals["attempts"] += 1
+        return hold
+
+    def _passed(self, hold: Hold) -> str | None:
+        """The limit that this try might pass."""
+        options = self._options
+        if options.max_requests is not None and self._totals["attempts"] >= options.max_requests:
+            return "max_requests"
+        tokens_in = self._spent_in + sum(held.tokens_in for held in self._held) + hold.tokens_in
+        tokens_out = self._spent_out + sum(held.tokens_out for held in self._held) + hold.tokens_out
+        if options.max_tokens is not None and tokens_in + tokens_out > options.max_tokens:
+            return "max_tokens"
+        if options.max_cost is not None and (options.cost(tokens_in, tokens_out) or 0.0) > options.max_cost:
+            return "max_cost"
+        return None
+
+    def settle(self, hold: Hold, completion: Completion | None, billed: bool) -> None:
+        """A try has ended: with a completion, or without one and perhaps ``billed``. A second call does nothing."""
+        if hold.settled:
+            return
+        hold.settled = True
+        self._held.discard(hold)
+        tokens_in = completion.prompt_tokens if completion is not None else None
+        tokens_out = completion.completion_tokens if completion is not None else None
+        if completion is not None or billed:
+            self._totals["unreported"] += tokens_in is None or tokens_out is None
+            self._totals["prompt_tokens"] += tokens_in or 0
+            self._totals["completion_tokens"] += tokens_out or 0
+            self._spent_in += hold.tokens_in if tokens_in is None else tokens_in
+            self._spent_out += hold.tokens_out if tokens_out is None else tokens_out
+        self._changed.wake()
+
+    def sent(self) -> None:
+        """One more distinct request is being sent."""
+        self._totals["requests"] += 1
+
+    def received(self, completion: Completion, chosen: str) -> None:
+        """A completion came over the connection, with ``chosen`` as its response format."""
+        self._names["formats"].add(chosen)
+        self._name(completion)
+
+    def replayed(self, completions: Iterable[Completion]) -> None:
+        """The cache answered."""
+        for completion in completions:
+            self._totals["cached"] += 1
+            self._totals["cached_tokens"] += (completion.prompt_tokens or 0) + (completion.completion_tokens or 0)
+            self._name(completion)
+
+    def _name(self, completion: Completion) -> None:
+        for what, name in (("models", completion.model), ("fingerprints", completion.fingerprint)):
+            if name is not None:
+                self._names[what].add(name)
+
+    def usage(self) -> Usage:
+        """The totals now."""
+        names = {name: tuple(sorted(values)) for name, values in self._names.items()}
+        cost = self._options.cost(self._totals["prompt_tokens"], self._totals["completion_tokens"])
+        return Usage(
+            **self._totals,
+            cost=cost,
+            models=names["models"],
+            fingerprints=names["fingerprints"],
+            formats=names["formats"],
+        )

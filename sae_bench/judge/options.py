@@ -1,0 +1,151 @@
+"""Where the judge is, how it is asked, and what it may cost."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sae_bench.errors import UsageError
+
+DEFAULT_URL = "https://api.openai.com/v1"
+
+
+def default_cache() -> Path:
+    """Where completions are kept, unless told otherwise: one file for all runs of a user."""
+    return Path.home() / ".cache" / "sae-bench" / "judge.sqlite"
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """A model behind an endpoint, and the limits of one run.
+
+    Attributes:
+        model: name of the model, as the endpoint lists it.
+        base_url: address before ``/chat/completions``; from ``OPENAI_BASE_URL``, else OpenAI.
+        api_key_env: name of the environment variable that holds the key; the key itself is never an option.
+        endpoint_id: stands for the endpoint in the keys of the cache; the address, unless given. Give one where the
+            address changes and the model behind it does not.
+        timeout: seconds until one try is given up.
+        concurrency: requests under way at once, at most; fewer while the endpoint asks for it.
+        temperature: 0 to 2, or None to send none (some models take only their own).
+        seed: sent with every request, plus its ``sample_index``; None sends none.
+        cache: SQLite file with one row a completion; None keeps completions in memory only.
+        cache_only: answer from the cache alone and never open a connection.
+        max_requests: HTTP requests of this run at most, retries included.
+        max_tokens: tokens in and out of this run at most.
+        max_cost: cost of this run at most, in the currency of the prices; needs both prices.
+        price_in: price of a million tokens in.
+        price_out: price of a million tokens out.
+
+    Raises UsageError for a value that cannot be used.
+    """
+
+    model: str
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    endpoint_id: str | None = None
+    timeout: float = 60.0
+    concurrency: int = 16
+    temperature: float | None = 0.0
+    seed: int | None = 0
+    cache: Path | None = field(default_factory=default_cache)
+    cache_only: bool = False
+    max_requests: int | None = None
+    max_tokens: int | None = None
+    max_cost: float | None = None
+    price_in: float | None = None
+    price_out: float | None = None
+
+    def __post_init__(self) -> None:
+        _text("model", self.model)
+        if self.endpoint_id is not None:
+            _text("endpoint_id", self.endpoint_id)
+        object.__setattr__(self, "base_url", _address(self.base_url))
+        if not isinstance(self.api_key_env, str) or not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", self.api_key_env):
+            raise UsageError(
+                "api_key_env must be the name of an environment variable in capitals, such as OPENAI_API_KEY; "
+                "put the key itself into that variable"
+            )
+        _number("timeout", self.timeout, above=0.0)
+        _integer("concurrency", self.concurrency, least=1, most=1024)
+        _number("temperature", self.temperature, most=2.0)
+        _integer("seed", self.seed)
+        _integer("max_requests", self.max_requests)
+        _integer("max_tokens", self.max_tokens)
+        for name in ("max_cost", "price_in", "price_out"):
+            _number(name, getattr(self, name))
+        if self.max_cost is not None and (self.price_in is None or self.price_out is None):
+            raise UsageError("max_cost needs price_in and price_out, the prices of a million tokens; give all three")
+        if self.cache is not None:
+            if not isinstance(self.cache, str | os.PathLike):
+                raise UsageError(f"cache must be the path of a file or None, but is {self.cache!r}")
+            object.__setattr__(self, "cache", Path(self.cache).expanduser())
+        if self.cache_only and self.cache is None:
+            raise UsageError("cache_only answers from a cache, but cache is None; give the file of a cache")
+
+    @property
+    def url(self) -> str:
+        """Address of the endpoint, without a slash at its end."""
+        return self.base_url or DEFAULT_URL
+
+    @property
+    def endpoint(self) -> str:
+        """What stands for the endpoint in the keys of the cache."""
+        return self.endpoint_id or self.url
+
+    def cost(self, tokens_in: float, tokens_out: float) -> float | None:
+        """Price of so many tokens, or None without both prices."""
+        if self.price_in is None or self.price_out is None:
+            return None
+        return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
+
+
+def _text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise UsageError(f"{name} must be a printable text that is not empty, but is {value!r}")
+
+
+def _address(value: str | None) -> str:
+    """The address, from the environment where none is given. Never shows one that may hold a password."""
+    given = value if value is not None else os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
+    source = "base_url" if value is not None else "OPENAI_BASE_URL"
+    if not isinstance(given, str):
+        raise UsageError(f"{source} must be a text such as http://localhost:8000/v1, but is {given!r}")
+    try:
+        parts = urlsplit(given.strip())
+        port_is_fine = parts.port is None or parts.port > 0
+    except ValueError:
+        parts, port_is_fine = urlsplit(""), False
+    if "@" in given or parts.query or parts.fragment:
+        raise UsageError(
+            f"{source} must be an address without user name, password or query; put the key into an environment "
+            "variable and name it with api_key_env"
+        )
+    host = parts.hostname or ""
+    if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:-]+", host) or not port_is_fine:
+        raise UsageError(f"{source} must look like http://localhost:8000/v1, but is {given!r}")
+    return given.strip().rstrip("/").removesuffix("/chat/completions")
+
+
+def _number(name: str, value: float | None, above: float | None = None, most: float = math.inf) -> None:
+    """A finite number from 0, or more than ``above``, to ``most``; None stays None."""
+    if value is None and above is None:
+        return
+    least = 0.0 if above is None else above
+    fine = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not fine or value is None or not least <= value <= most or value == above:
+        bound = f"more than {above:g}" if above is not None else "at least 0"
+        until = "" if math.isinf(most) else f" and at most {most:g}"
+        raise UsageError(f"{name} must be a number {bound}{until}, but is {value!r}")
+
+
+def _integer(name: str, value: int | None, least: int = 0, most: int = 2**53) -> None:
+    """A whole number from ``least`` to ``most``; None stays None where the least is 0."""
+    if value is None and least == 0:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise UsageError(f"{name} must be a whole number from {least} to {most}, but is {value!r}")

@@ -1,0 +1,177 @@
+"""What an HTTP reply means: a completion, a reason to wait, a reason to try again, or a reason to stop."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+from sae_bench.judge.records import STORED_CHARACTERS, Completion, Status
+
+Kind = Literal["completion", "rate_limit", "transient", "fatal", "format", "long_name"]
+
+_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+_FILTERED = ("content_filter", "content_policy", "responsibleaipolicy", "moderation", "flagged")
+_FORMAT = ("response_format", "json_schema", "json_object")
+_SHORT = 300  # characters of a reason
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one try came to.
+
+    Attributes:
+        kind: ``completion``; ``rate_limit`` and ``transient``, which another try may mend; ``fatal``, which none does;
+            ``format``, where the endpoint does not take this ``response_format``; ``long_name``, where it wants
+            ``max_completion_tokens`` in place of ``max_tokens``.
+        completion: the completion, where there is one.
+        reason: in words, short and printable.
+        status: HTTP status, 0 where no reply came.
+        wait: seconds that the endpoint asks to wait, or None.
+        billed: the try may have been billed, although no completion came of it.
+        quota: the account has no credit left.
+        foreign: nothing answered, or something that does not speak the protocol.
+    """
+
+    kind: Kind
+    completion: Completion | None = None
+    reason: str = ""
+    status: int = 0
+    wait: float | None = None
+    billed: bool = False
+    quota: bool = False
+    foreign: bool = False
+
+
+def classify(status: int, headers: Mapping[str, str], text: str) -> Outcome:
+    """The meaning of a reply with HTTP ``status``; ``text`` is its body, free of keys."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        content = None
+    if not 200 <= status < 300:
+        return _failure(status, headers, content, text)
+    if not isinstance(content, dict):
+        return Outcome("transient", reason=f"not JSON: {short(text)}", status=status, billed=True, foreign=True)
+    choices = content.get("choices")
+    if not choices and content.get("error"):
+        inner = _code(content["error"])
+        return _failure(inner if inner is not None and 400 <= inner < 600 else 500, headers, content, text)
+    first = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(first, dict) or not isinstance(first.get("message"), dict):
+        return Outcome("transient", reason=f"a reply without choices: {short(text)}", status=status, billed=True)
+    if first.get("finish_reason") == "error" or first.get("error"):
+        return Outcome("transient", reason=f"the model failed: {short(text)}", status=status, billed=True)
+    return Outcome("completion", _completion(content, first, text), status=status)
+
+
+def _completion(content: dict[str, Any], choice: dict[str, Any], text: str) -> Completion:
+    message = choice["message"]
+    written = message.get("content")
+    refusal = message.get("refusal")
+    finish = _name(choice.get("finish_reason"))
+    answer = storable(written) if isinstance(written, str) else ""
+    status: Status = "ok"
+    reason = None
+    if isinstance(refusal, str) and refusal:
+        status, reason, answer = "refused", "the model refused", answer or storable(refusal)
+    elif finish == "content_filter":
+        status, reason = "refused", "stopped by a content filter"
+    elif finish == "length":
+        status, reason = "truncated", "stopped at the length limit"
+    elif isinstance(written, str) and len(written) > STORED_CHARACTERS:
+        status, reason = "truncated", f"cut after {STORED_CHARACTERS} characters"
+    usage = content.get("usage")
+    counts = usage if isinstance(usage, dict) else {}
+    return Completion(
+        status,
+        answer,
+        finish,
+        _name(content.get("model")),
+        _name(content.get("system_fingerprint")),
+        _count(counts.get("prompt_tokens")),
+        _count(counts.get("completion_tokens")),
+        raw=storable(text),
+        reason=reason,
+    )
+
+
+def _failure(status: int, headers: Mapping[str, str], content: Any, text: str) -> Outcome:
+    codes, message = _error(content)
+    reason = short(message or text) or f"status {status}"
+    words = f"{codes} {message}".lower()
+    if status == 402 or (status in (403, 429) and not _QUOTA.isdisjoint(codes.lower().split())):
+        return Outcome("fatal", reason=reason, status=status, quota=True)
+    if status == 429:
+        return Outcome("rate_limit", reason=reason, status=status, wait=retry_after(headers))
+    if status in (408, 409) or status >= 500:
+        return Outcome("transient", reason=reason, status=status, wait=retry_after(headers))
+    if status in (400, 403, 422) and any(word in words for word in _FILTERED):
+        filtered = Completion("refused", finish_reason="content_filter", raw=storable(text), reason=reason)
+        return Outcome("completion", filtered, status=status)
+    if status in (400, 422) and any(word in words for word in _FORMAT):
+        return Outcome("format", reason=reason, status=status)
+    if status in (400, 422) and "max_completion_tokens" in words:
+        return Outcome("long_name", reason=reason, status=status)
+    return Outcome("fatal", reason=reason, status=status)
+
+
+def _error(content: Any) -> tuple[str, str]:
+    """Codes and message of an error object, in the shapes that endpoints give it."""
+    if not isinstance(content, dict):
+        return "", ""
+    error = content.get("error") or content.get("detail") or content
+    if isinstance(error, str):
+        return "", error
+    if not isinstance(error, dict):
+        return "", json.dumps(error)
+    codes = " ".join(str(error[name]) for name in ("code", "type", "param") if error.get(name))
+    message = error.get("message")
+    return codes, message if isinstance(message, str) and message else json.dumps(error)
+
+
+def _code(error: Any) -> int | None:
+    """The HTTP status inside an error object, where it has one."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and not isinstance(code, bool) else None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait from ``retry-after-ms`` or ``retry-after`` (seconds or a date); None where there is neither."""
+    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) * scale
+        except ValueError:
+            continue
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
+    try:
+        date = parsedate_to_datetime(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    aware = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+    return max(0.0, (aware - datetime.now(UTC)).total_seconds())
+
+
+def storable(text: str) -> str:
+    """At most 65,536 characters of valid Unicode."""
+    return text[:STORED_CHARACTERS].encode("utf-8", "replace").decode()
+
+
+def short(text: str) -> str:
+    """One printable line of at most 300 characters."""
+    line = " ".join("".join(mark if mark.isprintable() else " " for mark in text[: 4 * _SHORT]).split())
+    return line if len(line) <= _SHORT else line[: _SHORT - 1] + "…"
+
+
+def _name(value: Any) -> str | None:
+    return short(value) if isinstance(value, str) and value else None
+
+
+def _count(value: Any) -> int | None:
+    fine = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
+    return value if fine else None

@@ -1,0 +1,147 @@
+"""Token rules: how far do lists of tokens, and of pairs of tokens, say where a latent fires?
+
+For every watched latent a set of tokens with pairs as exceptions is fitted to the F1 of "fires" on one half of the
+documents and scored on the other half, where the latent fires as often as it does. No language model explains anything
+here. See the card: more is not simply better.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sae_bench.errors import TaskError
+from sae_bench.kernels import graded_rules, rules
+from sae_bench.kernels.token_counts import token_entropy
+from sae_bench.schema import TaskSpec
+from sae_bench.statistics import Metric, Ratio, Sums
+from sae_bench.tasks.watched import Text, Watched, WatchedTask
+from sae_bench.units import Units
+
+SHOWN_ITEMS = 12  # tokens and pairs of a rule that a result shows, the most frequent ones first
+
+
+def _mean(column: str) -> Metric:
+    """The mean over latents of a figure of each."""
+    return lambda s: Ratio(getattr(s, column), s.latents, "the number of explained latents")
+
+
+def rule_precision(s: Sums) -> Ratio:
+    """Mean precision, over the latents whose rule matches at all on the scored documents."""
+    return Ratio(s.precision, s.matching, "the number of latents whose rule matches on the scored documents")
+
+
+class TokenRules(WatchedTask):
+    """Latent table: a row an explained latent, with the scores of its rule on documents that it was not fitted on."""
+
+    metrics: Mapping[str, Metric] = {
+        "rule_f1": _mean("f1"),
+        "rule_precision": rule_precision,
+        "rule_recall": _mean("recall"),
+        "rule_auprc": _mean("auprc"),
+        "rule_mass": _mean("mass_recalled"),
+        "rule_size": _mean("size"),
+        "rule_entropy": _mean("entropy"),
+        "rule_f1_null": _mean("f1_null"),
+        "rule_base_rate": _mean("base_rate"),
+    }
+
+    def __init__(self, spec: TaskSpec) -> None:
+        super().__init__(spec)
+        self.latents = self._whole("latents", 2)
+        self.fewest = self._whole("fewest_firings", 1)
+        self.bounds = {name: self._whole(name, 0) for name in ("max_tokens", "max_pairs")}
+        self.bounds["least_pair"] = self._whole("least_pair", 1)
+        density = spec.parameters.get("most_density")
+        if not isinstance(density, float) or not 0 < density <= 1:
+            raise TaskError(f"task {spec.id}: most_density must be a share above 0 and up to 1, not {density!r}")
+        self.most_density = density
+
+    def _whole(self, name: str, least: int) -> int:
+        value = self.spec.parameters.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise TaskError(f"task {self.spec.id}: {name} must be a whole number of at least {least}, not {value!r}")
+        return value
+
+    def explain(self, watched: Watched, seed: int) -> dict[str, Units]:
+        """Fit a rule to every watched latent, and score those that fire often enough on both halves."""
+        n, fit, test = len(watched.latents), watched.fit, watched.test
+        often = [np.bincount(f.latent, minlength=n) for f in (watched.fit_firings, watched.test_firings)]
+        chosen = np.flatnonzero(np.minimum(*often) >= self.fewest)
+        if len(chosen) < 2:  # the null needs another latent
+            return {"latent": Units((), {}), "item": Units((), {})}
+        found = rules.fit(fit.tokens, fit.previous, watched.fit_firings, n, **self.bounds)
+        where = (test.tokens, test.previous, watched.test_firings, test.document, test.n_documents)
+        own = rules.score(found, *where).total()
+        null = list(found)
+        for latent, other in zip(chosen, chosen[rules.derangement(len(chosen), seed)], strict=True):
+            null[latent] = found[other]
+        grades = graded_rules.grade(fit.tokens, fit.previous, watched.fit_firings, n)
+        entropy, _ = token_entropy(fit.tokens, watched.fit_firings, n)
+        columns = {
+            "latents": np.ones(n),
+            "f1": own.f1,
+            "precision": np.nan_to_num(own.precision),
+            "matching": (own.predicted > 0).astype(np.float64),
+            "recall": own.recall,
+            "auprc": graded_rules.average_precision(grades, test.tokens, test.previous, watched.test_firings),
+            "mass_recalled": own.mass_recalled,
+            "size": np.array([rule.size for rule in found], dtype=np.float64),
+            "entropy": entropy,
+            "f1_null": rules.score(null, *where).total().f1,
+            "base_rate": own.firing / own.tokens,
+            "fit_firings": often[0].astype(np.float64),
+            "density": watched.density,
+        }
+        table = Units(_names(watched.latents[chosen]), {name: column[chosen] for name, column in columns.items()})
+        items = _items([found[i] for i in chosen], watched.latents[chosen], fit)
+        return {"latent": table, "item": items}
+
+    def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
+        """Every rule in words, with its scores."""
+        table, items = tables["latent"], tables["item"].columns
+        explained = []
+        for row, latent in enumerate(table.ids):
+            own = items["latent"] == int(latent)
+            scores = {
+                name: float(f"{table.columns[name][row]:.4g}")
+                for name in ("density", "f1", "precision", "recall", "auprc", "size", "entropy")
+            }
+            explained.append({"latent": int(latent)} | scores | self._words({n: c[own] for n, c in items.items()}))
+        return {"latents": len(table), "rules": explained}
+
+    def _words(self, items: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
+        """Tokens, and pairs as [previous, token], as text."""
+        tokens = [self.token_text(int(t)) for t in items["token"][items["kind"] == 0]]
+        found: dict[str, Any] = {"tokens": tokens[:SHOWN_ITEMS]}
+        for kind, name in ((1, "added_pairs"), (2, "removed_pairs")):
+            pairs = zip(items["previous"][items["kind"] == kind], items["token"][items["kind"] == kind], strict=True)
+            found[name] = [
+                ["" if before < 0 else self.token_text(int(before)), self.token_text(int(token))]
+                for before, token in list(pairs)[:SHOWN_ITEMS]
+            ]
+        return found
+
+
+def _names(latents: NDArray[np.int64]) -> tuple[str, ...]:
+    return tuple(map(str, latents.tolist()))
+
+
+def _items(found: list[rules.TokenRule], latents: NDArray[np.int64], text: Text) -> Units:
+    """The rules as a table: ``kind`` 0 a token, 1 an added pair, 2 a removed pair; what is frequent comes first."""
+    count = Counter(text.tokens.tolist())
+    often = Counter(zip(text.previous.tolist(), text.tokens.tolist(), strict=True))
+    rows: list[tuple[int, int, int, int]] = []
+    for latent, rule in zip(latents.tolist(), found, strict=True):
+        rows += [(latent, 0, -1, t) for t in sorted(rule.tokens.tolist(), key=lambda t: (-count[t], t))]
+        for kind, pairs in ((1, rule.added_pairs), (2, rule.removed_pairs)):
+            ordered = sorted(map(tuple, pairs.tolist()), key=lambda pair: (-often[pair], pair))
+            rows += [(latent, kind, before, token) for before, token in ordered]
+    array = np.array(rows, dtype=np.float64).reshape(-1, 4)
+    names = ("latent", "kind", "previous", "token")
+    ids = tuple(map(str, range(len(array))))
+    return Units(ids, {name: array[:, i].copy() for i, name in enumerate(names)})

@@ -1,0 +1,69 @@
+"""Where some latents of an SAE fire, on tokens of some documents: what explanations are made of and scored on.
+
+Documents are split in two by a hash of their content, so that the same text is never on both sides: explanations are
+made on the *fit* documents and scored on the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sae_bench.kernels.token_counts import Firings
+from sae_bench.tasks.base import Task
+from sae_bench.units import Units
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Text:
+    """The tokens inside the mask of some documents: ``tokens``, ``previous`` (-1: none) and ``document``, ``[T]``."""
+
+    tokens: Ints
+    previous: Ints
+    document: Ints
+    n_documents: int
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The watched latents ``[n]`` of one coder, how often each is active, and where they fire on both halves.
+
+    ``density`` ``[n]`` is the share of calibration tokens. Firings count the watched latents from 0.
+    """
+
+    latents: Ints
+    density: NDArray[np.float64]
+    fit: Text
+    fit_firings: Firings
+    test: Text
+    test_firings: Firings
+
+
+class WatchedTask(Task):
+    """Base class of tasks that explain latents from where they fire; the pass over the documents collects that once.
+
+    Parameters of every such task: ``latents``, how many to explain; ``most_density``, above which a latent is not
+    eligible.
+    """
+
+    stream = "watched"
+    most_density: float
+    latents: int
+
+    def explain(self, watched: Watched, seed: int) -> dict[str, Units]:
+        """All tables of units, from what was collected of one coder."""
+        raise NotImplementedError
+
+    def unusable(self, tables: Mapping[str, Units]) -> str | None:
+        """Without an explained latent there is nothing to score."""
+        if len(tables["latent"]):
+            return None
+        return (
+            "no latent is active often enough on the text, and on few enough of its tokens, to be explained; "
+            "give more text (--tier, --limit)"
+        )
