@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sae_bench import demo, forecast, registry, resolve
-from sae_bench.data.documents import Corpus, DataOptions, load_corpus
+from sae_bench import demo, forecast, judging, registry, resolve
 from sae_bench.data.labelled import Suite
 from sae_bench.engine.plan import Options, batch_tokens, sae_entries
 from sae_bench.engine.report import coder_record, results, skipped, versions
 from sae_bench.engine.run import Progress, measure
 from sae_bench.errors import DataError, UsageError
 from sae_bench.models.loading import load_subject
-from sae_bench.populations import ablated_lengths, population
+from sae_bench.populations import ablated_lengths, corpus, population
 from sae_bench.results import store
 from sae_bench.schema import CoderRecord, Protocol, Result, TaskSpec
-from sae_bench.settings import ABLATION_TIERS, TIERS, WATCHED_TIERS, Settings
+from sae_bench.settings import ABLATION_TIERS, WATCHED_TIERS, Settings
+from sae_bench.tasks.autointerp import Autointerp
 from sae_bench.tasks.downstream_sparsity import DownstreamSparsity
 
 if TYPE_CHECKING:
@@ -79,12 +79,15 @@ class Session:
         for entry in entries:
             resolve.check_fit(entry, self.subject)
         resolve.check_pre_activations(entries, self.tasks)
-        self.corpus = self._corpus(infos)
+        self.judge = judging.configure(self.tasks, settings, self.controls)
+        self.corpus = corpus(settings, infos, self.subject, self.tokenizer, self._data())
         reads_labels = [name for name, task in self.tasks.items() if task.stream == "labelled"]
         self.suite = self._suite(infos) if reads_labels else None
         self.skipped = dict.fromkeys(reads_labels, why) if (why := resolve.why_no_sets(self.suite)) else {}
-        for task in self.tasks.values():
-            task.token_text = resolve.token_text(self.tokenizer)
+        for name, task in self.tasks.items():
+            task.token_text, task.text_of = resolve.token_text(self.tokenizer), resolve.text_of(self.tokenizer)
+            if isinstance(task, Autointerp) and self.judge is None:
+                self.skipped[name] = judging.NO_JUDGE
         self.special_ids = resolve.special_ids(self.tokenizer, self.subject)
         self.populations = {
             name: population(task.stream, self.corpus, self.suite, self.options()) for name, task in self.tasks.items()
@@ -104,34 +107,6 @@ class Session:
         is_demo = self.model_source == demo.MODEL_PATH
         data = (self._data(), self.corpus.source)
         return resolve.labelled_suite(self.settings, infos, self.subject, self.tokenizer, data, is_demo=is_demo)
-
-    def _corpus(self, infos: Sequence[Any]) -> Corpus:
-        settings = self.settings
-        data = self._data()
-        limit, calibration_limit = TIERS[settings.tier]
-        limit = settings.limit or limit
-        corpus = load_corpus(
-            data,
-            tokenizer=self.tokenizer,
-            vocab_size=self.subject.vocab_size,
-            options=DataOptions(
-                text_field=settings.text_field,
-                split=settings.split,
-                context=resolve.context_length(settings, infos, self.subject),
-                packed=settings.packed,
-                prepend_bos=resolve.prepend_bos(settings, infos, self.tokenizer),
-                limit=limit,
-                calibration_limit=calibration_limit,
-                mean_from_evaluation=settings.mean_from == "evaluation",
-                seed=settings.seed,
-            ),
-        )
-        if self.subject.context_length and corpus.evaluation.longest > self.subject.context_length:
-            raise DataError(
-                f"{corpus.source} has sequences of {corpus.evaluation.longest} tokens, but the model takes at most "
-                f"{self.subject.context_length}; give shorter rows"
-            )
-        return corpus
 
     def options(self) -> Options:
         """What the engine needs of the settings."""
@@ -156,6 +131,7 @@ class Session:
             for name, spec in self.specs.items():
                 of = self.populations[name]
                 parameters = resolve.changed_parameters(spec, self.settings.task_dir)
+                parameters |= judging.parameters(self.tasks[name], self.judge)
                 if self.tasks[name].stream == "ablations":
                     parameters["vocabulary"] = resolve.vocabulary(self.tokenizer, self.subject)
                 protocol = Protocol(
@@ -189,7 +165,9 @@ class Session:
         if file.exists():
             result = store.read(file)
             if self.settings.overwrite == "never" or (
-                result.status == "ok" and set(self.controls) <= set(result.provenance.controls)
+                result.status == "ok"
+                and set(self.controls) <= set(result.provenance.controls)
+                and "incomplete" not in result.details
             ):
                 work.finished[name] = result
 
@@ -210,6 +188,7 @@ class Session:
             **forecast.of_text(self.corpus, self.suite, self._batch_tokens()),
             **forecast.of_model(self.subject, [w.entry for w in todo], self.controls, loss=loss),
             **self.ablation_cost(),
+            **self.judge_cost(),
             "memory beside the model, MiB, roughly": forecast.memory(
                 [w.record for w in todo], self._batch_tokens(), self.subject.vocab_size
             ),
@@ -225,11 +204,18 @@ class Session:
         lengths = ablated_lengths(self.corpus, self.options())
         return forecast.of_ablations(task, self.subject, [w.entry for w in todo], self.controls, lengths)
 
+    def judge_cost(self) -> dict[str, Any]:
+        """How much the judge will be asked; empty if not at all."""
+        asks = {name: task for name, task in self.tasks.items() if name not in self.skipped}
+        todo = [w for w in self.missing if any(name not in w.finished for name in asks)]
+        return judging.forecast(asks, self.judge, len(todo))
+
     def run(self, progress: Progress) -> list[Result]:
         """Measure what is missing, write it, and return all results."""
         todo = self.missing
         if todo:
-            self._measure(todo, progress)
+            with judging.opened(self.tasks, self.judge, self.settings.judge_batch, progress):
+                self._measure(todo, progress)
         return [self._result(work, name) for work in self.work for name in self.specs]
 
     def _result(self, work: Work, name: str) -> Result:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sae_bench.data.documents import Corpus
+from sae_bench import resolve
+from sae_bench.data.documents import Corpus, DataOptions, load_corpus
 from sae_bench.data.labelled import Suite
 from sae_bench.engine.plan import Options
 from sae_bench.engine.sampling import sampled_sequences
 from sae_bench.engine.watch import watched_units
+from sae_bench.errors import DataError
+from sae_bench.models.subject import SubjectModel
+from sae_bench.saes.protocol import CoderInfo
+from sae_bench.settings import TIERS, Settings
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,33 @@ class Population:
     n_documents: int
     n_tokens: int
     details: dict[str, Any]
+
+
+def corpus(settings: Settings, infos: Sequence[CoderInfo], subject: SubjectModel, tokenizer: Any, data: Any) -> Corpus:
+    """The text of a run. Raises DataError."""
+    limit, calibration_limit = TIERS[settings.tier]
+    loaded = load_corpus(
+        data,
+        tokenizer=tokenizer,
+        vocab_size=subject.vocab_size,
+        options=DataOptions(
+            text_field=settings.text_field,
+            split=settings.split,
+            context=resolve.context_length(settings, infos, subject),
+            packed=settings.packed,
+            prepend_bos=resolve.prepend_bos(settings, infos, tokenizer),
+            limit=settings.limit or limit,
+            calibration_limit=calibration_limit,
+            mean_from_evaluation=settings.mean_from == "evaluation",
+            seed=settings.seed,
+        ),
+    )
+    if subject.context_length and loaded.evaluation.longest > subject.context_length:
+        raise DataError(
+            f"{loaded.source} has sequences of {loaded.evaluation.longest} tokens, but the model takes at most "
+            f"{subject.context_length}; give shorter rows"
+        )
+    return loaded
 
 
 def population(stream: str, corpus: Corpus, suite: Suite | None, options: Options) -> Population:

@@ -137,7 +137,7 @@ _ORDER = {
     for i, name in enumerate(
         (
             *("reconstruction", "sparsity", "loss_recovered", "probe_recovery", "sparse_probing"),
-            *("downstream_sparsity", "token_rules"),
+            *("downstream_sparsity", "token_rules", "autointerp"),
         )
     )
 }

@@ -161,6 +161,13 @@ def token_text(tokenizer: Any) -> Callable[[int], str]:
     return lambda token: str(tokenizer.decode([token]))
 
 
+def text_of(tokenizer: Any) -> Callable[[Sequence[int]], str]:
+    """How a run of tokens is shown: as text, or by their numbers without a tokenizer."""
+    if tokenizer is None:
+        return lambda tokens: " ".join(map(str, tokens))
+    return lambda tokens: str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+
+
 def check_fit(entry: Entry, subject: SubjectModel) -> None:
     """The SAE's hook points exist in the model and are as wide as the SAE expects. Raises CoderError, ModelError."""
     info = entry.coder.info

@@ -31,7 +31,10 @@ class Settings:
     ``limit``: evaluation documents; otherwise the ``tier`` decides. ``controls``: "none", "default", "all" or names.
     ``probe_data``: folder of labelled sets, instead of the built-in suite; ``probe_sets``: names or globs of sets.
     ``parameters``: task parameters other than those of the definitions, as {"task.name": value}; they change the
-    protocol. ``out``: folder for result files, None to write none.
+    protocol. ``judge_model`` and ``judge_base_url``: the language model that explains latents (autointerp), and where
+    it is; see :class:`sae_bench.judge.JudgeOptions` for its cache, limits and prices. ``judge_batch``: a file to which
+    requests are written instead of being sent. ``null="untrained"``: judge the control "random" too.
+    ``out``: folder for result files, None to write none.
     """
 
     model: Any = None
@@ -44,6 +47,17 @@ class Settings:
     probe_data: str | Path | None = None
     probe_sets: str = "all"
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    judge_model: str | None = None
+    judge_base_url: str | None = None
+    judge_cache: str | Path | None = None
+    judge_cache_only: bool = False
+    judge_batch: str | Path | None = None
+    null: Literal["none", "untrained"] = "none"
+    max_requests: int | None = None
+    max_tokens: int | None = None
+    max_cost: float | None = None
+    price_in: float | None = None
+    price_out: float | None = None
     text_field: str = "text"
     split: str | None = None
     context: int | None = None
@@ -81,5 +95,6 @@ _CHOICES = {
     "mean_from": ("calibration", "evaluation"),
     "backend": ("hf", "tl"),
     "dtype": DTYPES,
+    "null": ("none", "untrained"),
     "overwrite": ("missing", "always", "never"),
 }

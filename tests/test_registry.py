@@ -55,7 +55,7 @@ def write(folder, text=DEFINITION, name="mine"):
 
 def test_the_tasks_are_there_in_order():
     first = ["reconstruction", "sparsity", "loss_recovered", "probe_recovery", "sparse_probing"]
-    assert list(tasks()) == [*first, "downstream_sparsity", "token_rules"]
+    assert list(tasks()) == [*first, "downstream_sparsity", "token_rules", "autointerp"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -81,9 +81,11 @@ def test_direction_matches_the_nature_of_a_metric(task, metric):
     spec = tasks()[task].metrics[metric]
     name = metric.removeprefix("first_")
     lower = {"fvu", "nmse", "mse", "kl", "delta_ce", "ce_spliced", "perplexity_difference", "dead_fraction"}
-    lower |= {"dense_fraction_10pct", "effect_sparsity", "effect_sparsity_token"}
+    lower |= {"dense_fraction_10pct", "effect_sparsity", "effect_sparsity_token", "detection_brier", "failed_fraction"}
     higher = {"cosine", "probe_r", "probe_auroc", "probe_f1", "probe_share"}
     higher |= {f"{kind}_k{k}" for kind in ("auroc", "accuracy", "share") for k in (1, 2, 5, 16)}
+    higher |= {f"detection{of}" for of in ("", "_worst", "_auroc", "_random", "_matched")}
+    higher |= {"detection_precision_natural", "detection_f1_natural", "rule_lift", "fuzz", "intruder"}
     if name in lower or name.endswith(("_loss", "_error")):
         assert spec.better == "lower"
     elif name in higher or "recovered" in name:

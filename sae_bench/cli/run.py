@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 FIELDS = (
     *("model", "data", "tasks", "task_dir", "tier", "limit", "text_field", "split", "context", "packed", "bos", "mask"),
     *("mean_from", "controls", "hook_in", "hook_out", "backend", "device", "dtype", "seed", "resamples"),
-    *("batch_tokens", "out", "overwrite", "probe_data", "probe_sets"),
+    *("batch_tokens", "out", "overwrite", "probe_data", "probe_sets", "judge_model", "judge_base_url", "judge_cache"),
+    *("judge_cache_only", "judge_batch", "null", "max_requests", "max_tokens", "max_cost", "price_in", "price_out"),
 )
 
 
@@ -42,6 +43,7 @@ def add(verbs: Any) -> None:
     _model(p.add_argument_group("language model"))
     _text(p.add_argument_group("text"))
     _labels(p.add_argument_group("labelled texts (probe_recovery, sparse_probing)"))
+    _judge(p.add_argument_group("judge (autointerp)"))
     _run(p.add_argument_group("run"))
 
 
@@ -94,6 +96,25 @@ def _labels(labels: Any) -> None:
                         help="sets of the built-in suite: all, names separated by commas, or globs")  # fmt: skip
 
 
+def _judge(judge: Any) -> None:
+    judge.add_argument("--judge-model", metavar="NAME", help="language model that explains latents and is asked where "
+                       "they fire; its key is read from OPENAI_API_KEY")  # fmt: skip
+    judge.add_argument("--judge-base-url", metavar="URL", help="endpoint that speaks the OpenAI chat protocol "
+                       "(default: OPENAI_BASE_URL, else OpenAI)")  # fmt: skip
+    judge.add_argument("--judge-cache", metavar="FILE",
+                       help="completions that were paid for (default: ~/.cache/sae-bench/judge.sqlite)")  # fmt: skip
+    judge.add_argument("--judge-cache-only", action="store_true", help="answer from the cache alone, without a network")
+    judge.add_argument("--judge-batch", metavar="FILE", help="write the requests for a batch API instead of sending "
+                       "them (see: sae-bench judge)")  # fmt: skip
+    judge.add_argument("--null", default="none", choices=["none", "untrained"],
+                       help="untrained: judge the control random as well, for twice the cost")  # fmt: skip
+    judge.add_argument("--max-requests", type=int, metavar="N", help="requests of this run at most, retries included")
+    judge.add_argument("--max-tokens", type=int, metavar="N", help="tokens in and out of this run at most")
+    judge.add_argument("--max-cost", type=float, metavar="X", help="cost of this run at most; needs both prices")
+    judge.add_argument("--price-in", type=float, metavar="X", help="price of a million tokens in")
+    judge.add_argument("--price-out", type=float, metavar="X", help="price of a million tokens out")
+
+
 def _run(other: Any) -> None:
     other.add_argument("--param", action="append", default=[], metavar="TASK.NAME=VALUE",
                        help="another value of a task parameter; it changes the protocol; may be repeated")  # fmt: skip
@@ -130,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
             forecast = session.forecast()
             print(json.dumps(forecast, indent=1) if args.json else _listing(forecast))
             return 0
-        if show_progress and (cost := session.ablation_cost()):
+        if show_progress and (cost := session.ablation_cost() | session.judge_cost()):
             print(_listing(cost), file=sys.stderr)
         if show_progress and (there := [w for w in session.work if w.finished]):
             print(f"already there: results of {len(there)} SAEs in {args.out}", file=sys.stderr)

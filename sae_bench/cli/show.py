@@ -92,6 +92,11 @@ def _details(details: dict[str, Any]) -> list[str]:
             lines += _outputs(value)
         elif name == "rules":
             lines += _rules(value)
+        elif name == "explanations":
+            lines += _explanations(value)
+        elif name in ("statuses", "judge", "right_by_stratum", "right_by_slot"):
+            pairs = value.items() if isinstance(value, dict) else enumerate(value, 1)
+            lines.append(f"  {name.replace('_', ' ')}: " + ", ".join(f"{key} {_plain(one)}" for key, one in pairs))
         elif isinstance(value, int | float | str):
             lines.append(f"  {name.replace('_', ' ')}: {value}")
     return lines
@@ -144,6 +149,33 @@ def _rules(rules: list[dict[str, Any]]) -> list[str]:
             if one[what]:
                 lines.append(f"    {sign} " + ", ".join(f"{_quoted(a)} {_quoted(b)}" for a, b in one[what][:6]))
     return lines + _more(rules)
+
+
+def _explanations(explanations: list[dict[str, Any]]) -> list[str]:
+    """For each latent what the judge wrote of it, how well it then did, and the windows with its answers."""
+    lines = [
+        "  explanations; windows with p, the judge's answer, and << >> around the tokens on which the latent fires"
+    ]
+    for one in explanations[:SHOWN_LATENTS]:
+        said = one["explanation"] if one["status"] == "ok" else f"{one['status']}: {one.get('raw') or ''}"
+        scores = [f"{m} {one[m]:.2f}" for m in ("detection", "auroc", "rule_lift") if one[m] is not None]
+        lines.append(_one_line(f"  latent {one['latent']}: {', '.join([*scores, said])}"))
+        for window in one.get("windows", ()):
+            kind = f"decile {window['stratum'] + 1}" if window["stratum"] < 10 else _SILENT[window["stratum"] - 10]
+            p = "-" if window["p"] is None else f"{window['p']:.2f}"
+            lines.append(_one_line(f"    p {p:>4}  {kind:<9} {window['text']}"))
+    return lines + _more(explanations)
+
+
+_SILENT = ("silent", "matched")
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", "?").replace("\r", "?")
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _more(shown: list[dict[str, Any]]) -> list[str]:

@@ -12,9 +12,11 @@ from sae_bench import crossed, nested
 from sae_bench.engine.batch import CoderFailure, Entry, guarded
 from sae_bench.engine.plan import Options
 from sae_bench.engine.run import Measured
+from sae_bench.judge import JudgeError
 from sae_bench.saes.wrap import content_sha256
-from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result
+from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result, Status
 from sae_bench.statistics import CONFIDENCE, Sums, estimate, resample
+from sae_bench.tasks.autointerp.asking import Deferred
 from sae_bench.tasks.base import Task
 from sae_bench.tasks.labelled import LabelledTask
 from sae_bench.units import Units
@@ -96,12 +98,17 @@ def results(
                 reason = measured.state.failures[entry.key]
                 yield Result(**common, status="error", reason=reason, provenance=full), {}
                 continue
-            tables = measured.tables(name, entry)
+            try:
+                tables = measured.tables(name, entry)
+                controls, control_tables = _controls(measured, task, entry, tables, options)
+            except (JudgeError, Deferred) as stop:
+                status: Status = "skipped" if isinstance(stop, Deferred) else "error"
+                yield Result(**common, status=status, reason=str(stop), provenance=full), {}
+                continue
             if why := task.unusable(tables):
                 yield Result(**common, status="error", reason=why, provenance=full), {}
                 continue
             draws = drawn(task, tables, options)
-            controls, control_tables = _controls(measured, task, entry, tables, options)
             references = measured.references(name, entry)
             controls = {label: _reference(task, own, options) for label, own in references.items()} | controls
             controls = _constants(task) | controls
@@ -111,7 +118,7 @@ def results(
                     status="ok",
                     metrics=figures(task, tables, draws),
                     controls=controls,
-                    details=_details(task, tables, draws),
+                    details=_details(task, measured.details(name, entry, tables), draws),
                     provenance=full,
                 ),
                 tables | control_tables,
@@ -144,9 +151,8 @@ def _common(protocol: Protocol, options: Options) -> dict[str, Any]:
     }
 
 
-def _details(task: Task, tables: dict[str, Units], draws: Mapping[str, Draws]) -> dict[str, Any]:
+def _details(task: Task, details: dict[str, Any], draws: Mapping[str, Draws]) -> dict[str, Any]:
     """What the task shows beside its metrics; of labelled sets also the figures of each."""
-    details = task.details(tables)
     examples = draws.get("example")
     if not isinstance(examples, nested.Draws):
         return details
@@ -219,7 +225,7 @@ def _controls(
     scores, kept = {}, {}
     entries = {e.key: e for e in measured.cast.controls}
     for name, key in measured.cast.controls_of.get(entry.key, {}).items():
-        if key in measured.state.failures or not _measured(task, entries[key]):
+        if key in measured.state.failures or not _measured(task, entries[key]) or not task.wants_control(name):
             continue
         tables = measured.tables(task.spec.id, entries[key])
         if task.unusable(tables):

@@ -49,6 +49,7 @@ class Measured:
     suite: Suite | None = None
     watch: Watch | None = None
     seed: int = 0
+    _memo: dict[tuple[str, str], tuple[dict[str, Units], dict[str, Any]]] = field(default_factory=dict)
 
     def tables(self, task: str, entry: Entry) -> dict[str, Units]:
         """The tables of units of one coder on one task."""
@@ -58,9 +59,7 @@ class Measured:
         if isinstance(made, DownstreamSparsity):
             return self._ablation_tables(made, measured_as(entry))
         if isinstance(made, WatchedTask):
-            assert self.watch is not None
-            rows = self.checkpoint.rows(self.state, {(WATCH, encoder_of(entry, self.cast))})
-            return made.explain(self.watch.watched(entry, self.cast, rows), self.seed)
+            return self._explained(made, entry)[0]
         shared, own = (task, f"@{entry.hook_out}"), (task, entry.key)
         rows = self.checkpoint.rows(self.state, {shared, own})
         units = rows.pop(("", "", "unit"))
@@ -68,6 +67,20 @@ class Measured:
         documents = merge(Units(ids, {key[2]: column for key, column in rows.items()}))
         totals = {key[2]: array for key, array in self.state.totals.items() if key[:2] == own}
         return made.tables(documents, totals)
+
+    def details(self, task: str, entry: Entry, tables: dict[str, Units]) -> dict[str, Any]:
+        """What a result shows beside its metrics."""
+        made = self.tasks[task]
+        return self._explained(made, entry)[1] if isinstance(made, WatchedTask) else made.details(tables)
+
+    def _explained(self, task: WatchedTask, entry: Entry) -> tuple[dict[str, Units], dict[str, Any]]:
+        """Explanations of one coder's latents; made once for all coders that share an encoder."""
+        assert self.watch is not None
+        key = (task.spec.id, encoder_of(entry, self.cast))
+        if key not in self._memo:
+            rows = self.checkpoint.rows(self.state, {(WATCH, key[1])})
+            self._memo[key] = task.explain(self.watch.watched(entry, self.cast, rows), self.seed)
+        return self._memo[key]
 
     def references(self, task: str, entry: Entry) -> dict[str, dict[str, Units]]:
         """Tables of what stands beside an SAE besides controls: what sets floor and ceiling of its task."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -92,6 +92,7 @@ class Task:
     metrics: Mapping[str, Metric]
     stream = "documents"  # what the task reads; "labelled" in tasks/labelled.py, "ablations" in downstream_sparsity.py
     constants: Mapping[str, Mapping[str, float]] = {}  # known scores that stand beside the controls, by name and metric
+    text_of: Callable[[Sequence[int]], str] = staticmethod(lambda ids: " ".join(map(str, ids)))  # the same for several
     token_text: Callable[[int], str] = staticmethod(str)  # how to show a token; a run with a tokenizer sets it
 
     def __init__(self, spec: TaskSpec) -> None:
@@ -116,6 +117,10 @@ class Task:
     def unusable(self, tables: Mapping[str, Units]) -> str | None:
         """Why these tables hold nothing to score, or None; the result then has the status "error"."""
         return None
+
+    def wants_control(self, name: str) -> bool:
+        """Whether a control is measured too."""
+        return True
 
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
         """What a result shows beside metrics; plain JSON, of bounded size."""

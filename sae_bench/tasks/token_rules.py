@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_bench.errors import TaskError
 from sae_bench.kernels import graded_rules, rules
 from sae_bench.kernels.token_counts import token_entropy
 from sae_bench.schema import TaskSpec
@@ -52,28 +51,19 @@ class TokenRules(WatchedTask):
 
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)
-        self.latents = self._whole("latents", 2)
-        self.fewest = self._whole("fewest_firings", 1)
-        self.bounds = {name: self._whole(name, 0) for name in ("max_tokens", "max_pairs")}
-        self.bounds["least_pair"] = self._whole("least_pair", 1)
-        density = spec.parameters.get("most_density")
-        if not isinstance(density, float) or not 0 < density <= 1:
-            raise TaskError(f"task {spec.id}: most_density must be a share above 0 and up to 1, not {density!r}")
-        self.most_density = density
+        self.latents = self.whole("latents", 2)
+        self.fewest = self.whole("fewest_firings", 1)
+        self.bounds = {name: self.whole(name, 0) for name in ("max_tokens", "max_pairs")}
+        self.bounds["least_pair"] = self.whole("least_pair", 1)
+        self.most_density = self.share("most_density")
 
-    def _whole(self, name: str, least: int) -> int:
-        value = self.spec.parameters.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise TaskError(f"task {self.spec.id}: {name} must be a whole number of at least {least}, not {value!r}")
-        return value
-
-    def explain(self, watched: Watched, seed: int) -> dict[str, Units]:
+    def explain(self, watched: Watched, seed: int) -> tuple[dict[str, Units], dict[str, Any]]:
         """Fit a rule to every watched latent, and score those that fire often enough on both halves."""
         n, fit, test = len(watched.latents), watched.fit, watched.test
         often = [np.bincount(f.latent, minlength=n) for f in (watched.fit_firings, watched.test_firings)]
         chosen = np.flatnonzero(np.minimum(*often) >= self.fewest)
         if len(chosen) < 2:  # the null needs another latent
-            return {"latent": Units((), {}), "item": Units((), {})}
+            return {"latent": Units((), {}), "item": Units((), {})}, {}
         found = rules.fit(fit.tokens, fit.previous, watched.fit_firings, n, **self.bounds)
         where = (test.tokens, test.previous, watched.test_firings, test.document, test.n_documents)
         own = rules.score(found, *where).total()
@@ -99,7 +89,8 @@ class TokenRules(WatchedTask):
         }
         table = Units(_names(watched.latents[chosen]), {name: column[chosen] for name, column in columns.items()})
         items = _items([found[i] for i in chosen], watched.latents[chosen], fit)
-        return {"latent": table, "item": items}
+        tables = {"latent": table, "item": items}
+        return tables, self.details(tables)
 
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
         """Every rule in words, with its scores."""

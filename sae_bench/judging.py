@@ -1,0 +1,105 @@
+"""The judge of a run: made from the settings, tried before anything is measured, given to the tasks that ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sae_bench.engine.run import Progress
+from sae_bench.errors import UsageError
+from sae_bench.judge import Judge, JudgeError, JudgeOptions, Request
+from sae_bench.settings import Settings
+from sae_bench.tasks.autointerp import Autointerp
+from sae_bench.tasks.autointerp.asking import Exporter
+from sae_bench.tasks.base import Task
+
+NO_JUDGE = (
+    "no judge (give --judge-model NAME, and --judge-base-url URL where it is not OpenAI's; the key is read from "
+    "OPENAI_API_KEY)"
+)
+_HELLO = Request([{"role": "user", "content": "Answer with one word: ready"}], None, 64)
+
+
+def judge_options(settings: Settings) -> JudgeOptions | None:
+    """Where the judge is and what it may cost, or None without one. Raises UsageError."""
+    limits = ("max_requests", "max_tokens", "max_cost", "price_in", "price_out")
+    if settings.judge_model is None:
+        for name in ("judge_base_url", "judge_batch", *limits):
+            if getattr(settings, name) is not None:
+                raise UsageError(f"{name} is about the judge, and there is none; give --judge-model too")
+        return None
+    if settings.judge_batch is not None and settings.judge_cache_only:
+        raise UsageError("give judge_batch or judge_cache_only, not both: a batch is for what the cache does not have")
+    options = JudgeOptions(
+        model=settings.judge_model,
+        base_url=settings.judge_base_url,
+        cache_only=settings.judge_cache_only,
+        **{name: getattr(settings, name) for name in limits},
+    )
+    return options if settings.judge_cache is None else replace(options, cache=Path(settings.judge_cache).expanduser())
+
+
+def configure(tasks: Mapping[str, Task], settings: Settings, controls: tuple[str, ...]) -> JudgeOptions | None:
+    """The options of the judge, if there is a task that asks one; tells such tasks what else the settings say."""
+    options = judge_options(settings)
+    asking = [task for task in tasks.values() if isinstance(task, Autointerp)]
+    if settings.null == "untrained" and "random" not in controls:
+        raise UsageError("null untrained judges the control random; add it to --controls")
+    for task in asking:
+        task.null = settings.null
+    return options if asking else None
+
+
+def parameters(task: Task, options: JudgeOptions | None) -> dict[str, Any]:
+    """What of the judge belongs to the protocol of a task: who judges, not where, nor at what cost."""
+    if not isinstance(task, Autointerp) or options is None:
+        return {}
+    return {"judge": options.model, "temperature": options.temperature}
+
+
+def forecast(tasks: Mapping[str, Task], options: JudgeOptions | None, n_saes: int) -> dict[str, Any]:
+    """What the judge would be asked for ``n_saes``, without what its cache has; empty without a judge."""
+    asking = [task for task in tasks.values() if isinstance(task, Autointerp)]
+    if not asking or options is None or not n_saes:
+        return {}
+    coders = n_saes * (2 if asking[0].null == "untrained" else 1)
+    requests, tokens_in, tokens_out = (coders * n for n in asking[0].at_most())
+    cost = options.cost(tokens_in, tokens_out)
+    return {
+        "requests to the judge, at most": requests + 1,
+        "tokens to the judge, roughly": tokens_in,
+        "tokens from the judge, roughly": tokens_out,
+        "cost of the judge, roughly": "unknown (give --price-in and --price-out)" if cost is None else round(cost, 4),
+    }
+
+
+@contextmanager
+def opened(
+    tasks: Mapping[str, Task], options: JudgeOptions | None, batch: str | Path | None, progress: Progress
+) -> Iterator[None]:
+    """Open the judge for the tasks that ask one, after one small question to it. Raises JudgeError.
+
+    With ``batch`` nothing is sent: the requests that have no answer yet are written to that file at the end.
+    """
+    asking = [task for task in tasks.values() if isinstance(task, Autointerp)]
+    if not asking or options is None:
+        yield
+        return
+    if batch is not None:
+        with Judge(options):  # makes the cache, if there is none yet
+            pass
+        options = replace(options, cache_only=True)
+    judge = Judge(options) if batch is None else Exporter(options)
+    with judge:
+        if not options.cache_only:
+            hello = judge.complete([_HELLO])[0]
+            if hello.status == "transport_failed":
+                raise JudgeError(f"the judge {options.model} at {options.url} does not answer: {hello.reason}")
+        for task in asking:
+            task.judge, task.progress = judge, progress
+        yield
+        if isinstance(judge, Exporter) and batch is not None:
+            judge.export_batch(judge.wanted, Path(batch))

@@ -1,0 +1,94 @@
+"""What the judge, and the token rule, say of every scored window."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sae_bench.kernels import detection, rules
+from sae_bench.kernels.detection import DECILES
+from sae_bench.tasks.autointerp import prompts
+from sae_bench.tasks.autointerp.asking import UNREADABLE, Outcome
+from sae_bench.tasks.autointerp.windows import Case
+from sae_bench.tasks.watched import Watched
+from sae_bench.units import Units
+
+Floats = NDArray[np.float64]
+
+
+class Answers:
+    """What the judge said of every scored window: ``probability[case][window]``, NaN without an answer.
+
+    ``failure`` has, for a case whose answers do not hold both a positive and a silent window, why and the raw reply.
+    """
+
+    def __init__(
+        self, found: list[Case], asked: list[prompts.Question], outcomes: list[Outcome[dict[str, float]]]
+    ) -> None:
+        self.asked, self.outcomes = asked, outcomes
+        self.probability = [np.full(len(case.scored), np.nan) for case in found]
+        self.failure: dict[int, tuple[str, str]] = {}
+        for question, outcome in zip(asked, outcomes, strict=True):
+            for name, window in zip(question.ids, question.windows, strict=True):
+                self.probability[question.case][window] = (outcome.value or {}).get(name, np.nan)
+        for question, outcome in zip(asked, outcomes, strict=True):
+            there = ~np.isnan(self.probability[question.case])
+            fires = np.array([window.stratum < DECILES for window in found[question.case].scored])
+            if not ((there & fires).any() and (there & ~fires).any()):
+                why = outcome.status if outcome.status != "ok" else UNREADABLE
+                self.failure.setdefault(question.case, (why, outcome.raw))
+
+    def flat(self, found: list[Case]) -> tuple[list[int], list[int], list[float]]:
+        """Case, stratum and probability of every window."""
+        rows = [
+            (i, window.stratum, float(p))
+            for i, case in enumerate(found)
+            for window, p in zip(case.scored, self.probability[i], strict=True)
+        ]
+        owners, strata, values = zip(*rows, strict=True)
+        return list(owners), list(strata), list(values)
+
+    def by_slot(self, found: list[Case]) -> list[float | None]:
+        """Share of right answers by the place of a window in its request: a judge with a bias for places shows."""
+        right: dict[int, list[bool]] = {}
+        for question in self.asked:
+            for slot, window in enumerate(question.windows):
+                p = self.probability[question.case][window]
+                if not np.isnan(p):
+                    fires = found[question.case].scored[window].stratum < DECILES
+                    right.setdefault(slot, []).append(bool((p >= detection.FIRES) == fires))
+        slots = range(max(right, default=-1) + 1)
+        return [number(float(np.mean(right[slot]))) if slot in right else None for slot in slots]
+
+
+def by_rule(watched: Watched, found: list[Case]) -> list[Floats]:
+    """What the token rule of each case says of its scored windows: 1 where it matches anywhere, else 0."""
+    fit, test = watched.fit, watched.test
+    fitted = rules.fit(fit.tokens, fit.previous, watched.fit_firings, len(watched.latents))
+    slots = np.searchsorted(watched.latents, [case.latent for case in found])
+    where = rules.matches([fitted[slot] for slot in slots], test.tokens, test.previous)
+    bounds = np.searchsorted(where.rule, np.arange(len(found) + 1))
+    answers = []
+    for i, case in enumerate(found):
+        places = where.position[bounds[i] : bounds[i + 1]]
+        hits = [np.searchsorted(places, w.stop) > np.searchsorted(places, w.start) for w in case.scored]
+        answers.append(np.array(hits, dtype=np.float64))
+    return answers
+
+
+def window_table(found: list[Case], probability: list[Floats], rule: list[Floats]) -> Units:
+    """Every scored window: where it is, its stratum, the judge's answer and the rule's (-1 for no answer)."""
+    ids = tuple(f"{case.latent}:{window.start}" for case in found for window in case.scored)
+    windows = [window for case in found for window in case.scored]
+    columns = {
+        "stratum": np.array([float(window.stratum) for window in windows]),
+        "start": np.array([float(window.start) for window in windows]),
+        "probability": np.nan_to_num(np.concatenate(probability), nan=-1.0),
+        "rule": np.concatenate(rule),
+    }
+    return Units(ids, columns)
+
+
+def number(value: float) -> float | None:
+    """To four digits, for people; None for what is not a number."""
+    return float(f"{value:.4g}") if np.isfinite(value) else None

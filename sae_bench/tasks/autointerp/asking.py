@@ -1,0 +1,82 @@
+"""Asking the judge, with one more try for a reply that cannot be read, and what became of every request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from sae_bench.errors import SaeBenchError
+from sae_bench.judge import Completion, Judge, JudgeOptions, Request
+from sae_bench.tasks.autointerp.prompts import again
+
+T = TypeVar("T")
+UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """``status`` is "ok" with a ``value``, "unreadable", or what the judge says of a request that got no reply."""
+
+    status: str
+    value: T | None
+    completions: tuple[Completion, ...]
+
+    @property
+    def raw(self) -> str:
+        """What the judge wrote last, at most 500 characters, or why it wrote nothing."""
+        last = self.completions[-1]
+        return (last.text or last.reason or "")[:500]
+
+
+def ask(
+    judge: Judge,
+    requests: Sequence[Request],
+    readers: Sequence[Callable[[str], T | None]],
+    progress: Callable[[int, int], None],
+) -> list[Outcome[T]]:
+    """The outcome of every request; ``readers[i]`` reads the reply to request i, None for one that is no answer.
+
+    Raises JudgeError, as :meth:`Judge.complete` does.
+    """
+    first = judge.complete(requests, progress)
+    outcomes = [_read(reader, (reply,)) for reader, reply in zip(readers, first, strict=True)]
+    unread = [i for i, outcome in enumerate(outcomes) if outcome.status == UNREADABLE]
+    why = "no JSON of the right form was found in it"
+    second = judge.complete([again(requests[i], first[i].text, why) for i in unread]) if unread else []
+    for i, reply in zip(unread, second, strict=True):
+        outcomes[i] = _read(readers[i], (first[i], reply))
+    return outcomes
+
+
+def _read(reader: Callable[[str], T | None], replies: tuple[Completion, ...]) -> Outcome[T]:
+    last = replies[-1]
+    if last.status != "ok":
+        # what could not be read stays unreadable if the second try was not allowed or did not come through
+        return Outcome(last.status if len(replies) == 1 else UNREADABLE, None, replies)
+    value = reader(last.text)
+    return Outcome(UNREADABLE if value is None else "ok", value, replies)
+
+
+class Deferred(SaeBenchError):
+    """Requests wait for an answer that comes later, from a batch."""
+
+
+class Exporter(Judge):
+    """A judge that sends nothing: what the cache does not have is kept in ``wanted``, to be written as a batch."""
+
+    def __init__(self, options: JudgeOptions) -> None:
+        super().__init__(options)
+        self.wanted: list[Request] = []
+
+    def complete(
+        self, requests: Iterable[Request], progress: Callable[[int, int], None] | None = None
+    ) -> list[Completion]:
+        """The completions, if the cache has all of them. Raises Deferred otherwise."""
+        asked = list(requests)
+        replies = super().complete(asked, progress)
+        missing = [request for request, reply in zip(asked, replies, strict=True) if reply.status == "missing"]
+        if missing:
+            self.wanted += missing
+            raise Deferred("its requests were written for a batch; import the answers and run again")
+        return replies

@@ -1,0 +1,295 @@
+"""Autointerp: can a language model say, from an explanation alone, where a latent fires?
+
+A judge writes an explanation from windows of the fit documents, and then says of windows of other documents how likely
+the latent fires in them: positives of every decile of activation, silent ones, and silent ones with a token that the
+latent likes. The answers are set against chance, against a list of tokens (the token rule of the same latent), and
+against answers with another latent's explanation, or none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sae_bench.errors import TaskError
+from sae_bench.judge import Judge, read_answers, read_explanation
+from sae_bench.kernels import detection, rules
+from sae_bench.kernels.detection import DECILES, MATCHED, RANDOM
+from sae_bench.schema import TaskSpec
+from sae_bench.statistics import Metric, Ratio, Sums
+from sae_bench.tasks.autointerp import optional, prompts
+from sae_bench.tasks.autointerp.answers import Answers, by_rule, number, window_table
+from sae_bench.tasks.autointerp.asking import UNREADABLE, Outcome, ask
+from sae_bench.tasks.autointerp.windows import Case, Sizes, cases
+from sae_bench.tasks.watched import Watched, WatchedTask
+from sae_bench.units import Units
+
+Floats = NDArray[np.float64]
+Progress = Callable[[str, int, int], None]
+NULLS = ("shuffled", "empty")
+DEGRADED = 0.05  # share of failed latents above which a result says so
+PROMPT, EXPLANATION, ANSWER = 200, 60, 12  # tokens of instructions, of an explanation, of one answer, roughly
+SHOWN = 20  # latents whose windows a result holds; explanations are there for all
+
+_FIGURES = {
+    "detection": "an answered window of both kinds",
+    "auroc": "an answered window of both kinds",
+    "brier": "an answered window",
+    "detection_random": "an answered random silent window",
+    "detection_matched": "an answered matched silent window",
+    "precision_natural": "a window that the judge takes for a positive",
+    "f1_natural": "answered windows in all strata of the text",
+    "rule_lift": "an answered window of both kinds",
+    "null_shuffled": "answers to another latent's explanation",
+    "null_empty": "answers to an empty explanation",
+    "fuzz": "a fuzz score (--param autointerp.scorers)",
+    "intruder": "an intruder score (--param autointerp.scorers)",
+}
+WAITING = ("budget", "transport_failed", "missing")  # what another run may still get
+SCORERS = ("detection", "fuzz", "intruder")
+
+
+def _mean(name: str) -> Metric:
+    """The mean over the latents that have the figure."""
+    return lambda s: Ratio(getattr(s, name), getattr(s, f"{name}_n"), f"the number of latents with {_FIGURES[name]}")
+
+
+def worst(s: Sums) -> Ratio:
+    """Detection with every failed latent at chance, 0, and unanswered windows of the others wrong."""
+    return Ratio(s.worst, s.latents, "the number of latents")
+
+
+def failed(s: Sums) -> Ratio:
+    """Share of latents without a score."""
+    return Ratio(s.latents - s.ok, s.latents, "the number of latents")
+
+
+class Autointerp(WatchedTask):
+    """Latent table: a row a latent, with its figures and, for each (``_n``), whether it has one."""
+
+    judge: Judge | None = None  # what runs is given before it starts
+    null = "none"  # or "untrained": the control "random" runs through the whole task
+    progress: Progress = staticmethod(lambda what, done, total: None)
+    metrics: Mapping[str, Metric] = {
+        "detection": _mean("detection"),
+        "detection_worst": worst,
+        "rule_lift": _mean("rule_lift"),
+        "detection_auroc": _mean("auroc"),
+        "detection_brier": _mean("brier"),
+        "detection_random": _mean("detection_random"),
+        "detection_matched": _mean("detection_matched"),
+        "detection_precision_natural": _mean("precision_natural"),
+        "detection_f1_natural": _mean("f1_natural"),
+        "null_shuffled": _mean("null_shuffled"),
+        "null_empty": _mean("null_empty"),
+        "fuzz": _mean("fuzz"),
+        "intruder": _mean("intruder"),
+        "failed_fraction": failed,
+    }
+
+    def __init__(self, spec: TaskSpec) -> None:
+        super().__init__(spec)
+        self.latents = self.whole("latents", 2)
+        self.null_latents = self.whole("null_latents", 2)
+        self.each = self.whole("windows_a_request", 2)
+        names = ("window_tokens", "shown", "contrast", "positives", "random", "matched")
+        least = dict(zip(names, (4, 2, 0, 1, 0, 0), strict=True))
+        self.sizes = Sizes(*(self.whole(name, least[name]) for name in names))
+        if self.sizes.random + self.sizes.matched < 1:
+            raise TaskError(f"task {spec.id}: random and matched must not both be 0; without silent windows all fires")
+        self.most_density = self.share("most_density")
+        self.scorers = str(spec.parameters.get("scorers")).replace(" ", "").split(",")
+        if "detection" not in self.scorers or not set(self.scorers) <= set(SCORERS):
+            raise TaskError(
+                f"task {spec.id}: scorers must be detection, and may be detection,fuzz,intruder too, not "
+                f"{spec.parameters.get('scorers')!r}"
+            )
+
+    def at_most(self) -> tuple[int, int, int]:
+        """Requests for one coder, and roughly the tokens in and out of all of them; second tries not counted."""
+        windows = self.sizes.positives + self.sizes.random + self.sizes.matched
+        groups = -(-windows // self.each)
+        scoring = groups * (self.latents + len(NULLS) * min(self.null_latents, self.latents))
+        shown = (self.sizes.shown + self.sizes.contrast) * self.sizes.length
+        tokens_in = self.latents * (PROMPT + 2 * shown) + scoring * (PROMPT + 2 * windows * self.sizes.length // groups)
+        tokens_out = self.latents * EXPLANATION + scoring * ANSWER * self.each
+        extra = {"fuzz": 1, "intruder": min(self.sizes.positives // 4, self.sizes.random)}
+        more = sum(n * self.latents for name, n in extra.items() if name in self.scorers)
+        tokens_in += more * (PROMPT + 2 * self.sizes.positives * self.sizes.length)
+        return self.latents + scoring + more, tokens_in, tokens_out + more * ANSWER * self.each
+
+    def wants_control(self, name: str) -> bool:
+        """Judging costs money: a control is judged only where it was asked for."""
+        return self.null == "untrained" and name == "random"
+
+    def explain(self, watched: Watched, seed: int) -> tuple[dict[str, Units], dict[str, Any]]:
+        """Explanations, answers and scores of one coder. Raises JudgeError."""
+        assert self.judge is not None, "a run without a judge skips this task"
+        found = cases(watched, self.sizes, seed)
+        if len(found) < 2:
+            return {"latent": Units((), {}), "window": Units((), {})}, {}
+        texts = self._explanations(found)
+        own = {i: outcome.value for i, outcome in enumerate(texts) if outcome.value is not None}
+        answers = self._answers(found, own, seed, "detection")
+        nulls = self._nulls(found, own, seed)
+        rule = by_rule(watched, found)
+        columns = _columns(found, texts, answers, nulls, rule, self._optional(found, own, seed))
+        names = tuple(str(case.latent) for case in found)
+        windows = window_table(found, answers.probability, rule)
+        details = self._report(found, texts, answers, columns)
+        return {"latent": Units(names, columns), "window": windows}, details
+
+    def _explanations(self, found: list[Case]) -> list[Outcome[str]]:
+        assert self.judge is not None
+        requests = [prompts.explain(case, self.text_of) for case in found]
+        return ask(self.judge, requests, [read_explanation] * len(requests), self._report_on("explanations"))
+
+    def _nulls(self, found: list[Case], own: Mapping[int, str], seed: int) -> dict[str, Answers]:
+        """Answers to another latent's explanation and to none, on the first latents by a random order."""
+        order = np.random.default_rng(seed).permutation(sorted(own))[: self.null_latents].tolist()
+        if len(order) < 2:
+            return {}
+        others = rules.derangement(len(order), seed)
+        given = {
+            "shuffled": {i: own[order[other]] for i, other in zip(order, others.tolist(), strict=True)},
+            "empty": dict.fromkeys(order, ""),
+        }
+        return {name: self._answers(found, given[name], seed, f"null {name}") for name in NULLS}
+
+    def _optional(self, found: list[Case], own: Mapping[int, str], seed: int) -> dict[str, Floats]:
+        """The scores of fuzz and intruder, NaN for latents without one."""
+        assert self.judge is not None
+        scores = {name: np.full(len(found), np.nan) for name in SCORERS[1:]}
+        if "fuzz" in self.scorers:
+            asked = [m for m in optional.fuzz(found, seed, self.text_of) if m.case in own and m.ids]
+            requests = [optional.ask_fuzz(m, own[m.case]) for m in asked]
+            readers = [lambda text, ids=m.ids: read_answers(text, ids) or None for m in asked]
+            for m, outcome in zip(asked, ask(self.judge, requests, readers, self._report_on("fuzz")), strict=True):
+                scores["fuzz"][m.case] = optional.fuzz_score(m, outcome.value)
+        if "intruder" in self.scorers:
+            trials = optional.intruder(found, seed, self.text_of)
+            odd = [lambda text, ids=t.ids: optional.read_odd(text, ids) for t in trials]
+            replies = ask(self.judge, [optional.ask_intruder(t) for t in trials], odd, self._report_on("intruder"))
+            scores["intruder"] = optional.intruder_scores(trials, [r.value for r in replies], len(found))
+        return scores
+
+    def _answers(self, found: list[Case], explanations: Mapping[int, str], seed: int, role: str) -> Answers:
+        """What the judge says of the scored windows of the cases that have an explanation."""
+        assert self.judge is not None
+        asked = [q for q in prompts.questions(found, self.each, seed, role) if q.case in explanations]
+        requests = [prompts.detect(q, found[q.case], explanations[q.case], self.text_of) for q in asked]
+        readers = [lambda text, ids=q.ids: read_answers(text, ids) or None for q in asked]
+        outcomes = ask(self.judge, requests, readers, self._report_on(role))
+        return Answers(found, asked, outcomes)
+
+    def _report_on(self, what: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.progress(f"judge, {what}", done, total)
+
+    def _report(
+        self, found: list[Case], texts: list[Outcome[str]], answers: Answers, columns: Mapping[str, Floats]
+    ) -> dict[str, Any]:
+        status = [_status(text, answers.failure.get(i)) for i, text in enumerate(texts)]
+        lost = 1 - status.count("ok") / len(status)
+        sums = detection.columns(*answers.flat(found), len(found))
+        strata = detection.by_stratum({name: column.sum(0) for name, column in sums.items()})
+        names = [*(f"decile {i + 1}" for i in range(DECILES)), "silent", "silent, matched"]
+        report: dict[str, Any] = {
+            "latents": len(found),
+            "explained": status.count("ok"),
+            "statuses": dict(sorted(Counter(status).items())),
+            "right_by_stratum": {n: number(v) for n, v in zip(names, strata.tolist(), strict=True)},
+            "right_by_slot": answers.by_slot(found),
+            "judge": _served([*texts, *answers.outcomes]),
+            "explanations": [
+                self._explained(i, case, texts[i], status[i], answers, columns) for i, case in enumerate(found)
+            ],
+        }
+        waiting = sum(status.count(name) for name in WAITING)
+        if waiting:
+            report["incomplete"] = f"{waiting} latents wait for the judge; the same command goes on"
+        if lost > DEGRADED:
+            report["degraded"] = f"{100 * lost:.0f} % of the latents have no score; see the statuses"
+        return report
+
+    def _explained(
+        self, i: int, case: Case, text: Outcome[str], status: str, answers: Answers, columns: Mapping[str, Floats]
+    ) -> dict[str, Any]:
+        entry: dict[str, Any] = {"latent": case.latent, "status": status, "explanation": text.value}
+        for name in ("detection", "auroc", "rule_lift"):
+            entry[name] = number(columns[name][i]) if columns[f"{name}_n"][i] else None
+        if status != "ok":
+            entry["raw"] = answers.failure[i][1] if i in answers.failure else text.raw
+        if i < SHOWN:
+            strongest = max(float(window.activations.max()) for window in case.scored)
+            entry["windows"] = [
+                {
+                    "stratum": window.stratum,
+                    "text": prompts.marked(window, strongest, self.text_of),
+                    "p": number(answers.probability[i][k]),
+                }
+                for k, window in enumerate(case.scored)
+            ]
+        return entry
+
+
+def _columns(
+    found: list[Case],
+    texts: list[Outcome[str]],
+    answers: Answers,
+    nulls: Mapping[str, Answers],
+    rule: list[Floats],
+    more: Mapping[str, Floats],
+) -> dict[str, Floats]:
+    """The latent table: figures with zeros where there is none, and ``_n`` saying where there is one."""
+    n = len(found)
+    owners, strata, p = answers.flat(found)
+    sums = detection.columns(owners, strata, p, n)
+    ok = np.array([_status(text, answers.failure.get(i)) == "ok" for i, text in enumerate(texts)])
+    by_rule = np.where(np.isnan(p), np.nan, np.concatenate(rule))
+    of_rule = detection.columns(owners, strata, by_rule.tolist(), n)
+    natural = sums | detection.natural(sums, np.stack([case.sizes for case in found]))
+    figures = {
+        "detection": detection.detection(sums),
+        "auroc": detection.auroc(sums),
+        "brier": detection.brier(sums),
+        "detection_random": detection.detection(sums, negatives=[RANDOM]),
+        "detection_matched": detection.detection(sums, negatives=[MATCHED]),
+        "precision_natural": detection.natural_precision(natural),
+        "f1_natural": detection.natural_f1(natural),
+        "rule_lift": detection.balanced_accuracy(sums) - detection.balanced_accuracy(of_rule),
+        **more,
+    }
+    for name in NULLS:
+        own = detection.columns(*nulls[name].flat(found), n) if name in nulls else None
+        figures[f"null_{name}"] = np.full(n, np.nan) if own is None else detection.detection(own)
+    columns = {"latents": np.ones(n), "ok": ok.astype(np.float64)}
+    columns["worst"] = np.where(ok, np.nan_to_num(detection.detection(sums, "wrong")), 0.0)
+    for name, values in figures.items():
+        has = np.isfinite(values) & (ok | name.startswith("null_"))
+        columns |= {name: np.where(has, values, 0.0), f"{name}_n": has.astype(np.float64)}
+    return columns
+
+
+def _status(text: Outcome[str], failure: tuple[str, str] | None) -> str:
+    """ok, explain_failed, parse_failed, refused, truncated, transport_failed, budget or missing (from the cache)."""
+    if text.status != "ok":
+        return "explain_failed" if text.status == UNREADABLE else text.status
+    if failure is None:
+        return "ok"
+    return "parse_failed" if failure[0] == UNREADABLE else failure[0]
+
+
+def _served(outcomes: list[Outcome[Any]]) -> dict[str, Any]:
+    """Which models answered, and the tokens of all replies, whenever they were paid for."""
+    replies = [reply for outcome in outcomes for reply in outcome.completions]
+    return {
+        "replies": len(replies),
+        "models": sorted({reply.model for reply in replies if reply.model}),
+        "fingerprints": sorted({reply.fingerprint for reply in replies if reply.fingerprint}),
+        "prompt_tokens": sum(reply.prompt_tokens or 0 for reply in replies),
+        "completion_tokens": sum(reply.completion_tokens or 0 for reply in replies),
+    }
