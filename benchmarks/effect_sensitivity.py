@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from sae_bench import evaluate
+from sae_bench.metrics.downstream_sparsity import effect_share
 from sae_bench.results import store
 from sae_bench.schema import Result
 from sae_bench.statistics import estimate
-from sae_bench.tasks.downstream_sparsity import effect_share
 from sae_bench.units import Units
 
 TASK = "downstream_sparsity"

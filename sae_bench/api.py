@@ -13,6 +13,7 @@ import torch
 
 from sae_bench import demo, forecast, judging, registry, resolve
 from sae_bench.data.labelled import Suite
+from sae_bench.engine.checkpoint import plan_of
 from sae_bench.engine.plan import Options, batch_tokens, sae_entries
 from sae_bench.engine.report import coder_record, results, skipped, versions
 from sae_bench.engine.run import Progress, measure
@@ -237,10 +238,13 @@ class Session:
 
     def _measure(self, todo: list[Work], progress: Progress) -> None:
         names = [n for n in self.specs if n not in self.skipped and any(n not in w.finished for w in todo)]
+        out = Path(self.settings.out) if self.settings.out is not None else None
+        folder = None if out is None else out / ".partial" / self._run_key()
+        if folder is not None:
+            saes, names = plan_of(folder, [w.record.name for w in todo], names)
+            todo = [w for w in self.work if w.record.name in saes]
         tasks = {name: self.tasks[name] for name in names}
         options = self.options()
-        out = Path(self.settings.out) if self.settings.out is not None else None
-        folder = None if out is None else out / ".partial" / self._run_key(todo, names)
         measured = measure(
             self.subject,
             self.corpus,
@@ -268,10 +272,10 @@ class Session:
             self.options(), self.subject.vocab_size, self.subject.device, self.corpus.evaluation.longest
         )
 
-    def _run_key(self, todo: list[Work], names: list[str]) -> str:
+    def _run_key(self) -> str:
         """Names the folder of a run in progress: two runs share it only if they would measure the same."""
         parts = [
-            [(w.record.name, w.record.weights_sha256, [w.protocols[n][0] for n in names]) for w in todo],
+            [(w.record.name, w.record.weights_sha256, [w.protocols[n][0] for n in self.specs]) for w in self.work],
             self.controls,
             self._batch_tokens(),
             str(self.subject.device),

@@ -56,6 +56,22 @@ def key_of(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
+def completion(body: dict[str, Any], said: str | Reply) -> dict[str, Any]:
+    """What the protocol answers to a request, over a connection or in a batch."""
+    reply = said if isinstance(said, Reply) else Reply(said)
+    message = {"role": "assistant", "content": reply.text, "refusal": reply.refusal}
+    size = sum(len(message["content"]) for message in body["messages"])
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": f"{body['model']}-2026",
+        "system_fingerprint": "fp_test",
+        "choices": [{"index": 0, "message": message, "finish_reason": reply.finish_reason, "logprobs": None}],
+        "usage": {"prompt_tokens": size // 4, "completion_tokens": 5, "total_tokens": size // 4 + 5},
+    }
+
+
 def at_random(rate: float, seed: int, faults: Sequence[Fault] = PASSING) -> Callable[[int, dict[str, Any]], Any]:
     """A fault in ``rate`` of the requests, decided by the content and by how often it came: not by timing."""
     seen: Counter[str] = Counter()
@@ -195,19 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, json.dumps(self._completion(body)))
 
     def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
-        said = self.server.answer(body["messages"])
-        reply = said if isinstance(said, Reply) else Reply(said)
-        message = {"role": "assistant", "content": reply.text, "refusal": reply.refusal}
-        size = sum(len(message["content"]) for message in body["messages"])
-        return {
-            "id": "chatcmpl-1",
-            "object": "chat.completion",
-            "created": 0,
-            "model": f"{body['model']}-2026",
-            "system_fingerprint": "fp_test",
-            "choices": [{"index": 0, "message": message, "finish_reason": reply.finish_reason, "logprobs": None}],
-            "usage": {"prompt_tokens": size // 4, "completion_tokens": 5, "total_tokens": size // 4 + 5},
-        }
+        return completion(body, self.server.answer(body["messages"]))
 
     def _inject(self, fault: Fault, body: dict[str, Any]) -> None:
         whole = json.dumps(self._completion(body))

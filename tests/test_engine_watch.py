@@ -100,6 +100,14 @@ def test_fewer_watched_documents_are_a_part_of_more(n: int, asked: int, seed: in
     assert {unit for unit in beside if unit < n} <= set(few)
 
 
+def test_another_seed_watches_other_documents() -> None:
+    """Else the spread between seeds would leave out that of the text."""
+    units = np.arange(200, dtype=np.int32)
+    tokens = TokenSet(units, np.arange(201), units, tuple(content_of([i]) for i in range(200)))
+    one, other = (watched_units(tokens, 50, seed) for seed in (0, 1))
+    assert 2 < len(set(one) & set(other)) < 30
+
+
 def test_halves_are_halves_and_differ_between_seeds() -> None:
     names = [content_of([i]) for i in range(2000)]
     sides = np.array([[is_fit(name, seed) for name in names] for seed in (0, 1)])

@@ -20,10 +20,11 @@ from torch import Tensor
 from sae_bench import nested
 from sae_bench.errors import TaskError
 from sae_bench.kernels.probes import Columns, columns
+from sae_bench.metrics.labelled import CEILING, FLOOR
 from sae_bench.registry import load, tasks
 from sae_bench.statistics import quotient, total
 from sae_bench.tasks import probe_recovery
-from sae_bench.tasks.labelled import CEILING, FLOOR, LabelledTask, Rows
+from sae_bench.tasks.labelled import LabelledTask, Rows
 from sae_bench.units import Units
 
 PARTS = ("train", "test")

@@ -396,6 +396,8 @@ def test_every_figure_is_that_of_a_slow_loop(tmp_path: Path, activation: str) ->
         assert min(abs(own["f1_null"] - f) for f in of_others) < 1e-12
         others.append(own["f1_null"])
     assert result.metrics["rule_f1_null"].value == pytest.approx(np.mean(others))
+    matching = table.columns["precision"][predicted.any(axis=1)]
+    assert result.metrics["rule_precision"].value == pytest.approx(matching.mean())
 
 
 # ---------------------------------------------------------------- which tokens, on which side

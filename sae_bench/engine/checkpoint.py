@@ -120,6 +120,19 @@ class Checkpoint:
                 self.folder.parent.rmdir()
 
 
+def plan_of(folder: Path, saes: list[str], tasks: list[str]) -> tuple[list[str], list[str]]:
+    """What the run in this folder measures: what it was begun with, or, if it begins now, these SAEs and tasks.
+
+    A run that is killed while it writes results must go on with all that it measured, also where results are there.
+    """
+    file = folder / "plan.json"
+    if file.exists():
+        plan = json.loads(file.read_text(encoding="utf-8"))
+        return plan["saes"], plan["tasks"]
+    write_atomically(file, json.dumps({"saes": saes, "tasks": tasks}).encode())
+    return saes, tasks
+
+
 def _write(file: Path, arrays: Arrays, extra: dict[str, Any]) -> None:
     keys = list(arrays)
     tensors = {str(i): np.ascontiguousarray(arrays[key]) for i, key in enumerate(keys)}

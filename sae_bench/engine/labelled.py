@@ -22,9 +22,10 @@ from sae_bench.engine.batch import Batch, CoderFailure, CoderView, Entry, SiteVi
 from sae_bench.engine.checkpoint import Arrays, Checkpoint, State
 from sae_bench.engine.plan import Batches, Cast, Options
 from sae_bench.engine.pooled import Pooled, SetView, TokenStore
+from sae_bench.metrics.labelled import CEILING, FLOOR
 from sae_bench.saes.controls import ChannelCoder
 from sae_bench.saes.protocol import CoderInfo
-from sae_bench.tasks.labelled import CEILING, FLOOR, LabelledTask
+from sae_bench.tasks.labelled import LabelledTask
 from sae_bench.units import Column, Units
 
 Progress = Callable[[str, int, int], None]

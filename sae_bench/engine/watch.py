@@ -88,19 +88,20 @@ class Watch:
         n = max(task.latents for task in tasks)
         density = max(task.most_density for task in tasks)
         for entry in cast.entries:
-            if encoder_of(entry, cast) != entry.key or not entry.coder.info.n_latents:
+            if encoder_of(entry, cast) != entry.key:
                 continue
             try:
                 chosen = choose_latents(entry, work, n, density, options.seed)
             except CoderFailure as failure:
-                self.failures[entry.key] = str(failure)
+                same = (e.key for e in cast.entries if e.encoder is entry.encoder)
+                self.failures |= dict.fromkeys(same, str(failure))
                 continue
             slots = torch.full((entry.coder.info.n_latents,), -1, dtype=torch.int32, device=chosen.latents.device)
             slots[chosen.latents] = torch.arange(len(chosen.latents), dtype=torch.int32, device=slots.device)
             self.chosen[entry.key], self._slots[entry.key] = chosen, slots
 
     def collect(self, view: CoderView, sequences: tuple[int, ...]) -> Arrays:
-        """Where the watched latents fire in one batch; ``sequences`` are its rows."""
+        """Where the watched latents fire in one batch; ``sequences`` are its rows. Raises CoderFailure."""
         key = view.entry.key
         if key not in self.chosen:
             return {}
@@ -113,7 +114,10 @@ class Watch:
         own = (slot >= 0) & (batch.kept & watched[row])[token]
         token = token[own]
         sequence = torch.tensor(sequences, dtype=torch.int32, device=token.device)[row[token]]
-        columns = (sequence, position[token].int(), slot[own], codes.values[own].float().abs())
+        size = codes.values[own].double().abs()
+        if not bool(size.isfinite().all()):
+            raise CoderFailure("the activation of a latent is NaN or infinite")
+        columns = (sequence, position[token].int(), slot[own], size)
         return {(WATCH, key, name): c.cpu().numpy() for name, c in zip(_COLUMNS, columns, strict=True)}
 
     def watched(self, entry: Entry, cast: Cast, rows: Arrays) -> Watched:
@@ -139,7 +143,7 @@ class Watch:
 
 
 _COLUMNS = ("sequence", "position", "slot", "activation")
-_DTYPES = (np.int32, np.int32, np.int32, np.float32)
+_DTYPES = (np.int32, np.int32, np.int32, np.float64)
 
 
 def _text(tokens: TokenSet, units: set[int], options: Options) -> tuple[Text, NDArray[np.int64]]:

@@ -22,43 +22,16 @@ from sae_bench import crossed
 from sae_bench.errors import TaskError
 from sae_bench.kernels.divergence import divergence
 from sae_bench.kernels.effects import centred, effect_sparsity
+from sae_bench.metrics import downstream_sparsity
 from sae_bench.schema import TaskSpec
-from sae_bench.statistics import Metric, Ratio, Sums
 from sae_bench.tasks.base import Task
 from sae_bench.units import Column, Units
 
 BINS = 10
 BIN_RESAMPLES = 500
-MOST_BELOW = 0.1  # share of effects below noise from which on the figure of the rest is none of the SAE
 GAUSSIAN = 2 / math.pi  # what independent Gaussian changes of all logits score
 SHOWN = 100  # latents whose output a result holds, at most
 TOKENS = 5  # promoted and suppressed tokens of each
-
-
-def effect_share(s: Sums) -> Ratio:
-    """Mean effective fraction of (token, logit) pairs that an ablation moves; lower is sparser."""
-    return Ratio(s.sparsity, s.scored, *_scored(s))
-
-
-def token_share(s: Sums) -> Ratio:
-    """The same fraction within each token, averaged over tokens and ablations: another quantity than the joint one."""
-    return Ratio(s.token_sparsity, s.scored, *_scored(s))
-
-
-def _scored(s: Sums) -> tuple[str, NDArray[np.float64]]:
-    """The denominator's name and floor: the few effects that stand out of strong noise are not like the others."""
-    what = "the number of ablations whose effect is above rounding noise (--dtype float32 has little of it)"
-    return what, (1 - MOST_BELOW) * s.ablations
-
-
-def effect_kl(s: Sums) -> Ratio:
-    """Mean KL(clean || ablated) of the tokens that an ablation can reach, nats a token; 0 is no effect."""
-    return Ratio(s.kl, s.tokens, "the number of tokens behind ablations")
-
-
-def below_noise(s: Sums) -> Ratio:
-    """Share of ablations whose effect cannot be told from rounding, and which are therefore not scored."""
-    return Ratio(s.ablations - s.scored, s.ablations, "the number of ablations")
 
 
 class DownstreamSparsity(Task):
@@ -69,12 +42,7 @@ class DownstreamSparsity(Task):
         *("tokens", "entries", "l1", "l2_squared", "token_sparsity", "kl", "noise_l2_squared"),
         *("position", "latent", "value", "norm"),
     )
-    metrics: Mapping[str, Metric] = {
-        "effect_sparsity": effect_share,
-        "effect_sparsity_token": token_share,
-        "effect_kl": effect_kl,
-        "noise_fraction": below_noise,
-    }
+    metrics = downstream_sparsity.metrics({})
     constants: Mapping[str, Mapping[str, float]] = {
         "gaussian": {"effect_sparsity": GAUSSIAN, "effect_sparsity_token": GAUSSIAN}
     }
@@ -204,7 +172,7 @@ def _deciles(ablations: Units, by: NDArray[np.float64]) -> list[dict[str, Any]]:
     for i in np.unique(bins):
         members = np.flatnonzero(bins == i)
         own = Units(ablations.ids, needed).select(members)
-        e = crossed.estimate(crossed.draw(own, seed=0, resamples=BIN_RESAMPLES), effect_share)
+        e = crossed.estimate(crossed.draw(own, seed=0, resamples=BIN_RESAMPLES), downstream_sparsity.effect_share)
         span: dict[str, Any] = {
             "from": float(by[members].min()),
             "to": float(by[members].max()),

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,12 +13,8 @@ from sae_bench.errors import TaskError
 from sae_bench.kernels.pool import POOLINGS
 from sae_bench.kernels.probes import Columns
 from sae_bench.schema import TaskSpec
-from sae_bench.statistics import Metric, Sums
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units
-
-LEAST_ROOM = 0.001  # AUROC between floor and ceiling: over less, a share would be a quotient of noise
-FLOOR, CEILING = "floor_", "ceiling_"  # before the columns of the best residual channels and of the full residual
 
 
 class LabelledView(Protocol):
@@ -127,24 +122,6 @@ class LabelledTask(Task):
             numbers = {name: float(column[row]) for name, column in table.columns.items()}
             sets[unit.partition("@")[0]] = self.set_details(numbers)
         return {"sets": sets}
-
-
-def auroc_of(s: Sums, name: str = "auroc") -> np.ndarray[Any, np.dtype[np.float64]]:
-    """AUROC from the pseudo-values in a column; linearised replicates may pass the ends of its range by a little."""
-    clipped: np.ndarray[Any, np.dtype[np.float64]] = np.clip(mean_of(s, name), 0, 1)
-    return clipped
-
-
-def per_example(name: str) -> Metric:
-    """The mean of a column over the examples of a set."""
-    return lambda s: mean_of(s, name)
-
-
-def mean_of(s: Sums, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Sum of a column over the number of examples."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        quotient: np.ndarray[Any, np.dtype[np.float64]] = getattr(s, name) / s.examples
-    return quotient
 
 
 def labelled_rows(labels: Tensor) -> Rows:

@@ -7,63 +7,15 @@ at the same positions. Nats throughout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
+from sae_bench.metrics import loss_recovered
 from sae_bench.schema import TaskSpec
-from sae_bench.statistics import Metric, Ratio, Sums
 from sae_bench.tasks.base import Site, Task, View
 from sae_bench.units import Units
-
-ABLATIONS = ("zero", "mean")
-
-
-def cross_entropy(column: str) -> Metric:
-    """Mean cross-entropy (or KL) of a prediction, nats; lower is better."""
-    return lambda s: Ratio(getattr(s, column), s.predictions, "the number of predictions")
-
-
-def delta_ce(s: Sums) -> Ratio:
-    """CE(spliced) − CE(clean): what the reconstruction costs, nats a prediction; 0 is perfect."""
-    return Ratio(s.ce_spliced - s.ce_clean, s.predictions, "the number of predictions")
-
-
-def loss_recovered(ablation: str, floor: float) -> Callable[[Sums], Ratio]:
-    """(CE(ablated) − CE(spliced)) / (CE(ablated) − CE(clean)): 1 is perfect, 0 is no better than ablation.
-
-    Rajamanoharan et al. 2024 (arXiv 2404.16014 v2, eq. 5). Not clipped: it can leave [0, 1].
-    """
-
-    def figure(s: Sums) -> Ratio:
-        ablated = getattr(s, f"ce_{ablation}")
-        with np.errstate(divide="ignore", invalid="ignore"):
-            gain, room = (ablated - s.ce_spliced) / s.predictions, (ablated - s.ce_clean) / s.predictions
-        return Ratio(gain, room, f"the cost of {ablation} ablation in nats", floor)
-
-    return figure
-
-
-def kl_recovered(ablation: str, floor: float) -> Callable[[Sums], Ratio]:
-    """1 − KL(clean‖spliced) / KL(clean‖ablated): 1 is perfect, 0 is no better than ablation."""
-
-    def figure(s: Sums) -> Ratio:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            spliced, ablated = s.kl / s.predictions, getattr(s, f"kl_{ablation}") / s.predictions
-        return Ratio(-spliced, ablated, f"the KL of {ablation} ablation in nats", floor, offset=1.0)
-
-    return figure
-
-
-def perplexity_difference(s: Sums) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """exp(CE(spliced)) − exp(CE(clean)) of the mean losses; lower is better."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        difference: np.ndarray[Any, np.dtype[np.float64]] = np.exp(s.ce_spliced / s.predictions) - np.exp(
-            s.ce_clean / s.predictions
-        )
-    return difference
 
 
 class LossRecovered(Task):
@@ -71,20 +23,12 @@ class LossRecovered(Task):
 
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)
-        floor = float(spec.parameters["smallest_denominator_nats"])
-        self.metrics = {
-            **{f"ce_{name}": cross_entropy(f"ce_{name}") for name in ("clean", "spliced", *ABLATIONS)},
-            "delta_ce": delta_ce,
-            "kl": cross_entropy("kl"),
-            "perplexity_difference": perplexity_difference,
-            **{f"loss_recovered_{name}": loss_recovered(name, floor) for name in ABLATIONS},
-            **{f"kl_recovered_{name}": kl_recovered(name, floor) for name in ABLATIONS},
-        }
+        self.metrics = loss_recovered.metrics(spec.parameters)
 
     def shared(self, site: Site) -> dict[str, Tensor]:
         """Losses that do not depend on the SAE."""
-        losses = {f"ce_{name}": site.loss(name) for name in ("clean", *ABLATIONS)}
-        divergences = {f"kl_{name}": site.kl(name) for name in ABLATIONS}
+        losses = {f"ce_{name}": site.loss(name) for name in ("clean", *loss_recovered.ABLATIONS)}
+        divergences = {f"kl_{name}": site.kl(name) for name in loss_recovered.ABLATIONS}
         return {"predictions": site.predictions(), **losses, **divergences}
 
     def measure(self, view: View) -> dict[str, Tensor]:

@@ -18,63 +18,19 @@ from sae_bench.errors import TaskError
 from sae_bench.kernels.logistic import probe_losses
 from sae_bench.kernels.probes import Probes, fit_probes, fit_probes_dense, take
 from sae_bench.kernels.ranks import auroc
+from sae_bench.metrics import probe_recovery
 from sae_bench.randomness import generator
 from sae_bench.schema import TaskSpec
-from sae_bench.statistics import Metric, Ratio, Sums
 from sae_bench.tasks.labelled import (
-    CEILING,
-    FLOOR,
-    LEAST_ROOM,
     LabelledTask,
     LabelledView,
     ResidualView,
     Rows,
-    auroc_of,
     labelled_rows,
-    mean_of,
     residual_scores,
 )
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
 TILE = 1024  # latents whose pre-activations are in memory at once
-
-
-def probe_loss(s: Sums) -> Array:
-    """Mean cross-entropy on the test examples, nats; lower is better."""
-    return mean_of(s, "loss")
-
-
-def base_entropy(s: Sums) -> Array:
-    """H(π), nats: the entropy of the test part's base rate π, which a probe that knows nothing scores."""
-    rate = mean_of(s, "positive")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        parts = [np.where(p > 0, p * np.log(p), 0.0) for p in (rate, 1 - rate)]
-    return -(parts[0] + parts[1])
-
-
-def _r(loss: str) -> Metric:
-    def metric(s: Sums) -> Array:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            r: Array = 1 - mean_of(s, loss) / base_entropy(s)
-        return np.where(np.isfinite(r), r, np.nan)
-
-    return metric
-
-
-def probe_f1(s: Sums) -> Array:
-    """F1 of the predictions "positive where the probe says more than 1/2", on the test examples."""
-    whole = 2 * s.true_positive + s.false_positive + s.false_negative
-    with np.errstate(divide="ignore", invalid="ignore"):
-        score: Array = 2 * s.true_positive / whole
-    return score
-
-
-def probe_share(s: Sums) -> Ratio:
-    """How much of the way from the best residual channel to the full residual stream, in AUROC."""
-    own, floor, ceiling = (auroc_of(s, f"{prefix}auroc") for prefix in ("", FLOOR, CEILING))
-    return Ratio(
-        own - floor, ceiling - floor, "the AUROC of the full residual stream above that of its best channel", LEAST_ROOM
-    )
 
 
 class Found(NamedTuple):
@@ -90,14 +46,7 @@ class ProbeRecovery(LabelledTask):
     """Example table: loss, placement and decision of the chosen latent on each test example."""
 
     only_of_coders = frozenset({"probe_r_shuffled"})
-    metrics: Mapping[str, Metric] = {
-        "probe_loss": probe_loss,
-        "probe_r": _r("loss"),
-        "probe_auroc": auroc_of,
-        "probe_f1": probe_f1,
-        "probe_share": probe_share,
-        "probe_r_shuffled": _r("shuffled_loss"),
-    }
+    metrics = probe_recovery.metrics({})
 
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)

@@ -8,7 +8,6 @@ haystack"; Kantamneni et al. 2025, "Are sparse autoencoders useful?").
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -17,42 +16,22 @@ from sae_bench.errors import TaskError
 from sae_bench.kernels.logistic import l1_logistic_cv, logistic_cv
 from sae_bench.kernels.probes import mean_difference, take
 from sae_bench.kernels.ranks import auroc
+from sae_bench.metrics import sparse_probing
 from sae_bench.schema import TaskSpec
-from sae_bench.statistics import Metric, Ratio, Sums
 from sae_bench.tasks.labelled import (
-    CEILING,
-    FLOOR,
-    LEAST_ROOM,
     LabelledTask,
     LabelledView,
     ResidualView,
     Rows,
-    auroc_of,
     labelled_rows,
-    per_example,
     residual_scores,
 )
-
-KS = (1, 2, 5, 16)
-
-
-def _share(k: int) -> Metric:
-    def metric(s: Sums) -> Ratio:
-        own, floor = auroc_of(s, f"auroc_k{k}"), auroc_of(s, f"{FLOOR}auroc_k{k}")
-        what = f"the AUROC of the full residual stream above that of its best {k} channels"
-        return Ratio(own - floor, auroc_of(s, f"{CEILING}auroc_k{k}") - floor, what, LEAST_ROOM)
-
-    return metric
 
 
 class SparseProbing(LabelledTask):
     """Example table: placement and correctness of the probe on k latents, for each k."""
 
-    metrics: Mapping[str, Metric] = {
-        **{f"auroc_k{k}": partial(auroc_of, name=f"auroc_k{k}") for k in KS},
-        **{f"accuracy_k{k}": per_example(f"correct_k{k}") for k in KS},
-        **{f"share_k{k}": _share(k) for k in KS},
-    }
+    metrics = sparse_probing.metrics({})
 
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)
@@ -68,16 +47,16 @@ class SparseProbing(LabelledTask):
         truth, labels = view.labels("train"), view.labels("test")
         train, test = (view.columns(part, self.pooling) for part in ("train", "test"))
         difference = mean_difference(train, truth)
-        order = difference.argsort(descending=True, stable=True)[: max(KS)]
+        order = difference.argsort(descending=True, stable=True)[: max(sparse_probing.KS)]
         chosen = train.latents[order]
         fitted, tested = take(train, chosen), take(test, chosen)
         rows = labelled_rows(labels)
         numbers = {"train_examples": float(len(truth)), "test_examples": float(len(labels))}
-        for k in KS:
+        for k in sparse_probing.KS:
             probe = self.fit(fitted[:, :k], truth, self.strengths, folds=self.folds, seed=view.seed)
             rows |= _rows(probe.scores(tested[:, :k]), labels, k)
             numbers[f"strength_k{k}"] = probe.strength
-        for i in range(max(KS)):
+        for i in range(max(sparse_probing.KS)):
             numbers[f"latent_{i + 1:02d}"] = float(chosen[i]) if i < len(chosen) else -1.0
         return rows, numbers
 
@@ -85,7 +64,7 @@ class SparseProbing(LabelledTask):
         """A logistic probe on the full residual stream, the same for every k."""
         scores, labels = residual_scores(view, self.pooling, self.ceiling_strengths, self.folds), view.labels("test")
         rows = labelled_rows(labels)
-        for k in KS:
+        for k in sparse_probing.KS:
             rows |= _rows(scores, labels, k)
         return rows
 
@@ -93,7 +72,7 @@ class SparseProbing(LabelledTask):
         """The latents in the order in which they were chosen, and the penalties."""
         latents = [int(v) for name, v in sorted(numbers.items()) if name.startswith("latent_") and v >= 0]
         shown: dict[str, Any] = {name: int(numbers[name]) for name in ("train_examples", "test_examples")}
-        return shown | {"latents": latents} | {f"strength_k{k}": numbers[f"strength_k{k}"] for k in KS}
+        return shown | {"latents": latents} | {f"strength_k{k}": numbers[f"strength_k{k}"] for k in sparse_probing.KS}
 
 
 def _rows(scores: Tensor, labels: Tensor, k: int) -> Rows:

@@ -13,53 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_bench.statistics import Metric, Ratio, Sums
+from sae_bench.metrics import sparsity
 from sae_bench.tasks.base import Site, Task, View
 from sae_bench.units import Column, Units
 
-DENSE = {"1pct": 0.01, "10pct": 0.10}
 HISTOGRAM = (-7.0, 0.0, 28)  # log10 of density: from, to, number of bins
-
-
-def l0(s: Sums) -> Ratio:
-    """Mean number of active latents of a token."""
-    return Ratio(s.active, s.tokens, "the number of tokens")
-
-
-def l1(s: Sums) -> Ratio:
-    """Mean over tokens of Σ|f|, in units of the latents: it changes when a latent and its direction are rescaled."""
-    return Ratio(s.magnitude, s.tokens, "the number of tokens")
-
-
-def l1_contribution(s: Sums) -> Ratio:
-    """Mean over tokens of Σ|f|·‖d‖, in units of the activations: it does not change when a latent is rescaled."""
-    return Ratio(s.contribution, s.tokens, "the number of tokens")
-
-
-def dead_fraction(s: Sums) -> Ratio:
-    """Share of latents that are active on no token of the evaluation set; it falls as more tokens are seen."""
-    return Ratio(s.dead, s.latents, "the number of latents")
-
-
-def _dense_fraction(name: str) -> Metric:
-    return lambda s: Ratio(getattr(s, f"dense_{name}"), s.latents, "the number of latents")
-
-
-def _dense_contribution(name: str) -> Metric:
-    return lambda s: Ratio(getattr(s, f"contribution_{name}"), s.contribution, "the contribution of all latents")
 
 
 class Sparsity(Task):
     """Document table: active entries and their size. Latent table: on how many tokens each latent is active."""
 
-    metrics: Mapping[str, Metric] = {
-        "l0": l0,
-        "l1": l1,
-        "l1_contribution": l1_contribution,
-        "dead_fraction": dead_fraction,
-        **{f"dense_fraction_{name}": _dense_fraction(name) for name in DENSE},
-        **{f"dense_contribution_{name}": _dense_contribution(name) for name in DENSE},
-    }
+    metrics = sparsity.metrics({})
 
     def shared(self, site: Site) -> dict[str, Tensor]:
         """Number of tokens."""
@@ -95,7 +59,7 @@ class Sparsity(Task):
         density = active / max(rows.columns["tokens"].sum(), 1)
         columns = {"latents": np.ones(len(active)), "active_tokens": active, "contribution": contribution}
         columns["dead"] = (active == 0).astype(np.float64)
-        for name, threshold in DENSE.items():
+        for name, threshold in sparsity.DENSE.items():
             dense = (density > threshold).astype(np.float64)
             columns |= {f"dense_{name}": dense, f"contribution_{name}": dense * contribution}
         return {"document": rows, "latent": Units(tuple(map(str, range(len(active)))), columns)}

@@ -16,38 +16,18 @@ from numpy.typing import NDArray
 
 from sae_bench.kernels import graded_rules, rules
 from sae_bench.kernels.token_counts import token_entropy
+from sae_bench.metrics import token_rules
 from sae_bench.schema import TaskSpec
-from sae_bench.statistics import Metric, Ratio, Sums
 from sae_bench.tasks.watched import Text, Watched, WatchedTask
 from sae_bench.units import Units
 
 SHOWN_ITEMS = 12  # tokens and pairs of a rule that a result shows, the most frequent ones first
 
 
-def _mean(column: str) -> Metric:
-    """The mean over latents of a figure of each."""
-    return lambda s: Ratio(getattr(s, column), s.latents, "the number of explained latents")
-
-
-def rule_precision(s: Sums) -> Ratio:
-    """Mean precision, over the latents whose rule matches at all on the scored documents."""
-    return Ratio(s.precision, s.matching, "the number of latents whose rule matches on the scored documents")
-
-
 class TokenRules(WatchedTask):
     """Latent table: a row an explained latent, with the scores of its rule on documents that it was not fitted on."""
 
-    metrics: Mapping[str, Metric] = {
-        "rule_f1": _mean("f1"),
-        "rule_precision": rule_precision,
-        "rule_recall": _mean("recall"),
-        "rule_auprc": _mean("auprc"),
-        "rule_mass": _mean("mass_recalled"),
-        "rule_size": _mean("size"),
-        "rule_entropy": _mean("entropy"),
-        "rule_f1_null": _mean("f1_null"),
-        "rule_base_rate": _mean("base_rate"),
-    }
+    metrics = token_rules.metrics({})
 
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)
@@ -68,8 +48,10 @@ class TokenRules(WatchedTask):
         where = (test.tokens, test.previous, watched.test_firings, test.document, test.n_documents)
         own = rules.score(found, *where).total()
         null = list(found)
-        for latent, other in zip(chosen, chosen[rules.derangement(len(chosen), seed)], strict=True):
-            null[latent] = found[other]
+        # in an order that does not depend on how latents are numbered
+        ordered = sorted(chosen.tolist(), key=lambda i: _where(watched, i))
+        for latent, other in zip(ordered, rules.derangement(len(ordered), seed).tolist(), strict=True):
+            null[latent] = found[ordered[other]]
         grades = graded_rules.grade(fit.tokens, fit.previous, watched.fit_firings, n)
         entropy, _ = token_entropy(fit.tokens, watched.fit_firings, n)
         columns = {
@@ -116,6 +98,12 @@ class TokenRules(WatchedTask):
                 for before, token in list(pairs)[:SHOWN_ITEMS]
             ]
         return found
+
+
+def _where(watched: Watched, slot: int) -> bytes:
+    """The positions at which a latent fires on the fit documents."""
+    own = np.sort(watched.fit_firings.position[watched.fit_firings.latent == slot])
+    return bytes(own.astype(">i8").tobytes())
 
 
 def _names(latents: NDArray[np.int64]) -> tuple[str, ...]:

@@ -19,8 +19,8 @@ from sae_bench.errors import TaskError
 from sae_bench.judge import Judge, read_answers, read_explanation
 from sae_bench.kernels import detection, rules
 from sae_bench.kernels.detection import DECILES, MATCHED, RANDOM
+from sae_bench.metrics import autointerp
 from sae_bench.schema import TaskSpec
-from sae_bench.statistics import Metric, Ratio, Sums
 from sae_bench.tasks.autointerp import optional, prompts
 from sae_bench.tasks.autointerp.answers import Answers, by_rule, number, window_table
 from sae_bench.tasks.autointerp.asking import UNREADABLE, Outcome, ask
@@ -35,37 +35,8 @@ DEGRADED = 0.05  # share of failed latents above which a result says so
 PROMPT, EXPLANATION, ANSWER = 200, 60, 12  # tokens of instructions, of an explanation, of one answer, roughly
 SHOWN = 20  # latents whose windows a result holds; explanations are there for all
 
-_FIGURES = {
-    "detection": "an answered window of both kinds",
-    "auroc": "an answered window of both kinds",
-    "brier": "an answered window",
-    "detection_random": "an answered random silent window",
-    "detection_matched": "an answered matched silent window",
-    "precision_natural": "a window that the judge takes for a positive",
-    "f1_natural": "answered windows in all strata of the text",
-    "rule_lift": "an answered window of both kinds",
-    "null_shuffled": "answers to another latent's explanation",
-    "null_empty": "answers to an empty explanation",
-    "fuzz": "a fuzz score (--param autointerp.scorers)",
-    "intruder": "an intruder score (--param autointerp.scorers)",
-}
 WAITING = ("budget", "transport_failed", "missing")  # what another run may still get
 SCORERS = ("detection", "fuzz", "intruder")
-
-
-def _mean(name: str) -> Metric:
-    """The mean over the latents that have the figure."""
-    return lambda s: Ratio(getattr(s, name), getattr(s, f"{name}_n"), f"the number of latents with {_FIGURES[name]}")
-
-
-def worst(s: Sums) -> Ratio:
-    """Detection with every failed latent at chance, 0, and unanswered windows of the others wrong."""
-    return Ratio(s.worst, s.latents, "the number of latents")
-
-
-def failed(s: Sums) -> Ratio:
-    """Share of latents without a score."""
-    return Ratio(s.latents - s.ok, s.latents, "the number of latents")
 
 
 class Autointerp(WatchedTask):
@@ -74,22 +45,7 @@ class Autointerp(WatchedTask):
     judge: Judge | None = None  # what runs is given before it starts
     null = "none"  # or "untrained": the control "random" runs through the whole task
     progress: Progress = staticmethod(lambda what, done, total: None)
-    metrics: Mapping[str, Metric] = {
-        "detection": _mean("detection"),
-        "detection_worst": worst,
-        "rule_lift": _mean("rule_lift"),
-        "detection_auroc": _mean("auroc"),
-        "detection_brier": _mean("brier"),
-        "detection_random": _mean("detection_random"),
-        "detection_matched": _mean("detection_matched"),
-        "detection_precision_natural": _mean("precision_natural"),
-        "detection_f1_natural": _mean("f1_natural"),
-        "null_shuffled": _mean("null_shuffled"),
-        "null_empty": _mean("null_empty"),
-        "fuzz": _mean("fuzz"),
-        "intruder": _mean("intruder"),
-        "failed_fraction": failed,
-    }
+    metrics = autointerp.metrics({})
 
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)

@@ -1,0 +1,30 @@
+"""What the figures of tasks on labelled texts have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sae_bench.statistics import Metric, Sums
+
+LEAST_ROOM = 0.001  # AUROC between floor and ceiling: over less, a share would be a quotient of noise
+FLOOR, CEILING = "floor_", "ceiling_"  # before the columns of the best residual channels and of the full residual
+
+
+def auroc_of(s: Sums, name: str = "auroc") -> np.ndarray[Any, np.dtype[np.float64]]:
+    """AUROC from the pseudo-values in a column; linearised replicates may pass the ends of its range by a little."""
+    clipped: np.ndarray[Any, np.dtype[np.float64]] = np.clip(mean_of(s, name), 0, 1)
+    return clipped
+
+
+def per_example(name: str) -> Metric:
+    """The mean of a column over the examples of a set."""
+    return lambda s: mean_of(s, name)
+
+
+def mean_of(s: Sums, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Sum of a column over the number of examples."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quotient: np.ndarray[Any, np.dtype[np.float64]] = getattr(s, name) / s.examples
+    return quotient

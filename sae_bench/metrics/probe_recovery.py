@@ -1,0 +1,63 @@
+"""Figures of the task probe_recovery, as functions of its sums. See tasks/probe_recovery/README.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sae_bench.metrics.labelled import CEILING, FLOOR, LEAST_ROOM, auroc_of, mean_of
+from sae_bench.statistics import Metric, Ratio, Sums
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def probe_loss(s: Sums) -> Array:
+    """Mean cross-entropy on the test examples, nats; lower is better."""
+    return mean_of(s, "loss")
+
+
+def base_entropy(s: Sums) -> Array:
+    """H(π), nats: the entropy of the test part's base rate π, which a probe that knows nothing scores."""
+    rate = mean_of(s, "positive")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [np.where(p > 0, p * np.log(p), 0.0) for p in (rate, 1 - rate)]
+    return -(parts[0] + parts[1])
+
+
+def _r(loss: str) -> Metric:
+    def metric(s: Sums) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            r: Array = 1 - mean_of(s, loss) / base_entropy(s)
+        return np.where(np.isfinite(r), r, np.nan)
+
+    return metric
+
+
+def probe_f1(s: Sums) -> Array:
+    """F1 of the predictions "positive where the probe says more than 1/2", on the test examples."""
+    whole = 2 * s.true_positive + s.false_positive + s.false_negative
+    with np.errstate(divide="ignore", invalid="ignore"):
+        score: Array = 2 * s.true_positive / whole
+    return score
+
+
+def probe_share(s: Sums) -> Ratio:
+    """How much of the way from the best residual channel to the full residual stream, in AUROC."""
+    own, floor, ceiling = (auroc_of(s, f"{prefix}auroc") for prefix in ("", FLOOR, CEILING))
+    return Ratio(
+        own - floor, ceiling - floor, "the AUROC of the full residual stream above that of its best channel", LEAST_ROOM
+    )
+
+
+def metrics(parameters: Mapping[str, Any]) -> dict[str, Metric]:
+    """All metrics by id."""
+    return {
+        "probe_loss": probe_loss,
+        "probe_r": _r("loss"),
+        "probe_auroc": auroc_of,
+        "probe_f1": probe_f1,
+        "probe_share": probe_share,
+        "probe_r_shuffled": _r("shuffled_loss"),
+    }

@@ -1,0 +1,30 @@
+"""Figures of the task sparse_probing, as functions of its sums. See tasks/sparse_probing/README.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from sae_bench.metrics.labelled import CEILING, FLOOR, LEAST_ROOM, auroc_of, per_example
+from sae_bench.statistics import Metric, Ratio, Sums
+
+KS = (1, 2, 5, 16)
+
+
+def _share(k: int) -> Metric:
+    def metric(s: Sums) -> Ratio:
+        own, floor = auroc_of(s, f"auroc_k{k}"), auroc_of(s, f"{FLOOR}auroc_k{k}")
+        what = f"the AUROC of the full residual stream above that of its best {k} channels"
+        return Ratio(own - floor, auroc_of(s, f"{CEILING}auroc_k{k}") - floor, what, LEAST_ROOM)
+
+    return metric
+
+
+def metrics(parameters: Mapping[str, Any]) -> dict[str, Metric]:
+    """All metrics by id."""
+    return {
+        **{f"auroc_k{k}": partial(auroc_of, name=f"auroc_k{k}") for k in KS},
+        **{f"accuracy_k{k}": per_example(f"correct_k{k}") for k in KS},
+        **{f"share_k{k}": _share(k) for k in KS},
+    }

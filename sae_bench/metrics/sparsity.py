@@ -1,0 +1,50 @@
+"""Figures of the task sparsity, as functions of its sums. See tasks/sparsity/README.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sae_bench.statistics import Metric, Ratio, Sums
+
+DENSE = {"1pct": 0.01, "10pct": 0.10}
+
+
+def l0(s: Sums) -> Ratio:
+    """Mean number of active latents of a token."""
+    return Ratio(s.active, s.tokens, "the number of tokens")
+
+
+def l1(s: Sums) -> Ratio:
+    """Mean over tokens of Σ|f|, in units of the latents: it changes when a latent and its direction are rescaled."""
+    return Ratio(s.magnitude, s.tokens, "the number of tokens")
+
+
+def l1_contribution(s: Sums) -> Ratio:
+    """Mean over tokens of Σ|f|·‖d‖, in units of the activations: it does not change when a latent is rescaled."""
+    return Ratio(s.contribution, s.tokens, "the number of tokens")
+
+
+def dead_fraction(s: Sums) -> Ratio:
+    """Share of latents that are active on no token of the evaluation set; it falls as more tokens are seen."""
+    return Ratio(s.dead, s.latents, "the number of latents")
+
+
+def _dense_fraction(name: str) -> Metric:
+    return lambda s: Ratio(getattr(s, f"dense_{name}"), s.latents, "the number of latents")
+
+
+def _dense_contribution(name: str) -> Metric:
+    return lambda s: Ratio(getattr(s, f"contribution_{name}"), s.contribution, "the contribution of all latents")
+
+
+def metrics(parameters: Mapping[str, Any]) -> dict[str, Metric]:
+    """All metrics by id."""
+    return {
+        "l0": l0,
+        "l1": l1,
+        "l1_contribution": l1_contribution,
+        "dead_fraction": dead_fraction,
+        **{f"dense_fraction_{name}": _dense_fraction(name) for name in DENSE},
+        **{f"dense_contribution_{name}": _dense_contribution(name) for name in DENSE},
+    }
