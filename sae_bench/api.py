@@ -29,6 +29,13 @@ from sae_bench.tasks.downstream_sparsity import DownstreamSparsity
 if TYPE_CHECKING:
     from sae_bench.engine.batch import Entry
 
+# settings that a result keeps, if they are not the default: with these and its inputs it can be repeated
+REPEAT = (
+    *("tier", "limit", "probe_sets", "parameters", "text_field", "split", "context", "packed", "bos", "mask"),
+    *("mean_from", "hook_in", "hook_out", "backend", "dtype", "seed", "resamples", "judge_model"),
+)
+_DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings) if f.name != "parameters"} | {"parameters": {}}
+
 
 def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> list[Result]:
     """Measure one SAE or a list of them; returns one result for every SAE and task, in that order.
@@ -228,12 +235,14 @@ class Session:
 
     def _provenance(self, name: str) -> dict[str, Any]:
         """What a result says of its origin that the engine does not know."""
+        given = {name: getattr(self.settings, name) for name in REPEAT}
         return {
             "device": str(self.subject.device),
             "backend": self.subject.backend,
             "batch_tokens": self._batch_tokens(),
             "data": self.populations[name].details,
             "n_tokens": self.populations[name].n_tokens,
+            "settings": {name: value for name, value in given.items() if value != _DEFAULT[name]},
         }
 
     def _measure(self, todo: list[Work], progress: Progress) -> None:

@@ -25,7 +25,8 @@ class MetricSpec(Record):
     """One figure of a task.
 
     ``unit`` is the unit of the figure ("nats", "1" for a ratio), ``table`` the kind of unit over which it is summed and
-    resampled, ``target`` a value that would be ideal where neither more nor less is better.
+    resampled, ``target`` a value that would be ideal where neither more nor less is better, ``lowest`` and ``highest``
+    what no figure can pass but by rounding.
     """
 
     name: str
@@ -34,6 +35,8 @@ class MetricSpec(Record):
     table: Literal["document", "latent", "example", "ablation"]
     interval: Literal["bootstrap", "wilson"] = "bootstrap"
     target: FiniteFloat | None = None
+    lowest: FiniteFloat | None = None
+    highest: FiniteFloat | None = None
     headline: bool = True
     description: str
 
@@ -131,6 +134,7 @@ class Provenance(Record):
     n_calibration_tokens: int
     data: dict[str, Any]
     counters: dict[str, int]
+    settings: dict[str, Any] = Field(default_factory=dict)  # what repeats the run, but for where things lie
 
 
 class Result(Record):

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 
 from sae_bench import __version__
-from sae_bench.cli import inspect, judge, ls, run, show
+from sae_bench.cli import inspect, judge, ls, run, show, submit, verify
 from sae_bench.errors import SaeBenchError
 
-VERBS = (run, ls, show, inspect, judge)
+VERBS = (run, ls, show, inspect, verify, submit, judge)
 
 
 def parser() -> argparse.ArgumentParser:

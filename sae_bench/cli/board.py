@@ -1,0 +1,83 @@
+"""``sae-bench board``: tables and a page made from result files; nothing is measured, no network is used."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sae_bench.board.layout import Board
+
+FORMATS = ("text", "github", "latex", "csv", "json", "html")
+
+
+def add(verbs: Any) -> None:
+    """Register the verb."""
+    p = verbs.add_parser(
+        "board",
+        help="tables and a page of all results",
+        description="Tables and a page made from a folder of results: scores with intervals, ranks, controls.",
+    )
+    p.set_defaults(function=run)
+    p.add_argument("results", metavar="RESULTS", nargs="?", default="results", help="folder of results (results)")
+    p.add_argument("--format", choices=FORMATS, default="text", help="html and plots need sae-bench-suite[board]")
+    p.add_argument("--out", metavar="FILE", help="write to a file instead of to standard output")
+    p.add_argument("--metrics", metavar="NAMES", help="only these metrics: ids or task.metric, commas, globs")
+    p.add_argument("--all-metrics", action="store_true", help="also the metrics that columns.toml leaves out")
+    p.add_argument("--model", metavar="NAMES", help="only results of these models: names, commas, globs")
+    p.add_argument("--columns", metavar="FILE", help="another file instead of leaderboard/columns.toml")
+    p.add_argument("--plots", metavar="DIR", help="also write the plots as SVG and PNG into this folder")
+    p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print or write the board; what cannot be shown is said on standard error."""
+    from sae_bench import registry
+    from sae_bench.board import collect, columns, layout
+    from sae_bench.board.tables import line
+    from sae_bench.files import write_atomically
+
+    specs = registry.tasks(args.task_dir)
+    file = Path(args.columns) if args.columns else registry.data_folder("leaderboard") / "columns.toml"
+    wanted = columns.read_columns(file, specs, everything=args.all_metrics or bool(args.metrics))
+    if args.metrics:
+        wanted = columns.chosen(wanted, args.metrics)
+    collection = collect.collect(Path(args.results), specs)
+    board = layout.make(collection, wanted, models=args.model)
+    for problem in board.problems:
+        print(f"sae-bench: {line(problem)}", file=sys.stderr)
+    if not board.tables:
+        print(f"sae-bench: nothing in {args.results} can be shown", file=sys.stderr)
+        return 2
+    content = _writer(args.format)(board) if args.format != "html" else _page(board, collection, wanted)
+    if args.plots:
+        from sae_bench.board.figures import write_plots
+
+        write_plots(board, collection, wanted, Path(args.plots))
+    if args.out:
+        write_atomically(Path(args.out), content.encode())
+    else:
+        sys.stdout.write(content)
+    return 0
+
+
+def _writer(name: str) -> Callable[[Board], str]:
+    from sae_bench.board import data, text
+
+    writers = {
+        "text": text.as_text,
+        "github": text.as_github,
+        "latex": text.as_latex,
+        "csv": data.as_csv,
+        "json": data.as_json,
+    }
+    return writers[name]
+
+
+def _page(board: Any, collection: Any, wanted: Any) -> str:
+    from sae_bench.board.page import as_html
+
+    return as_html(board, collection, wanted)

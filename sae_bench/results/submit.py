@@ -1,0 +1,130 @@
+"""Is a result fit for the board? The same checks here, in the test of ``results/``, and on the way there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sae_bench import registry
+from sae_bench.errors import ResultError, UsageError
+from sae_bench.files import write_atomically, writing
+from sae_bench.results import store
+from sae_bench.results.recompute import differences
+from sae_bench.schema import MetricValue, Result, TaskSpec
+
+MOST_JSON, MOST_UNITS = 2 << 20, 32 << 20  # bytes
+NAME = 200  # characters
+LEAST_DOCUMENTS = 64
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A result file with what is wrong with it."""
+
+    file: Path
+    result: Result | None
+    problems: tuple[str, ...]
+
+
+def check(file: Path) -> Checked:
+    """Everything that can be checked of a result without the SAE, the model or a network."""
+    try:
+        if file.stat().st_size > MOST_JSON:
+            return Checked(file, None, (f"{file} is larger than {MOST_JSON >> 20} MiB",))
+        result = store.read(file)
+        return Checked(file, result, tuple(_problems(file, result)))
+    except (ResultError, OSError) as error:
+        return Checked(file, None, (str(error),))
+
+
+def _problems(file: Path, result: Result) -> Iterator[str]:
+    if result.status != "ok":
+        yield f"the status is {result.status} ({result.reason}); only measured results are shown"
+        return
+    known = registry.tasks()
+    if result.task not in known:
+        yield f"the task {result.task!r} is not one of {', '.join(known)}"
+        return
+    spec, protocol = known[result.task], result.provenance.protocol
+    yield from _definition(result, spec)
+    if protocol.parameters.keys() & spec.parameters.keys():
+        changed = ", ".join(sorted(protocol.parameters.keys() & spec.parameters.keys()))
+        yield f"the board takes tasks as they are defined, but {changed} was changed with --param"
+    if protocol.seed != 0:
+        yield f"the seed is {protocol.seed}; the board takes seed 0, since a seed can be chosen"
+    if protocol.n_documents < LEAST_DOCUMENTS:
+        yield f"it was measured on {protocol.n_documents} documents; the board takes {LEAST_DOCUMENTS} or more"
+    lacking = [name for name in registry.DEFAULT_CONTROLS if name not in result.provenance.controls]
+    if lacking and result.task != "autointerp":
+        yield f"it was measured without the controls {', '.join(lacking)}; run with --controls default"
+    for text in (result.sae.name, result.sae.architecture, protocol.model, protocol.data):
+        if len(text) > NAME or not text.isprintable():
+            yield f"a name is longer than {NAME} characters or holds what cannot be printed: {text[:60]!r}"
+    yield from _units(file, result)
+
+
+def _definition(result: Result, spec: TaskSpec) -> Iterator[str]:
+    if (result.version, result.provenance.protocol.version) != (spec.version, spec.version):
+        yield f"it is of version {result.version} of {result.task}, the current one is {spec.version}; measure again"
+    digest = registry.definition_sha256(spec)
+    if not result.provenance.protocol.parameters and result.provenance.protocol.task_sha256 != digest:
+        yield f"task_sha256 is not that of {result.task} version {spec.version}; measure with the released definition"
+    if set(result.metrics) != set(spec.metrics):
+        differ = ", ".join(sorted(set(result.metrics) ^ set(spec.metrics)))
+        yield f"its metrics are not those of {result.task}: see {differ}"
+    for label, values in [("", result.metrics), *result.controls.items()]:
+        for name, value in values.items():
+            yield from _value(f"{label} {name}".strip(), value, spec, name)
+
+
+def _value(label: str, value: MetricValue, spec: TaskSpec, name: str) -> Iterator[str]:
+    if name not in spec.metrics:
+        yield f"{label} is no metric of {spec.id}"
+        return
+    defined = spec.metrics[name]
+    if (value.unit, value.better) != (defined.unit, defined.better):
+        yield f"{label} is in {value.unit!r}, better {value.better!r}, not {defined.unit!r}, {defined.better!r}"
+    low = -math.inf if defined.lowest is None else defined.lowest
+    high = math.inf if defined.highest is None else defined.highest
+    for what, number in (("value", value.value), ("low", value.low), ("high", value.high)):
+        if number is not None and not low - ROUNDING <= number <= high + ROUNDING:
+            yield f"{label}: {what} is {number}, and must lie between {low:g} and {high:g}"
+
+
+def _units(file: Path, result: Result) -> Iterator[str]:
+    units = file.with_suffix(".units.safetensors")
+    if not units.exists():
+        yield f"{units.name} is not beside it; without units nobody can check or compare it"
+        return
+    if units.stat().st_size > MOST_UNITS:
+        yield f"{units.name} is larger than {MOST_UNITS >> 20} MiB"
+        return
+    _, wrong = differences(result, store.read_units(file))
+    yield from wrong[:5]
+
+
+def result_files(paths: list[Path]) -> list[Path]:
+    """The result files among these paths: files, or folders of results. Raises UsageError for none."""
+    found: list[Path] = []
+    for path in paths:
+        found += [path] if path.is_file() else sorted(f for f in path.rglob("*@v*.json") if not f.name.startswith("."))
+    if not found:
+        raise UsageError(f"there is no result at {', '.join(map(str, paths))}; give a result file or a folder of them")
+    return list(dict.fromkeys(found))
+
+
+def place(checked: Checked, to: Path) -> Path:
+    """Copy a result with its units to where it belongs below ``to``. Raises ResultError."""
+    assert checked.result is not None
+    result = checked.result
+    target = store.path_of(to, result.sae, result.task, result.version, result.protocol)
+    units = checked.file.with_suffix(".units.safetensors")
+    with writing(target):
+        content = {target.with_suffix(".units.safetensors"): units.read_bytes(), target: checked.file.read_bytes()}
+    content[target.parent / "sae.json"] = store.to_json(result.sae.model_dump(mode="json"))
+    for path, data in content.items():
+        write_atomically(path, data)
+    return target

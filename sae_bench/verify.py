@@ -1,0 +1,209 @@
+"""Checking somebody's result: metrics from its units, its inputs by their digests, and a random part of its rows anew.
+
+A result claims three things: that its metrics follow from its table of units, that the table was measured with the
+weights, model and data that it names, and how. The first is recomputed in full; the second is compared by digest with
+what the verifier has; of the third a random part is measured again, chosen when the check is made, so nobody can know
+beforehand which rows to leave alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sae_bench.api import Session
+from sae_bench.data.documents import Corpus
+from sae_bench.data.tokens import TokenSet
+from sae_bench.engine.run import Progress, measure
+from sae_bench.engine.sampling import sampled_sequences
+from sae_bench.errors import ResultError, UsageError
+from sae_bench.results import store
+from sae_bench.results.recompute import differences
+from sae_bench.schema import Result
+from sae_bench.settings import Settings
+from sae_bench.units import Units
+
+CLOSE, FAR = 1e-3, 5e-2  # rows on other hardware: most agree to CLOSE; a latent at its threshold may flip, not to FAR
+FLIPS = 0.05  # share of rows of a column that may lie between CLOSE and FAR
+SHARES = (0.01, 0.05, 0.2)
+
+
+@dataclass
+class Report:
+    """What was checked: sentences, and those that say what is wrong."""
+
+    checked: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    rows: int = 0
+
+
+def verify(
+    file: Path,
+    sae: str,
+    *,
+    share: float = 0.05,
+    seed: int | None = None,
+    progress: Progress = lambda what, done, total: None,
+    **given: Any,
+) -> Report:
+    """Check the result ``file`` against the SAE at ``sae``; ``given`` are settings that the result cannot hold.
+
+    ``share`` of the units is measured again (1: all of them), chosen by ``seed``, which is fresh unless given. Raises
+    ResultError for a result without units, and what a run raises.
+    """
+    if not 0 < share <= 1:
+        raise UsageError(f"the share to measure again must be above 0 and at most 1, not {share}")
+    result = store.read(file)
+    if result.status != "ok":
+        raise ResultError(f"{file} has the status {result.status}, so there is nothing to verify: {result.reason}")
+    tables = store.read_units(file)
+    if not tables:
+        raise ResultError(f"{file} has no table of units beside it ({file.stem}.units.safetensors), so nothing follows")
+    report = Report()
+    n, wrong = differences(result, tables)
+    report.checked.append(f"{n} figures with their intervals were computed again from the units")
+    report.wrong += wrong
+    session = Session(sae, _settings(result, given))
+    if _inputs(result, session, report):
+        _rows(result, tables, session, report, share, secrets.randbits(32) if seed is None else seed, progress)
+    return report
+
+
+def _settings(result: Result, given: Mapping[str, Any]) -> Settings:
+    kept = dict(result.provenance.settings)
+    known = {f.name for f in dataclasses.fields(Settings)}
+    if unknown := sorted(set(kept) - known):
+        raise ResultError(f"provenance.settings holds {unknown[0]!r}, which is no setting")
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return Settings(**(kept | chosen | {"tasks": result.task, "controls": "none", "out": None}))
+
+
+def _inputs(result: Result, session: Session, report: Report) -> bool:
+    """Whether what the verifier has is what the result names."""
+    work = session.work[0]
+    digest, protocol = work.protocols[result.task]
+    if work.record.weights_sha256 != result.sae.weights_sha256:
+        report.wrong.append(
+            f"other weights: the result names {result.sae.weights_sha256[:12]}, the SAE given here has "
+            f"{work.record.weights_sha256[:12]}"
+        )
+    theirs, ours = result.provenance.protocol.model_dump(), protocol.model_dump()
+    for name in theirs:
+        if name not in ("model", "data") and theirs[name] != ours[name]:
+            report.wrong.append(f"other {name}: {_short(theirs[name])} in the result, {_short(ours[name])} here")
+    if result.protocol == digest and not report.wrong:
+        report.checked.append("weights, model, data, hook points and protocol are those that the result names")
+    if result.provenance.protocol.seed != 0:
+        report.wrong.append(
+            f"the seed is {result.provenance.protocol.seed}; results are compared at seed 0, since a seed can be chosen"
+        )
+    return result.protocol == digest and work.record.weights_sha256 == result.sae.weights_sha256
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _rows(
+    result: Result,
+    tables: Mapping[str, Units],
+    session: Session,
+    report: Report,
+    share: float,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Measure a random part again and compare."""
+    task, options = session.tasks[result.task], session.options()
+    corpus, suite, what = session.corpus, session.suite, "documents"
+    if task.stream == "watched" and share < 1:
+        report.checked.append(
+            "no row was measured again: those of this task need the whole text (--share 1 measures it)"
+        )
+        return
+    if task.stream == "labelled" and suite is not None:
+        what, pool = "labelled sets", list(range(len(suite.sets)))
+    elif task.stream == "ablations":
+        rows = sampled_sequences(corpus.evaluation, options.ablation_documents, options.seed)
+        pool = sorted({int(corpus.evaluation.units[i]) for i in rows})
+    else:
+        pool = list(range(corpus.evaluation.n_units))
+    n = max(1, round(share * len(pool)))
+    if share < 1:
+        chosen = sorted(np.random.default_rng(seed).choice(pool, n, replace=False).tolist())
+        if task.stream == "labelled" and suite is not None:
+            suite = dataclasses.replace(suite, sets=tuple(suite.sets[i] for i in chosen))
+        else:
+            corpus = _subset(corpus, chosen)
+    measured = measure(
+        session.subject, corpus, [session.work[0].entry], {result.task: task}, options, suite=suite, progress=progress
+    )
+    entry = measured.cast.saes[0]
+    if entry.key in measured.state.failures:
+        report.wrong.append(f"the SAE fails here: {measured.state.failures[entry.key]}")
+        return
+    for kind, table in measured.tables(result.task, entry).items():
+        # per latent there are sums over all of the text; of labelled sets, "dataset" is there for those measured
+        if kind in tables and (share == 1 or kind not in ("latent", "output")):
+            report.rows += _compare(kind, tables[kind], table, report)
+    report.checked.append(f"{n} of {len(pool)} {what} were measured again ({report.rows} rows; chosen by seed {seed})")
+    if share < 1:
+        report.checked += dict.fromkeys(_odds(part, len(pool), n, what) for part in SHARES)
+
+
+def _subset(corpus: Corpus, units: list[int]) -> Corpus:
+    """The same corpus with these documents alone to evaluate; calibration stays."""
+    tokens = corpus.evaluation
+    place = {unit: i for i, unit in enumerate(units)}
+    rows = [i for i, unit in enumerate(tokens.units.tolist()) if unit in place]
+    ids = [tokens[i].ids for i in rows]
+    offsets = np.cumsum([0, *map(len, ids)]).astype(np.int64)
+    of_row = np.array([place[int(tokens.units[i])] for i in rows], dtype=np.int32)
+    names = tuple(tokens.unit_ids[unit] for unit in units)
+    return dataclasses.replace(corpus, evaluation=TokenSet(np.concatenate(ids), offsets, of_row, names))
+
+
+def _compare(kind: str, claimed: Units, again: Units, report: Report) -> int:
+    """How many rows were compared."""
+    place = {unit: i for i, unit in enumerate(claimed.ids)}
+    missing = [unit for unit in again.ids if unit not in place]
+    if missing:
+        report.wrong.append(f"{len(missing)} {kind} rows are not in the result, for instance {missing[0]}")
+    rows = [i for i, unit in enumerate(again.ids) if unit in place]
+    theirs = claimed.select([place[again.ids[i]] for i in rows])
+    ours = again.select(rows)
+    for name, column in ours.columns.items():
+        if name not in theirs.columns:
+            report.wrong.append(f"the column {name} of the {kind} table is not in the result")
+            continue
+        a, b = (c.reshape(len(rows), -1) for c in (theirs.columns[name], column))
+        scale = np.maximum(np.abs(b), np.median(np.abs(claimed.columns[name])))
+        off = (np.abs(a - b) / np.where(scale > 0, scale, 1)).max(axis=1, initial=0)
+        far = np.flatnonzero(~(off <= FAR))
+        if len(far):
+            report.wrong.append(
+                f"{kind} {ours.ids[far[0]]}: {name} differs by {off[far[0]]:.2g} of its size "
+                f"({len(far)} of {len(rows)} rows do)"
+            )
+        elif (part := float((off > CLOSE).mean())) > FLIPS:
+            report.wrong.append(f"{kind}: {name} differs by over {CLOSE:g} of its size in {100 * part:.0f} % of rows")
+    return len(rows)
+
+
+def _odds(part: float, total: int, looked_at: int, what: str) -> str:
+    """How likely a forgery in so many documents (or sets) would have been seen."""
+    forged = max(1, round(part * total))
+    clean = total - forged
+    missed = 0.0
+    if looked_at <= clean:
+        logs = [math.lgamma(x + 1) for x in (clean, total - looked_at, clean - looked_at, total)]
+        missed = math.exp(logs[0] + logs[1] - logs[2] - logs[3])
+    return f"rows forged in {forged} of the {total} {what} would have been seen with probability {1 - missed:.2f}"
