@@ -176,8 +176,14 @@ class Session:
                 result.status == "ok"
                 and set(self.controls) <= set(result.provenance.controls)
                 and "incomplete" not in result.details
+                and self.judged_controls(name) <= set(result.controls)
             ):
                 work.finished[name] = result
+
+    def judged_controls(self, name: str) -> set[str]:
+        """Controls that this run was asked to judge, and that an earlier result may lack."""
+        task = self.tasks[name]
+        return {c for c in self.controls if isinstance(task, Autointerp) and task.wants_control(c)}
 
     @property
     def missing(self) -> list[Work]:

@@ -27,8 +27,8 @@ def judge_options(settings: Settings) -> JudgeOptions | None:
     """Where the judge is and what it may cost, or None without one. Raises UsageError."""
     limits = ("max_requests", "max_tokens", "max_cost", "price_in", "price_out")
     if settings.judge_model is None:
-        for name in ("judge_base_url", "judge_batch", *limits):
-            if getattr(settings, name) is not None:
+        for name in ("judge_base_url", "judge_batch", "judge_cache", "judge_cache_only", "null", *limits):
+            if getattr(settings, name) not in (None, False, "none"):
                 raise UsageError(f"{name} is about the judge, and there is none; give --judge-model too")
         return None
     if settings.judge_batch is not None and settings.judge_cache_only:

@@ -168,6 +168,10 @@ def read_task(file: Path) -> TaskSpec:
 
 def definition_sha256(spec: TaskSpec) -> str:
     """Digest of all in a definition that changes a number or its meaning: not its prose, nor the order of its lines."""
-    prose = {"title": True, "question": True, "metrics": {"__all__": {"description", "name", "headline", "lowest", "highest"}}}
+    prose = {
+        "title": True,
+        "question": True,
+        "metrics": {"__all__": {"description", "name", "headline", "lowest", "highest"}},
+    }
     content = spec.model_dump(mode="json", exclude=prose)  # type: ignore[arg-type]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

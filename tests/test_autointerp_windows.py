@@ -211,6 +211,15 @@ def test_sizes_count_every_block_of_the_text_once(watched: Watched, found: list[
         assert case.sizes[MATCHED] == n_matched
 
 
+def test_random_windows_are_found_where_the_text_has_any() -> None:
+    """A latent that likes many tokens still has easy negatives; without them it has no F1 at natural rates."""
+    other = tuple(np.random.default_rng(i).integers(21, 30, 4 * LENGTH) for i in range(4))
+    noise = {latent: lambda t, before, draw: (t <= 20) & (draw.random(len(t)) < 0.03) for latent in range(8)}
+    for case in cases(planted(noise, n=900, shared=other), SIZES, 0):
+        assert case.sizes[RANDOM] >= 16
+        assert len(silent(case, RANDOM)) == SIZES.random
+
+
 def test_fewer_than_ten_positives_still_span_weak_to_strong(watched: Watched) -> None:
     """A user who saves requests must not get the score of the weakest firings alone."""
     for case in cases(watched, replace(SIZES, positives=4), 0):

@@ -127,7 +127,9 @@ def test_a_tier_bounds_the_documents_and_the_memory_of_a_run() -> None:
         assert run.watch is not None
         assert run.evaluation.n_units == limit
         assert len(run.watch.units) == 32
-        found = run.watch.watched(run.cast.saes[0], run.cast, run.checkpoint.rows(run.state, {(WATCH, "planted")}))
+        found = run.watch.watched(
+            run.cast.saes[0], run.cast, run.checkpoint.rows(run.state, {(WATCH, "planted")}), TASK
+        )
         rows = {}
         for entry in run.cast.entries:
             own = run.checkpoint.rows(run.state, {(WATCH, entry.key)})

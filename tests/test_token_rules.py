@@ -134,7 +134,7 @@ def watched(sae: Any, **settings: Any) -> Watched:
     run = measured(sae, **settings)
     entry = run.cast.saes[0]
     assert run.watch is not None
-    return run.watch.watched(entry, run.cast, run.checkpoint.rows(run.state, {(WATCH, entry.key)}))
+    return run.watch.watched(entry, run.cast, run.checkpoint.rows(run.state, {(WATCH, entry.key)}), "token_rules")
 
 
 # ---------------------------------------------------------------- documents and their halves, written down once more

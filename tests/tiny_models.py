@@ -115,7 +115,7 @@ class TinyTokenizer:
     def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
         return {"input_ids": [int(word) for word in text.split()]}
 
-    def decode(self, ids: list[int]) -> str:
+    def decode(self, ids: list[int], **options: Any) -> str:
         return " ".join(self.decoded(i) for i in ids)
 
 

@@ -13,8 +13,8 @@ def add(verbs: Any) -> None:
         "judge",
         help="import the answers of a batch for the judge",
         description="A run with --judge-batch FILE writes its requests as OpenAI batch JSON lines. Have them answered, "
-        "import the answers here, and give the same command again: explanations are asked for first, then their "
-        "scores, so this takes two rounds or three.",
+        "import the answers here, and give the same command again: explanations are asked for first, then all "
+        "scores, then what could not be read: two rounds or three.",
     )
     p.set_defaults(function=run)
     p.add_argument("what", choices=["import"], help="import: put the answers in FILE into the cache")

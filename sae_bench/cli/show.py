@@ -94,7 +94,7 @@ def _details(details: dict[str, Any]) -> list[str]:
             lines += _rules(value)
         elif name == "explanations":
             lines += _explanations(value)
-        elif name in ("statuses", "judge", "right_by_stratum", "right_by_slot"):
+        elif name in ("statuses", "judge", "right_by_stratum", "right_by_slot", "fires_by_slot"):
             pairs = value.items() if isinstance(value, dict) else enumerate(value, 1)
             lines.append(f"  {name.replace('_', ' ')}: " + ", ".join(f"{key} {_plain(one)}" for key, one in pairs))
         elif isinstance(value, int | float | str):

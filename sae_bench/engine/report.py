@@ -118,7 +118,7 @@ def results(
                     status="ok",
                     metrics=figures(task, tables, draws),
                     controls=controls,
-                    details=_details(task, measured.details(name, entry, tables), draws),
+                    details=_details(task, _whole(measured, name, entry, tables, controls), draws),
                     provenance=full,
                 ),
                 tables | control_tables,
@@ -162,6 +162,20 @@ def _details(task: Task, details: dict[str, Any], draws: Mapping[str, Draws]) ->
         for unit, e in nested.each_set(examples, task.metrics[name]).items():
             own = details["sets"][unit.partition("@")[0]].setdefault("metrics", {})
             own[name] = {"value": e.value, "low": e.low, "high": e.high} | ({"reason": e.reason} if e.reason else {})
+    return details
+
+
+def _whole(
+    measured: Measured, task: str, entry: Entry, tables: dict[str, Units], controls: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The details of an SAE, which say so if a control that stands beside it is not complete."""
+    details = measured.details(task, entry, tables)
+    if measured.tasks[task].stream != "watched":
+        return details
+    entries = {e.key: e for e in measured.cast.controls}
+    for name, key in measured.cast.controls_of.get(entry.key, {}).items():
+        why = measured.details(task, entries[key], {}).get("incomplete") if name in controls else None
+        details = details | ({"incomplete": f"control {name}: {why}"} if why else {})
     return details
 
 

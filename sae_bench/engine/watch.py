@@ -82,28 +82,28 @@ class Watch:
         self.tokens, self.options = tokens, options
         self.units = watched_units(tokens, options.watched_documents, options.seed)
         self._watched = frozenset(self.units)
-        self.chosen: dict[str, Chosen] = {}
+        self.chosen: dict[tuple[str, str], Chosen] = {}  # by encoder and task
         self.failures: dict[str, str] = {}
         self._slots: dict[str, Tensor] = {}
-        n = max(task.latents for task in tasks)
-        density = max(task.most_density for task in tasks)
         for entry in cast.entries:
             if encoder_of(entry, cast) != entry.key:
                 continue
+            slots = torch.full((entry.coder.info.n_latents,), -1, dtype=torch.int32, device=work.subject.device)
             try:
-                chosen = choose_latents(entry, work, n, density, options.seed)
+                for task in tasks:
+                    chosen = choose_latents(entry, work, task.latents, task.most_density, options.seed)
+                    self.chosen[entry.key, task.spec.id] = chosen
+                    slots[chosen.latents] = chosen.latents.int()
             except CoderFailure as failure:
                 same = (e.key for e in cast.entries if e.encoder is entry.encoder)
                 self.failures |= dict.fromkeys(same, str(failure))
                 continue
-            slots = torch.full((entry.coder.info.n_latents,), -1, dtype=torch.int32, device=chosen.latents.device)
-            slots[chosen.latents] = torch.arange(len(chosen.latents), dtype=torch.int32, device=slots.device)
-            self.chosen[entry.key], self._slots[entry.key] = chosen, slots
+            self._slots[entry.key] = slots
 
     def collect(self, view: CoderView, sequences: tuple[int, ...]) -> Arrays:
         """Where the watched latents fire in one batch; ``sequences`` are its rows. Raises CoderFailure."""
         key = view.entry.key
-        if key not in self.chosen:
+        if key not in self._slots:
             return {}
         batch, codes = view.batch, view.codes
         here = [int(self.tokens.units[i]) in self._watched for i in sequences]
@@ -120,29 +120,29 @@ class Watch:
         columns = (sequence, position[token].int(), slot[own], size)
         return {(WATCH, key, name): c.cpu().numpy() for name, c in zip(_COLUMNS, columns, strict=True)}
 
-    def watched(self, entry: Entry, cast: Cast, rows: Arrays) -> Watched:
-        """What was collected of one coder, in order of document and position, cut in two."""
+    def watched(self, entry: Entry, cast: Cast, rows: Arrays, task: str) -> Watched:
+        """What was collected of the latents of one coder that a task explains, cut in two."""
         key = encoder_of(entry, cast)
-        chosen = self.chosen[key]
+        chosen = self.chosen[key, task]
         own = {name: column for (_, owner, name), column in rows.items() if owner == key}
         fit = {unit for unit in self.units if is_fit(self.tokens.unit_ids[unit], self.options.seed)}
-        sequence, position, slot, activation = (
+        sequence, position, latent, activation = (
             own.get(name, np.zeros(0, dtype)) for name, dtype in zip(_COLUMNS, _DTYPES, strict=True)
         )
-        n = len(chosen.latents)
+        latents = chosen.latents.cpu().numpy()
+        n, slot = len(latents), np.searchsorted(latents, latent)
+        mine = latents[np.minimum(slot, max(n - 1, 0))] == latent if n else np.zeros(len(latent), dtype=bool)
 
         def half(units: set[int]) -> tuple[Text, Firings]:
             text, place = _text(self.tokens, units, self.options)
             at = place[self.tokens.offsets[sequence] + position]
-            there = at >= 0
+            there = (at >= 0) & mine
             return text, firings(slot[there], at[there], activation[there], n, len(text.tokens))
 
-        return Watched(
-            chosen.latents.cpu().numpy(), chosen.density.cpu().numpy(), *half(fit), *half(set(self.units) - fit)
-        )
+        return Watched(latents, chosen.density.cpu().numpy(), *half(fit), *half(set(self.units) - fit))
 
 
-_COLUMNS = ("sequence", "position", "slot", "activation")
+_COLUMNS = ("sequence", "position", "latent", "activation")
 _DTYPES = (np.int32, np.int32, np.int32, np.float64)
 
 

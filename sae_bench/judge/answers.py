@@ -56,7 +56,7 @@ def read_explanation(text: str) -> str | None:
     given = next((found["explanation"] for found in _objects(text) if "explanation" in found), None)
     if given is None and "{" not in text and (label := _LABEL.search(_spoken(text))):
         given = label.group(1).split("\n\n")[0].strip("* \n")
-    plain = " ".join(given.split()) if isinstance(given, str) else ""
+    plain = " ".join(given.encode("utf-8", "replace").decode().split()) if isinstance(given, str) else ""
     return plain or None
 
 

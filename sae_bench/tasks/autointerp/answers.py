@@ -31,12 +31,15 @@ class Answers:
         for question, outcome in zip(asked, outcomes, strict=True):
             for name, window in zip(question.ids, question.windows, strict=True):
                 self.probability[question.case][window] = (outcome.value or {}).get(name, np.nan)
+        of_case: dict[int, list[Outcome[dict[str, float]]]] = {}
         for question, outcome in zip(asked, outcomes, strict=True):
-            there = ~np.isnan(self.probability[question.case])
-            fires = np.array([window.stratum < DECILES for window in found[question.case].scored])
+            of_case.setdefault(question.case, []).append(outcome)
+        for case, own in of_case.items():
+            there = ~np.isnan(self.probability[case])
+            fires = np.array([window.stratum < DECILES for window in found[case].scored])
             if not ((there & fires).any() and (there & ~fires).any()):
-                why = outcome.status if outcome.status != "ok" else UNREADABLE
-                self.failure.setdefault(question.case, (why, outcome.raw))
+                bad = next((outcome for outcome in own if outcome.status != "ok"), own[0])
+                self.failure[case] = (bad.status if bad.status != "ok" else UNREADABLE, bad.raw)
 
     def flat(self, found: list[Case]) -> tuple[list[int], list[int], list[float]]:
         """Case, stratum and probability of every window."""
@@ -48,17 +51,19 @@ class Answers:
         owners, strata, values = zip(*rows, strict=True)
         return list(owners), list(strata), list(values)
 
-    def by_slot(self, found: list[Case]) -> list[float | None]:
-        """Share of right answers by the place of a window in its request: a judge with a bias for places shows."""
-        right: dict[int, list[bool]] = {}
+    def by_slot(self, found: list[Case]) -> dict[str, list[float | None]]:
+        """Shares of right answers, and of answers "fires", by the place of a window in its request: a bias shows."""
+        said: dict[int, list[tuple[bool, bool]]] = {}
         for question in self.asked:
             for slot, window in enumerate(question.windows):
                 p = self.probability[question.case][window]
                 if not np.isnan(p):
-                    fires = found[question.case].scored[window].stratum < DECILES
-                    right.setdefault(slot, []).append(bool((p >= detection.FIRES) == fires))
-        slots = range(max(right, default=-1) + 1)
-        return [number(float(np.mean(right[slot]))) if slot in right else None for slot in slots]
+                    fires, answer = found[question.case].scored[window].stratum < DECILES, bool(p >= detection.FIRES)
+                    said.setdefault(slot, []).append((answer == fires, answer))
+        slots = range(max(said, default=-1) + 1)
+        shares = [np.mean(said[slot], axis=0) if slot in said else (np.nan, np.nan) for slot in slots]
+        names = ("right_by_slot", "fires_by_slot")
+        return {name: [number(float(share[i])) for share in shares] for i, name in enumerate(names)}
 
 
 def by_rule(watched: Watched, found: list[Case]) -> list[Floats]:

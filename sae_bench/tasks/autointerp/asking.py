@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sae_bench.errors import SaeBenchError
 from sae_bench.judge import Completion, Judge, JudgeOptions, Request
@@ -12,6 +12,7 @@ from sae_bench.tasks.autointerp.prompts import again
 
 T = TypeVar("T")
 UNREADABLE = "unreadable"
+WAITING = ("budget", "transport_failed", "missing")  # what another run may still get
 
 
 @dataclass(frozen=True)
@@ -29,24 +30,45 @@ class Outcome(Generic[T]):
         return (last.text or last.reason or "")[:500]
 
 
-def ask(
-    judge: Judge,
-    requests: Sequence[Request],
-    readers: Sequence[Callable[[str], T | None]],
-    progress: Callable[[int, int], None],
-) -> list[Outcome[T]]:
-    """The outcome of every request; ``readers[i]`` reads the reply to request i, None for one that is no answer.
+class Asker:
+    """Asks a judge, and remembers what became of every request of one coder."""
 
-    Raises JudgeError, as :meth:`Judge.complete` does.
-    """
-    first = judge.complete(requests, progress)
-    outcomes = [_read(reader, (reply,)) for reader, reply in zip(readers, first, strict=True)]
-    unread = [i for i, outcome in enumerate(outcomes) if outcome.status == UNREADABLE]
-    why = "no JSON of the right form was found in it"
-    second = judge.complete([again(requests[i], first[i].text, why) for i in unread]) if unread else []
-    for i, reply in zip(unread, second, strict=True):
-        outcomes[i] = _read(readers[i], (first[i], reply))
-    return outcomes
+    def __init__(self, judge: Judge, progress: Callable[[str, int, int], None]) -> None:
+        self.judge, self.progress = judge, progress
+        self.outcomes: list[Outcome[Any]] = []
+
+    def ask(
+        self, requests: Sequence[Request], readers: Sequence[Callable[[str], T | None]], what: str
+    ) -> list[Outcome[T]]:
+        """The outcome of every request; ``readers[i]`` reads the reply to request i, None for one that is no answer.
+
+        Raises JudgeError, as :meth:`Judge.complete` does.
+        """
+        first = self.judge.complete(requests, lambda done, total: self.progress(f"judge, {what}", done, total))
+        outcomes = [_read(reader, (reply,)) for reader, reply in zip(readers, first, strict=True)]
+        unread = [i for i, outcome in enumerate(outcomes) if outcome.status == UNREADABLE]
+        why = "no JSON of the right form was found in it"
+        second = self.judge.complete([again(requests[i], first[i].text, why) for i in unread]) if unread else []
+        for i, reply in zip(unread, second, strict=True):
+            outcomes[i] = _read(readers[i], (first[i], reply))
+        self.outcomes += outcomes
+        return outcomes
+
+    @property
+    def waiting(self) -> int:
+        """How many requests another run may still get an answer to."""
+        return sum(outcome.completions[-1].status in WAITING for outcome in self.outcomes)
+
+    def served(self) -> dict[str, Any]:
+        """Which models answered, and the tokens of all replies, whenever they were paid for."""
+        replies = [reply for outcome in self.outcomes for reply in outcome.completions]
+        return {
+            "replies": len(replies),
+            "models": sorted({reply.model for reply in replies if reply.model}),
+            "fingerprints": sorted({reply.fingerprint for reply in replies if reply.fingerprint}),
+            "prompt_tokens": sum(reply.prompt_tokens or 0 for reply in replies),
+            "completion_tokens": sum(reply.completion_tokens or 0 for reply in replies),
+        }
 
 
 def _read(reader: Callable[[str], T | None], replies: tuple[Completion, ...]) -> Outcome[T]:
@@ -72,11 +94,8 @@ class Exporter(Judge):
     def complete(
         self, requests: Iterable[Request], progress: Callable[[int, int], None] | None = None
     ) -> list[Completion]:
-        """The completions, if the cache has all of them. Raises Deferred otherwise."""
+        """What the cache has; the others are missing."""
         asked = list(requests)
         replies = super().complete(asked, progress)
-        missing = [request for request, reply in zip(asked, replies, strict=True) if reply.status == "missing"]
-        if missing:
-            self.wanted += missing
-            raise Deferred("its requests were written for a batch; import the answers and run again")
+        self.wanted += [request for request, reply in zip(asked, replies, strict=True) if reply.status == "missing"]
         return replies

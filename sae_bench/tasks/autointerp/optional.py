@@ -21,7 +21,6 @@ from sae_bench.tasks.autointerp import prompts
 from sae_bench.tasks.autointerp.windows import Case
 
 OPTIONS = 5
-TRIES = 40  # shifts of a pattern until it lies beside all firings
 
 ODD = {
     "type": "object",
@@ -75,12 +74,13 @@ def fuzz(cases: Sequence[Case], seed: int, text_of: prompts.TextOf) -> list[Mark
         windows = [w for w in case.scored if w.stratum < DECILES]
         draw.shuffle(windows)
         rows = []
-        for i, window in enumerate(windows):
-            fires = window.activations > 0
-            marks = fires if i % 2 == 0 else _elsewhere(fires, windows[i - 1].activations > 0, draw)
-            if marks is not None:
-                pieces = prompts.split(window.tokens.tolist(), text_of)
-                rows.append((prompts.with_marks(pieces, marks.tolist()), i % 2 == 0))
+        for first, other in zip(windows[::2], windows[1::2], strict=False):
+            own = first.activations > 0
+            wrong = _elsewhere(other.activations > 0, own, draw)
+            if wrong is not None:  # else both are left out: as many marks are right as wrong
+                for window, marks in ((first, own), (other, wrong)):
+                    pieces = prompts.split(window.tokens.tolist(), text_of)
+                    rows.append((prompts.with_marks(pieces, marks.tolist()), window is first))
         draw.shuffle(rows)
         texts, right = zip(*rows, strict=True) if rows else ((), ())
         found.append(Marked(number, tuple(draw.sample(prompts.IDS, len(rows))), texts, right))
@@ -115,7 +115,7 @@ def intruder(cases: Sequence[Case], seed: int, text_of: prompts.TextOf) -> list[
         for i in range(min(len(positives) // (OPTIONS - 1), len(silent))):
             own = [*positives[i * (OPTIONS - 1) : (i + 1) * (OPTIONS - 1)], silent[i]]
             ids = draw.sample(prompts.IDS, OPTIONS)
-            rows = [(name, prompts.line(text_of(w.tokens.tolist()))) for name, w in zip(ids, own, strict=True)]
+            rows = [(name, prompts.plain(w, text_of)) for name, w in zip(ids, own, strict=True)]
             draw.shuffle(rows)
             names, texts = zip(*rows, strict=True)
             found.append(Trial(number, names, texts, ids[-1]))
@@ -146,12 +146,12 @@ def intruder_scores(trials: Sequence[Trial], named: Sequence[str | None], n_case
 
 def _elsewhere(fires: NDArray[np.bool_], pattern: NDArray[np.bool_], draw: random.Random) -> NDArray[np.bool_] | None:
     """The pattern moved to where the latent does not fire; None if it fits nowhere."""
-    width = min(len(fires), len(pattern))
-    moved = np.zeros_like(fires)
-    for _ in range(TRIES):
-        moved[:] = False
-        moved[:width] = np.roll(pattern[:width], draw.randrange(width))
-        if moved.any() and not (moved & fires).any():
+    places = np.flatnonzero(pattern)
+    room = range(-int(places[0]), len(fires) - int(places[-1]))
+    for shift in draw.sample(room, len(room)) if len(room) > 0 else ():
+        if not fires[places + shift].any():
+            moved = np.zeros_like(fires)
+            moved[places + shift] = True
             return moved
     return None
 

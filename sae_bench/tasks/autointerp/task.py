@@ -23,7 +23,7 @@ from sae_bench.metrics import autointerp
 from sae_bench.schema import TaskSpec
 from sae_bench.tasks.autointerp import optional, prompts
 from sae_bench.tasks.autointerp.answers import Answers, by_rule, number, window_table
-from sae_bench.tasks.autointerp.asking import UNREADABLE, Outcome, ask
+from sae_bench.tasks.autointerp.asking import UNREADABLE, Asker, Deferred, Exporter, Outcome
 from sae_bench.tasks.autointerp.windows import Case, Sizes, cases
 from sae_bench.tasks.watched import Watched, WatchedTask
 from sae_bench.units import Units
@@ -35,7 +35,6 @@ DEGRADED = 0.05  # share of failed latents above which a result says so
 PROMPT, EXPLANATION, ANSWER = 200, 60, 12  # tokens of instructions, of an explanation, of one answer, roughly
 SHOWN = 20  # latents whose windows a result holds; explanations are there for all
 
-WAITING = ("budget", "transport_failed", "missing")  # what another run may still get
 SCORERS = ("detection", "fuzz", "intruder")
 
 
@@ -53,7 +52,7 @@ class Autointerp(WatchedTask):
         self.null_latents = self.whole("null_latents", 2)
         self.each = self.whole("windows_a_request", 2)
         names = ("window_tokens", "shown", "contrast", "positives", "random", "matched")
-        least = dict(zip(names, (4, 2, 0, 1, 0, 0), strict=True))
+        least = dict(zip(names, (4, 2, 0, 2, 0, 0), strict=True))
         self.sizes = Sizes(*(self.whole(name, least[name]) for name in names))
         if self.sizes.random + self.sizes.matched < 1:
             raise TaskError(f"task {spec.id}: random and matched must not both be 0; without silent windows all fires")
@@ -88,23 +87,26 @@ class Autointerp(WatchedTask):
         found = cases(watched, self.sizes, seed)
         if len(found) < 2:
             return {"latent": Units((), {}), "window": Units((), {})}, {}
-        texts = self._explanations(found)
+        asker = Asker(self.judge, self.progress)
+        texts = self._explanations(asker, found)
         own = {i: outcome.value for i, outcome in enumerate(texts) if outcome.value is not None}
-        answers = self._answers(found, own, seed, "detection")
-        nulls = self._nulls(found, own, seed)
+        answers = self._answers(asker, found, own, seed, "detection")
+        nulls = self._nulls(asker, found, own, seed)
+        more = self._optional(asker, found, own, seed)
+        if asker.waiting and isinstance(self.judge, Exporter):
+            raise Deferred("its requests were written for a batch; import the answers and run again")
         rule = by_rule(watched, found)
-        columns = _columns(found, texts, answers, nulls, rule, self._optional(found, own, seed))
+        columns = _columns(found, texts, answers, nulls, rule, more)
         names = tuple(str(case.latent) for case in found)
         windows = window_table(found, answers.probability, rule)
-        details = self._report(found, texts, answers, columns)
+        details = self._report(asker, found, texts, answers, columns)
         return {"latent": Units(names, columns), "window": windows}, details
 
-    def _explanations(self, found: list[Case]) -> list[Outcome[str]]:
-        assert self.judge is not None
+    def _explanations(self, asker: Asker, found: list[Case]) -> list[Outcome[str]]:
         requests = [prompts.explain(case, self.text_of) for case in found]
-        return ask(self.judge, requests, [read_explanation] * len(requests), self._report_on("explanations"))
+        return asker.ask(requests, [read_explanation] * len(requests), "explanations")
 
-    def _nulls(self, found: list[Case], own: Mapping[int, str], seed: int) -> dict[str, Answers]:
+    def _nulls(self, asker: Asker, found: list[Case], own: Mapping[int, str], seed: int) -> dict[str, Answers]:
         """Answers to another latent's explanation and to none, on the first latents by a random order."""
         order = np.random.default_rng(seed).permutation(sorted(own))[: self.null_latents].tolist()
         if len(order) < 2:
@@ -114,39 +116,40 @@ class Autointerp(WatchedTask):
             "shuffled": {i: own[order[other]] for i, other in zip(order, others.tolist(), strict=True)},
             "empty": dict.fromkeys(order, ""),
         }
-        return {name: self._answers(found, given[name], seed, f"null {name}") for name in NULLS}
+        return {name: self._answers(asker, found, given[name], seed, f"null {name}") for name in NULLS}
 
-    def _optional(self, found: list[Case], own: Mapping[int, str], seed: int) -> dict[str, Floats]:
+    def _optional(self, asker: Asker, found: list[Case], own: Mapping[int, str], seed: int) -> dict[str, Floats]:
         """The scores of fuzz and intruder, NaN for latents without one."""
-        assert self.judge is not None
         scores = {name: np.full(len(found), np.nan) for name in SCORERS[1:]}
         if "fuzz" in self.scorers:
             asked = [m for m in optional.fuzz(found, seed, self.text_of) if m.case in own and m.ids]
             requests = [optional.ask_fuzz(m, own[m.case]) for m in asked]
             readers = [lambda text, ids=m.ids: read_answers(text, ids) or None for m in asked]
-            for m, outcome in zip(asked, ask(self.judge, requests, readers, self._report_on("fuzz")), strict=True):
+            for m, outcome in zip(asked, asker.ask(requests, readers, "fuzz"), strict=True):
                 scores["fuzz"][m.case] = optional.fuzz_score(m, outcome.value)
         if "intruder" in self.scorers:
             trials = optional.intruder(found, seed, self.text_of)
             odd = [lambda text, ids=t.ids: optional.read_odd(text, ids) for t in trials]
-            replies = ask(self.judge, [optional.ask_intruder(t) for t in trials], odd, self._report_on("intruder"))
+            replies = asker.ask([optional.ask_intruder(t) for t in trials], odd, "intruder")
             scores["intruder"] = optional.intruder_scores(trials, [r.value for r in replies], len(found))
         return scores
 
-    def _answers(self, found: list[Case], explanations: Mapping[int, str], seed: int, role: str) -> Answers:
+    def _answers(
+        self, asker: Asker, found: list[Case], explanations: Mapping[int, str], seed: int, role: str
+    ) -> Answers:
         """What the judge says of the scored windows of the cases that have an explanation."""
-        assert self.judge is not None
         asked = [q for q in prompts.questions(found, self.each, seed, role) if q.case in explanations]
         requests = [prompts.detect(q, found[q.case], explanations[q.case], self.text_of) for q in asked]
         readers = [lambda text, ids=q.ids: read_answers(text, ids) or None for q in asked]
-        outcomes = ask(self.judge, requests, readers, self._report_on(role))
-        return Answers(found, asked, outcomes)
-
-    def _report_on(self, what: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.progress(f"judge, {what}", done, total)
+        return Answers(found, asked, asker.ask(requests, readers, role))
 
     def _report(
-        self, found: list[Case], texts: list[Outcome[str]], answers: Answers, columns: Mapping[str, Floats]
+        self,
+        asker: Asker,
+        found: list[Case],
+        texts: list[Outcome[str]],
+        answers: Answers,
+        columns: Mapping[str, Floats],
     ) -> dict[str, Any]:
         status = [_status(text, answers.failure.get(i)) for i, text in enumerate(texts)]
         lost = 1 - status.count("ok") / len(status)
@@ -158,15 +161,14 @@ class Autointerp(WatchedTask):
             "explained": status.count("ok"),
             "statuses": dict(sorted(Counter(status).items())),
             "right_by_stratum": {n: number(v) for n, v in zip(names, strata.tolist(), strict=True)},
-            "right_by_slot": answers.by_slot(found),
-            "judge": _served([*texts, *answers.outcomes]),
+            **answers.by_slot(found),
+            "judge": asker.served(),
             "explanations": [
                 self._explained(i, case, texts[i], status[i], answers, columns) for i, case in enumerate(found)
             ],
         }
-        waiting = sum(status.count(name) for name in WAITING)
-        if waiting:
-            report["incomplete"] = f"{waiting} latents wait for the judge; the same command goes on"
+        if asker.waiting:
+            report["incomplete"] = f"{asker.waiting} requests wait for an answer; the same command goes on"
         if lost > DEGRADED:
             report["degraded"] = f"{100 * lost:.0f} % of the latents have no score; see the statuses"
         return report
@@ -237,15 +239,3 @@ def _status(text: Outcome[str], failure: tuple[str, str] | None) -> str:
     if failure is None:
         return "ok"
     return "parse_failed" if failure[0] == UNREADABLE else failure[0]
-
-
-def _served(outcomes: list[Outcome[Any]]) -> dict[str, Any]:
-    """Which models answered, and the tokens of all replies, whenever they were paid for."""
-    replies = [reply for outcome in outcomes for reply in outcome.completions]
-    return {
-        "replies": len(replies),
-        "models": sorted({reply.model for reply in replies if reply.model}),
-        "fingerprints": sorted({reply.fingerprint for reply in replies if reply.fingerprint}),
-        "prompt_tokens": sum(reply.prompt_tokens or 0 for reply in replies),
-        "completion_tokens": sum(reply.completion_tokens or 0 for reply in replies),
-    }

@@ -18,6 +18,7 @@ from sae_bench.kernels.token_counts import Firings
 from sae_bench.randomness import generator
 from sae_bench.tasks.watched import Ints, Text, Watched
 
+TRIES = 4  # random places in a silent block, before its start is taken
 SHINGLE = 8  # tokens in a row that a scored window may not share with a shown one
 
 Floats = NDArray[np.float64]
@@ -66,7 +67,7 @@ class _Half:
         self.position, self.activation = firings.position[order], firings.activation[order]
         self.bounds = np.searchsorted(firings.latent[order], np.arange(n_latents + 1))
         starts = np.flatnonzero(np.diff(text.document, prepend=-1))
-        ends = np.append(starts[1:], len(text.tokens))
+        ends = np.append(starts[1:], len(text.tokens))[: len(starts)]
         self.first = np.repeat(starts, ends - starts)  # of the document of every token
         self.last = np.repeat(ends, ends - starts)
         within = np.arange(len(text.tokens)) - self.first
@@ -153,9 +154,9 @@ def _case(slot: int, latent: int, fit: _Half, test: _Half, sizes: Sizes, seed: i
     contrast = _matched(fit, slot, fit_peaks, sizes.contrast, draw, set())
     seen = _shingles((*shown, *contrast))
     scored: list[Window] = []
-    for decile, members in enumerate(np.array_split(peaks, DECILES)):
-        for _ in range(-(-(sizes.positives - decile) // DECILES)):
-            scored += _fresh(test, slot, draw.permutation(members), decile, draw, seen, scored)
+    deciles = np.array_split(peaks, DECILES)
+    for decile in ((np.arange(sizes.positives) + 0.5) * DECILES / sizes.positives).astype(int).tolist():
+        scored += _fresh(test, slot, draw.permutation(deciles[decile]), decile, draw, seen, scored)
     matched = _matched(test, slot, peaks, sizes.matched, draw, seen)
     silent = _silent(test, slot, peaks, sizes.random, draw, seen)
     if len(shown) < 2 or len(scored) < 2 or len(silent) + len(matched) < 2:
@@ -220,19 +221,22 @@ def _matched(half: _Half, slot: int, peaks: Ints, n: int, draw: np.random.Genera
 
 
 def _silent(half: _Half, slot: int, peaks: Ints, n: int, draw: np.random.Generator, seen: set[bytes]) -> list[Window]:
-    """Silent windows at random places that hold no token on which the latent has a peak."""
+    """Silent windows that hold no token on which the latent has a peak, at random places as far as there is room."""
     liked = half.occurrences(np.unique(half.text.tokens[peaks]))
+    taken = np.union1d(half.block[liked], half.block[half.firings(slot)[0]])
     found: list[Window] = []
-    for place in draw.integers(len(half.text.tokens), size=200 * n).tolist():
+    for block in draw.permutation(np.setdiff1d(np.arange(len(half.block_starts)), taken)).tolist():
         if len(found) == n:
             break
-        start, stop = half.around(place, int(draw.integers(half.length)))
-        low, high = np.searchsorted(liked, [start, stop])
-        if low < high or not half.is_silent(slot, start, stop):
-            continue
-        window = half.window(slot, start, stop, RANDOM)
-        if not seen & _shingles([window]) and all(stop <= o.start or o.stop <= start for o in found):
-            found.append(window)
+        start = int(half.block_starts[block])
+        slots = [*draw.integers(half.length, size=TRIES).tolist(), 0]
+        for first, stop in (half.around(start, -s) for s in slots):
+            low, high = np.searchsorted(liked, [first, stop])
+            window = half.window(slot, first, stop, RANDOM)
+            alone = all(stop <= o.start or o.stop <= first for o in found)
+            if low == high and alone and half.is_silent(slot, first, stop) and not seen & _shingles([window]):
+                found.append(window)
+                break
     return found
 
 
