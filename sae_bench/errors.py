@@ -8,7 +8,9 @@
     ├── ModelError           a language model, tokenizer or hook point that cannot be used
     ├── DataError            text, token ids or labels that cannot be used
     ├── TaskError            a task definition that is missing, malformed or inconsistent
-    └── ResultError          a result file that cannot be read, written or compared
+    ├── ResultError          a result file that cannot be read or written
+    ├── NotComparable        results of different protocols (exit code 3; sae_bench.results.compare_protocol)
+    └── JudgeError           an LLM endpoint or its cache that cannot be used (sae_bench.judge)
 
 Every message says what must hold, what came, and what to do.
 """

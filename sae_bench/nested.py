@@ -73,8 +73,8 @@ def estimate(draws: Draws, metric: Metric, *, confidence: float = CONFIDENCE) ->
     n = len(draws.names)
     if n == 0:
         return Estimate(None, None, None, 0, "there is no labelled set to measure")
-    point = _mean([metric(sums) for sums in draws.points], np.ones((1, n)))
-    replicates = _mean([metric(sums) for sums in draws.replicates], draws.weights)
+    point = mean_over_sets([metric(sums) for sums in draws.points], np.ones((1, n)))
+    replicates = mean_over_sets([metric(sums) for sums in draws.replicates], draws.weights)
     return settle(point, replicates, n, confidence)
 
 
@@ -98,7 +98,7 @@ def _replicates(table: Units, seed: int, resamples: int) -> Sums:
     return Sums({name: getattr(sums, name) for name in table.columns})
 
 
-def _mean(values: list[Array | Ratio], weights: Array) -> Array | Ratio:
+def mean_over_sets(values: list[Array | Ratio], weights: Array) -> Array | Ratio:
     """Weighted means over sets ``[replicates]``; a set whose figure is undefined in a replicate is left out of it."""
     if all(isinstance(value, Ratio) for value in values):
         ratios = cast(list[Ratio], values)

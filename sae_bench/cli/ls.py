@@ -15,7 +15,7 @@ def add(verbs: Any) -> None:
     p = verbs.add_parser("ls", help="list tasks, formats, controls or results", description="List what there is.")
     p.set_defaults(function=run)
     p.add_argument("what", nargs="?", default="tasks", choices=["tasks", "formats", "controls", "results"])
-    p.add_argument("--out", default="results", metavar="DIR", help="folder of results (default: results)")
+    p.add_argument("--out", default="runs", metavar="DIR", help="folder of results (default: runs)")
     p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")
 

@@ -1,6 +1,7 @@
 """``sae-bench``: the parser and the exit codes.
 
-0 done; 1 an SAE failed while it ran; 2 bad input, said in one sentence; 130 interrupted.
+0 done; 1 an SAE failed while it ran, a gate found a regression, a result is wrong; 2 bad input, said in one sentence;
+3 results cannot be compared; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import sys
 from collections.abc import Sequence
 
 from sae_bench import __version__
-from sae_bench.cli import inspect, judge, ls, run, show, submit, verify
+from sae_bench.cli import check, compare, inspect, judge, ls, run, show, submit, verify
 from sae_bench.errors import SaeBenchError
 
-VERBS = (run, ls, show, inspect, verify, submit, judge)
+VERBS = (run, ls, show, inspect, compare, check, verify, submit, judge)
 
 
 def parser() -> argparse.ArgumentParser:

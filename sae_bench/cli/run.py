@@ -118,7 +118,7 @@ def _judge(judge: Any) -> None:
 def _run(other: Any) -> None:
     other.add_argument("--param", action="append", default=[], metavar="TASK.NAME=VALUE",
                        help="another value of a task parameter; it changes the protocol; may be repeated")  # fmt: skip
-    other.add_argument("--out", default="results", metavar="DIR", help="folder for results")
+    other.add_argument("--out", default="runs", metavar="DIR", help="folder for results")
     other.add_argument("--overwrite", default="missing", choices=["missing", "always", "never"],
                        help="missing: what is not there or failed; always: all; never: keep what is there")  # fmt: skip
     other.add_argument("--seed", type=int, default=0, help="of all random choices")

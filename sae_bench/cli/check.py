@@ -1,0 +1,150 @@
+"""``sae-bench check``: the gate for continuous integration."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sae_bench.cli.compare import code, escaped, line, refused
+
+if TYPE_CHECKING:
+    from sae_bench.results.gate import Outcome
+
+REGRESSION = 1  # exit code
+
+
+def add(verbs: Any) -> None:
+    """Register the verb."""
+    p = verbs.add_parser(
+        "check",
+        help="fail when a result got worse than a baseline",
+        description="Hold a result against a baseline: a metric regresses when the whole 95 % interval of its paired "
+        "loss lies beyond what leaderboard/gates.toml allows. Exit code 0 ok, 1 regression, 2 usage, 3 not comparable.",
+    )
+    p.set_defaults(function=run)
+    p.add_argument("new", metavar="NEW", help="result file, or folder of one SAE's results")
+    p.add_argument("--baseline", metavar="OLD", help="result file, or folder with results of the SAE of the same name; "
+                   "without it only floors and ceilings are checked")  # fmt: skip
+    p.add_argument("--sae-name", metavar="NAME", help="the SAE in the baseline folder, if it has another name")
+    p.add_argument("--gates", metavar="FILE", help="limits by metric (default: the file gates.toml that is shipped)")
+    p.add_argument("--strict", action="store_true", help="also fail where it is not shown that nothing got worse")
+    p.add_argument("--allow-missing", action="store_true", help="pass over what the baseline has and NEW lacks")
+    p.add_argument("--junit", metavar="FILE", help="write a JUnit XML report, a test case a metric")
+    p.add_argument("--markdown", metavar="FILE", help="write a Markdown summary; - prints it instead of the table")
+    p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, report, and return 0, 1 or 3."""
+    from sae_bench import registry
+    from sae_bench.results import gate
+    from sae_bench.results.compare import NotComparable
+    from sae_bench.results.compare_sides import read_side
+
+    gates = gate.read_gates(Path(args.gates) if args.gates else None, registry.tasks(args.task_dir))
+    new = read_side(Path(args.new), args.task_dir)
+    name = f"{new.sae.name} ({new.sae.weights_sha256[:12]})"
+    try:
+        pairs, notes = gate.baselines(
+            new,
+            Path(args.baseline) if args.baseline is not None else None,
+            sae_name=args.sae_name,
+            allow_missing=args.allow_missing,
+            task_dir=args.task_dir,
+        )
+        outcomes = gate.check(pairs, gates)
+    except NotComparable as error:
+        _write(args, name, [], [], str(error))
+        return refused(error)
+    failures = gate.failed(outcomes, strict=args.strict)
+    _write(args, name, outcomes, failures, "", [*notes, *new.failed])
+    if args.markdown != "-":
+        print("\n".join([_table(outcomes, failures, markdown=False), "", *map(line, [*notes, *new.failed])]).rstrip())
+        print(line(f"{name}: {_summary(outcomes, failures)}"))
+    return REGRESSION if failures else 0
+
+
+def _write(
+    args: argparse.Namespace,
+    name: str,
+    outcomes: Sequence[Outcome],
+    failures: Sequence[Outcome],
+    refusal: str,
+    notes: Sequence[str] = (),
+) -> None:
+    """The reports that were asked for; ``refusal`` says why there was nothing to compare."""
+    from sae_bench.files import write_atomically
+
+    if args.junit:
+        write_atomically(Path(args.junit), junit(name, outcomes, failures, refusal))
+    if args.markdown:
+        text = markdown(name, outcomes, failures, refusal, notes)
+        if args.markdown == "-":
+            print(text, end="")
+        else:
+            write_atomically(Path(args.markdown), text.encode())
+
+
+def _summary(outcomes: Sequence[Outcome], failures: Sequence[Outcome]) -> str:
+    unsure = sum(o.state in ("not shown", "not compared") for o in outcomes)
+    said = f"{len(failures)} of {len(outcomes)} metrics fail" if failures else f"{len(outcomes)} metrics, none fails"
+    return f"{said}; of {unsure} it is not shown that they are no worse (--strict fails on them)" if unsure else said
+
+
+def _table(outcomes: Sequence[Outcome], failures: Sequence[Outcome], *, markdown: bool) -> str:
+    from tabulate import tabulate
+
+    from sae_bench.board.tables import number, span
+
+    rows = []
+    for o in outcomes:
+        verdict = "FAIL" if o in failures else "ok" if o.state == "ok" else "warning"
+        shown = [number(o.old), number(o.new), span(o.loss, o.low, o.high), number(o.gate.allowed_loss)]
+        rows.append([verdict, o.task, o.metric, *shown, o.why])
+    headers = ["", "task", "metric", "baseline", "new", "loss [95 % interval]", "allowed", "why"]
+    if markdown:
+        headers, rows = [escaped(h) for h in headers], [[escaped(cell) for cell in row] for row in rows]
+    else:
+        rows = [[line(cell) for cell in row] for row in rows]
+    table: str = tabulate(rows, headers=headers, tablefmt="pipe" if markdown else "simple", disable_numparse=True)
+    return table
+
+
+def markdown(
+    name: str, outcomes: Sequence[Outcome], failures: Sequence[Outcome], refusal: str, notes: Sequence[str]
+) -> str:
+    """A summary for a pull request or a job's page."""
+    parts = [f"**sae-bench check** of {code(name)}: "]
+    if refusal:
+        parts[0] += f"not comparable: {escaped(refusal)}"
+    else:
+        parts[0] += escaped(_summary(outcomes, failures))
+        parts += ["", _table(outcomes, failures, markdown=True), "", *(f"- {escaped(note)}" for note in notes)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def junit(name: str, outcomes: Sequence[Outcome], failures: Sequence[Outcome], refusal: str) -> bytes:
+    """A JUnit XML report: a test case a metric; one with an error where nothing could be compared."""
+    from xml.etree import ElementTree
+
+    skipped = [o for o in outcomes if o.state == "not compared" and o not in failures]
+    counts = {"failures": len(failures), "errors": int(bool(refusal)), "skipped": len(skipped)}
+    suite = ElementTree.Element("testsuite", name=f"sae-bench check {line(name)}", tests=str(len(outcomes) or 1))
+    suite.attrib |= {key: str(count) for key, count in counts.items()}
+    for o in outcomes:
+        case = ElementTree.SubElement(suite, "testcase", classname=f"sae-bench.{o.task}", name=o.metric)
+        why = line(o.why)
+        if o in failures:
+            ElementTree.SubElement(case, "failure", message=why, type=o.state)
+        elif o in skipped:
+            ElementTree.SubElement(case, "skipped", message=why)
+        else:
+            ElementTree.SubElement(case, "system-out").text = f"{o.state}: {why}"
+    if refusal:
+        case = ElementTree.SubElement(suite, "testcase", classname="sae-bench", name="comparable")
+        ElementTree.SubElement(case, "error", message=line(refusal), type="not comparable")
+    ElementTree.indent(suite)
+    content: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return content + b"\n"

@@ -1,0 +1,53 @@
+"""What may be compared: results of one protocol, and why others may not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sae_bench.errors import SaeBenchError
+from sae_bench.results.compare_load import Loaded
+
+COVERAGE = {"data_sha256", "n_documents"}  # of labelled tasks: which sets were covered; each set has its own digest
+OTHER_TEXT = COVERAGE | {"calibration_sha256"}  # what differs when the same is measured on other documents
+SHOWN = 20  # characters of a value in a message
+
+
+class NotComparable(SaeBenchError):
+    """Results that were not measured under the same conditions (exit code 3)."""
+
+
+def differing(a: Loaded, b: Loaded) -> list[str]:
+    """The fields of the protocol that differ, without the names under which model and data were found."""
+    one, other = (x.result.provenance.protocol.model_dump(exclude={"model", "data"}) for x in (a, b))
+    return [name for name in one if one[name] != other[name]]
+
+
+def by_sets(loaded: Loaded) -> bool:
+    """Whether all figures are over labelled sets, so that those which two results have in common can be compared."""
+    return all(loaded.spec.metrics[name].table == "example" for name in loaded.result.metrics)
+
+
+def comparable(a: Loaded, b: Loaded, *, other_text: bool = False) -> bool:
+    """Whether nothing differs but what may: the covered labelled sets, and with ``other_text`` the documents."""
+    if a.result.protocol == b.result.protocol:
+        return True
+    allowed = COVERAGE if by_sets(a) and by_sets(b) else OTHER_TEXT if other_text else set()
+    return set(differing(a, b)) <= allowed
+
+
+def refusal(a: Loaded, b: Loaded) -> NotComparable:
+    """The sentence that names the fields that differ."""
+    one, other = (x.result.provenance.protocol for x in (a, b))
+    fields = differing(a, b)
+    hint = "measure both under the same conditions"
+    if set(fields) <= OTHER_TEXT:
+        hint = "measure both on the same text, or see 'sae-bench compare --other-text'"
+    listed = ", ".join(f"{name} ({_short(getattr(one, name))} and {_short(getattr(other, name))})" for name in fields)
+    return NotComparable(
+        f"{str(a.file)!r} and {str(b.file)!r} cannot be compared: their protocols differ in {listed}; {hint}"
+    )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 4]}...{text[-1]}"

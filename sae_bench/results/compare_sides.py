@@ -1,0 +1,193 @@
+"""From files and folders to comparisons: which results of several SAEs belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sae_bench import registry
+from sae_bench.errors import UsageError
+from sae_bench.results.compare import Difference, Loaded, NotComparable, adjusted, comparable, difference, load, refusal
+from sae_bench.schema import CoderRecord, MetricSpec
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class Side:
+    """The results of one SAE; those without figures are named in ``failed``, with their reasons."""
+
+    path: Path
+    results: tuple[Loaded, ...]
+    failed: tuple[str, ...]
+
+    @property
+    def sae(self) -> CoderRecord:
+        """The SAE."""
+        return self.results[0].result.sae
+
+
+@dataclass(frozen=True)
+class Match:
+    """The results of one task that belong together, one a side."""
+
+    task: str
+    results: tuple[Loaded, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Side ``b`` against side ``a`` (their places), in all metrics that are shown."""
+
+    a: int
+    b: int
+    rows: tuple[Difference, ...]
+
+
+def result_files(path: Path) -> list[Path]:
+    """The result file itself, or all result files below a folder. Raises UsageError."""
+    if not path.exists():
+        raise UsageError(f"there is no file or folder {path}; give result files, or folders of results")
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*@v*.json") if not f.name.startswith("."))
+    if not files:
+        raise UsageError(f"there is no result below {path}; 'sae-bench run' writes results")
+    return files
+
+
+def read_side(path: Path, task_dir: str | None = None) -> Side:
+    """The results of one SAE. Raises UsageError where a folder holds several SAEs, or one result twice."""
+    loaded = [load(file, task_dir) for file in result_files(path)]
+    saes = {(x.result.sae.name, x.result.sae.weights_sha256[:12]) for x in loaded}
+    if len(saes) > 1:
+        names = ", ".join(f"{name!r} ({weights})" for name, weights in sorted(saes))
+        raise UsageError(f"{path} holds results of {len(saes)} SAEs: {names}; give the folder of one of them")
+    seen: dict[tuple[str, str], Path] = {}
+    for x in loaded:
+        twin = seen.setdefault((x.result.task, x.result.protocol), x.file)
+        if twin != x.file:
+            raise UsageError(f"{twin} and {x.file} are the same task under the same protocol; remove one")
+    failed = tuple(f"{x.result.task}: {x.result.status}: {x.result.reason}" for x in loaded if x.result.status != "ok")
+    good = tuple(x for x in loaded if x.result.status == "ok")
+    if not good:
+        raise UsageError(f"{path} has no result with figures ({'; '.join(failed)})")
+    return Side(path, good, failed)
+
+
+def read_sides(paths: Sequence[Path], task_dir: str | None = None) -> list[Side]:
+    """One side a path. Raises UsageError for fewer than two, more than 26, or the same one twice."""
+    if not 2 <= len(paths) <= len(LETTERS):
+        raise UsageError(f"compare takes 2 to {len(LETTERS)} results, not {len(paths)}")
+    sides = [read_side(path, task_dir) for path in paths]
+    seen: dict[Path, Path] = {}
+    for side in sides:
+        for own in side.results:
+            twin = seen.setdefault(own.file.resolve(), side.path)
+            if twin is not side.path:
+                raise UsageError(f"{own.file} is given twice ({twin} and {side.path}); compare different results")
+    return sides
+
+
+def match(sides: Sequence[Side], *, other_text: bool = False) -> tuple[list[Match], list[str]]:
+    """The tasks that all sides have under comparable protocols, and notes on the others.
+
+    Raises NotComparable where no task is left.
+    """
+    found: list[Match] = []
+    notes: list[str] = []
+    refused: list[NotComparable] = []
+    for task in dict.fromkeys(x.result.task for side in sides for x in side.results):
+        own = [[x for x in side.results if x.result.task == task] for side in sides]
+        if lacking := [LETTERS[i] for i, results in enumerate(own) if not results]:
+            notes.append(f"{task}: no result of {', '.join(lacking)}")
+            continue
+        options = [m for m in (_matching(task, first, own[1:], other_text) for first in own[0]) if m]
+        if not options:
+            worst = next(r for r in own[1:] if not any(comparable(own[0][0], x, other_text=other_text) for x in r))
+            refused.append(refusal(own[0][0], worst[0]))
+            continue
+        found.append(_largest(options, notes))
+    if not found and refused:
+        raise refused[0]
+    if not found:
+        raise NotComparable("there is no task that all have: " + "; ".join(notes))
+    return found, notes + [f"{refusal}" for refusal in refused]
+
+
+def _matching(task: str, first: Loaded, others: Sequence[Sequence[Loaded]], other_text: bool) -> Match | None:
+    """For a result of the first side those of the others that belong to it: of equal protocol rather than others."""
+    chosen = [first]
+    for results in others:
+        fitting = [x for x in results if comparable(first, x, other_text=other_text)]
+        if not fitting:
+            return None
+        chosen.append(max(fitting, key=lambda x: (x.result.protocol == first.result.protocol, _size(x))))
+    return Match(task, tuple(chosen))
+
+
+def _largest(options: Sequence[Match], notes: list[str]) -> Match:
+    """The one on most documents. Raises UsageError where that does not decide."""
+    ordered = sorted(options, key=lambda m: _size(m.results[0]), reverse=True)
+    if len(ordered) > 1:
+        sizes = [_size(m.results[0]) for m in ordered]
+        if sizes[0] == sizes[1]:
+            files = " and ".join(str(m.results[0].file) for m in ordered[:2])
+            raise UsageError(
+                f"{files} are both results of {ordered[0].task} that can be compared; give one of the files"
+            )
+        notes.append(
+            f"{ordered[0].task}: measured under {len(ordered)} protocols that can be compared; shown is the one with "
+            f"most documents, {sizes[0]}"
+        )
+    return ordered[0]
+
+
+def _size(loaded: Loaded) -> int:
+    return loaded.result.provenance.protocol.n_documents
+
+
+def choose_metrics(
+    matches: Sequence[Match], names: str | None = None, *, everything: bool = False
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The metrics of each task that all sides have: headline ones, all, or those that ``names`` tells; and notes.
+
+    Raises UsageError for a name that no task has.
+    """
+    specs: dict[str, MetricSpec] = {}
+    for m in matches:
+        specs |= m.results[0].spec.metrics
+    wanted = set(registry.choose(names, specs, "metric")) if names else None
+    chosen: dict[str, list[str]] = {}
+    notes = []
+    for m in matches:
+        defined: Mapping[str, MetricSpec] = m.results[0].spec.metrics
+        shown = [n for n, spec in defined.items() if (n in wanted if wanted else everything or spec.headline)]
+        having = [set(x.result.metrics) for x in m.results]
+        chosen[m.task] = [name for name in shown if all(name in one for one in having)]
+        for i, one in enumerate(having):
+            if missing := [name for name in shown if name not in one and any(name in other for other in having)]:
+                notes.append(f"{m.task}: {LETTERS[i]} has no {', '.join(missing)}")
+    if not any(chosen.values()):
+        raise UsageError("there is no metric to show that all results have; choose others with --metrics")
+    return chosen, notes
+
+
+def comparisons(
+    matches: Sequence[Match],
+    chosen: Mapping[str, Sequence[str]],
+    *,
+    every_pair: bool = False,
+    other_text: bool = False,
+) -> list[Comparison]:
+    """Every side against the first, or every pair; p-values are adjusted over all metrics of a pair."""
+    n = len(matches[0].results)
+    pairs = [(a, b) for a in range(n if every_pair else 1) for b in range(a + 1, n)]
+    found = []
+    for a, b in pairs:
+        rows = [
+            difference(m.results[a], m.results[b], metric, other_text=other_text)
+            for m in matches
+            for metric in chosen[m.task]
+        ]
+        found.append(Comparison(a, b, tuple(adjusted(rows))))
+    return found
