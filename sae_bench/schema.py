@@ -126,7 +126,7 @@ class Provenance(Record):
     device: str
     backend: str
     controls: tuple[str, ...] = ()
-    resamples: int
+    resamples: int = Field(ge=20, le=100_000)  # a file from elsewhere must not take all memory
     confidence: float
     batch_tokens: int
     n_tokens: int

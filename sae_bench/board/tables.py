@@ -64,13 +64,13 @@ def _header(results: Sequence[Result]) -> str:
     sae, p = results[0].sae, results[0].provenance
     protocols = ", ".join(f"{result.task} {result.protocol[:8]}" for result in results)
     hooks = sae.hooks_in[0] if sae.hooks_in == sae.hooks_out else f"{sae.hooks_in[0]} -> {sae.hooks_out[0]}"
-    return "\n" + _line(
+    return "\n" + line(
         f"{sae.name}: {sae.architecture}, {sae.n_latents} latents, {hooks} of {p.protocol.model}; "
-        f"{_population(results[0])}, mask {p.protocol.mask}, protocol {protocols}"
+        f"{population(results[0])}, mask {p.protocol.mask}, protocol {protocols}"
     )
 
 
-def _population(result: Result) -> str:
+def population(result: Result) -> str:
     """What was measured on: documents, or labelled sets, and of how many."""
     p = result.provenance
     if "coverage" in p.data:
@@ -88,8 +88,8 @@ def _table(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything:
                 continue
             target = f" (target {spec.target:g})" if spec is not None and spec.target is not None else ""
             row = [result.task, f"{name} {ARROWS[metric.better]}".rstrip() + target, with_interval(metric)]
-            rows.append([_line(cell) for cell in row] + [_control(result, control, name) for control in controls])
-    headers = ["task", "metric", "score [95 % interval]", *map(_line, controls)]
+            rows.append([line(cell) for cell in row] + [_control(result, control, name) for control in controls])
+    headers = ["task", "metric", "score [95 % interval]", *map(line, controls)]
     table: str = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
     return table
 
@@ -109,7 +109,7 @@ def _notes(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything:
             shown = everything or spec is None or spec.headline
             if metric.reason and shown:
                 notes.append(f"{name}: no value, because {metric.reason}")
-    return [_line(note) for note in notes]
+    return [line(note) for note in notes]
 
 
 def printable(text: str) -> str:
@@ -117,6 +117,6 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
-def _line(text: str) -> str:
+def line(text: str) -> str:
     """Printable and on one line: a name cannot pretend to be a row of its own."""
     return printable(text).replace("\n", "?")

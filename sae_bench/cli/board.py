@@ -52,7 +52,14 @@ def run(args: argparse.Namespace) -> int:
     if not board.tables:
         print(f"sae-bench: nothing in {args.results} can be shown", file=sys.stderr)
         return 2
-    content = _writer(args.format)(board) if args.format != "html" else _page(board, collection, wanted)
+    if args.format == "html":
+        from sae_bench.board.page import as_html
+
+        content, problems = as_html(board, collection, wanted)
+        for problem in problems:
+            print(f"sae-bench: {line(problem)}", file=sys.stderr)
+    else:
+        content = _writer(args.format)(board)
     if args.plots:
         from sae_bench.board.figures import write_plots
 
@@ -75,9 +82,3 @@ def _writer(name: str) -> Callable[[Board], str]:
         "json": data.as_json,
     }
     return writers[name]
-
-
-def _page(board: Any, collection: Any, wanted: Any) -> str:
-    from sae_bench.board.page import as_html
-
-    return as_html(board, collection, wanted)

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 
 from sae_bench import __version__
-from sae_bench.cli import check, compare, inspect, judge, ls, run, show, submit, verify
+from sae_bench.cli import board, check, compare, inspect, judge, ls, run, show, submit, verify
 from sae_bench.errors import SaeBenchError
 
-VERBS = (run, ls, show, inspect, compare, check, verify, submit, judge)
+VERBS = (run, ls, show, inspect, compare, check, board, verify, submit, judge)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = args.function(args)
         sys.stdout.flush()
     except SaeBenchError as error:
-        print(f"sae-bench: {error}", file=sys.stderr)
+        from sae_bench.board.tables import line
+
+        print(line(f"sae-bench: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("sae-bench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)

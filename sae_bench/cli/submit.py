@@ -25,13 +25,13 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check all, then copy all."""
-    from sae_bench.board.tables import printable
+    from sae_bench.board.tables import line, printable
     from sae_bench.results.submit import check, place, result_files
 
     checked = [check(file) for file in result_files([Path(path) for path in args.results])]
     for one in checked:
         for problem in one.problems:
-            print(printable(f"sae-bench: {one.file}: {problem}"), file=sys.stderr)
+            print(line(f"sae-bench: {one.file}: {problem}"), file=sys.stderr)
     if any(one.problems for one in checked):
         return 2
     if args.check_only:

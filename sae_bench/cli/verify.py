@@ -34,7 +34,7 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, and say what was found."""
-    from sae_bench.board.tables import printable
+    from sae_bench.board.tables import line as printable
     from sae_bench.cli.run import Bar
     from sae_bench.verify import verify
 
@@ -44,9 +44,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"ok": not report.wrong} | vars(report)))
         return 1 if report.wrong else 0
-    for line in report.checked:
-        print(printable(line))
-    for line in report.wrong:
-        print(printable(f"WRONG: {line}"))
+    for sentence in report.checked:
+        print(printable(sentence))
+    for sentence in report.wrong:
+        print(printable(f"WRONG: {sentence}"))
     print(f"{len(report.wrong)} things are wrong" if report.wrong else "nothing wrong was found")
     return 1 if report.wrong else 0

@@ -22,7 +22,12 @@ def definition(result: Result) -> TaskSpec:
     if result.task not in known:
         raise ResultError(f"the result is of the task {result.task!r}, which is not installed here")
     spec = known[result.task]
+    if result.provenance.protocol.task != result.task:
+        raise ResultError(f"the result is of {result.task!r}, but its protocol of {result.provenance.protocol.task!r}")
     changed = {k: v for k, v in result.provenance.protocol.parameters.items() if k in spec.parameters}
+    for name, value in changed.items():
+        if type(value) is not type(spec.parameters[name]):
+            raise ResultError(f"the protocol's parameter {name} must be like {spec.parameters[name]!r}, not {value!r}")
     return spec.model_copy(update={"parameters": spec.parameters | changed})
 
 
@@ -58,9 +63,14 @@ def differences(result: Result, tables: Mapping[str, Units]) -> tuple[int, list[
     for name, values in result.controls.items():
         if kept := _control(name, tables):
             groups.append((f"control {name}, ", values, kept))
-    n, wrong = 0, []
+    n, wrong = 0, _lacking(result, spec, own, tables)
     for label, claimed, units in groups:
-        for metric, e in figures(spec, units, seed, resamples).items():
+        try:
+            found = figures(spec, units, seed, resamples)
+        except (AttributeError, IndexError, TypeError, ValueError) as error:  # columns are what somebody made them
+            wrong.append(f"{label}no figure can be computed from the units of {', '.join(units)}: {error}")
+            continue
+        for metric, e in found.items():
             n += 1
             if metric not in claimed:
                 wrong.append(f"{label}{metric} is not in the result, though its units are")
@@ -69,7 +79,28 @@ def differences(result: Result, tables: Mapping[str, Units]) -> tuple[int, list[
                 theirs, ours = getattr(claimed[metric], what), getattr(e, what)
                 if not _equal(theirs, ours):
                     wrong.append(f"{label}{metric}: {what} is {theirs} in the result, but its units give {ours}")
+            known = {"n_units": e.n_units, "unit": spec.metrics[metric].unit, "better": spec.metrics[metric].better}
+            for what, right in known.items():
+                if (theirs := getattr(claimed[metric], what)) != right:
+                    wrong.append(f"{label}{metric}: {what} is {theirs!r} in the result, and must be {right!r}")
     return n, wrong
+
+
+def _lacking(result: Result, spec: TaskSpec, own: Mapping[str, Units], tables: Mapping[str, Units]) -> list[str]:
+    """Figures behind which there is no unit, and documents without a row."""
+    kinds = {metric.table for metric in spec.metrics.values()}
+    wrong = [f"the units have no {kind} table, which figures are made of" for kind in sorted(kinds - set(own))]
+    wrong += [f"{name} is no metric of {spec.id}" for name in result.metrics if name not in spec.metrics]
+    for name in registry.controls():
+        if name in result.controls and not _control(name, tables):
+            wrong.append(f"the control {name} has figures but no units")
+    for kind, table in own.items():
+        if len(set(table.ids)) < len(table):
+            wrong.append(f"the {kind} table has {len(table) - len(set(table.ids))} rows twice")
+    n, rows = result.provenance.protocol.n_documents, len(own["document"]) if "document" in own else 0
+    if "document" in kinds & set(own) and rows != n:
+        wrong.append(f"the document table has {rows} rows, but the protocol says {n} documents")
+    return wrong
 
 
 def _control(name: str, tables: Mapping[str, Units]) -> dict[str, Units]:

@@ -60,6 +60,8 @@ def _problems(file: Path, result: Result) -> Iterator[str]:
     lacking = [name for name in registry.DEFAULT_CONTROLS if name not in result.provenance.controls]
     if lacking and result.task != "autointerp":
         yield f"it was measured without the controls {', '.join(lacking)}; run with --controls default"
+    if result.provenance.controls and not result.controls:
+        yield "its controls are named, but have no figures"
     for text in (result.sae.name, result.sae.architecture, protocol.model, protocol.data):
         if len(text) > NAME or not text.isprintable():
             yield f"a name is longer than {NAME} characters or holds what cannot be printed: {text[:60]!r}"
@@ -70,7 +72,8 @@ def _definition(result: Result, spec: TaskSpec) -> Iterator[str]:
     if (result.version, result.provenance.protocol.version) != (spec.version, spec.version):
         yield f"it is of version {result.version} of {result.task}, the current one is {spec.version}; measure again"
     digest = registry.definition_sha256(spec)
-    if not result.provenance.protocol.parameters and result.provenance.protocol.task_sha256 != digest:
+    changed = result.provenance.protocol.parameters.keys() & spec.parameters.keys()
+    if not changed and result.provenance.protocol.task_sha256 != digest:
         yield f"task_sha256 is not that of {result.task} version {spec.version}; measure with the released definition"
     if set(result.metrics) != set(spec.metrics):
         differ = ", ".join(sorted(set(result.metrics) ^ set(spec.metrics)))
@@ -110,6 +113,8 @@ def result_files(paths: list[Path]) -> list[Path]:
     """The result files among these paths: files, or folders of results. Raises UsageError for none."""
     found: list[Path] = []
     for path in paths:
+        if not path.exists():
+            raise UsageError(f"there is no result at {path}; give a result file or a folder of them")
         found += [path] if path.is_file() else sorted(f for f in path.rglob("*@v*.json") if not f.name.startswith("."))
     if not found:
         raise UsageError(f"there is no result at {', '.join(map(str, paths))}; give a result file or a folder of them")

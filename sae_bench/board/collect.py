@@ -1,0 +1,156 @@
+"""Results from a folder: what can be shown, and a sentence for each thing that cannot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from sae_bench.errors import ResultError, UsageError
+from sae_bench.registry import suggest
+from sae_bench.results import store
+from sae_bench.schema import Record, Result, TaskSpec
+
+State = Literal["reported", "recomputed", "re-run"]
+CONFIDENCE = 0.95  # of every interval on the board
+STATES: tuple[State, ...] = ("reported", "recomputed", "re-run")  # from the least to the most checked
+
+
+class Verification(Record):
+    """``verification.json`` beside a result: how far somebody else has checked it, who and when."""
+
+    state: State
+    by: str
+    date: str = Field(pattern=r"^\d{4}-\d\d-\d\d$")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A result, the file it is from, and how far it was checked."""
+
+    file: Path
+    result: Result
+    checked: State
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All that can be shown, in the order of the files, and the sentences about the rest."""
+
+    entries: tuple[Entry, ...]
+    problems: tuple[str, ...]
+
+
+def collect(folder: Path, specs: Mapping[str, TaskSpec]) -> Collection:
+    """Read all results below ``folder``. Raises UsageError where there is no result at all."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder of results; give the folder that `sae-bench run --out` wrote")
+    files = list(store.find(folder))
+    if not files:
+        raise UsageError(f"there is no result below {folder}; make some with `sae-bench run --sae demo --out {folder}`")
+    problems: list[str] = []
+    states: dict[Path, State] = {}
+    entries: list[Entry] = []
+    for file in files:
+        try:
+            result = _consistent(file, store.read(file))
+        except ResultError as error:
+            problems.append(str(error))
+            continue
+        if file.parent not in states:
+            states[file.parent] = _state(file.parent / "verification.json", problems)
+        if result.status != "ok":
+            problems.append(f"{file}: 'status' is {result.status}, so it is not shown: {result.reason}")
+            continue
+        known = _known_metrics(file, result, specs, problems)
+        if known is not None:
+            entries.append(Entry(file, known, states[file.parent]))
+    return Collection(tuple(_without_duplicates(entries, problems)), tuple(problems))
+
+
+def _consistent(file: Path, result: Result) -> Result:
+    """Refuse a result whose heading is not what its protocol says. Raises ResultError."""
+    p = result.provenance.protocol
+    fields = (
+        ("task", result.task, p.task),
+        ("version", result.version, p.version),
+        ("sae.hooks_in", result.sae.hooks_in, p.hooks_in),
+        ("sae.hooks_out", result.sae.hooks_out, p.hooks_out),
+    )
+    for field, found, expected in fields:
+        if found != expected:
+            name = field.removeprefix("sae.")
+            raise ResultError(f"{file}: {field!r} is {found!r}, but 'provenance.protocol.{name}' is {expected!r}")
+    if result.provenance.confidence != CONFIDENCE:
+        raise ResultError(
+            f"{file}: 'provenance.confidence' is {result.provenance.confidence}, but the board shows intervals of "
+            f"{CONFIDENCE}; measure again without another confidence"
+        )
+    return result
+
+
+def _state(file: Path, problems: list[str]) -> State:
+    """How far the results of a folder were checked; "reported" without a readable file."""
+    try:
+        content = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return "reported"
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{file} cannot be read ({error}); its results count as reported")
+        return "reported"
+    try:
+        return Verification.model_validate(json.loads(content)).state
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        problems.append(f"{file}: {field!r}: {first['msg']}; its results count as reported")
+    except (ValueError, RecursionError) as error:
+        problems.append(f"{file} is not valid JSON ({error}); its results count as reported")
+    return "reported"
+
+
+def _known_metrics(file: Path, result: Result, specs: Mapping[str, TaskSpec], problems: list[str]) -> Result | None:
+    """The result with the metrics that its task defines; None where the task is unknown."""
+    if result.task not in specs:
+        problems.append(f"{file}: 'task': no task is called {result.task!r}; {suggest(result.task, specs)}")
+        return None
+    defined = specs[result.task].metrics
+    bad = set()
+    for name, value in result.metrics.items():
+        if name not in defined:
+            problems.append(
+                f"{file}: 'metrics': {result.task} has no metric {name!r}; {suggest(name, defined)}; it is left out"
+            )
+            bad.add(name)
+        elif value.better != defined[name].better or value.unit != defined[name].unit:
+            problems.append(
+                f"{file}: 'metrics.{name}' is in {value.unit!r} with better {value.better!r}, but its definition says "
+                f"{defined[name].unit!r} and {defined[name].better!r}; it is left out"
+            )
+            bad.add(name)
+    if not bad:
+        return result
+    return result.model_copy(update={"metrics": {k: v for k, v in result.metrics.items() if k not in bad}})
+
+
+def _without_duplicates(entries: list[Entry], problems: list[str]) -> list[Entry]:
+    """One result for an SAE and a protocol: the most checked one, else the first."""
+    kept: dict[tuple[str, str, str], Entry] = {}
+    for entry in entries:
+        key = (entry.result.sae.name, entry.result.sae.weights_sha256, entry.result.protocol)
+        first = kept.get(key)
+        if first is None:
+            kept[key] = entry
+            continue
+        better, worse = first, entry
+        if STATES.index(entry.checked) > STATES.index(first.checked):
+            better, worse = entry, first
+        kept[key] = better
+        problems.append(
+            f"{worse.file}: 'sae' and 'protocol' are those of {better.file}; only the latter is shown, remove one"
+        )
+    return sorted(kept.values(), key=lambda entry: entry.file)

@@ -1,0 +1,122 @@
+"""The board for programs: CSV with a row a score, and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from sae_bench.board.layout import Board, Row, Table
+from sae_bench.results import store
+from sae_bench.schema import MetricValue
+
+SCHEMA = 1  # of the JSON; rises when a field is renamed or removed
+
+FIELDS = (
+    *("model", "hook", "group", "conditions", "sae", "weights_sha256", "architecture", "width", "l0"),
+    *("task", "version", "protocol", "metric", "unit", "better", "value", "low", "high", "n_units", "reason"),
+    *("rank_low", "rank_high", "checked", "control"),
+)
+
+
+def as_csv(board: Board) -> str:
+    """RFC 4180, a row a score; controls are rows too, with their lowest and highest score as the interval."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\r\n")
+    writer.writerow(FIELDS)
+    for table in board.tables:
+        for record in (*_scores(table), *_references(table)):
+            writer.writerow([_guarded(record.get(field)) for field in FIELDS])
+    return stream.getvalue()
+
+
+def _guarded(value: Any) -> Any:
+    """A spreadsheet takes text with such a first letter for a formula: a quote before it makes it text again."""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n"):
+        return f"'{value}"
+    return value
+
+
+def _shared(table: Table) -> dict[str, Any]:
+    return {"model": table.model, "hook": table.hook, "group": table.group, "conditions": table.conditions}
+
+
+def _identity(row: Row) -> dict[str, Any]:
+    sae = row.sae
+    return {
+        "sae": sae.name,
+        "weights_sha256": sae.weights_sha256,
+        "architecture": sae.architecture,
+        "width": sae.n_latents,
+        "l0": None if row.l0 is None else row.l0.value,
+    }
+
+
+def _scores(table: Table) -> Iterator[dict[str, Any]]:
+    of_task = {protocol.task: (digest, protocol.version) for digest, protocol in table.protocols.items()}
+    for row in table.rows:
+        for column in table.columns:
+            if column.id in row.cells:
+                cell = row.cells[column.id]
+                protocol, version = of_task[column.task]
+                low, high = cell.rank or (None, None)
+                yield {
+                    **_shared(table),
+                    **_identity(row),
+                    **_figure(cell.value),
+                    **{"task": column.task, "version": version, "protocol": protocol, "metric": column.metric},
+                    **{"rank_low": low, "rank_high": high, "checked": row.checked, "control": ""},
+                }
+
+
+def _references(table: Table) -> Iterator[dict[str, Any]]:
+    of_task = {protocol.task: (digest, protocol.version) for digest, protocol in table.protocols.items()}
+    for reference in table.references:
+        for column in table.columns:
+            if column.id in reference.cells:
+                low, high = reference.cells[column.id]
+                protocol, version = of_task[column.task]
+                yield {
+                    **_shared(table),
+                    **{"task": column.task, "version": version, "protocol": protocol, "metric": column.metric},
+                    **{"unit": column.spec.unit, "better": column.spec.better, "control": reference.name},
+                    **{"low": low, "high": high, "value": low if low == high else None},
+                }
+
+
+def _figure(value: MetricValue) -> dict[str, Any]:
+    return value.model_dump(mode="json")
+
+
+def as_json(board: Board) -> str:
+    """Strict JSON: tables with rows, cells, controls and notes, and what could not be shown."""
+    content = {"schema": SCHEMA, "tables": [_table(table) for table in board.tables], "problems": board.problems}
+    return store.to_json(content).decode()
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {
+        **_shared(table),
+        "protocols": {digest: p.model_dump(mode="json") for digest, p in table.protocols.items()},
+        "columns": [
+            {"task": c.task, "metric": c.metric, "label": c.label, "unit": c.spec.unit, "better": c.spec.better}
+            for c in table.columns
+        ],
+        "rows": [
+            {
+                **_identity(row),
+                "checked": row.checked,
+                "scores": {
+                    column: {**_figure(cell.value), "rank": None if cell.rank is None else list(cell.rank)}
+                    for column, cell in row.cells.items()
+                },
+            }
+            for row in table.rows
+        ],
+        "controls": [
+            {"name": r.name, "scores": {column: {"lowest": a, "highest": b} for column, (a, b) in r.cells.items()}}
+            for r in table.references
+        ],
+        "notes": list(table.notes),
+    }

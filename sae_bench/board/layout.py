@@ -1,0 +1,277 @@
+"""The board as data: which SAE stands in which table, with which ranks; every format is made from this."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import comb
+
+from sae_bench.board.collect import STATES, Collection, Entry, State
+from sae_bench.board.columns import Column, Columns
+from sae_bench.board.ranks import DIFFERENCES_AT_MOST, PAIRED_AT_MOST, Ranker
+from sae_bench.board.tables import population
+from sae_bench.errors import UsageError
+from sae_bench.schema import CoderRecord, MetricValue, Protocol
+
+SaeKey = tuple[str, str]  # name, weights_sha256
+_OF_THE_TASK = {"task", "version", "task_sha256", "parameters", "model", "data"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A score; ``rank`` is its range of ranks, None where the metric has no direction or nothing to be ranked with."""
+
+    value: MetricValue
+    rank: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """An SAE in a table. ``l0`` may be measured on other text than the scores; None where it was not measured."""
+
+    sae: CoderRecord
+    l0: MetricValue | None
+    cells: dict[str, Cell]  # by Column.id
+    checked: State
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A control: for each column the lowest and the highest score that it has beside the SAEs of the table."""
+
+    name: str
+    cells: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """SAEs that were measured alike: one model, one hook point, one protocol for each task."""
+
+    model: str
+    hook: str
+    conditions: str
+    group: str
+    columns: tuple[Column, ...]
+    protocols: dict[str, Protocol]  # by their hash
+    rows: tuple[Row, ...]
+    references: tuple[Reference, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """One line that says what the table holds and how it was measured."""
+        return f"{self.group}: {self.model}, {self.hook}; {self.conditions}"
+
+
+@dataclass(frozen=True)
+class Board:
+    """All tables, and a sentence for everything that could not be shown."""
+
+    header: str
+    tables: tuple[Table, ...]
+    problems: tuple[str, ...]
+
+
+def make(collection: Collection, columns: Columns, *, models: str | None = None) -> Board:
+    """Arrange results into tables, ordered by model, hook point and conditions.
+
+    ``models`` keeps those of given names (commas, globs). Raises UsageError where nothing is left to show.
+    """
+    entries = [e for e in collection.entries if models is None or _named(e.result.provenance.protocol.model, models)]
+    if models is not None and collection.entries and not entries:
+        known = sorted({e.result.provenance.protocol.model for e in collection.entries})
+        raise UsageError(f"no result is of a model named {models!r}; there are: {', '.join(known)}")
+    l0 = _l0(entries)
+    problems = list(collection.problems)
+    parts = _contexts(entries)
+    ranker = Ranker(_differences([part for _, part in parts], columns) <= DIFFERENCES_AT_MOST, problems)
+    tables = []
+    for where in dict.fromkeys(where for where, _ in parts):
+        for group in columns.groups:
+            for part in (part for at, part in parts if at == where):
+                table = _table((where, part), group.name, group.columns, l0, ranker)
+                if table is not None:
+                    tables.append(table)
+    return Board(columns.header, tuple(tables), tuple(problems))
+
+
+def _named(model: str, patterns: str) -> bool:
+    return any(fnmatch.fnmatchcase(model, pattern.strip()) for pattern in patterns.split(","))
+
+
+def hook_of(protocol: Protocol) -> str:
+    """Where the SAE reads, and where it writes if that is elsewhere."""
+    came, goes = " + ".join(protocol.hooks_in), " + ".join(protocol.hooks_out)
+    return came if came == goes else f"{came} -> {goes}"
+
+
+def key_of(sae: CoderRecord) -> SaeKey:
+    """What makes two results those of one SAE."""
+    return sae.name, sae.weights_sha256
+
+
+Place = tuple[str, str, str]  # model's name, its sha256, hook point
+
+
+def _contexts(entries: Sequence[Entry]) -> list[tuple[Place, list[Entry]]]:
+    """Results that may stand in one table: equal protocols but for the task, and one protocol for each task.
+
+    Where a task has several protocols under equal conditions (another version or other parameters) the newest is in
+    the first table, the others in further ones: never two in one ranking. Within a place the most documents are first.
+    """
+    hashes: dict[tuple[str, str], set[tuple[int, str]]] = {}
+    models: dict[str, set[str]] = {}
+    for e in entries:
+        p = e.result.provenance.protocol
+        hashes.setdefault((_conditions(p), p.task), set()).add((-p.version, e.result.protocol))
+        models.setdefault(p.model_sha256, set()).add(p.model)
+    parts: dict[tuple[Place, int, str, int], list[Entry]] = {}
+    for e in entries:
+        p = e.result.provenance.protocol
+        generation = sorted(hashes[_conditions(p), p.task]).index((-p.version, e.result.protocol))
+        place = " = ".join(sorted(models[p.model_sha256])), p.model_sha256, hook_of(p)
+        parts.setdefault((place, -p.n_documents, _conditions(p), generation), []).append(e)
+    return [(key[0], parts[key]) for key in sorted(parts)]
+
+
+def _differences(parts: Sequence[Sequence[Entry]], columns: Columns) -> int:
+    """How many paired differences the rankings of a board take."""
+    directed = Counter(c.task for group in columns.groups for c in group.columns if c.spec.better != "none")
+    counts = [Counter(e.result.task for e in part) for part in parts]
+    return sum(directed[task] * comb(n, 2) for count in counts for task, n in count.items() if n <= PAIRED_AT_MOST)
+
+
+def _conditions(protocol: Protocol) -> str:
+    """All that changes a number but the task. The names of model and data do not."""
+    return protocol.model_dump_json(exclude=_OF_THE_TASK)
+
+
+def _l0(entries: Sequence[Entry]) -> dict[SaeKey, list[tuple[Protocol, MetricValue]]]:
+    """Every L0 that was measured, by SAE."""
+    found: dict[SaeKey, list[tuple[Protocol, MetricValue]]] = {}
+    for e in entries:
+        if e.result.task == "sparsity" and "l0" in e.result.metrics:
+            pair = e.result.provenance.protocol, e.result.metrics["l0"]
+            found.setdefault(key_of(e.result.sae), []).append(pair)
+    return found
+
+
+def _nearest_l0(protocol: Protocol, candidates: Sequence[tuple[Protocol, MetricValue]]) -> MetricValue | None:
+    """The L0 measured most alike: same text, else same model and mask, else on the most documents."""
+
+    def alike(pair: tuple[Protocol, MetricValue]) -> tuple[bool, bool, bool, int, str]:
+        p = pair[0]
+        same_model = (p.model_sha256, p.hooks_in) == (protocol.model_sha256, protocol.hooks_in)
+        same_text = p.data_sha256 == protocol.data_sha256
+        return same_text, same_model, p.mask == protocol.mask, p.n_documents, _conditions(p)
+
+    return max(candidates, key=alike)[1] if candidates else None
+
+
+def _table(
+    context: tuple[Place, Sequence[Entry]],
+    group: str,
+    columns: Sequence[Column],
+    l0: Mapping[SaeKey, list[tuple[Protocol, MetricValue]]],
+    ranker: Ranker,
+) -> Table | None:
+    """The columns of a group that somebody has measured under these conditions; None if nobody has."""
+    (model, _, hook), part = context
+    tasks = {column.task for column in columns}
+    measured = [e for e in part if e.result.task in tasks]
+    present = {f"{e.result.task}.{name}" for e in measured for name in e.result.metrics}
+    shown = tuple(column for column in columns if column.id in present)
+    if not shown:
+        return None
+    wanted = {column.id for column in shown}
+    measured = [e for e in measured if any(f"{e.result.task}.{name}" in wanted for name in e.result.metrics)]
+    by_sae: dict[SaeKey, dict[str, Entry]] = {}
+    for e in measured:
+        by_sae.setdefault(key_of(e.result.sae), {})[e.result.task] = e
+    cells, how = _cells(by_sae, shown, ranker)
+    rows = []
+    for key, own in by_sae.items():
+        first = next(iter(own.values())).result
+        checked = min((e.checked for e in own.values()), key=STATES.index)
+        near = _nearest_l0(first.provenance.protocol, l0.get(key, ()))
+        rows.append(Row(first.sae, near, cells[key], checked))
+    results = [e.result for e in measured]
+    return Table(
+        model=model,
+        hook=hook,
+        conditions=f"{population(results[0])}, mask {results[0].provenance.protocol.mask}",
+        group=group,
+        columns=shown,
+        protocols={r.protocol: r.provenance.protocol for r in sorted(results, key=lambda r: (r.task, r.protocol))},
+        rows=tuple(sorted(rows, key=lambda row: _order(row, shown))),
+        references=_references(measured, shown),
+        notes=tuple([*how, *_reasons(rows, shown)]),
+    )
+
+
+def _cells(
+    by_sae: Mapping[SaeKey, Mapping[str, Entry]],
+    columns: Sequence[Column],
+    ranker: Ranker,
+) -> tuple[dict[SaeKey, dict[str, Cell]], list[str]]:
+    """Scores with their ranks, and the sentences that say how the ranks were made."""
+    cells: dict[SaeKey, dict[str, Cell]] = {key: {} for key in by_sae}
+    how: dict[str, list[str]] = {}
+    for column in columns:
+        own = {
+            key: entries[column.task]
+            for key, entries in by_sae.items()
+            if column.task in entries and column.metric in entries[column.task].result.metrics
+        }
+        values = {key: e.result.metrics[column.metric] for key, e in own.items()}
+        ranked = [key for key, value in values.items() if value.value is not None]
+        ranges: dict[SaeKey, tuple[int, int]] = {}
+        if column.spec.better != "none" and len(ranked) > 1:
+            made, way = ranker.rank([own[key].file for key in ranked], [values[key] for key in ranked], column)
+            ranges = dict(zip(ranked, made, strict=True))
+            how.setdefault(way, []).append(column.label)
+        for key, value in values.items():
+            cells[key][column.id] = Cell(value, ranges.get(key))
+    return cells, [f"Ranks of {', '.join(labels)}: surely better means that {way}." for way, labels in how.items()]
+
+
+def _order(row: Row, columns: Sequence[Column]) -> tuple[bool, float, str, str]:
+    """The best of the first column that has a direction comes first; what has no value there comes last."""
+    for column in columns:
+        if column.spec.better != "none":
+            value = row.cells[column.id].value.value if column.id in row.cells else None
+            cost = 0.0 if value is None else value if column.spec.better == "lower" else -value
+            return value is None, cost, *key_of(row.sae)
+    return False, 0.0, *key_of(row.sae)
+
+
+def _references(entries: Sequence[Entry], columns: Sequence[Column]) -> tuple[Reference, ...]:
+    """The controls of all results of a table, in the order in which the first result has them."""
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    ids = {column.id for column in columns}
+    for e in entries:
+        for control, metrics in e.result.controls.items():
+            for name, metric in metrics.items():
+                column, value = f"{e.result.task}.{name}", metric.value
+                if column in ids and value is not None:
+                    cells = found.setdefault(control, {})
+                    low, high = cells.get(column, (value, value))
+                    cells[column] = min(low, value), max(high, value)
+    return tuple(Reference(name, cells) for name, cells in found.items())
+
+
+def _reasons(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
+    """Why a score has no value, once for each column and reason."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for column in columns:
+            if column.id in row.cells and row.cells[column.id].value.reason is not None:
+                found.setdefault(f"{column.label}: no value, because {row.cells[column.id].value.reason}", []).append(
+                    row.sae.name
+                )
+    return [
+        f"{reason} ({', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''})"
+        for reason, names in found.items()
+    ]

@@ -1,0 +1,228 @@
+"""The board as one page that opens from disk: tables, plots and details, with all that it needs inside.
+
+Text from results reaches the page in two ways only: through templates that escape it, and through one block of JSON
+that is data, not script. The page's own policy lets no other script run and nothing be fetched.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sae_bench.board import figures
+from sae_bench.board.collect import Collection, Entry
+from sae_bench.board.columns import Columns
+from sae_bench.board.details import blocks
+from sae_bench.board.layout import Board, SaeKey, Table, hook_of, key_of
+from sae_bench.board.tables import line, number, with_interval
+from sae_bench.board.text import protocols, rank_text, reference_text, score_text
+from sae_bench.errors import UsageError
+from sae_bench.schema import CoderRecord
+
+LARGEST = 4_800_000  # bytes of the page; details are shortened until it fits
+SHORTER = (20, 10, 5, 2, 1, 0)  # rows of a detail that are tried, from the most to none
+_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+
+
+def island(content: Any) -> str:
+    """Strict JSON in which no character can end the element that holds it."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return "".join(_ESCAPES.get(c, c) for c in text) if any(c in text for c in _ESCAPES) else text
+
+
+def as_html(board: Board, collection: Collection, columns: Columns) -> tuple[str, list[str]]:
+    """The page, and a sentence for each detail of a result that could not be read.
+
+    Raises UsageError where the extra ``board`` is not installed.
+    """
+    try:
+        import jinja2
+        from markupsafe import Markup
+    except ImportError as error:
+        raise UsageError(f"the page needs the extra 'board' ({error}); pip install 'sae-bench-suite[board]'") from error
+    folder = Path(__file__).parent / "templates"
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    library, script = _library(), (folder / "page.js").read_text(encoding="utf-8")
+    numbers = _numbers(board)
+    safe = {"library": library, "script": script, "style": (folder / "page.css").read_text(encoding="utf-8")}
+    template = environment.get_template("page.html")
+    given = {
+        **{name: Markup(text) for name, text in safe.items()},
+        "policy": _policy(library, script),
+        "tables": [_table(table, numbers) for table in board.tables],
+        "choices": _choices(board),
+        "problems": [line(problem) for problem in board.problems],
+    }
+    content = _content(board, collection, columns, numbers)
+    tasks = list(dict.fromkeys(column.task for group in columns.groups for column in group.columns))
+    entries = sorted(
+        collection.entries, key=lambda e: tasks.index(e.result.task) if e.result.task in tasks else len(tasks)
+    )
+    for most in SHORTER:
+        problems: list[str] = []
+        content["details"] = _details(entries, numbers, most, problems)
+        content["shortened"] = most < SHORTER[0]
+        data = Markup(island(content))
+        unread = [*given["problems"], *map(line, problems)]
+        page: str = template.render(given | {"data": data, "problems": unread})
+        if len(page.encode()) <= LARGEST:
+            break
+    return page, problems
+
+
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script that nothing in it can end."""
+    script: str = figures.drawer().javascript_bundle(vl_version=figures.VEGA_LITE)
+    return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _policy(*scripts: str) -> str:
+    """Only these scripts run, nothing is fetched from anywhere."""
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _numbers(board: Board) -> dict[SaeKey, int]:
+    """A number for every SAE that the board shows."""
+    keys = [key_of(row.sae) for table in board.tables for row in table.rows]
+    return {key: i for i, key in enumerate(dict.fromkeys(keys))}
+
+
+def _choices(board: Board) -> dict[str, list[str]]:
+    saes = [row.sae for table in board.tables for row in table.rows]
+    return {
+        "model": sorted({line(table.model) for table in board.tables}),
+        "hook": sorted({line(table.hook) for table in board.tables}),
+        "architecture": sorted({line(sae.architecture) for sae in saes}),
+        "width": [str(width) for width in sorted({sae.n_latents for sae in saes})],
+    }
+
+
+def _table(table: Table, numbers: dict[SaeKey, int]) -> dict[str, Any]:
+    """What the template shows of a table; ``sort`` is what a column is ordered by."""
+    rows = []
+    for row in table.rows:
+        cells = [(column, row.cells.get(column.id)) for column in table.columns]
+        scores = [
+            {"text": score_text(cell, column), "rank": rank_text(cell), "sort": figures.rounded(cell.value.value)}
+            if cell
+            else {"text": "", "rank": "", "sort": None}
+            for column, cell in cells
+        ]
+        l0 = None if row.l0 is None else row.l0.value
+        rows.append(
+            {
+                "id": numbers[key_of(row.sae)],
+                "name": line(row.sae.name),
+                "architecture": line(row.sae.architecture),
+                "width": row.sae.n_latents,
+                "l0": {"text": number(l0), "sort": figures.rounded(l0)},
+                "scores": scores,
+                "checked": row.checked,
+            }
+        )
+    references = [
+        {"name": line(r.name), "cells": [reference_text(r, column) for column in table.columns]}
+        for r in table.references
+    ]
+    return {
+        "group": table.group,
+        "model": line(table.model),
+        "hook": line(table.hook),
+        "conditions": line(table.conditions),
+        "columns": [
+            {
+                "heading": c.heading,
+                "about": f"{c.id} in {c.spec.unit}: {c.spec.description}",
+                "best": _best(c.spec.better),
+            }
+            for c in table.columns
+        ],
+        "rows": rows,
+        "references": references,
+        "notes": [line(note) for note in (*table.notes, protocols(table))],
+    }
+
+
+def _best(better: str) -> str:
+    """Which way a column is ordered first."""
+    return "down" if better == "higher" else "up"
+
+
+def _content(board: Board, collection: Collection, columns: Columns, numbers: dict[SaeKey, int]) -> dict[str, Any]:
+    """All that the script needs but the details: SAEs, plots, empty figures."""
+    places = []
+    for place in figures.places(board, collection, columns):
+        keys = [key for key in place.saes if key in numbers]
+        values = [
+            [
+                [figures.rounded(v) for v in (m.value, m.low, m.high)] if (m := axis.values.get(key)) else 0
+                for axis in place.axes
+            ]
+            for key in keys
+        ]
+        places.append(
+            {
+                "model": line(place.model),
+                "hook": line(place.hook),
+                "saes": [numbers[key] for key in keys],
+                "axes": [{"title": a.title, "id": a.id, "sign": a.sign, "target": a.target} for a in place.axes],
+                "values": values,
+                "plots": place.plots,
+            }
+        )
+    return {
+        "saes": [_sae(sae) for sae in {key_of(row.sae): row.sae for t in board.tables for row in t.rows}.values()],
+        "places": places,
+        "pareto": figures.pareto((), ("", "")),
+        "histogram": figures.histogram(),
+    }
+
+
+def _sae(sae: CoderRecord) -> dict[str, Any]:
+    texts = {"name": sae.name, "architecture": sae.architecture, "source": sae.source, "format": sae.format}
+    bounded = {name: line(text)[:300] for name, text in texts.items()}
+    return {**bounded, "width": sae.n_latents, "sha": line(sae.weights_sha256[:12])}
+
+
+def _details(entries: Sequence[Entry], numbers: dict[SaeKey, int], most: int, problems: list[str]) -> list[list[Any]]:
+    """For each SAE its results: heading, metrics with their controls, blocks."""
+    made: list[list[Any]] = [[] for _ in numbers]
+    for e in entries:
+        key = key_of(e.result.sae)
+        if key in numbers:
+            made[numbers[key]].append(_result(e, most, problems))
+    return made
+
+
+def _result(e: Entry, most: int, problems: list[str]) -> dict[str, Any]:
+    r, p = e.result, e.result.provenance
+    controls = list(r.controls)[:12]
+    rows = []
+    for name, metric in r.metrics.items():
+        shown = with_interval(metric) if metric.reason is None else f"- ({line(metric.reason)[:200]})"
+        beside = [number(r.controls[c][name].value) if name in r.controls[c] else "" for c in controls]
+        rows.append([line(name), shown, metric.unit, metric.n_units, *beside])
+    about = (
+        f"{p.protocol.model}, {hook_of(p.protocol)}; {p.protocol.n_documents} documents, {p.n_tokens} tokens, mask "
+        f"{p.protocol.mask}, {p.protocol.dtype}, protocol {r.protocol[:12]}; {p.device}, {p.platform}; {e.checked}"
+    )
+    return {
+        "title": f"{r.task} v{r.version}",
+        "about": line(about)[:600],
+        "controls": [line(c) for c in controls],
+        "rows": rows,
+        "blocks": blocks(e.file, r, most, problems),
+    }

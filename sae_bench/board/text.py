@@ -1,0 +1,186 @@
+"""The board as tables to read: in the terminal, in GitHub Markdown, in LaTeX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tabulate import tabulate
+
+from sae_bench.board.columns import Column
+from sae_bench.board.layout import Board, Cell, Reference, Row, Table
+from sae_bench.board.tables import line, number, span
+
+LONGEST_NAME = 60  # characters of a name that a table shows; CSV and JSON hold all of them
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How one format writes prose (``plain``), figures, names from files (``name``) and cells of reference rows."""
+
+    plain: Callable[[str], str]
+    figure: Callable[[str], str]
+    name: Callable[[str], str]
+    reference: Callable[[str], str]
+
+
+def as_text(board: Board) -> str:
+    """Tables for a terminal."""
+    style = _Style(line, line, lambda name: line(shortened(name)), lambda cell: cell)
+    parts = []
+    for table in board.tables:
+        head, body = _grid(table, style)
+        notes = [line(note) for note in (*table.notes, protocols(table))]
+        drawn = tabulate(body, headers=head, tablefmt="simple", disable_numparse=True)
+        parts.append("\n".join([line(table.title), "", drawn, *notes]))
+    return "\n\n\n".join(parts) + "\n"
+
+
+def as_github(board: Board) -> str:
+    """GitHub Markdown, with the header of ``columns.toml``: names are code, so that nothing in them is a link."""
+    style = _Style(markdown, str, markdown_name, lambda cell: f"*{cell}*")
+    parts = [board.header] if board.header else []
+    for table in board.tables:
+        head, body = _grid(table, style)
+        rows = [head, ["---"] * len(head), *body]
+        lines = ["| " + " | ".join(row) + " |" for row in rows]
+        about = f"{markdown_name(table.model)}, {markdown_name(table.hook)}; {markdown(table.conditions)}"
+        notes = [f"- {markdown(note)}" for note in (*table.notes, protocols(table))]
+        parts.append("\n".join([f"## {markdown(table.group)}", "", about, "", *lines, "", *notes]))
+    return "\n\n".join(parts) + "\n"
+
+
+def as_latex(board: Board) -> str:
+    """One ``tabular`` a table, without packages: to be read by ``\\input``."""
+    style = _Style(latex, _latex_figure, lambda name: latex(shortened(name)), lambda cell: f"\\textit{{{cell}}}")
+    parts = []
+    for table in board.tables:
+        head, body = _grid(table, style)
+        rows = ["\\hline", _latex_row(head), "\\hline"]
+        rows += [_latex_row(row) for row in body[: len(table.rows)]]
+        if table.references:
+            rows += ["\\hline", *(_latex_row(row) for row in body[len(table.rows) :])]
+        spec = "ll" + "r" * (len(head) - 3) + "l"
+        notes = [latex(note) for note in (*table.notes, protocols(table))]
+        parts.append(
+            "\n".join(
+                [
+                    f"\\noindent {latex(table.title)}\\par\\smallskip",
+                    f"{{\\noindent\\scriptsize\\setlength{{\\tabcolsep}}{{3pt}}\\begin{{tabular}}{{{spec}}}",
+                    *rows,
+                    "\\hline",
+                    "\\end{tabular}\\par}\\smallskip",
+                    *(f"\\noindent{{\\footnotesize {note}\\par}}" for note in notes),
+                ]
+            )
+        )
+    return "\n\n\\bigskip\n".join(parts) + "\n"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _grid(table: Table, style: _Style) -> tuple[list[str], list[list[str]]]:
+    """Head and body, ready for a format: what identifies an SAE, its scores, how far they were checked."""
+    head = ["SAE", "architecture", "width", "L0", *(column.heading for column in table.columns), "checked"]
+    body = [_row(row, table.columns, style) for row in table.rows]
+    for reference in table.references:
+        name = f"control: {reference.name}"
+        cells = [*("" for _ in range(3)), *(reference_text(reference, c) for c in table.columns), ""]
+        shown = [style.reference(style.figure(cell)) if cell else "" for cell in cells]
+        body.append([style.reference(style.name(name)), *shown])
+    return [style.plain(cell) for cell in head], body
+
+
+def _row(row: Row, columns: Sequence[Column], style: _Style) -> list[str]:
+    figures = [str(row.sae.n_latents), "-" if row.l0 is None else number(row.l0.value)]
+    figures += [cell_text(row.cells.get(column.id), column) for column in columns]
+    names = [style.name(row.sae.name), style.plain(shortened(row.sae.architecture))]
+    return [*names, *map(style.figure, figures), style.plain(row.checked)]
+
+
+def cell_text(cell: Cell | None, column: Column) -> str:
+    """A score as "0.0934 [0.0921, 0.0947] rank 1-2"; empty where nothing was measured."""
+    if cell is None:
+        return ""
+    return f"{score_text(cell, column)} {rank_text(cell)}".rstrip()
+
+
+def score_text(cell: Cell, column: Column) -> str:
+    """A score with its interval, to the column's decimals."""
+    v = cell.value
+    if v.value is None or column.decimals is None:
+        return span(v.value, v.low, v.high)
+    decimals = column.decimals
+    if v.low is None or v.high is None:
+        return f"{v.value:.{decimals}f}"
+    return f"{v.value:.{decimals}f} [{v.low:.{decimals}f}, {v.high:.{decimals}f}]"
+
+
+def rank_text(cell: Cell) -> str:
+    """A range of ranks as "rank 1-3", or "rank 2" where it is certain; empty where there is none."""
+    if cell.rank is None:
+        return ""
+    low, high = cell.rank
+    return f"rank {low}" if low == high else f"rank {low}-{high}"
+
+
+def reference_text(reference: Reference, column: Column) -> str:
+    """The scores of a control beside all SAEs of a table: one figure, or from the lowest to the highest."""
+    if column.id not in reference.cells:
+        return ""
+    low, high = (number(value) for value in reference.cells[column.id])
+    return low if low == high else f"{low} to {high}"
+
+
+def protocols(table: Table) -> str:
+    """Which protocol each task of the table followed, with the parameters that differ from its definition."""
+    parts = []
+    for digest, protocol in table.protocols.items():
+        changed = ", ".join(f"{name} = {value}" for name, value in sorted(protocol.parameters.items()))
+        parts.append(f"{protocol.task} v{protocol.version} {digest[:8]}{f' ({changed})' if changed else ''}")
+    return f"Protocols: {'; '.join(parts)}."
+
+
+def shortened(name: str) -> str:
+    """A name that fits in a table."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
+_MARKDOWN = {c: f"\\{c}" for c in "\\`*_[]|~#"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "$": "&#36;"}
+_LINKS = re.compile(r"@|#(?=\d)|:(?=//)|www(?=\.)", re.IGNORECASE)
+_BREAK = "\u200b"  # of no width: GitHub no longer takes what is around it for a mention, an issue or an address
+
+
+def markdown(text: str) -> str:
+    """Prose in which nothing is markup, a mention or a link."""
+    whole = _LINKS.sub(lambda found: found[0] + _BREAK, line(text))
+    return "".join(_MARKDOWN.get(c, c) for c in whole)
+
+
+def markdown_name(name: str) -> str:
+    """A name as code: in a code span no markup, link or mention works."""
+    shown = line(shortened(name))
+    if re.fullmatch(r"[\w./+:=,()@-]+( [\w./+:=,()@-]+)*", shown):
+        return f"`{shown}`"
+    return "<code>" + "".join(c if c.isalnum() or c in " .-" else f"&#{ord(c)};" for c in shown) + "</code>"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"$<$", ">": r"$>$", "|": r"$|$", '"': "''",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "Δ": r"$\Delta$", "…": r"\ldots{}", "×": r"$\times$",
+    "-": "-{}", "'": "'{}", "`": "`{}", "[": "{[}", "]": "{]}", "²": "$^2$",
+}  # fmt: skip
+
+
+def _latex_figure(text: str) -> str:
+    """Minus signs as such; the dash of a range of ranks stays one."""
+    return re.sub(r"(?<!\d)-(?=\d)|(?<=e)-", "$-$", text)
+
+
+def latex(text: str) -> str:
+    """Text that pdflatex prints as it stands; letters beyond Latin-1 become "?"."""
+    return "".join(_LATEX.get(c) or (c if c.isascii() or (c.isalpha() and ord(c) < 256) else "?") for c in line(text))

@@ -1,0 +1,454 @@
+"""The page in a real browser: it renders, sorts, filters, and no text of a result becomes script."""
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+import time
+from xml.etree import ElementTree
+
+import pytest
+
+from sae_bench.board import columns, figures, page
+from sae_bench.board.collect import collect
+from sae_bench.board.details import blocks
+from sae_bench.registry import tasks
+from tests.test_board import COLUMNS, HOSTILE, SNAPSHOTS, main_board, make, put, small
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytest.importorskip("vl_convert", reason="the extra 'board' is not installed")
+
+
+class Browser:
+    """A headless Chromium, spoken to over two pipes in the DevTools protocol: JSON, each message ended by a zero."""
+
+    def __init__(self, folder):
+        read_theirs, self.write_fd = os.pipe()
+        self.read_fd, write_theirs = os.pipe()
+        command = [
+            *(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
+            *(
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--disable-extensions",
+            ),
+            *("--remote-debugging-pipe", f"--user-data-dir={folder}", "--window-size=1500,1000", "about:blank"),
+        ]
+
+        def pipes():
+            a, b = os.dup(read_theirs), os.dup(write_theirs)
+            os.dup2(a, 3)
+            os.dup2(b, 4)
+
+        self.process = subprocess.Popen(
+            command, preexec_fn=pipes, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        os.close(read_theirs)
+        os.close(write_theirs)
+        self.numbers = itertools.count(1)
+        self.buffer = b""
+        self.events = []
+        self.session = None
+        target = self.send("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.send(f"{domain}.enable")
+
+    def message(self, seconds):
+        end = time.monotonic() + seconds
+        while b"\0" not in self.buffer:
+            ready, _, _ = select.select([self.read_fd], [], [], max(0.0, end - time.monotonic()))
+            if not ready:
+                raise TimeoutError("the browser does not answer")
+            self.buffer += os.read(self.read_fd, 1 << 20)
+        whole, self.buffer = self.buffer.split(b"\0", 1)
+        return json.loads(whole)
+
+    def send(self, method, **params):
+        number = next(self.numbers)
+        content = {"id": number, "method": method, "params": params}
+        if self.session is not None:
+            content["sessionId"] = self.session
+        os.write(self.write_fd, json.dumps(content).encode() + b"\0")
+        while True:
+            got = self.message(30)
+            if got.get("id") == number:
+                assert "error" not in got, got
+                return got["result"]
+            self.events.append(got)
+
+    def open(self, file, hash_=""):
+        self.events = []
+        self.send("Page.navigate", url=file.as_uri() + hash_)
+        self.until("document.readyState === 'complete'")
+
+    def js(self, expression):
+        got = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in got, got["exceptionDetails"]
+        return got["result"].get("value")
+
+    def until(self, expression):
+        for _ in range(200):
+            with contextlib.suppress(AssertionError):
+                if self.js(expression):
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"never true: {expression}")
+
+    def faults(self):
+        """What went wrong in the page: exceptions, console errors, dialogs, requests to a network."""
+        return [event for event in self.events if self.is_fault(event.get("method"), event.get("params", {}))]
+
+    @staticmethod
+    def is_fault(method, params):
+        if method == "Log.entryAdded":
+            return params["entry"]["level"] == "error"
+        if method == "Network.requestWillBeSent":
+            return params["request"]["url"].split(":")[0] not in ("file", "data", "blob", "about")
+        return method in ("Runtime.exceptionThrown", "Page.javascriptDialogOpening")
+
+    def close(self):
+        with contextlib.suppress(Exception):
+            self.send("Browser.close")
+        os.close(self.write_fd)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.read_fd)
+
+
+DETAILS = {
+    "tokens": 999,
+    "density_histogram": {"log10_edges": [-3.0, -2.0, -1.0, 0.0], "latents": [0, 7, 3]},
+}
+FIGURES = {"density": 0.1, "f1": 0.5, "precision": 0.25, "recall": 0.75, "auprc": 0.5, "size": 2.0, "entropy": 1.0}
+RULES = {"rules": [{"latent": 3, **FIGURES, "tokens": [" the", "a"], "added_pairs": [["x", "y"]], "removed_pairs": []}]}
+SETS = {"sets": {"is_code": {"latent": 9, "metrics": {"probe_r": {"value": 0.5, "low": 0.4, "high": 0.6}}}}}
+TOKEN = {"id": 1, "token": "Zürich", "logit": 1.5}
+OUTPUTS = {"outputs": [{"latent": 5, "positions": 3, "density": 0.1, "effect_sparsity": None, "kl": 0.25,
+                        "promoted": [TOKEN], "suppressed": [TOKEN], "direct_promoted": [TOKEN],
+                        "direct_suppressed": []}],
+           "by_density": [{"from": 0.1, "to": 0.2, "ablations": 9, "value": 0.5, "low": 0.4, "high": 0.6}]}  # fmt: skip
+EXPLAINED = {"explanations": [{"latent": 7, "status": "ok", "explanation": "fires on cities", "detection": 0.5,
+                               "auroc": 0.75, "rule_lift": None,
+                               "windows": [{"stratum": 0, "text": "in <<Zürich>>", "p": 0.9}]}]}  # fmt: skip
+
+
+def html(folder, **options):
+    wanted = columns.read_columns(COLUMNS, tasks())
+    return page.as_html(make(folder, **options), collect(folder, tasks()), wanted)[0]
+
+
+def full(folder):
+    """The small board with details of every kind."""
+    small(folder)
+    hashes = {"task_sha256": "2" * 64}
+    put(folder, "lab/a_1", "sparsity", {"l0": 32.0}, details=DETAILS, **hashes)
+    put(folder, "lab/a_1", "token_rules", {"rule_f1": 0.5}, details=RULES)
+    put(folder, "lab/a_1", "probe_recovery", {"probe_r": 0.5}, details=SETS)
+    put(folder, "lab/a_1", "downstream_sparsity", {"effect_sparsity": 0.5}, details=OUTPUTS)
+    put(folder, "lab/a_1", "autointerp", {"detection": 0.5}, details=EXPLAINED)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    started = Browser(tmp_path_factory.mktemp("profile"))
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """A function that makes the page of a folder and opens it."""
+
+    def open_page(folder, hash_=""):
+        file = tmp_path / "board.html"
+        file.write_text(html(folder), encoding="utf-8")
+        browser.open(file, hash_)
+        return browser
+
+    return open_page
+
+
+# --- without a browser -----------------------------------------------------------------------------------------------
+
+
+def test_the_same_results_are_the_same_page(tmp_path):
+    assert html(full(tmp_path)) == html(tmp_path)
+
+
+def test_the_page_around_its_scripts_looks_as_it_did(tmp_path):
+    """To accept a change: delete the file, run this test, read what it wrote."""
+    made = html(small(tmp_path))
+    start = made.index("<header")
+    shown = made[start : made.index("</script>", start)]
+    kept = SNAPSHOTS / "board.html"
+    if not kept.exists():
+        kept.write_text(shown, encoding="utf-8")
+        pytest.fail(f"{kept} was missing and is written anew: read it, then run again")
+    assert shown == kept.read_text(encoding="utf-8")
+
+
+def test_a_page_asks_for_nothing_from_elsewhere(tmp_path):
+    made = html(full(tmp_path))
+    assert "default-src &#39;none&#39;; script-src &#39;sha256-" in made
+    assert "unsafe-eval" not in made
+    body = made[made.index("<body") : made.index("<script>", made.index("<body"))]
+    assert not [name for name in ("src=", 'href="http', "url(", "@import") if name in body]
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "&lt;", "\u2029", "<!--", "]]>"])
+def test_nothing_ends_the_island(text):
+    made = page.island({"name": [text]})
+    assert json.loads(made) == {"name": [text]}
+    assert not set(made) & set("<>&\u2028\u2029")
+
+
+@pytest.mark.parametrize(
+    ("details", "field"),
+    [
+        ({"sets": [1, 2]}, "details.sets"),
+        ({"sets": {"a": None}}, "details.sets"),
+        ({"density_histogram": {"latents": [1]}}, "details.density_histogram"),
+        ({"density_histogram": {"log10_edges": [0, "x"], "latents": [1]}}, "details.density_histogram"),
+        ({"density_histogram": {"log10_edges": [0], "latents": [1]}}, "details.density_histogram"),
+        ({"rules": [{"latent": 1}]}, "details.rules"),
+        ({"outputs": "much"}, "details.outputs"),
+        ({"explanations": [3]}, "details.explanations"),
+        ({"judge": 3}, "details.judge"),
+    ],
+)
+def test_details_that_cannot_be_read_are_told_and_left_out(tmp_path, details, field):
+    file = put(tmp_path, "a", "sparsity", {"l0": 3.0}, details={"tokens": 5, **details})
+    (entry,) = collect(tmp_path, tasks()).entries
+    problems = []
+    (block,) = blocks(file, entry.result, 5, problems)
+    assert block["rows"] == [["tokens", "5"]]
+    assert f"{file}: '{field}'" in problems[0]
+
+
+def test_the_command_writes_the_page_and_tells_of_what_it_left_out(tmp_path, capsys):
+    file = put(tmp_path / "r", "a", "sparsity", {"l0": 3.0, "dead_fraction": 0.5}, details={"rules": 3})
+    assert main_board(tmp_path / "r", "--format", "html", "--out", str(tmp_path / "b.html")) == 0
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"sae-bench: {file}: 'details.rules' is not what this sae-bench writes")
+    assert "What is not shown" in (tmp_path / "b.html").read_text()
+
+
+def test_details_are_bounded(tmp_path):
+    many = {"rules": [{**RULES["rules"][0], "latent": i, "tokens": ["x" * 999] * 20} for i in range(200)]}
+    put(tmp_path, "a", "token_rules", {"rule_f1": 0.5}, details=many)
+    (entry,) = collect(tmp_path, tasks()).entries
+    (block,) = blocks(entry.file, entry.result, 5, [])
+    assert (len(block["rows"]), block["more"]) == (5, 195)
+    assert max(len(cell) for row in block["rows"] for cell in row) <= 240
+
+
+def test_500_results_of_20_metrics_fit_in_5_mb(tmp_path):
+    values = {
+        "reconstruction": ("fvu", "nmse", "mse", "cosine", "norm_ratio", "relative_reconstruction_bias"),
+        "loss_recovered": ("ce_clean", "ce_spliced", "ce_zero", "ce_mean", "delta_ce", "loss_recovered_zero", "kl"),
+        "sparsity": ("l0", "l1", "dead_fraction", "dense_fraction_1pct", "dense_fraction_10pct"),
+        "token_rules": ("rule_f1", "rule_entropy"),
+    }
+    rules = {"rules": RULES["rules"] * 40}
+    details = {"sparsity": DETAILS, "token_rules": rules}
+    for task, metrics in values.items():
+        file = put(tmp_path, "org/sae", task, {name: 1 / 7 for name in metrics}, details=details.get(task))
+        written = file.read_text()
+        for i in range(1, 500):
+            twin = tmp_path / f"org__sae_{i}" / "0" / file.name
+            twin.parent.mkdir(parents=True, exist_ok=True)
+            twin.write_text(written.replace('"org/sae"', f'"org/sae_{i}"'))
+    made = html(tmp_path)
+    assert 2_000_000 < len(made.encode()) < 5_000_000
+    assert made.count('<tr data-sae="499">') == 4
+    data = made.split('id="data">', 1)[1].split("</script>", 1)[0]
+    assert {len(one) for one in json.loads(data)["details"]} == {4}
+
+
+def test_the_frontier_counts_down_where_more_is_better(tmp_path):
+    put(tmp_path, "a", "reconstruction", {"fvu": 0.1, "cosine": 0.9, "norm_ratio": 0.8, "mse": 2.0})
+    put(tmp_path, "a", "loss_recovered", {"ce_clean": 3.0})
+    wanted = columns.read_columns(COLUMNS, tasks(), everything=True)
+    (place,) = figures.places(make(tmp_path, everything=True), collect(tmp_path, tasks()), wanted)
+    axes = {axis.id: axis for axis in place.axes}
+    cosine, ratio = axes["reconstruction.cosine"], axes["reconstruction.norm_ratio"]
+    (point,) = figures.points(place, cosine, ratio)
+    assert (point["x"], point["cx"]) == (0.9, -0.9)
+    assert (point["y"], point["cy"]) == (0.8, 0.2)
+    (point,) = figures.points(place, axes["reconstruction.fvu"], axes["loss_recovered.ce_clean"])
+    assert (point["cx"], point["cy"]) == (0.1, None)
+
+
+def test_plots_are_written_as_svg_and_png_with_a_frontier(tmp_path, capsys):
+    small(tmp_path / "r")
+    put(tmp_path / "r", HOSTILE[0], "reconstruction", {"fvu": 0.05})
+    put(tmp_path / "r", HOSTILE[0], "sparsity", {"l0": 99.0})
+    assert main_board(tmp_path / "r", "--plots", str(tmp_path / "p")) == 0
+    files = sorted(tmp_path.glob("p/*"))
+    assert [file.suffix for file in files] == [".png", ".svg"] * 2
+    svg = next(file for file in files if "fvu" in file.name and file.suffix == ".svg")
+    root = ElementTree.fromstring(svg.read_bytes())
+    (frontier,) = [e for e in root.iter() if e.get("stroke-dasharray") and e.get("aria-roledescription") == "line mark"]
+    assert len(re.findall("[ML]", frontier.get("d"))) == 2  # a_1 and the hostile one; b_2 and c_3 are beaten
+    assert b"<script" not in svg.read_bytes()
+    assert files[0].read_bytes().startswith(b"\x89PNG")
+    before = [file.read_bytes() for file in files]
+    assert main_board(tmp_path / "r", "--plots", str(tmp_path / "p")) == 0
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_nothing_to_plot_is_a_sentence(tmp_path, capsys):
+    put(tmp_path, "a", "reconstruction", {"fvu": 0.1})
+    assert main_board(tmp_path, "--plots", str(tmp_path / "p")) == 2
+    assert "there is nothing to plot" in capsys.readouterr().err
+
+
+# --- in a browser ----------------------------------------------------------------------------------------------------
+
+ROWS = "Array.from(document.querySelectorAll('.scores')[0].querySelectorAll('tbody:not(.controls) tr'))"
+NAMES = f"{ROWS}.filter((r) => !r.hidden).map((r) => r.cells[0].textContent)"
+
+
+def test_the_page_renders(opened, tmp_path):
+    b = opened(small(tmp_path / "r"))
+    b.until("document.querySelectorAll('.chart svg.marks').length === 2")
+    assert b.js("document.querySelectorAll('.scores').length") == 4
+    assert b.js(NAMES) == ["lab/a_1", "lab/b_2", "lab/c_3"]
+    assert b.js("document.querySelector('#count').textContent") == "4 of 4 SAEs"
+    marks = "document.querySelectorAll('#chart0 .mark-symbol.role-mark path').length"
+    assert b.js(marks) == 3
+    assert b.faults() == []
+
+
+def test_a_click_on_a_heading_sorts_and_a_second_turns_round(opened, tmp_path):
+    b = opened(small(tmp_path / "r"))
+    click = "document.querySelectorAll('.scores')[0].querySelectorAll('th button')[{}].click()"
+    for column, first in ((5, ["lab/b_2", "lab/a_1", "lab/c_3"]), (3, ["lab/a_1", "lab/b_2", "lab/c_3"])):
+        b.js(click.format(column))
+        assert b.js(NAMES) == first
+        b.js(click.format(column))
+        assert b.js(NAMES) == first[::-1]
+    assert b.js("document.querySelectorAll('.scores')[0].querySelectorAll('th[aria-sort]').length") == 1
+    assert b.js("document.querySelector('.scores tbody.controls').rows.length") == 1
+
+
+def test_a_long_table_begins_with_its_best_rows(opened, tmp_path):
+    for i in range(120):
+        put(tmp_path / "r", f"s{i:03d}", "reconstruction", {"fvu": 1 + i / 7})
+    b = opened(tmp_path / "r")
+    assert b.js(NAMES) == [f"s{i:03d}" for i in range(100)]
+    b.js("document.querySelectorAll('.scores')[0].querySelectorAll('th button')[4].click()")
+    b.js("document.querySelectorAll('.scores')[0].querySelectorAll('th button')[4].click()")
+    assert b.js(NAMES) == [f"s{i:03d}" for i in range(119, 19, -1)]
+    assert b.js("document.querySelector('.all').textContent") == "show all 120"
+    b.js("document.querySelector('.all').click()")
+    assert b.js(f"{NAMES}.length") == 120
+
+
+def test_filters_hide_rows_tables_and_marks(opened, tmp_path):
+    b = opened(small(tmp_path / "r"))
+    b.until("document.querySelectorAll('.chart svg.marks').length === 2")
+
+    def choose(name, value):
+        b.js(f"document.getElementById('filter-{name}').value = {json.dumps(value)};"
+             "document.getElementById('filters').dispatchEvent(new Event('input'))")  # fmt: skip
+
+    choose("architecture", "topk")
+    assert b.js(NAMES) == ["lab/a_1"]
+    b.until("document.querySelectorAll('#chart0 .mark-symbol.role-mark path').length === 1")
+    choose("architecture", "")
+    choose("width", "4096")
+    assert b.js("Array.from(document.querySelectorAll('.scores')).filter((s) => !s.hidden).length") == 1
+    assert b.js("document.querySelector('#count').textContent") == "1 of 4 SAEs"
+    choose("width", "")
+    choose("hook", "blocks.0.hook_resid_post")
+    assert b.js("document.querySelector('#count').textContent") == "3 of 4 SAEs"
+    choose("name", "C_3")
+    assert b.js(NAMES) == ["lab/c_3"]
+    choose("name", "nobody")
+    assert b.js("Array.from(document.querySelectorAll('.scores')).every((s) => s.hidden)")
+    assert b.faults() == []
+
+
+def test_any_metric_against_any(opened, tmp_path):
+    b = opened(small(tmp_path / "r"))
+    menu = "document.getElementById('y0')"
+    b.js(f"{menu}.value = Array.from({menu}.options).find((o) => o.textContent.startsWith('norm ratio')).value")
+    b.js(f"{menu}.dispatchEvent(new Event('change'))")
+    b.until("document.querySelector('#chart0').textContent.includes('norm ratio (target 1)')")
+    assert b.faults() == []
+
+
+def test_pointing_at_a_mark_names_its_sae(opened, tmp_path):
+    b = opened(small(tmp_path / "r"))
+    b.until("document.querySelectorAll('#chart0 .mark-symbol.role-mark path').length === 3")
+    box = "document.querySelector('#chart0 .mark-symbol.role-mark path').getBoundingClientRect()"
+    x, y = b.js(f"[{box}.x + {box}.width / 2, {box}.y + {box}.height / 2]")
+    b.send("Input.dispatchMouseEvent", type="mouseMoved", x=x - 3, y=y - 3)
+    b.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    b.until("document.querySelector('#vg-tooltip-element.visible')?.textContent.includes('lab/')")
+
+
+def test_a_page_of_one_sae_has_its_details(opened, tmp_path):
+    b = opened(full(tmp_path / "r"), "#sae-0")
+    b.until("document.querySelectorAll('#detail .chart svg.marks').length === 1")
+    shown = b.js("document.getElementById('detail').innerText")
+    for part in ("lab/a_1", "topk, 1024 latents", "fvu", "0.100 [0.090, 0.110]", "mean", "is_code", "0.50 [0.40, 0.60]",
+                 "fires on cities", "in <<Zürich>>", '" the" "a"', '"x" "y"', '"Zürich" +1.5'):  # fmt: skip
+        assert part in shown
+    assert b.js("document.getElementById('main').hidden")
+    b.js("location.hash = ''")
+    b.until("document.getElementById('detail').hidden && !document.getElementById('main').hidden")
+    assert b.faults() == []
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_text_runs_no_script(opened, tmp_path, name):
+    details = json.loads(json.dumps({**DETAILS, **RULES, **SETS, **OUTPUTS, **EXPLAINED}).replace("Zürich", "TEXT"))
+    details["rules"][0]["tokens"] = [name]
+    details["explanations"][0]["explanation"] = name
+    details["outputs"][0]["promoted"][0]["token"] = name
+    details["sets"] = {name: details["sets"]["is_code"]}
+    details[name] = name
+    changes = {"architecture": name, "model": name, "hooks_in": (name,), "hooks_out": (name,)}
+    for sae, fvu in ((name, 0.1), ("plain", 0.2)):
+        put(tmp_path / "r", sae, "sparsity", {"l0": 3.0 + fvu}, details=details, **changes)
+        file = put(tmp_path / "r", sae, "reconstruction", {"fvu": fvu}, **changes)
+    content = json.loads(file.read_text())
+    content["metrics"][name] = content["metrics"]["fvu"]
+    content["controls"][name] = content["controls"]["mean"]
+    file.write_text(json.dumps(content))
+    b = opened(tmp_path / "r")
+    b.until("document.querySelectorAll('.chart svg.marks').length === 2")
+    shown = b.js("JSON.stringify(Array.from(document.querySelectorAll('tbody a'), (a) => a.textContent))")
+    assert page.line(name) in json.loads(shown)
+    b.js("location.hash = '#sae-0'")
+    b.until("document.querySelectorAll('#detail .chart svg.marks').length === 1")
+    assert b.js("document.querySelectorAll('body script').length") == 3
+    assert b.js("document.querySelectorAll('img, iframe, object, embed, [onerror], [onload]').length") == 0
+    assert b.faults() == []
+
+
+def test_a_script_that_got_in_all_the_same_would_not_run(browser, tmp_path):
+    """The page's policy is a second wall: only its own scripts run, by their hashes."""
+    made = html(small(tmp_path / "r"))
+    file = tmp_path / "board.html"
+    hole = '<main id="main">'
+    assert hole in made
+    injected = "<script>window.broken = 1</script><img src=x onerror='window.broken = 2'>"
+    file.write_text(made.replace(hole, hole + injected), encoding="utf-8")
+    browser.open(file)
+    browser.until("document.querySelectorAll('.chart svg.marks').length === 2")
+    assert browser.js("window.broken === undefined")
