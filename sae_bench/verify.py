@@ -224,7 +224,8 @@ def _compare(kind: str, claimed: Units, again: Units, report: Report, *, whole: 
             continue
         a, b = (c.reshape(len(rows), -1) for c in (theirs.columns[name], column))
         scale = np.maximum(np.abs(b), np.median(np.abs(claimed.columns[name])))
-        off = (np.abs(a - b) / np.where(scale > 0, scale, 1)).max(axis=1, initial=0)
+        with np.errstate(invalid="ignore"):
+            off = (np.abs(a - b) / np.where(scale > 0, scale, 1)).max(axis=1, initial=0)
         far = np.flatnonzero(~(off <= FAR))
         if len(far):
             report.wrong.append(

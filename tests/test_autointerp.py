@@ -253,9 +253,9 @@ def test_detection_is_what_the_accuracy_of_the_judge_implies(watched: Watched, t
     found = judged(watched, oracle(accuracy), tmp_path, {"null_latents": 30})
     sayable = [*ON_TOKENS, *PAIRS]
     assert found.of("detection", sayable).mean() == pytest.approx(2 * accuracy - 1, abs=0.17)
-    assert found.of("rule_lift", sayable).mean() == pytest.approx(accuracy - 1, abs=0.05)
-    assert found.of("auroc", sayable).mean() == pytest.approx(accuracy, abs=0.05)
-    assert found.of("detection_random", sayable).mean() == pytest.approx(2 * accuracy - 1, abs=0.1)
+    assert found.of("rule_lift", sayable).mean() == pytest.approx(accuracy - 1, abs=0.09)
+    assert found.of("auroc", sayable).mean() == pytest.approx(accuracy, abs=0.09)
+    assert found.of("detection_random", sayable).mean() == pytest.approx(2 * accuracy - 1, abs=0.2)
     assert found.of("detection_matched", PAIRS).mean() == pytest.approx(2 * accuracy - 1, abs=0.2)
     assert abs(found.value("null_shuffled")) < 0.15
     assert abs(found.value("null_empty")) < 0.15

@@ -19,7 +19,7 @@ from sae_bench.board import collect, columns, data, layout, ranks, text
 from sae_bench.cli import board as verb
 from sae_bench.errors import SaeBenchError, UsageError
 from sae_bench.registry import data_folder, tasks
-from sae_bench.results import store
+from sae_bench.results import store, verified
 from sae_bench.schema import MetricValue
 from sae_bench.units import Units
 from tests.test_store import result
@@ -425,8 +425,9 @@ def test_an_error_of_a_run_is_told(tmp_path):
     ("content", "state", "problem"),
     [
         (None, "reported", None),
-        ('{"state": "re-run", "by": "ci", "date": "2026-01-02"}', "re-run", None),
-        ('{"state": "recomputed", "by": "ci", "date": "2026-01-02"}', "recomputed", None),
+        ('{"state": "re-run", "by": "ci", "date": "2026-01-02", "sha256": "HERE"}', "re-run", None),
+        ('{"state": "recomputed", "by": "ci", "date": "2026-01-02", "sha256": "HERE"}', "recomputed", None),
+        ('{"state": "re-run", "by": "ci", "date": "2026-01-02", "sha256": "0"}', "reported", "'sha256'"),
         ('{"state": "perfect", "by": "ci", "date": "2026-01-02"}', "reported", "'state'"),
         ('{"state": "re-run", "by": "ci", "date": "soon"}', "reported", "'date'"),
         ('{"state": "re-run"', "reported", "is not valid JSON"),
@@ -436,11 +437,11 @@ def test_an_error_of_a_run_is_told(tmp_path):
 def test_how_far_a_result_was_checked(tmp_path, content, state, problem):
     file = put(tmp_path, "a", "reconstruction", {"fvu": 0.1})
     if content is not None:
-        (file.parent / "verification.json").write_text(content)
+        verified.path_of(file).write_text(content.replace("HERE", verified.digest(file)))
     board = make(tmp_path)
     assert board.tables[0].rows[0].checked == state
     assert (not board.problems) if problem is None else (problem in board.problems[0])
-    assert problem is None or str(file.parent / "verification.json") in board.problems[0]
+    assert problem is None or str(verified.path_of(file)) in board.problems[0]
 
 
 def test_the_more_checked_of_two_duplicates_is_shown(tmp_path):
@@ -448,7 +449,7 @@ def test_the_more_checked_of_two_duplicates_is_shown(tmp_path):
     twin = first.parent.parent / "zz" / first.name
     twin.parent.mkdir()
     shutil.copy(first, twin)
-    (twin.parent / "verification.json").write_text('{"state": "re-run", "by": "ci", "date": "2026-01-02"}')
+    verified.record(twin, "re-run", "ci")
     board = make(tmp_path)
     assert board.tables[0].rows[0].checked == "re-run"
     assert str(first) in board.problems[0].split(":")[0]

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from pydantic import Field, ValidationError
 
 from sae_bench.errors import ResultError, UsageError
 from sae_bench.registry import suggest
 from sae_bench.results import store
-from sae_bench.schema import Record, Result, TaskSpec
+from sae_bench.results.verified import STATES, State, state_of
+from sae_bench.schema import Result, TaskSpec
 
-State = Literal["reported", "recomputed", "re-run"]
 CONFIDENCE = 0.95  # of every interval on the board
-STATES: tuple[State, ...] = ("reported", "recomputed", "re-run")  # from the least to the most checked
-
-
-class Verification(Record):
-    """``verification.json`` beside a result: how far somebody else has checked it, who and when."""
-
-    state: State
-    by: str
-    date: str = Field(pattern=r"^\d{4}-\d\d-\d\d$")
 
 
 @dataclass(frozen=True)
@@ -53,7 +40,6 @@ def collect(folder: Path, specs: Mapping[str, TaskSpec]) -> Collection:
     if not files:
         raise UsageError(f"there is no result below {folder}; make some with `sae-bench run --sae demo --out {folder}`")
     problems: list[str] = []
-    states: dict[Path, State] = {}
     entries: list[Entry] = []
     for file in files:
         try:
@@ -61,14 +47,14 @@ def collect(folder: Path, specs: Mapping[str, TaskSpec]) -> Collection:
         except ResultError as error:
             problems.append(str(error))
             continue
-        if file.parent not in states:
-            states[file.parent] = _state(file.parent / "verification.json", problems)
+        state, problem = state_of(file)
+        problems += [problem] if problem else []
         if result.status != "ok":
             problems.append(f"{file}: 'status' is {result.status}, so it is not shown: {result.reason}")
             continue
         known = _known_metrics(file, result, specs, problems)
         if known is not None:
-            entries.append(Entry(file, known, states[file.parent]))
+            entries.append(Entry(file, known, state))
     return Collection(tuple(_without_duplicates(entries, problems)), tuple(problems))
 
 
@@ -91,26 +77,6 @@ def _consistent(file: Path, result: Result) -> Result:
             f"{CONFIDENCE}; measure again without another confidence"
         )
     return result
-
-
-def _state(file: Path, problems: list[str]) -> State:
-    """How far the results of a folder were checked; "reported" without a readable file."""
-    try:
-        content = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return "reported"
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"{file} cannot be read ({error}); its results count as reported")
-        return "reported"
-    try:
-        return Verification.model_validate(json.loads(content)).state
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        problems.append(f"{file}: {field!r}: {first['msg']}; its results count as reported")
-    except (ValueError, RecursionError) as error:
-        problems.append(f"{file} is not valid JSON ({error}); its results count as reported")
-    return "reported"
 
 
 def _known_metrics(file: Path, result: Result, specs: Mapping[str, TaskSpec], problems: list[str]) -> Result | None:

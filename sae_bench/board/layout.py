@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 
-from sae_bench.board.collect import STATES, Collection, Entry, State
+from sae_bench.board.collect import Collection, Entry
 from sae_bench.board.columns import Column, Columns
 from sae_bench.board.ranks import DIFFERENCES_AT_MOST, PAIRED_AT_MOST, Ranker
 from sae_bench.board.tables import population
 from sae_bench.errors import UsageError
+from sae_bench.results.verified import STATES, State
 from sae_bench.schema import CoderRecord, MetricValue, Protocol
 
 SaeKey = tuple[str, str]  # name, weights_sha256

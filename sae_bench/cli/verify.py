@@ -28,6 +28,7 @@ def add(verbs: Any) -> None:
     p.add_argument("--seed", type=int, metavar="N", help="which units; a fresh choice unless given")
     p.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default: a GPU if there is one)")
     p.add_argument("--batch-tokens", type=int, metavar="N", help="tokens in one batch")
+    p.add_argument("--record", metavar="NAME", help="write beside the result that NAME has found nothing wrong")
     p.add_argument("--json", action="store_true", help="print JSON")
     p.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -36,11 +37,14 @@ def run(args: argparse.Namespace) -> int:
     """Check, and say what was found."""
     from sae_bench.board.tables import line as printable
     from sae_bench.cli.run import Bar
+    from sae_bench.results.verified import record
     from sae_bench.verify import verify
 
     with Bar(not args.quiet) as bar:
         given = {name: getattr(args, name) for name in GIVEN}
         report = verify(Path(args.result), args.sae, share=args.share, seed=args.seed, progress=bar, **given)
+    if args.record and not report.wrong:
+        record(Path(args.result), "re-run" if report.rows else "recomputed", args.record)
     if args.json:
         print(json.dumps({"ok": not report.wrong} | vars(report)))
         return 1 if report.wrong else 0

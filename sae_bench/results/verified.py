@@ -1,0 +1,72 @@
+"""What somebody else has checked of a result: a small file beside it, which ends in ``.verified``.
+
+It holds the digest of the result and of its units, so it says nothing of a result that was changed afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from sae_bench.files import write_atomically
+from sae_bench.results import store
+from sae_bench.schema import Record
+
+State = Literal["reported", "recomputed", "re-run"]
+STATES: tuple[State, ...] = ("reported", "recomputed", "re-run")  # from the least to the most checked
+
+
+class Verification(Record):
+    """How far a result was checked (recomputed: its figures from its units; re-run: rows too), by whom and when."""
+
+    state: State
+    by: str
+    date: str = Field(pattern=r"^\d{4}-\d\d-\d\d$")
+    sha256: str
+
+
+def path_of(result: Path) -> Path:
+    """The file beside a result that says how far it was checked."""
+    return result.with_suffix(".verified")
+
+
+def digest(result: Path) -> str:
+    """Of a result file and its units."""
+    units = result.with_suffix(".units.safetensors")
+    content = result.read_bytes() + (units.read_bytes() if units.exists() else b"")
+    return hashlib.sha256(content).hexdigest()
+
+
+def record(result: Path, state: State, by: str) -> Path:
+    """Write that the result was checked today. Raises ResultError."""
+    made = Verification(state=state, by=by, date=date.today().isoformat(), sha256=digest(result))
+    write_atomically(path_of(result), store.to_json(made.model_dump()))
+    return path_of(result)
+
+
+def state_of(result: Path) -> tuple[State, str | None]:
+    """How far a result was checked, and why a file that says so does not count; "reported" without one."""
+    file = path_of(result)
+    try:
+        found = Verification.model_validate(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return "reported", None
+    except (OSError, UnicodeDecodeError) as error:
+        return "reported", f"{file} cannot be read ({error}); its result counts as reported"
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        return "reported", f"{file}: {field!r}: {first['msg']}; its result counts as reported"
+    except (ValueError, RecursionError) as error:
+        return "reported", f"{file} is not valid JSON ({error}); its result counts as reported"
+    if found.sha256 != digest(result):
+        return (
+            "reported",
+            f"{file}: 'sha256' is of another content, so its result was changed; it counts as reported",
+        )
+    return found.state, None
