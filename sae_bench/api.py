@@ -25,6 +25,7 @@ from sae_bench.schema import CoderRecord, Protocol, Result, TaskSpec
 from sae_bench.settings import ABLATION_TIERS, WATCHED_TIERS, Settings
 from sae_bench.tasks.autointerp import Autointerp
 from sae_bench.tasks.downstream_sparsity import DownstreamSparsity
+from sae_bench.tasks.watched import WatchedTask
 
 if TYPE_CHECKING:
     from sae_bench.engine.batch import Entry
@@ -94,6 +95,8 @@ class Session:
         self.skipped = dict.fromkeys(reads_labels, why) if (why := resolve.why_no_sets(self.suite)) else {}
         for name, task in self.tasks.items():
             task.token_text, task.text_of = resolve.token_text(self.tokenizer), resolve.text_of(self.tokenizer)
+            if isinstance(task, WatchedTask):
+                task.padding = resolve.padding_token(self.tokenizer, self.subject)
             if isinstance(task, Autointerp) and self.judge is None:
                 self.skipped[name] = judging.NO_JUDGE
         self.special_ids = resolve.special_ids(self.tokenizer, self.subject)

@@ -168,6 +168,15 @@ def text_of(tokenizer: Any) -> Callable[[Sequence[int]], str]:
     return lambda tokens: str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
 
 
+def padding_token(tokenizer: Any, subject: SubjectModel) -> int:
+    """A token that stands for "nothing" in a text: " _" (Gao et al. 2024), else a special one."""
+    known = tokenizer.get_vocab() if tokenizer is not None else {}
+    for name in ("\u0120_", "\u2581_"):  # as byte-level BPE and as SentencePiece write it
+        if known.get(name, subject.vocab_size) < subject.vocab_size:
+            return int(known[name])
+    return min(special_ids(tokenizer, subject), default=0)
+
+
 def check_fit(entry: Entry, subject: SubjectModel) -> None:
     """The SAE's hook points exist in the model and are as wide as the SAE expects. Raises CoderError, ModelError."""
     info = entry.coder.info

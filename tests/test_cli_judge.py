@@ -155,7 +155,7 @@ def test_a_flag_of_the_judge_without_a_judge_is_an_error(cli: Run, files: Path, 
     code, out, err = cli(*run_of(files), *flags)
     assert (code, out) == (2, "")
     assert "--judge-model" in sentence(err)
-    assert not Path("results").exists()
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_judge_that_cannot_be_used_is_a_sentence_before_the_model_runs(
     assert (code, out) == (2, "")
     assert says[name] in sentence(err)
     assert "sk-other" not in err
-    assert not Path("results").exists()
+    assert not Path("runs").exists()
 
 
 def test_an_error_in_the_middle_spares_the_other_tasks_and_the_same_command_goes_on(
@@ -222,7 +222,7 @@ def test_an_error_in_the_middle_spares_the_other_tasks_and_the_same_command_goes
     assert found[TASK]["status"] == "error"
     assert "no credit left" in found[TASK]["reason"]
     assert "add credit" in sentence(err)
-    sparsity = {name: content for name, content in written("results").items() if "sparsity" in name}
+    sparsity = {name: content for name, content in written("runs").items() if "sparsity" in name}
     paid = sum(server.answered.values())
     assert paid >= 20
     server.fault = lambda n, body: None
@@ -231,7 +231,7 @@ def test_an_error_in_the_middle_spares_the_other_tasks_and_the_same_command_goes
     assert (code, err) == (0, "")
     assert server.n - before == 1 + REQUESTS - paid
     assert max(server.answered.values()) == 1
-    assert {name: content for name, content in written("results").items() if "sparsity" in name} == sparsity
+    assert {name: content for name, content in written("runs").items() if "sparsity" in name} == sparsity
     assert json.loads(out)["results"][1]["metrics"] == json.loads(next_json(direct[0]))["metrics"]
 
 
@@ -262,8 +262,8 @@ def test_a_killed_run_pays_for_the_missing_completions_only(
         code, _, err = cli(*given)
         assert (code, err) == (0, "")
         assert sum(server.answered.values()) - before == 1 + REQUESTS - kept
-    assert written("results") == direct[0]
-    assert not list(Path("results").rglob(".partial/*"))
+    assert written("runs") == direct[0]
+    assert not list(Path("runs").rglob(".partial/*"))
 
 
 def test_faults_in_three_of_ten_requests_change_nothing_and_cost_nothing_twice(
@@ -275,7 +275,7 @@ def test_faults_in_three_of_ten_requests_change_nothing_and_cost_nothing_twice(
         assert server.n > 1.2 * direct[1]
         assert len(server.answered) == direct[1] == 1 + REQUESTS
         assert max(server.answered.values()) == 1
-    assert written("results") == direct[0]
+    assert written("runs") == direct[0]
 
 
 def test_the_cache_alone_gives_the_same_file_without_a_key_or_a_network(
@@ -321,9 +321,9 @@ def test_another_model_is_another_protocol_and_another_address_is_not(
         assert cli(*run_of(files), *judge_of(other, "other.sqlite"))[0] == 0
         assert other.n == 0, "the result is there already"
         assert cli(*run_of(files), *judge_of(other, "other.sqlite"), "--out", "elsewhere")[0] == 0
-        assert written("elsewhere") == written("results") == direct[0]
+        assert written("elsewhere") == written("runs") == direct[0]
         assert cli(*run_of(files), *judge_of(other, "other.sqlite", "m2"))[0] == 0
-    assert len({store.read(file).protocol for file in store.find(Path("results"))}) == 2
+    assert len({store.read(file).protocol for file in store.find(Path("runs"))}) == 2
 
 
 def test_the_key_is_written_nowhere(cli: Run, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,7 +399,7 @@ def test_a_dry_run_counts_and_prices_and_opens_no_connection(cli: Run, files: Pa
     code, out, _ = cli(*given)
     assert "requests to the judge, at most" in out
     assert server.n == server.connections == 0
-    assert not Path("results").exists()
+    assert not Path("runs").exists()
     assert not Path("judge.sqlite").exists()
 
 
@@ -453,7 +453,7 @@ def test_a_budget_ends_in_a_partial_result_and_the_rest_is_bought_later(
     assert server.n == 1 + REQUESTS
     assert max(server.answered.values()) == 1
     assert result_in("results").details["statuses"] == {"ok": LATENTS}
-    assert written("results") == direct[0]
+    assert written("runs") == direct[0]
 
 
 def test_a_budget_that_ends_in_the_untrained_null_is_also_bought_later(cli: Run, files: Path, server: Server) -> None:
@@ -546,10 +546,10 @@ def test_a_batch_gives_the_result_of_a_direct_run(
         assert f"{len(lines)} answers" in out
     assert server.n == 0
     assert len(asked) == REQUESTS
-    found, expected = (json.loads(next_json(own)) for own in (written("results"), direct[0]))
+    found, expected = (json.loads(next_json(own)) for own in (written("runs"), direct[0]))
     for part in expected:
         assert found[part] == expected[part], part
-    assert written("results") == direct[0]
+    assert written("runs") == direct[0]
     assert rounds <= 3, "the help says two rounds or three"
 
 

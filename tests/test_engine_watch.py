@@ -78,6 +78,7 @@ def values(result: Result) -> dict[str, Any]:
         f"{control} {name}": metric.value
         for control, metrics in [("", result.metrics), *result.controls.items()]
         for name, metric in metrics.items()
+        if metric.value is not None
     }
 
 
@@ -582,7 +583,7 @@ def test_a_larger_tier_or_parameter_is_another_protocol(cli: Run, files: list[An
     for more in ([], ["--tier", "smoke"], ["--param", f"{TASK}.latents=20"], ["--param", f"{TASK}.most_density=1"]):
         code, _, error = cli(*files, "--tasks", TASK, "--controls", "none", *more)
         assert (code, error) == (0, "")
-    results = [store.read(file) for file in store.find(Path("results"))]
+    results = [store.read(file) for file in store.find(Path("runs"))]
     assert len({result.protocol for result in results}) == len(results) == 4
     assert {result.provenance.protocol.n_documents for result in results} > {32}
 

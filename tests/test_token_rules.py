@@ -253,6 +253,8 @@ def test_metrics_are_means_over_latents(planted: tuple[Result, dict[str, Units]]
     result, tables = planted
     columns = tables["latent"].columns
     for name, metric in result.metrics.items():
+        if name.startswith("trie_"):
+            continue  # off by default
         column = name.removeprefix("rule_").replace("mass", "mass_recalled")
         assert metric.value == pytest.approx(columns[column].mean(), rel=1e-12), name
         assert metric.n_units == 7
@@ -512,3 +514,26 @@ def test_an_sae_without_two_latents_to_explain_fails_alone(plants: tuple[Plant, 
     for alone in evaluate(good, **settings):
         beside = found["good", alone.task]
         assert (beside.metrics, beside.details) == (alone.metrics, alone.details)
+
+
+# ---------------------------------------------------------------- n-gram explanations
+
+
+def test_the_n_gram_explanation_finds_planted_patterns(tmp_path: Path) -> None:
+    changes = {f"{TASK}.trie_examples": 8, f"{TASK}.fewest_firings": 3}
+    sae = Planted(on(7), pair(5, 6), now_and_then(0.2))
+    result, tables = ruled(sae, tmp_path, parameters=changes)
+    table = tables["latent"]
+    found = dict(zip(table.ids, table.columns["trie_f1"], strict=True))
+    assert found["0"] > 0.95
+    assert found["1"] > 0.95
+    assert found["2"] < 0.5  # what fires at random has no pattern
+    assert set(table.columns["tries"]) == {1.0}
+    assert result.metrics["trie_f1"].value == pytest.approx(np.mean(list(found.values())), rel=1e-12)
+
+
+def test_without_being_asked_there_is_no_n_gram_explanation_and_a_reason(tmp_path: Path) -> None:
+    result, _ = ruled(Planted(on(7), on(5), on(3)), tmp_path, parameters={f"{TASK}.fewest_firings": 3})
+    for name in ("trie_f1", "trie_precision", "trie_recall"):
+        assert result.metrics[name].value is None
+        assert "token_rules.trie_examples=16" in str(result.metrics[name].reason)

@@ -79,7 +79,9 @@ class Measured:
         key = (task.spec.id, encoder_of(entry, self.cast))
         if key not in self._memo:
             rows = self.checkpoint.rows(self.state, {(WATCH, key[1])})
-            self._memo[key] = task.explain(self.watch.watched(entry, self.cast, rows, task.spec.id), self.seed)
+            task.activation = self.watch.activation(entry)
+            with torch.no_grad():
+                self._memo[key] = task.explain(self.watch.watched(entry, self.cast, rows, task.spec.id), self.seed)
         return self._memo[key]
 
     def references(self, task: str, entry: Entry) -> dict[str, dict[str, Units]]:

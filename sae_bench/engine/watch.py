@@ -9,6 +9,7 @@ text.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ from sae_bench.randomness import generator
 from sae_bench.tasks.watched import Text, Watched, WatchedTask
 
 WATCH = "watched"  # where a task's name stands in the keys of what is collected for all of them
+AT_ONCE = 64  # sequences of the n-gram explanation in one pass
 LEAST_SEEN = 2  # calibration tokens on which a latent must be active
 
 
@@ -79,7 +81,7 @@ class Watch:
     def __init__(
         self, work: Workspace, cast: Cast, tasks: list[WatchedTask], tokens: TokenSet, options: Options
     ) -> None:
-        self.tokens, self.options = tokens, options
+        self.work, self.tokens, self.options = work, tokens, options
         self.units = watched_units(tokens, options.watched_documents, options.seed)
         self._watched = frozenset(self.units)
         self.chosen: dict[tuple[str, str], Chosen] = {}  # by encoder and task
@@ -119,6 +121,32 @@ class Watch:
             raise CoderFailure("the activation of a latent is NaN or infinite")
         columns = (sequence, position[token].int(), slot[own], size)
         return {(WATCH, key, name): c.cpu().numpy() for name, c in zip(_COLUMNS, columns, strict=True)}
+
+    def activation(self, entry: Entry) -> Callable[[int, list[list[int]]], list[float]]:
+        """A function that runs sequences through the model: the size of a latent's activation at their last tokens.
+
+        Sequences begin with BOS if those of the corpus do.
+        """
+        first = {int(self.tokens[i].ids[0]) for i in range(len(self.tokens))}
+        bos = sorted(first & self.options.special_ids) if len(first) == 1 else []
+
+        def run(latent: int, sequences: list[list[int]]) -> list[float]:
+            found: list[float] = []
+            for start in range(0, len(sequences), AT_ONCE):
+                part = [torch.tensor([*bos, *ids]) for ids in sequences[start : start + AT_ONCE]]
+                tokens = torch.nn.utils.rnn.pad_sequence(part, batch_first=True).to(self.work.subject.device)
+                last = torch.tensor([len(ids) - 1 for ids in part], device=tokens.device)
+                mask = torch.arange(tokens.shape[1], device=tokens.device) <= last.unsqueeze(1)
+                captured = self.work.subject.capture(tokens, mask, [entry.hook_in]).activations[entry.hook_in]
+                x = captured[torch.arange(len(part), device=tokens.device), last]
+                codes = guarded(entry, lambda x=x: entry.encoder.encode(x))  # type: ignore[misc]
+                own = codes.indices == latent
+                sizes = torch.zeros(len(part), dtype=torch.float64, device=tokens.device)
+                sizes[codes.token_of_entry()[own]] = codes.values[own].double().abs()
+                found += sizes.tolist()
+            return found
+
+        return run
 
     def watched(self, entry: Entry, cast: Cast, rows: Arrays, task: str) -> Watched:
         """What was collected of the latents of one coder that a task explains, cut in two."""

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from sae_bench.kernels import graded_rules, rules
+from sae_bench.kernels import graded_rules, rules, trie
 from sae_bench.kernels.token_counts import token_entropy
 from sae_bench.metrics import token_rules
+from sae_bench.randomness import generator
 from sae_bench.schema import TaskSpec
 from sae_bench.tasks.watched import Text, Watched, WatchedTask
 from sae_bench.units import Units
 
+LONGEST = 32  # tokens of an example of the n-gram explanation
 SHOWN_ITEMS = 12  # tokens and pairs of a rule that a result shows, the most frequent ones first
 
 
@@ -36,6 +40,7 @@ class TokenRules(WatchedTask):
         self.bounds = {name: self.whole(name, 0) for name in ("max_tokens", "max_pairs")}
         self.bounds["least_pair"] = self.whole("least_pair", 1)
         self.most_density = self.share("most_density")
+        self.trie_examples = self.whole("trie_examples", 0)
 
     def explain(self, watched: Watched, seed: int) -> tuple[dict[str, Units], dict[str, Any]]:
         """Fit a rule to every watched latent, and score those that fire often enough on both halves."""
@@ -69,10 +74,31 @@ class TokenRules(WatchedTask):
             "fit_firings": often[0].astype(np.float64),
             "density": watched.density,
         }
+        columns |= self._tries(watched, chosen.tolist(), seed)
         table = Units(_names(watched.latents[chosen]), {name: column[chosen] for name, column in columns.items()})
         items = _items([found[i] for i in chosen], watched.latents[chosen], fit)
         tables = {"latent": table, "item": items}
         return tables, self.details(tables)
+
+    def _tries(self, watched: Watched, chosen: list[int], seed: int) -> dict[str, NDArray[np.float64]]:
+        """Scores of the n-gram explanation of each chosen latent, with passes of the model of its own; zeros if off."""
+        names = ("tries", "trie_matching", "trie_f1", "trie_precision", "trie_recall")
+        columns = {name: np.zeros(len(watched.latents)) for name in names}
+        if not self.trie_examples or self.activation is None:
+            return columns
+        texts = np.split(watched.test.tokens, np.flatnonzero(np.diff(watched.test.document)) + 1)
+        for slot in chosen:
+            examples, original = _examples(watched, slot, self.trie_examples, seed)
+            run = partial(self.activation, int(watched.latents[slot]))
+            made = trie.explain(examples, original, run, self.padding).trie
+            activations = np.zeros(len(watched.test.tokens))
+            own = watched.test_firings.latent == slot
+            activations[watched.test_firings.position[own]] = watched.test_firings.activation[own]
+            found = trie.agreement(activations, np.concatenate(made.predict([text.tolist() for text in texts])))
+            scores = (1.0, float(found.predicted > 0), found.f1, np.nan_to_num(found.precision), found.recall)
+            for name, value in zip(names, scores, strict=True):
+                columns[name][slot] = value
+        return columns
 
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
         """Every rule in words, with its scores."""
@@ -98,6 +124,19 @@ class TokenRules(WatchedTask):
                 for before, token in list(pairs)[:SHOWN_ITEMS]
             ]
         return found
+
+
+def _examples(watched: Watched, slot: int, n: int, seed: int) -> tuple[list[list[int]], list[float]]:
+    """Up to ``n`` firings on the fit documents, at random, each with the tokens of its document before it."""
+    text, firings = watched.fit, watched.fit_firings
+    own = np.flatnonzero(firings.latent == slot)
+    draw = generator(seed, f"examples of latent {watched.latents[slot]}")
+    chosen = own[torch.randperm(len(own), generator=draw).numpy()[:n]]
+    examples = []
+    for position in firings.position[chosen].tolist():
+        start = max(position + 1 - LONGEST, int(np.searchsorted(text.document, text.document[position])))
+        examples.append(text.tokens[start : position + 1].tolist())
+    return examples, firings.activation[chosen].tolist()
 
 
 def _where(watched: Watched, slot: int) -> bytes:

@@ -6,7 +6,7 @@ made on the *fit* documents and scored on the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,10 @@ class WatchedTask(Task):
     """
 
     stream = "watched"
+    activation: Callable[[int, list[list[int]]], list[float]] | None = (
+        None  # of a latent at the last token of sequences
+    )
+    padding = 0  # a token that stands for "nothing"
     most_density: float
     latents: int
 
