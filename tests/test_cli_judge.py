@@ -341,13 +341,13 @@ def test_the_key_is_written_nowhere(cli: Run, files: Path, tmp_path: Path, monke
             code, out, err = cli(*[a for a in run_of(files) if a != "--quiet"], *judge_of(server), *more)
             assert code == 0, err
             shown += out + err
-        code, out, err = cli("show", "results")
+        code, out, err = cli("show", "runs")
         shown += out + err
         server.fault = lambda n, b: Fault("status", 401, None, {"message": f"Incorrect API key provided: {KEY}"})
         code, out, err = cli(*run_of(files), *judge_of(server, model="m3"))
         assert code == 2
         shown += out + err
-    assert result_in("results").details["statuses"] == {"explain_failed": LATENTS}
+    assert result_in("runs").details["statuses"] == {"explain_failed": LATENTS}
     assert KEY not in shown
     kept = [f for f in tmp_path.rglob("*") if f.is_file()]
     assert any(f.suffix == ".sqlite" for f in kept)
@@ -380,7 +380,7 @@ def test_asking_for_the_untrained_null_later_is_not_answered_by_a_result_without
     given = [*run_of(files), *judge_of(server), "--controls", "random"]
     assert cli(*given)[0] == 0
     assert cli(*given, "--null", "untrained")[0] == 0
-    assert list(result_in("results").controls) == ["random"]
+    assert list(result_in("runs").controls) == ["random"]
     assert server.n == 1 + 2 * REQUESTS
 
 
@@ -421,7 +421,7 @@ def test_the_forecast_bounds_what_is_asked(cli: Run, files: Path, server: Server
     expected = json.loads(out)
     assert cli(*given)[0] == 0
     assert 0.5 * expected["requests to the judge, at most"] <= server.n <= expected["requests to the judge, at most"]
-    judge = result_in("results").details["judge"]
+    judge = result_in("runs").details["judge"]
     assert judge["prompt_tokens"] < 4 * expected["tokens to the judge, roughly"]
 
 
@@ -440,7 +440,7 @@ def test_a_budget_ends_in_a_partial_result_and_the_rest_is_bought_later(
     given = [*run_of(files), *judge_of(server)]
     code, _, err = cli(*given, *limit)
     assert (code, err) == (0, "")
-    part = result_in("results")
+    part = result_in("runs")
     assert part.status == "ok"
     paid = sum(server.answered.values())
     assert 0 < paid < REQUESTS
@@ -452,7 +452,7 @@ def test_a_budget_ends_in_a_partial_result_and_the_rest_is_bought_later(
     assert (code, err) == (0, "")
     assert server.n == 1 + REQUESTS
     assert max(server.answered.values()) == 1
-    assert result_in("results").details["statuses"] == {"ok": LATENTS}
+    assert result_in("runs").details["statuses"] == {"ok": LATENTS}
     assert written("runs") == direct[0]
 
 
@@ -462,7 +462,7 @@ def test_a_budget_that_ends_in_the_untrained_null_is_also_bought_later(cli: Run,
     assert cli(*given, "--max-requests", 1 + REQUESTS + 10)[0] == 0
     assert cli(*given)[0] == 0
     assert server.n == 1 + 2 * REQUESTS
-    found = result_in("results").controls["random"]
+    found = result_in("runs").controls["random"]
     assert found["failed_fraction"].value == 0
 
 
@@ -471,10 +471,10 @@ def test_a_second_try_that_the_budget_forbade_is_made_later(cli: Run, files: Pat
     server.answer = lambda messages: oracle()(messages) if len(messages) != 2 else "hm"
     given = [*run_of(files), *judge_of(server)]
     assert cli(*given, "--max-requests", 1 + LATENTS)[0] == 0
-    assert "explain_failed" in result_in("results").details["statuses"]
+    assert "explain_failed" in result_in("runs").details["statuses"]
     server.answer = oracle()
     assert cli(*given)[0] == 0
-    assert result_in("results").details["statuses"] == {"ok": LATENTS}
+    assert result_in("runs").details["statuses"] == {"ok": LATENTS}
 
 
 def test_what_failed_on_the_way_is_asked_again_by_the_same_command(cli: Run, files: Path, server: Server) -> None:
@@ -492,10 +492,10 @@ def test_what_failed_on_the_way_is_asked_again_by_the_same_command(cli: Run, fil
     server.fault = once
     given = [*run_of(files), *judge_of(server)]
     assert cli(*given)[0] == 0
-    assert result_in("results").details["statuses"] == {"ok": LATENTS - 1, "transport_failed": 1}
+    assert result_in("runs").details["statuses"] == {"ok": LATENTS - 1, "transport_failed": 1}
     server.fault = lambda n, body: None
     assert cli(*given)[0] == 0
-    assert result_in("results").details["statuses"] == {"ok": LATENTS}
+    assert result_in("runs").details["statuses"] == {"ok": LATENTS}
     n = server.n
     assert cli(*given)[0] == 0
     assert server.n == n
@@ -579,9 +579,9 @@ def test_too_little_text_is_an_error_with_a_cure(cli: Run, files: Path, server: 
 
 def test_show_prints_explanations_windows_and_verdicts(cli: Run, files: Path, server: Server) -> None:
     assert cli(*run_of(files), *judge_of(server))[0] == 0
-    code, out, err = cli("show", "results")
+    code, out, err = cli("show", "runs")
     assert (code, err) == (0, "")
-    found = result_in("results").details
+    found = result_in("runs").details
     for one in found["explanations"]:
         (line,) = [row for row in out.splitlines() if row.startswith(f"  latent {one['latent']}: ")]
         assert one["explanation"] in line
@@ -597,7 +597,7 @@ def test_show_prints_explanations_windows_and_verdicts(cli: Run, files: Path, se
 def test_failures_are_shown_with_what_the_judge_wrote_on_one_line(cli: Run, files: Path, server: Server) -> None:
     server.answer = lambda messages: "\x1b[2J No.\n  latent 99: detection 1.00, forged \u202e\x07"
     assert cli(*run_of(files), *judge_of(server))[0] == 0
-    code, out, _ = cli("show", "results")
+    code, out, _ = cli("show", "runs")
     assert code == 0
     assert "explain_failed" in out
     assert "degraded" in out

@@ -507,7 +507,7 @@ def test_the_cost_is_said_before_and_bounds_the_run(
     assert forecast.get(WHOLE) == (None if backend == "hf" else [HOOK])
     code, _, error = cli(*given)
     assert (code, error) == (0, "")
-    counters = store.read(next(iter(store.find(Path("results"))))).provenance.counters
+    counters = store.read(next(iter(store.find(Path("runs"))))).provenance.counters
     made = counters.get("ablation_cached", 0) + counters.get("ablation_full", 0)
     assert made == counters["ablation_cached" if backend == "hf" else "ablation_full"]
     assert 0.5 * forecast[AT_MOST] < made <= forecast[AT_MOST]
@@ -539,7 +539,7 @@ def test_parameters_that_cannot_work_are_one_sentence(cli: Run, files: list[Any]
     assert (code, out) == (2, "")
     assert says in error
     assert len(error.strip().splitlines()) == 1
-    assert not Path("results").exists()
+    assert not Path("runs").exists()
 
 
 def test_an_sae_without_active_latents_fails_alone(cli: Run, files: list[Any], tmp_path: Path) -> None:

@@ -544,7 +544,7 @@ def test_parameters_that_cannot_work_are_one_sentence(cli: Run, files: list[Any]
     assert (code, out) == (2, "")
     assert says in error
     assert len(error.strip().splitlines()) == 1
-    assert not Path("results").exists()
+    assert not Path("runs").exists()
 
 
 def test_an_sae_with_nothing_to_explain_fails_alone(cli: Run, files: list[Any], tmp_path: Path) -> None:
