@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_bench.board import collect, columns, data, layout, ranks, text
+from sae_bench.board import page as html_page
 from sae_bench.cli import board as verb
 from sae_bench.errors import SaeBenchError, UsageError
 from sae_bench.registry import data_folder, tasks
@@ -537,6 +538,7 @@ def test_the_board_imports_no_torch(tmp_path):
 
 def test_the_page_without_the_extra_is_a_sentence(tmp_path, monkeypatch, capsys):
     small(tmp_path)
+    html_page._library.cache_clear()  # what another test has made
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     for more in (("--format", "html"), ("--plots", str(tmp_path / "p"))):
         assert main_board(tmp_path, *more) == 2
