@@ -9,36 +9,19 @@ latents alone would be too narrow wherever the text matters more than the latent
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from sae_bench.statistics import (
-    CONFIDENCE,
-    Array,
-    Estimate,
-    Metric,
-    Sums,
-    resample_weights,
-    settle,
-    total,
-)
+from sae_bench.statistics import Array, Draws, Sums, resample_weights, total
 from sae_bench.units import Units
 
 CHUNK = 1 << 22  # weights of rows in memory at once
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Column sums of a table, their replicates, and the number of documents or latents, whichever is smaller."""
-
-    points: Sums
-    replicates: Sums
-    n: int
-
-
 def draw(units: Units, *, seed: int, resamples: int) -> Draws:
-    """Everything that figures of this table are made of."""
+    """Everything that figures of this table are made of, as of so many units as there are documents or latents.
+
+    The smaller number counts, so that the Wilson interval of a share of rows, which are not independent, is a wide one.
+    """
     documents, of_document = _groups([unit.partition("@")[0] for unit in units.ids])
     latents, of_latent = _groups([f"latent {unit.rpartition(':')[2]}" for unit in units.ids])
     by_document, by_latent = (resample_weights(names, seed, resamples) for names in (documents, latents))
@@ -51,16 +34,6 @@ def draw(units: Units, *, seed: int, resamples: int) -> Draws:
             sums[name].append(weights @ column)
     replicates = Sums({name: np.concatenate(parts) for name, parts in sums.items()})
     return Draws(total(units), replicates, min(len(documents), len(latents)))
-
-
-def estimate(draws: Draws, metric: Metric, *, interval: str = "bootstrap", confidence: float = CONFIDENCE) -> Estimate:
-    """The figure with its interval; fewer than 5 documents or latents have a figure and no interval.
-
-    ``interval="wilson"`` is for shares of rows, which resampling would give an empty interval where no row counts: that
-    of as many independent units as there are documents or latents, so a wide one.
-    """
-    replicates = None if interval == "wilson" else metric(draws.replicates)
-    return settle(metric(draws.points), replicates, draws.n, confidence)
 
 
 def _groups(names: list[str]) -> tuple[tuple[str, ...], np.ndarray[tuple[int], np.dtype[np.int64]]]:

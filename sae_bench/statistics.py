@@ -105,6 +105,34 @@ class Estimate:
     reason: str | None = None
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Column sums of a table (``points``), their replicates, and of how many independent units they are."""
+
+    points: Sums
+    replicates: Sums
+    n: int
+
+
+def draw(units: Units, *, seed: int, resamples: int = RESAMPLES) -> Draws:
+    """Everything that figures of a table of independent units are made of."""
+    return Draws(total(units), resample(units, seed=seed, resamples=resamples), len(units))
+
+
+def estimate_of(
+    draws: Draws, metric: Metric, *, interval: str = "bootstrap", confidence: float = CONFIDENCE
+) -> Estimate:
+    """The figure of ``metric`` with its interval at level ``confidence``; fewer than 5 units have none.
+
+    ``interval="wilson"`` is for metrics that are the share of units whose column is 1, which resampling would give an
+    empty interval where there is no such unit.
+    """
+    if draws.n == 0:
+        return Estimate(None, None, None, 0, "there is no unit to measure")
+    replicates = None if interval == "wilson" else metric(draws.replicates)
+    return settle(metric(draws.points), replicates, draws.n, confidence)
+
+
 def estimate(
     units: Units,
     metric: Metric,
@@ -113,21 +141,9 @@ def estimate(
     seed: int = 0,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
-    draws: Sums | None = None,
 ) -> Estimate:
-    """The figure of ``metric`` on all units, with its interval at level ``confidence``; fewer than 5 units have none.
-
-    ``interval="wilson"`` is for metrics that are the share of units whose column is 1. ``draws`` is what
-    :func:`resample` gives for these units, where many metrics are made of one table.
-    """
-    n = len(units)
-    if n == 0:
-        return Estimate(None, None, None, 0, "there is no unit to measure")
-    point = metric(total(units))
-    replicates = None
-    if interval != "wilson":
-        replicates = metric(draws if draws is not None else resample(units, seed=seed, resamples=resamples))
-    return settle(point, replicates, n, confidence)
+    """The figure of one metric of independent units; see :func:`estimate_of`, which is for many of one table."""
+    return estimate_of(draw(units, seed=seed, resamples=resamples), metric, interval=interval, confidence=confidence)
 
 
 def settle(point: Array | Ratio, replicates: Array | Ratio | None, n: int, confidence: float) -> Estimate:

@@ -205,7 +205,7 @@ def judged(
             task.judge = judge
             tables, details = task.explain(watched, 0)
         limits = Options("special", (), 0, 20, None, 5.0, frozenset(), 21)
-        metrics = figures(task, tables, drawn(task, tables, limits))
+        metrics = figures(task, drawn(task, tables, limits))
         return Judged(metrics, tables, details, server, server.n)
 
 

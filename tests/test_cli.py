@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +15,8 @@ import numpy as np
 import pytest
 
 from sae_bench import demo
-from sae_bench.cli.main import main
-from tests.conftest import ON_TEXT
+from tests.conftest import ON_TEXT, Run
 from tests.tiny_saes import tiny_coder, write_native
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the command in an empty folder; returns exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: Any) -> tuple[int, str, str]:
-        try:
-            code = main([str(a) for a in arguments])
-        except SystemExit as error:
-            code = int(error.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
 
 SMALL = ("--limit", 8, "--resamples", 50, "--quiet", "--controls", "none", "--tasks", ON_TEXT)
 

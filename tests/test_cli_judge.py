@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ import pytest
 from sae_bench.cli.main import main
 from sae_bench.judge import Patience
 from sae_bench.results import store
+from tests.conftest import Run
 from tests.judge_server import BROKEN, QUOTA, Fault, Messages, Reply, Server, at_random, completion
 from tests.test_autointerp import EXPLAIN, INTRUDER, TASK, excerpts, kind_of, learned, oracle
 from tests.tiny_models import tiny_gpt2
 from tests.tiny_saes import tiny_coder, write_native
 
-Run = Callable[..., tuple[int, str, str]]
 KEY = "sk-test-3f9a51c07be2468d"
 LATENTS, NULLS, GROUPS = 6, 3, 2
 REQUESTS = LATENTS + GROUPS * (LATENTS + 2 * NULLS)  # without the one that tries the judge
@@ -46,23 +46,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def cli(cli: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the command in an empty folder, without a key and with little patience; exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sae_bench.judge.client.Patience", lambda: FAST)
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-
-    def command(*arguments: Any) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            code = main([str(a) for a in arguments])
-        except SystemExit as error:
-            code = int(error.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return command
+    return cli
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from sae_bench.results.compare_intervals import Proportion, holm, p_value, p_val
 from sae_bench.schema import MetricValue
 from sae_bench.statistics import quotient, total
 from sae_bench.units import Units
+from tests.test_store import changed
 from tests.test_store import result as bare
 
 TRIALS = 200
@@ -609,15 +610,6 @@ def test_markup_in_text_is_escaped():
 
 
 # --- files that were changed -----------------------------------------------------------------------------------------
-
-
-def changed(file, *path, value):
-    content = json.loads(file.read_text())
-    place = content
-    for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
-    file.write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize(("path", "value", "match"), [

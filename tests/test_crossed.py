@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_bench import crossed
-from sae_bench.statistics import Ratio, resample_weights
+from sae_bench.statistics import Ratio, estimate_of, resample_weights
 from sae_bench.units import Units
 
 
@@ -20,7 +20,7 @@ def table(values, documents, latents):
 
 
 def figure(units, resamples=400, seed=0):
-    return crossed.estimate(crossed.draw(units, seed=seed, resamples=resamples), mean)
+    return estimate_of(crossed.draw(units, seed=seed, resamples=resamples), mean)
 
 
 def world(rng, of_document, of_latent, of_row, n_documents=25, per_document=6, n_latents=60):
@@ -80,6 +80,6 @@ def test_few_documents_have_no_interval_and_no_rows_no_figure():
 
 def test_a_share_that_is_never_seen_has_no_empty_interval():
     units = table(np.zeros(40), [f"d{i // 4}" for i in range(40)], range(40))
-    e = crossed.estimate(crossed.draw(units, seed=0, resamples=50), mean, interval="wilson")
+    e = estimate_of(crossed.draw(units, seed=0, resamples=50), mean, interval="wilson")
     assert (e.value, e.low, e.n_units) == (0.0, 0.0, 10)
     assert e.high == pytest.approx(0.27753, abs=1e-4)  # Wilson's upper limit for 0 of 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sae_bench import demo, nested
 from sae_bench.api import evaluate
-from sae_bench.cli.main import main
 from sae_bench.errors import DataError, ResultError, UsageError
 from sae_bench.registry import load, tasks
 from sae_bench.results import store
 from sae_bench.saes.load import load_sae
 from sae_bench.schema import Result
+from tests.conftest import Run
 from tests.tiny_models import WIDTH, tiny_gpt2
 from tests.tiny_saes import tiny_coder
 
 PROBES = "probe_recovery,sparse_probing"
 SAES = ["demo/topk_k16", "demo/relu"]
 Example = tuple[str, int]
-Run = Callable[..., tuple[int, str, str]]
 
 
 def write_set(folder: Path, name: str, parts: dict[str, list[Example]], suffix: str) -> None:
@@ -111,20 +110,10 @@ def assert_close(one: dict[str, float | None], other: dict[str, float | None], t
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def cli(cli: Run) -> Run:
     """A run on the demo in an empty folder; returns exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments: Any) -> tuple[int, str, str]:
-        common = ["run", "--quiet", "--controls", "none", "--limit", "8", "--resamples", "40", "--tier", "smoke"]
-        try:
-            code = main([*common, *map(str, arguments)])
-        except SystemExit as error:
-            code = int(error.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return command
+    small = ("--controls", "none", "--limit", 8, "--resamples", 40, "--tier", "smoke")
+    return partial(cli, "run", "--quiet", *small)
 
 
 # ---------------------------------------------------------------- what comes out

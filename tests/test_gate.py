@@ -14,7 +14,8 @@ from sae_bench.cli import check as verb
 from sae_bench.errors import ResultError, UsageError
 from sae_bench.results import compare, gate, store
 from sae_bench.schema import MetricValue
-from tests.test_compare import HOSTILE, changed, documents, examples, frame, save
+from tests.test_compare import HOSTILE, documents, examples, frame, save
+from tests.test_store import changed
 from tests.test_store import result as bare
 
 TRIALS = 200

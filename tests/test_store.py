@@ -61,15 +61,20 @@ def files_below(folder):
     return sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
 
 
-def tampered(folder, *path, value):
-    """A result whose field at `path` was changed by hand."""
-    file = store.write(folder, result(details={"list": [1.0, {"deep": 2.0}]}), TABLES)
+def changed(file, *path, value):
+    """The field at `path` of a result file, changed by hand."""
     content = json.loads(file.read_text())
     place = content
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
     file.write_text(json.dumps(content))
+
+
+def tampered(folder, *path, value):
+    """A result whose field at `path` was changed by hand."""
+    file = store.write(folder, result(details={"list": [1.0, {"deep": 2.0}]}), TABLES)
+    changed(file, *path, value=value)
     return file
 
 

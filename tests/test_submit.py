@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from sae_bench.api import evaluate
-from sae_bench.cli.main import main
 from sae_bench.errors import UsageError
 from sae_bench.results import store, submit
 from sae_bench.results.submit import LEAST_DOCUMENTS, MOST_JSON, MOST_UNITS, NAME, check, result_files
 from sae_bench.schema import Protocol
 from sae_bench.units import Units, pack
+from tests.conftest import Run
 
 ROOT = Path(__file__).parents[1]
 FIT = ("reconstruction", "sparsity", "probe_recovery")
@@ -374,22 +375,12 @@ def test_a_parameter_of_another_type_is_a_problem(made: dict[str, Path], tmp_pat
 # ---------------------------------------------------------------- the command
 
 
-Run = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def cli(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the verb in an empty folder; returns exit code, stdout, stderr."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-
-    def command(*arguments: Any) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(["submit", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return command
+    return partial(cli, "submit")
 
 
 def test_fit_results_are_copied_byte_by_byte_to_where_they_belong(

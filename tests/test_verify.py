@@ -21,13 +21,13 @@ from scipy.stats import hypergeom
 
 from sae_bench import demo, registry
 from sae_bench.api import Session, evaluate
-from sae_bench.cli.main import main
 from sae_bench.errors import ResultError, SaeBenchError
 from sae_bench.results import recompute, store
 from sae_bench.schema import Protocol
 from sae_bench.settings import Settings
 from sae_bench.units import Units, pack
 from sae_bench.verify import Report, _odds, verify
+from tests.conftest import Run
 from tests.judge_server import Messages, Server
 
 SETS = "base64,code_comment,contains_number,has_question,uppercase_word"
@@ -763,20 +763,10 @@ def test_the_probability_is_how_often_forged_rows_are_drawn() -> None:
 # ---------------------------------------------------------------- the command line
 
 
-Run = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Run:
+def cli(cli: Run) -> Run:
     """Run the verb; returns exit code, stdout, stderr."""
-
-    def command(file: Path, *arguments: Any) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(["verify", str(file), "--sae", "demo", "--quiet", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return command
+    return lambda file, *arguments: cli("verify", file, "--sae", "demo", "--quiet", *arguments)
 
 
 def test_exit_codes_and_sentences(cli: Run, made: dict[str, Path], tmp_path: Path) -> None:

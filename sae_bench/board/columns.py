@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from sae_bench.errors import UsageError
+from sae_bench.parsing import read_record
 from sae_bench.registry import choose, suggest
 from sae_bench.schema import Better, MetricSpec, Record, TaskSpec
 
@@ -88,16 +88,7 @@ def read_columns(file: Path, specs: Mapping[str, TaskSpec], *, everything: bool 
 
     ``everything`` adds all other metrics, by task. Raises UsageError that names the file and the field.
     """
-    try:
-        content = _ColumnsFile.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} is not valid TOML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{file}: {field!r}: {first['msg']}") from error
+    content = read_record(file, _ColumnsFile, UsageError)
     groups: list[Group] = []
     taken: set[str] = set()
     for g, group in enumerate(content.group):

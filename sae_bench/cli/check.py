@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_bench.cli.compare import code, escaped, line, refused
+from sae_bench.cli.compare import code, escaped, refused
 
 if TYPE_CHECKING:
     from sae_bench.results.gate import Outcome
@@ -39,6 +39,7 @@ def add(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, report, and return 0, 1 or 3."""
     from sae_bench import registry
+    from sae_bench.board.tables import line
     from sae_bench.results import gate
     from sae_bench.results.compare import NotComparable
     from sae_bench.results.compare_sides import read_side
@@ -96,7 +97,7 @@ def _summary(outcomes: Sequence[Outcome], failures: Sequence[Outcome]) -> str:
 def _table(outcomes: Sequence[Outcome], failures: Sequence[Outcome], *, markdown: bool) -> str:
     from tabulate import tabulate
 
-    from sae_bench.board.tables import number, span
+    from sae_bench.board.tables import line, number, span
 
     rows = []
     for o in outcomes:
@@ -128,6 +129,8 @@ def markdown(
 def junit(name: str, outcomes: Sequence[Outcome], failures: Sequence[Outcome], refusal: str) -> bytes:
     """A JUnit XML report: a test case a metric; one with an error where nothing could be compared."""
     from xml.etree import ElementTree
+
+    from sae_bench.board.tables import line
 
     skipped = [o for o in outcomes if o.state == "not compared" and o not in failures]
     counts = {"failures": len(failures), "errors": int(bool(refusal)), "skipped": len(skipped)}

@@ -101,6 +101,8 @@ def _record(row: Difference) -> dict[str, Any]:
 
 def as_tables(sides: Sequence[Side], found: Sequence[Comparison], notes: Sequence[str], *, markdown: bool) -> str:
     """A table for each SAE against the reference, and below them what has to be known to read them."""
+    from sae_bench.board.tables import line
+
     bullet, name = ("- ", code) if markdown else ("", line)
     parts = [
         f"{bullet}{letter(i)}: {name(side.sae.name)}, weights {name(side.sae.weights_sha256[:12])}, in "
@@ -181,15 +183,10 @@ def _reasons(found: Sequence[Comparison]) -> list[str]:
     ]
 
 
-def line(text: str) -> str:
-    """Untrusted text for a terminal, on one line."""
-    from sae_bench.board.tables import printable
-
-    return printable(text).replace("\n", "?")
-
-
 def escaped(text: str) -> str:
     """Text for Markdown that stays text: no markup, no HTML, no table cell of its own, no link, no mention."""
+    from sae_bench.board.tables import line
+
     safe = line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     marked = "".join(f"\\{c}" if c in "\\`*_{}[]()#|~!" else c for c in safe)
     return marked.replace("@", "@\u200b").replace("://", ":\u200b//").replace("www.", "www\u200b.")
@@ -197,6 +194,8 @@ def escaped(text: str) -> str:
 
 def code(text: str) -> str:
     """An untrusted name as code in Markdown: nothing in it is markup, a link or a mention."""
+    from sae_bench.board.tables import line
+
     safe = line(text).replace("|", "\u2502")
     longest = max((len(run) for run in re.findall("`+", safe)), default=0)
     fence = "`" * (longest + 1)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from sae_bench import crossed, nested
+from sae_bench import estimates, nested
 from sae_bench.engine.batch import CoderFailure, Entry, guarded
 from sae_bench.engine.plan import Options
 from sae_bench.engine.run import Measured
+from sae_bench.estimates import Draws
 from sae_bench.judge import JudgeError
 from sae_bench.saes.wrap import content_sha256
 from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result, Status
-from sae_bench.statistics import CONFIDENCE, Sums, estimate, resample
+from sae_bench.statistics import CONFIDENCE
 from sae_bench.tasks.autointerp.asking import Deferred
 from sae_bench.tasks.base import Task
 from sae_bench.tasks.labelled import LabelledTask
 from sae_bench.units import Units
 
-Draws = Sums | nested.Draws | crossed.Draws
 PACKAGES = (
     "sae-bench-suite",
     "torch",
@@ -116,7 +116,7 @@ def results(
                 Result(
                     **common,
                     status="ok",
-                    metrics=figures(task, tables, draws),
+                    metrics=figures(task, draws),
                     controls=controls,
                     details=_details(task, _whole(measured, name, entry, tables, controls), draws),
                     provenance=full,
@@ -181,7 +181,7 @@ def _whole(
 
 def _reference(task: Task, tables: dict[str, Units], options: Options) -> dict[str, MetricValue]:
     without = task.only_of_coders if isinstance(task, LabelledTask) else frozenset()
-    return figures(task, tables, drawn(task, tables, options), without)
+    return figures(task, drawn(task, tables, options), without)
 
 
 def _constants(task: Task) -> dict[str, dict[str, MetricValue]]:
@@ -197,30 +197,16 @@ def _constants(task: Task) -> dict[str, dict[str, MetricValue]]:
 
 def drawn(task: Task, tables: Mapping[str, Units], options: Options) -> dict[str, Draws]:
     """The resampled sums of every table that the task's metrics are made of."""
-    makers: dict[str, Callable[..., Draws]] = {"example": nested.draw, "ablation": crossed.draw}
-    kinds = {spec.table for spec in task.spec.metrics.values() if len(tables[spec.table])}
-    seeds = {"seed": options.seed, "resamples": options.resamples}
-    return {kind: makers.get(kind, resample)(tables[kind], **seeds) for kind in sorted(kinds)}
+    return estimates.drawn(task.spec, tables, seed=options.seed, resamples=options.resamples)
 
 
-def figures(
-    task: Task,
-    tables: Mapping[str, Units],
-    draws: Mapping[str, Draws],
-    without: frozenset[str] = frozenset(),
-) -> dict[str, MetricValue]:
-    """All metrics of a task (``without`` some) from its tables of units and what :func:`drawn` gave for them."""
+def figures(task: Task, draws: Mapping[str, Draws], without: frozenset[str] = frozenset()) -> dict[str, MetricValue]:
+    """All metrics of a task (``without`` some) from what :func:`drawn` gave for its tables of units."""
     found = {}
     for name, spec in task.spec.metrics.items():
         if name in without:
             continue
-        metric, own = task.metrics[name], draws.get(spec.table)
-        if isinstance(own, nested.Draws):
-            e = nested.estimate(own, metric)
-        elif isinstance(own, crossed.Draws):
-            e = crossed.estimate(own, metric, interval=spec.interval)
-        else:
-            e = estimate(tables[spec.table], metric, interval=spec.interval, draws=own)
+        e = estimates.estimate(draws[spec.table], task.metrics[name], interval=spec.interval)
         found[name] = MetricValue(
             value=e.value,
             low=e.low,
@@ -244,7 +230,7 @@ def _controls(
         tables = measured.tables(task.spec.id, entries[key])
         if task.unusable(tables):
             continue
-        scores[name] = figures(task, tables, drawn(task, tables, options))
+        scores[name] = figures(task, drawn(task, tables, options))
         for kind, table in tables.items():
             same = own[kind].columns
             columns = {c: v for c, v in table.columns.items() if not _equal(same.get(c), v)}

@@ -7,7 +7,6 @@ a dictionary and the scale of its latents change nothing.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import Batch, CoderFailure, Entry, guarded
-from sae_bench.randomness import generator
+from sae_bench.randomness import generator, random_bytes
 from sae_bench.saes.protocol import Codes, indptr_of
 
 
@@ -52,7 +51,7 @@ def sampled_sequences(tokens: TokenSet, n: int | None, seed: int) -> list[int]:
         by_unit.setdefault(unit, []).append(index)
 
     def place(unit: int) -> bytes:
-        return hashlib.sha256(f"{seed} ablated document {tokens.unit_ids[unit]}".encode()).digest()
+        return random_bytes(seed, f"ablated document {tokens.unit_ids[unit]}")
 
     chosen = sorted(by_unit, key=place)[:n]
     return sorted(by_unit[unit][int.from_bytes(place(unit)[-4:], "big") % len(by_unit[unit])] for unit in chosen)

@@ -8,7 +8,6 @@ text.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ from sae_bench.engine.batch import CoderFailure, CoderView, Entry, Workspace, gu
 from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.plan import Batches, Cast, Options
 from sae_bench.kernels.token_counts import Firings, firings
-from sae_bench.randomness import generator
+from sae_bench.randomness import generator, random_bytes
 from sae_bench.tasks.watched import Text, Watched, WatchedTask
 
 WATCH = "watched"  # where a task's name stands in the keys of what is collected for all of them
@@ -64,7 +63,7 @@ def watched_units(tokens: TokenSet, n: int | None, seed: int) -> list[int]:
     """The documents that are watched: ``n`` of them (None: all), those first by a hash of their content."""
 
     def place(unit: int) -> bytes:
-        return hashlib.sha256(f"{seed} watched document {tokens.unit_ids[unit]}".encode()).digest()
+        return random_bytes(seed, f"watched document {tokens.unit_ids[unit]}")
 
     return sorted(sorted(range(tokens.n_units), key=place)[:n])
 
@@ -72,7 +71,7 @@ def watched_units(tokens: TokenSet, n: int | None, seed: int) -> list[int]:
 def is_fit(unit_id: str, seed: int) -> bool:
     """Whether explanations are made on this document (else scored on it); the same for all documents of one content."""
     content = unit_id.partition("#")[0]
-    return hashlib.sha256(f"{seed} explained on {content}".encode()).digest()[0] < 128
+    return random_bytes(seed, f"explained on {content}")[0] < 128
 
 
 class Watch:

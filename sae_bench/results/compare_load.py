@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_bench import crossed, nested, registry
+from sae_bench import nested, registry
 from sae_bench.errors import ResultError
+from sae_bench.estimates import Draws, draw
 from sae_bench.metrics import metrics_of
 from sae_bench.results import store
 from sae_bench.schema import Result, TaskSpec
-from sae_bench.statistics import RESAMPLES, Array, Metric, Ratio, Sums, quotient, resample, total
+from sae_bench.statistics import RESAMPLES, Array, Metric, Ratio, Sums, quotient, total
 from sae_bench.units import Units
 
 AGREES = 1e-6  # relative; a figure and its units may differ by the rounding of two machines, which is far less
@@ -64,14 +65,8 @@ class Loaded:
     def _drawn(self, kind: str, units: Units) -> dict[str, Figure]:
         seed = self.result.provenance.protocol.seed
         own = {m: f for m, f in self.metrics.items() if self._measured(m) and self.spec.metrics[m].table == kind}
-        if kind == "example":
-            sets = nested.draw(units, seed=seed, resamples=RESAMPLES)
-            return {name: _of_sets(sets, metric) for name, metric in own.items()}
-        if kind == "ablation":
-            both = crossed.draw(units, seed=seed, resamples=RESAMPLES)
-            return {name: Figure(f(both.points), f(both.replicates), both.n) for name, f in own.items()}
-        points, replicates = total(units), resample(units, seed=seed, resamples=RESAMPLES)
-        return {name: Figure(f(points), f(replicates), len(units)) for name, f in own.items()}
+        draws = draw(kind, units, seed=seed, resamples=RESAMPLES)
+        return {name: _figure(draws, metric) for name, metric in own.items()}
 
     def _measured(self, metric: str) -> bool:
         return metric in self.result.metrics and metric in self.spec.metrics
@@ -189,7 +184,9 @@ def _mean(values: list[Array | Ratio]) -> Array | Ratio:
     return nested.mean_over_sets(values, np.ones((1, len(values))))
 
 
-def _of_sets(draws: nested.Draws, metric: Metric) -> Figure:
+def _figure(draws: Draws, metric: Metric) -> Figure:
+    if not isinstance(draws, nested.Draws):
+        return Figure(metric(draws.points), metric(draws.replicates), draws.n)
     points = [metric(sums) for sums in draws.points]
     replicates = nested.mean_over_sets([metric(sums) for sums in draws.replicates], draws.weights)
     undefined = frozenset(name for name, one in zip(draws.names, points, strict=True) if not _defined(one))

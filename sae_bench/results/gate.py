@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from sae_bench.errors import ResultError, UsageError
+from sae_bench.parsing import read_toml
 from sae_bench.registry import data_folder, suggest
 from sae_bench.results import store
 from sae_bench.results.compare import Difference, Loaded, NotComparable, comparable, difference, load, refusal
@@ -60,12 +60,7 @@ class Outcome:
 def read_gates(file: Path | None, specs: Mapping[str, TaskSpec]) -> dict[str, dict[str, Gate]]:
     """Limits by task and metric, from ``file`` or those that are shipped. Raises UsageError naming file and field."""
     file = file or data_folder("leaderboard") / "gates.toml"
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"the gates {file} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} is not valid TOML: {error}") from error
+    content = read_toml(file, UsageError, "the gates ")
     gates: dict[str, dict[str, Gate]] = {}
     for task, metrics in content.items():
         if task not in specs:

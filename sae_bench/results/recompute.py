@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
-from sae_bench import crossed, nested, registry
+from sae_bench import registry
 from sae_bench.errors import ResultError
+from sae_bench.estimates import drawn, estimate
 from sae_bench.metrics import metrics_of
 from sae_bench.schema import MetricValue, Result, TaskSpec
-from sae_bench.statistics import Estimate, estimate
+from sae_bench.statistics import Estimate
 from sae_bench.units import Units
 
 EXACT = 1e-9  # figures from the same units differ by rounding alone
@@ -33,22 +33,12 @@ def definition(result: Result) -> TaskSpec:
 
 def figures(spec: TaskSpec, tables: Mapping[str, Units], seed: int, resamples: int) -> dict[str, Estimate]:
     """Every metric of a task with its interval, from those of its tables that there are."""
-    found: dict[str, Estimate] = {}
-    draws: dict[str, Any] = {}
-    metrics = metrics_of(spec)
-    for name, metric in spec.metrics.items():
-        table = tables.get(metric.table)
-        if table is None:
-            continue
-        if metric.table in ("example", "ablation") and len(table):
-            scheme: Any = nested if metric.table == "example" else crossed
-            if metric.table not in draws:
-                draws[metric.table] = scheme.draw(table, seed=seed, resamples=resamples)
-            more = {"interval": metric.interval} if scheme is crossed else {}
-            found[name] = scheme.estimate(draws[metric.table], metrics[name], **more)
-        else:
-            found[name] = estimate(table, metrics[name], interval=metric.interval, seed=seed, resamples=resamples)
-    return found
+    draws, metrics = drawn(spec, tables, seed=seed, resamples=resamples), metrics_of(spec)
+    return {
+        name: estimate(draws[metric.table], metrics[name], interval=metric.interval)
+        for name, metric in spec.metrics.items()
+        if metric.table in draws
+    }
 
 
 def differences(result: Result, tables: Mapping[str, Units]) -> tuple[int, list[str]]:

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save
 
 from sae_bench.errors import ResultError
 from sae_bench.files import write_atomically
+from sae_bench.parsing import first_problem
 from sae_bench.schema import RESULT_SCHEMA, CoderRecord, Protocol, Result
 from sae_bench.units import Units, pack, unpack
 
@@ -76,10 +77,9 @@ def read(file: Path) -> Result:
     try:
         result = Result.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
+        field, message = first_problem(error)
         where = f"{field!r}: " if field else ""  # repr: a field of a file from elsewhere may be named with anything
-        raise ResultError(f"{file} is not a result of sae-bench: {where}{first['msg']}") from error
+        raise ResultError(f"{file} is not a result of sae-bench: {where}{message}") from error
     if result.protocol != protocol_hash(result.provenance.protocol):
         raise ResultError(
             f"{file}: 'protocol' must be the hash of 'provenance.protocol', but is not; the file was changed, or "

@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from sae_bench.files import write_atomically
+from sae_bench.parsing import first_problem
 from sae_bench.results import store
 from sae_bench.schema import Record
 
@@ -59,9 +60,8 @@ def state_of(result: Path) -> tuple[State, str | None]:
     except (OSError, UnicodeDecodeError) as error:
         return "reported", f"{file} cannot be read ({error}); its result counts as reported"
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        return "reported", f"{file}: {field!r}: {first['msg']}; its result counts as reported"
+        field, message = first_problem(error)
+        return "reported", f"{file}: {field!r}: {message}; its result counts as reported"
     except (ValueError, RecursionError) as error:
         return "reported", f"{file} is not valid JSON ({error}); its result counts as reported"
     if found.sha256 != digest(result):

@@ -24,6 +24,7 @@ from sae_bench.kernels.divergence import divergence
 from sae_bench.kernels.effects import centred, effect_sparsity
 from sae_bench.metrics import downstream_sparsity
 from sae_bench.schema import TaskSpec
+from sae_bench.statistics import estimate_of
 from sae_bench.tasks.base import Task
 from sae_bench.units import Column, Units
 
@@ -172,7 +173,7 @@ def _deciles(ablations: Units, by: NDArray[np.float64]) -> list[dict[str, Any]]:
     for i in np.unique(bins):
         members = np.flatnonzero(bins == i)
         own = Units(ablations.ids, needed).select(members)
-        e = crossed.estimate(crossed.draw(own, seed=0, resamples=BIN_RESAMPLES), downstream_sparsity.effect_share)
+        e = estimate_of(crossed.draw(own, seed=0, resamples=BIN_RESAMPLES), downstream_sparsity.effect_share)
         span: dict[str, Any] = {
             "from": float(by[members].min()),
             "to": float(by[members].max()),

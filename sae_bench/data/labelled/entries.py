@@ -3,7 +3,6 @@
 The entries stand in `tasks/probe_recovery/suite/*.toml`, one file a family, as arrays of tables `[[set]]`.
 """
 
-import tomllib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from sae_bench.errors import TaskError
+from sae_bench.parsing import read_toml
 from sae_bench.registry import data_folder
 from sae_bench.schema import Record
 
@@ -159,12 +159,7 @@ def collect(files: Iterable[Path]) -> dict[str, Entry]:
 
 def read_family(file: Path) -> tuple[Entry, ...]:
     """The entries of one file. Raises `TaskError` that names the file, the set and the field."""
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TaskError(f"{file} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TaskError(f"{file} is not valid TOML: {error}") from error
+    content = read_toml(file, TaskError)
     if content.keys() != {"set"}:
         raise TaskError(f"{file} must hold tables [[set]] and nothing else, got {', '.join(content) or 'nothing'}")
     try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +69,7 @@ def fuzz(cases: Sequence[Case], seed: int, text_of: prompts.TextOf) -> list[Mark
     """Half of the scored positives of each case with their own tokens marked, half with others."""
     found = []
     for number, case in enumerate(cases):
-        draw = _draw(seed, "fuzz", case)
+        draw = prompts.drawing(seed, "fuzz", case)
         windows = [w for w in case.scored if w.stratum < DECILES]
         draw.shuffle(windows)
         rows = []
@@ -108,7 +107,7 @@ def intruder(cases: Sequence[Case], seed: int, text_of: prompts.TextOf) -> list[
     """Trials of four positives and a silent window, as many as the scored windows give."""
     found = []
     for number, case in enumerate(cases):
-        draw = _draw(seed, "intruder", case)
+        draw = prompts.drawing(seed, "intruder", case)
         positives = [w for w in case.scored if w.stratum < DECILES]
         silent = [w for w in case.scored if w.stratum == RANDOM]
         draw.shuffle(positives)
@@ -154,7 +153,3 @@ def _elsewhere(fires: NDArray[np.bool_], pattern: NDArray[np.bool_], draw: rando
             moved[places + shift] = True
             return moved
     return None
-
-
-def _draw(seed: int, role: str, case: Case) -> random.Random:
-    return random.Random(sha256(f"{seed} {role} {case.latent}".encode()).digest())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 from sae_bench.judge import Request
+from sae_bench.randomness import random_bytes
 from sae_bench.tasks.autointerp.windows import Case, Window
 
 TextOf = Callable[[Sequence[int]], str]
@@ -85,6 +85,11 @@ def explain(case: Case, text_of: TextOf) -> Request:
     return request(_EXPLAIN, "\n".join(parts), EXPLANATION, EXPLANATION_ANSWERS)
 
 
+def drawing(seed: int, role: str, case: Case) -> random.Random:
+    """Random numbers for one use of the seed on one latent, whatever else is asked."""
+    return random.Random(random_bytes(seed, f"{role} {case.latent}"))
+
+
 def questions(cases: Sequence[Case], each: int, seed: int, role: str) -> list[Question]:
     """The scored windows of every case in random order and groups of about ``each``.
 
@@ -92,7 +97,7 @@ def questions(cases: Sequence[Case], each: int, seed: int, role: str) -> list[Qu
     """
     found = []
     for number, case in enumerate(cases):
-        shuffle = random.Random(sha256(f"{seed} {role} {case.latent}".encode()).digest())
+        shuffle = drawing(seed, role, case)
         order = shuffle.sample(range(len(case.scored)), len(case.scored))
         n = -(-len(order) // each)
         for start in range(n):
