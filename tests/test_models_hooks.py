@@ -19,6 +19,9 @@ GPT2 = [
     ("mlp.hook_in", "mlp", "in", "raw"),
     ("ln2.hook_normalized", "ln_2", "in", "normalized"),
     ("hook_mlp_in", "ln_2", "in", "raw"),
+    ("ln1.hook_normalized", "ln_1", "in", "normalized"),
+    ("ln1.hook_out", "ln_1", "out", "raw"),
+    ("ln2.hook_out", "ln_2", "out", "raw"),
 ]
 LLAMA = [
     ("hook_resid_mid", "post_attention_layernorm", "in", "residual_mid"),
@@ -26,21 +29,33 @@ LLAMA = [
     ("hook_mlp_out", "mlp", "out", "raw"),
     ("attn.hook_z", "self_attn.o_proj", "in", "raw"),
     ("mlp.hook_post", "mlp.down_proj", "in", "raw"),
+    ("mlp.hook_in", "mlp", "in", "raw"),
     ("ln2.hook_normalized", "post_attention_layernorm", "in", "normalized"),
+    ("hook_mlp_in", "post_attention_layernorm", "in", "raw"),
+    ("ln1.hook_out", "input_layernorm", "out", "raw"),
+    ("ln2.hook_out", "post_attention_layernorm", "out", "raw"),
 ]
 GEMMA2 = [
     ("hook_resid_mid", "pre_feedforward_layernorm", "in", "residual_mid"),
     ("hook_attn_out", "post_attention_layernorm", "out", "raw"),
     ("hook_mlp_out", "post_feedforward_layernorm", "out", "raw"),
     ("attn.hook_z", "self_attn.o_proj", "in", "raw"),
+    ("mlp.hook_post", "mlp.down_proj", "in", "raw"),
+    ("mlp.hook_in", "mlp", "in", "raw"),
+    ("ln2.hook_normalized", "pre_feedforward_layernorm", "in", "normalized"),
     ("hook_mlp_in", "pre_feedforward_layernorm", "in", "raw"),
+    ("ln1.hook_normalized", "input_layernorm", "in", "normalized"),
+    ("ln1.hook_out", "input_layernorm", "out", "raw"),
+    ("ln2.hook_out", "pre_feedforward_layernorm", "out", "raw"),
 ]
 NEOX = [
     ("hook_attn_out", "attention", "out", "raw"),
     ("hook_mlp_out", "mlp", "out", "raw"),
     ("attn.hook_z", "attention.dense", "in", "raw"),
     ("mlp.hook_post", "mlp.dense_4h_to_h", "in", "raw"),
+    ("mlp.hook_in", "mlp", "in", "raw"),
     ("ln2.hook_normalized", "post_attention_layernorm", "in", "normalized"),
+    ("ln1.hook_out", "input_layernorm", "out", "raw"),
 ]
 TABLE = [
     *(("gpt2", "transformer.h.1", *row) for row in GPT2),

@@ -203,7 +203,7 @@ class _Suffix:
         assert layer is not None  # `can_resume` is False outside the blocks
         for index in range(layer):
             subject._bypass(stack, index, None)
-        if self._place.path == f"{subject._blocks_path}.{layer}" and self._place.io == "out":
+        if subject._is_block_output(self._place):
             subject._bypass(stack, layer, x)
             return
         if subject._needs_carry(self._place):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sae_bench.errors import ModelError
-from sae_bench.models.hooks import Side
+from sae_bench.models.hooks import Hook
+from sae_bench.models.layouts import Side
 
 # What one place does with the tensor that passes: return another one, or None to leave it alone.
 Edit = Callable[[Tensor], Tensor | None]
@@ -60,6 +61,59 @@ def fit(new: Tensor, old: Tensor, name: str) -> Tensor:
             f"not {list(new.shape)}"
         )
     return new.to(device=old.device, dtype=old.dtype)
+
+
+def centre(x: Tensor) -> Tensor:
+    """Return `x` minus its mean over the last axis, computed in at least float32."""
+    y = x.to(_at_least_float32(x.dtype))
+    return (y - y.mean(-1, keepdim=True)).to(x.dtype)
+
+
+def written(new: Tensor, old: Tensor, hook: Hook) -> Tensor:
+    """Return what stands at `hook` once it carries `new` instead of `old`; ModelError unless the shapes agree.
+
+    In centred form the mean of `old` over the last axis stays, so writing what was captured changes nothing.
+    """
+    if not hook.centered:
+        return fit(new, old, hook.name)
+    y = old.to(_at_least_float32(old.dtype))
+    return (fit(new, y, hook.name) + y.mean(-1, keepdim=True)).to(old.dtype)
+
+
+class ResidualMid:
+    """The four edits that set the residual stream between attention and MLP.
+
+    The block's input becomes zero and the attention branch carries the stream: the block adds both, and nothing behind
+    that sum reads either of them, so the sum is exact in every dtype. Attention itself still reads the block's input,
+    at its norm, so that `put` gets the stream that stood there.
+    """
+
+    def __init__(self, put: Edit, hook: Hook) -> None:
+        self._put, self._hook = put, hook
+        self._entered: Tensor | None = None
+        self._stream: Tensor | None = None
+
+    def block_input(self, x: Tensor) -> Tensor:
+        """Keep what enters the block; return zeros."""
+        self._entered = x
+        return torch.zeros_like(x)
+
+    def norm_input(self, _x: Tensor) -> Tensor | None:
+        """Return what entered the block."""
+        return self._entered
+
+    def branch_output(self, x: Tensor) -> Tensor | None:
+        """Return the new stream in the place of what attention adds."""
+        self._stream = self._put(x if self._entered is None else self._entered + x)
+        return self._stream
+
+    def verify(self, x: Tensor) -> None:
+        """Raise ModelError unless the stream `x` is the new one."""
+        if self._stream is None or not torch.allclose(x, self._stream, rtol=0, atol=0, equal_nan=True):
+            raise ModelError(
+                f"hook point {self._hook.name!r} cannot be replaced: the blocks of this model do not simply add "
+                "attention to the residual stream; use hook_resid_pre or hook_resid_post"
+            )
 
 
 def close(a: Tensor, b: Tensor) -> bool:

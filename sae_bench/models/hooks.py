@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import nn
 
 from sae_bench.errors import ModelError
+from sae_bench.models.layouts import CENTERED_SITES, OUTER, Form, Side, block_layout
 
-Side = Literal["in", "out"]
-Form = Literal["raw", "normalized", "residual_mid"]
-
-# A block's input and output; these need no knowledge of what is inside.
-_OUTER: dict[str, Side] = {"hook_resid_pre": "in", "hook_resid_post": "out"}
+# Levels of module paths by which models of text alone and models around them differ: an SAE trained on
+# `model.layers.7` is one of `model.language_model.layers.7` in the multimodal model with the same text part.
+_WRAPPERS = ("model", "language_model", "text_model")
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,9 @@ class Hook:
 
     `path` is a module path of the Hugging Face model and `io` its side. `form` is "normalized" for the affine-free norm
     of that module's input, and "residual_mid" for the residual stream between attention and MLP: read at the norm's
-    input, but written to the stream itself. `layer` is the block's index, None outside the blocks.
+    input, but written to the stream itself. "centered" and "residual_mid_centered" are x minus its mean over the width,
+    token by token; what is written there leaves that mean as it was. `layer` is the block's index, None outside the
+    blocks. `name` is the TransformerLens name where there is one, else what the user wrote.
     """
 
     path: str
@@ -39,77 +40,29 @@ class Hook:
     layer: int | None = None
     name: str = field(default="", compare=False)
 
-
-@dataclass(frozen=True)
-class Layout:
-    """One kind of block: its sub-modules, the norm that the MLP branch reads through, and where each name lives."""
-
-    title: str
-    children: frozenset[str]
-    norm: str
-    sites: dict[str, tuple[str, Side]]
-
-    def resolve(self, site: str) -> tuple[str, Side, Form] | None:
-        """Return (path below the block, side, form) of a TransformerLens site name, None if it is not one."""
-        if site in self.sites:
-            path, io = self.sites[site]
-            return path, io, "raw"
-        forms: dict[str, Form] = {
-            "hook_resid_mid": "residual_mid",
-            "ln2.hook_normalized": "normalized",
-            "hook_mlp_in": "raw",
-        }
-        return (self.norm, "in", forms[site]) if site in forms else None
+    @property
+    def centered(self) -> bool:
+        """Whether the activation is taken without its mean over the width."""
+        return self.form in ("centered", "residual_mid_centered")
 
     @property
-    def names(self) -> list[str]:
-        """All site names of this layout."""
-        return [*_OUTER, *self.sites, "hook_resid_mid", "ln2.hook_normalized", "hook_mlp_in"]
-
-
-def _layout(title: str, children: str, norm: str, sites: str) -> Layout:
-    """Build a layout; `sites` gives attn_out, mlp_out, hook_z, hook_post and mlp.hook_in as five `path:side`."""
-    names = ("hook_attn_out", "hook_mlp_out", "attn.hook_z", "mlp.hook_post", "mlp.hook_in")
-    places: dict[str, tuple[str, Side]] = {}
-    for name, place in zip(names, sites.split(), strict=True):
-        path, side = place.split(":")
-        places[name] = (path, "in" if side == "in" else "out")
-    return Layout(title, frozenset(children.split()), norm, places)
-
-
-LAYOUTS = (
-    _layout("GPT-2-like", "ln_1 attn ln_2 mlp", "ln_2", "attn:out mlp:out attn.c_proj:in mlp.c_proj:in mlp:in"),
-    _layout(
-        "Llama-like",
-        "input_layernorm self_attn post_attention_layernorm mlp",
-        "post_attention_layernorm",
-        "self_attn:out mlp:out self_attn.o_proj:in mlp.down_proj:in mlp:in",
-    ),
-    # Norms after attention and MLP: what enters the residual stream is the norm's output.
-    _layout(
-        "Gemma-2-like",
-        "input_layernorm self_attn post_attention_layernorm pre_feedforward_layernorm mlp post_feedforward_layernorm",
-        "pre_feedforward_layernorm",
-        "post_attention_layernorm:out post_feedforward_layernorm:out self_attn.o_proj:in mlp.down_proj:in mlp:in",
-    ),
-    _layout(
-        "GPT-NeoX-like",
-        "input_layernorm attention post_attention_layernorm mlp",
-        "post_attention_layernorm",
-        "attention:out mlp:out attention.dense:in mlp.dense_4h_to_h:in mlp:in",
-    ),
-)
+    def residual_mid(self) -> bool:
+        """Whether this is the residual stream between attention and MLP."""
+        return self.form in ("residual_mid", "residual_mid_centered")
 
 
 def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Find the decoder blocks: the outermost `ModuleList` with as many entries as the configuration has layers.
 
-    Returns (module path, blocks). Raises ModelError when there is none, or more than one.
+    Of several (an image encoder may have as many) the one whose parent also holds the token embedding. Returns (module
+    path, blocks). Raises ModelError when there is none, or more than one.
     """
     config: Any = getattr(model, "config", None)
     n_layers = getattr(config.get_text_config(), "num_hidden_layers", None) if config is not None else None
     lists = [(p, m) for p, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers]
     outer = [(p, m) for p, m in lists if not any(p.startswith(q + ".") for q, _ in lists)]
+    if len(outer) > 1 and (embedding := _embedding_path(model)) is not None:
+        outer = [(p, m) for p, m in outer if embedding.startswith(p.rpartition(".")[0] + ".")]
     if len(outer) != 1:
         found = ", ".join(p for p, _ in outer) or "none"
         raise ModelError(
@@ -119,26 +72,29 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return outer[0]
 
 
-def block_layout(block: nn.Module) -> Layout | None:
-    """Return the layout of a block from the names of its sub-modules; None if it is none of the known ones."""
-    silent = (nn.Dropout, nn.Identity)
-    children = {name for name, child in block.named_children() if not isinstance(child, silent)}
-    return next((layout for layout in LAYOUTS if layout.children == children), None)
-
-
 def parse_hook(name: str, model: nn.Module) -> Hook:
     """Resolve a hook name on a Hugging Face model.
 
     Accepts TransformerLens names (`blocks.3.hook_resid_post`, `blocks.3.ln2.hook_normalized`, `hook_embed`, ...) and
-    `path.to.module:in` or `:out`, the path being that of the model or of its base model. Raises ModelError naming the
-    hook and what the model has.
+    `path.to.module:in` or `:out` (also `path.to.module.input`, `.output`), the path being that of the model, of its
+    base model, or of the same text model without or within a multimodal one. `:centered` behind a TransformerLens name
+    means the activation of the model that TransformerLens loads with `center_writing_weights=True`. Raises ModelError
+    naming the hook and what the model has.
     """
+    plain = name.removesuffix(":centered")
+    if plain != name:
+        return _centered(name, parse_hook(plain, model), model)
     if name == "hook_embed":
         return Hook(_path_of(model, _embedding(model)), "out", name=name)
-    if match := re.fullmatch(r"blocks\.(\d+)\.(.+)", name):
+    if match := re.fullmatch(r"(blocks\.\d+\.[^:]+|hook_embed):(?!in$|out$).*", name):
+        raise ModelError(
+            f"hook point {name!r} has a suffix that TransformerLens names do not take; it is {match[1]} or "
+            f"{match[1]}:centered"
+        )
+    if match := re.fullmatch(r"blocks\.(\d+)\.([^:]+)", name):
         return _parse_site(name, int(match[1]), match[2], model)
-    if match := re.fullmatch(r"([^:]+):(in|out)", name):
-        return _parse_path(name, match[1], "in" if match[2] == "in" else "out", model)
+    if match := re.fullmatch(r"([^:]+)(?::(in|out)|\.(?:(input)|output))", name):
+        return _parse_path(name, match[1], "in" if match[2] == "in" or match[3] else "out", model)
     raise ModelError(
         f"hook point {name!r} is neither a TransformerLens name nor path.to.module:in|out{_suggest(name, model)}"
     )
@@ -149,12 +105,31 @@ def known_names(model: nn.Module) -> list[str]:
     names = ["hook_embed"]
     for layer, block in enumerate(find_blocks(model)[1]):
         layout = block_layout(block)
-        for site in layout.names if layout else _OUTER:
+        for site in layout.names if layout else OUTER:
             try:
                 names.append(parse_hook(f"blocks.{layer}.{site}", model).name)
             except ModelError:
                 continue
     return names
+
+
+def _centered(name: str, hook: Hook, model: nn.Module) -> Hook:
+    """Return `hook` in centred form, or as it is where centring the weights would not change its value."""
+    site = hook.name if hook.layer is None else hook.name.removeprefix(f"blocks.{hook.layer}.")
+    if site != "hook_embed" and (site == hook.name or ":" in site):
+        raise ModelError(
+            f"hook point {name!r} is no place of which TransformerLens would give a centred value; ':centered' goes "
+            "with names such as blocks.3.hook_resid_post:centered"
+        )
+    form = hook.form
+    if site in CENTERED_SITES and has_layer_norms(model):
+        form = "residual_mid_centered" if hook.residual_mid else "centered"
+    return replace(hook, form=form, name=f"{hook.name}:centered")
+
+
+def has_layer_norms(model: nn.Module) -> bool:
+    """Whether the blocks have LayerNorms, which remove the mean of what they read; RMSNorms do not."""
+    return any(isinstance(module, nn.LayerNorm) for module in find_blocks(model)[1].modules())
 
 
 def _parse_site(name: str, layer: int, site: str, model: nn.Module) -> Hook:
@@ -165,8 +140,8 @@ def _parse_site(name: str, layer: int, site: str, model: nn.Module) -> Hook:
             f"{len(blocks) - 1}"
         )
     block, path = blocks[layer], f"{where}.{layer}"
-    if site in _OUTER:
-        return Hook(path, _OUTER[site], layer=layer, name=name)
+    if site in OUTER:
+        return Hook(path, OUTER[site], layer=layer, name=name)
     layout = block_layout(block)
     if layout is None:
         has = ", ".join(child for child, _ in block.named_children())
@@ -190,12 +165,12 @@ def _parse_site(name: str, layer: int, site: str, model: nn.Module) -> Hook:
     return Hook(f"{path}.{below}", io, form, layer, name)
 
 
-def _parse_path(name: str, path: str, io: Side, model: nn.Module) -> Hook:
-    base = getattr(model, "base_model_prefix", "")
-    if not _has(model, path) and base and _has(model, f"{base}.{path}"):
-        path = f"{base}.{path}"
-    if not _has(model, path):
+def _parse_path(name: str, written: str, io: Side, model: nn.Module) -> Hook:
+    path = _locate(written, model)
+    if path is None:
         raise ModelError(f"hook point {name!r} names no module of the model{_suggest(name, model)}")
+    if ":" not in name and _locate(name, model) is not None:
+        raise ModelError(f"hook point {name!r} may be {name}:out or {written}:{io}, for both modules exist; name one")
     try:
         where, blocks = find_blocks(model)
     except ModelError:
@@ -210,11 +185,25 @@ def _parse_path(name: str, path: str, io: Side, model: nn.Module) -> Hook:
 def _site_name(block: nn.Module, layer: int, below: str | None, io: Side) -> str | None:
     """Return the TransformerLens name of a place in a block, None where there is none."""
     layout = block_layout(block)
-    for site in layout.names if layout else _OUTER:
-        place = (None, _OUTER[site], "raw") if site in _OUTER else layout.resolve(site) if layout else None
+    for site in layout.names if layout else OUTER:
+        place = (None, OUTER[site], "raw") if site in OUTER else layout.resolve(site) if layout else None
         if place == (below, io, "raw"):
             return f"blocks.{layer}.{site}"
     return None
+
+
+def _locate(path: str, model: nn.Module) -> str | None:
+    """Return the path in the model of what `path` names, None if nothing: see `_WRAPPERS` for what may differ."""
+    parts = path.split(".")
+    while parts and parts[0] in _WRAPPERS:
+        parts.pop(0)
+    try:
+        parents = [getattr(model, "base_model_prefix", ""), find_blocks(model)[0].rpartition(".")[0]]
+    except ModelError:
+        parents = [getattr(model, "base_model_prefix", "")]
+    below = ".".join(parts)
+    candidates = [path, f"{parents[0]}.{path}", *(f"{parent}.{below}" for parent in parents), below]
+    return next((c for c in candidates if c and not c.startswith(".") and _has(model, c)), None)
 
 
 def _suggest(name: str, model: nn.Module) -> str:

@@ -7,7 +7,7 @@ stay usable in the owner's training, and what is returned here may be fed to aut
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -16,7 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from sae_bench.errors import ModelError
-from sae_bench.models.edits import AffineFreeNorm, attach, close, first_line, first_tensor, fit
+from sae_bench.models.checks import check_place, embedding_scale
+from sae_bench.models.edits import (
+    AffineFreeNorm,
+    Edit,
+    ResidualMid,
+    attach,
+    centre,
+    close,
+    first_line,
+    first_tensor,
+    fit,
+    written,
+)
 from sae_bench.models.hooks import Hook, find_blocks, parse_hook
 from sae_bench.models.subject import Capture, check_batch
 from sae_bench.modules import evaluating
@@ -48,6 +60,8 @@ class HuggingFaceSubject:
         self._arity: dict[int, int] = {}  # by block: 0 if it returns a tensor, else the length of its tuple
         self._blocks_path, self._blocks = _blocks(model)
         self._check_model()
+        self.embed_scale = 1.0  # for the names that are looked up while it is measured
+        self.embed_scale = embedding_scale(self)
 
     def width(self, hook: str) -> int:
         """Return the size of the last axis at `hook`."""
@@ -99,8 +113,7 @@ class HuggingFaceSubject:
             nonlocal left
             if key in target:
                 return
-            # A copy: later modules may write into this memory.
-            target[key] = self._norm(key).normalize(x) if getattr(key, "form", "") == "normalized" else x.clone()
+            target[key] = self._read(key, x) if isinstance(key, Hook) else x.clone()
             left -= 1
             if left == 0:
                 raise _Stop
@@ -135,7 +148,7 @@ class HuggingFaceSubject:
         with ExitStack() as stack:
             for index in range(layer):
                 self._bypass(stack, index, None)
-            if hook.path == f"{self._blocks_path}.{layer}" and hook.io == "out":
+            if self._is_block_output(hook):
                 self._bypass(stack, layer, x)
             else:
                 if self._needs_carry(hook):
@@ -157,6 +170,12 @@ class HuggingFaceSubject:
 
     # --- edits on modules --------------------------------------------------------------------------------------------
 
+    def _read(self, hook: Hook, x: Tensor) -> Tensor:
+        """Return the activation at `hook` when `x` passes there; a copy, because later modules may write into `x`."""
+        if hook.form == "normalized":
+            return self._norm(hook).normalize(x)
+        return centre(x) if hook.centered else x.clone()
+
     def _replace(self, stack: ExitStack, hook: Hook, new: Tensor) -> list[bool]:
         """Make `hook` carry `new` until the stack closes; the returned list is non-empty once that happened."""
         used: list[bool] = []
@@ -164,35 +183,27 @@ class HuggingFaceSubject:
 
         def put(old: Tensor) -> Tensor:
             used.append(True)
-            return fit(new, old, hook.name)
+            return written(new, old, hook)
 
-        if hook.form == "raw":
-            attach(stack, module, hook.io, put)
+        if hook.residual_mid:
+            self._replace_residual_mid(stack, hook, put)
         elif hook.form == "normalized":
             norm = self._norm(hook)
             attach(stack, module, "out", lambda old: norm.scale(put(old)))
         else:
-            self._replace_residual_mid(stack, hook, put)
+            attach(stack, module, hook.io, put)
         return used
 
-    def _replace_residual_mid(self, stack: ExitStack, hook: Hook, put: Callable[[Tensor], Tensor]) -> None:
-        """Set the stream between attention and MLP: zero the block's input and let the attention branch carry it.
-
-        The block adds both, and nothing behind that sum reads either of them, so the sum is exact in every dtype.
-        """
-        branch = parse_hook(f"blocks.{hook.layer}.hook_attn_out", self.model)
-
-        def verify(stream: Tensor) -> None:
-            if not torch.allclose(stream, put(stream), rtol=0, atol=0, equal_nan=True):
-                raise ModelError(
-                    f"hook point {hook.name!r} cannot be replaced: the blocks of this model do not simply add "
-                    "attention to the residual stream; use hook_resid_pre or hook_resid_post"
-                )
-
+    def _replace_residual_mid(self, stack: ExitStack, hook: Hook, put: Edit) -> None:
+        branch, norm = (
+            parse_hook(f"blocks.{hook.layer}.{site}", self.model) for site in ("hook_attn_out", "ln1.hook_out")
+        )
+        edits = ResidualMid(put, hook)
         assert hook.layer is not None
-        attach(stack, self._blocks[hook.layer], "in", torch.zeros_like)
-        attach(stack, self.model.get_submodule(branch.path), branch.io, put)
-        attach(stack, self.model.get_submodule(hook.path), "in", verify)
+        attach(stack, self._blocks[hook.layer], "in", edits.block_input)
+        attach(stack, self.model.get_submodule(norm.path), "in", edits.norm_input)
+        attach(stack, self.model.get_submodule(branch.path), branch.io, edits.branch_output)
+        attach(stack, self.model.get_submodule(hook.path), "in", edits.verify)
 
     def _bypass(self, stack: ExitStack, layer: int, new: Tensor | None) -> None:
         """Let block `layer` return its input, or `new`, in the type that it normally returns."""
@@ -259,7 +270,9 @@ class HuggingFaceSubject:
 
     def _hook(self, name: str) -> Hook:
         if name not in self._hooks:
-            self._hooks[name] = parse_hook(name, self.model)
+            place = parse_hook(name, self.model)
+            check_place(self, name, place, self.embed_scale)
+            self._hooks[name] = place
         return self._hooks[name]
 
     def _norm(self, hook: Hook) -> AffineFreeNorm:
@@ -269,7 +282,11 @@ class HuggingFaceSubject:
 
     def _needs_carry(self, hook: Hook) -> bool:
         """Whether resuming needs the block's input besides the activation: not where the activation is all there is."""
-        return hook.form != "residual_mid" and hook.path != f"{self._blocks_path}.{hook.layer}"
+        return hook.centered or not (hook.residual_mid or hook.path == f"{self._blocks_path}.{hook.layer}")
+
+    def _is_block_output(self, hook: Hook) -> bool:
+        """Whether the block of `hook` can be skipped; in centred form its output is needed for the mean."""
+        return not hook.centered and (hook.path, hook.io) == (f"{self._blocks_path}.{hook.layer}", "out")
 
 
 def _blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from sae_bench.errors import ModelError
-from sae_bench.models.edits import first_line, fit
+from sae_bench.models.checks import check_place
+from sae_bench.models.edits import Edit, ResidualMid, centre, first_line, written
 from sae_bench.models.hooks import Hook, parse_hook
 from sae_bench.models.huggingface import HuggingFaceSubject
 from sae_bench.models.subject import Capture, check_batch
@@ -41,7 +42,7 @@ class TransformerLensSubject:
         self.name, self.device, self.dtype = name, plain.device, plain.dtype
         self.model = model  # whose weights they are; with `copy_model` untouched by the bridge
         self.vocab_size, self.n_layers, self.context_length = plain.vocab_size, plain.n_layers, plain.context_length
-        self.counters = plain.counters
+        self.counters, self._embed_scale = plain.counters, plain.embed_scale
         with torch.device("meta"):  # the module tree without weights: the bridge replaces modules, names stay readable
             self._skeleton: nn.Module = type(model)(copy.deepcopy(model.config))
         self._bridge = _boot(copy.deepcopy(model) if copy_model else model, name, self.device, self.dtype)
@@ -83,7 +84,8 @@ class TransformerLensSubject:
         found: dict[Hook, Tensor] = {}
 
         def keep(place: Hook, x: Tensor, hook: Any) -> None:
-            found.setdefault(place, x.flatten(2).to(self.dtype, copy=True))
+            x = x.flatten(2).to(self.dtype, copy=True)
+            found.setdefault(place, centre(x) if place.centered else x)
 
         if hooks:
             deepest = max(-1 if hook.layer is None else hook.layer for hook in hooks)
@@ -105,28 +107,23 @@ class TransformerLensSubject:
     def _edits(self, hook: Hook, new: Tensor) -> list[_Edit]:
         """Return the hook functions that make `hook` carry `new`."""
 
-        def put(x: Tensor, hook: Any) -> Tensor:
-            return fit(new, x.flatten(2), name).to(x.dtype).reshape(x.shape)
+        def put(x: Tensor) -> Tensor:
+            return written(new, x.flatten(2), hook).reshape(x.shape)
 
-        name, point = hook.name, self._point(hook)
-        if hook.form != "residual_mid":
-            return [(point, put)]
-
-        def verify(x: Tensor, hook: Any) -> None:
-            if not torch.allclose(x, put(x, hook), rtol=0, atol=0, equal_nan=True):
-                raise ModelError(
-                    f"hook point {name!r} cannot be replaced: the blocks of this model do not simply add attention to "
-                    "the residual stream; use hook_resid_pre or hook_resid_post"
-                )
-
-        block = f"blocks.{hook.layer}"
-        zero = (f"{block}.hook_resid_pre", lambda x, hook: torch.zeros_like(x))
-        return [zero, (f"{block}.hook_attn_out", put), (point, verify)]
+        if not hook.residual_mid:
+            return [_on(self._point(hook), put)]
+        edits, block = ResidualMid(put, hook), f"blocks.{hook.layer}"
+        return [
+            _on(f"{block}.hook_resid_pre", edits.block_input),
+            _on(f"{block}.ln1.hook_in", edits.norm_input),
+            _on(f"{block}.hook_attn_out", edits.branch_output),
+            _on(self._point(hook), edits.verify),
+        ]
 
     def _point(self, hook: Hook) -> str:
         """Return the bridge's hook point; `hook_mlp_in` is off there by default, and the norm's input is the same."""
-        point = hook.name
-        if hook.io == "in" and (point.endswith(".hook_mlp_in") or hook.form == "residual_mid"):
+        point = hook.name.removesuffix(":centered")
+        if hook.io == "in" and (point.endswith(".hook_mlp_in") or hook.residual_mid):
             point = f"blocks.{hook.layer}.ln2.hook_in"
         if point not in self._points:
             raise ModelError(
@@ -139,12 +136,17 @@ class TransformerLensSubject:
         if name not in self._hooks:
             hook = parse_hook(name, self._skeleton)
             self._point(hook)
+            check_place(self, hook.name, hook, self._embed_scale)
             self._hooks[name] = hook
         return self._hooks[name]
 
     def _batch(self, tokens: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         check_batch(tokens, attention_mask, self.vocab_size, self.context_length)
         return tokens.to(self.device, torch.int64), attention_mask.to(self.device, torch.bool)
+
+
+def _on(point: str, edit: Edit) -> _Edit:
+    return point, lambda x, hook: edit(x)
 
 
 def _boot(model: nn.Module, name: str, device: torch.device, dtype: torch.dtype) -> Any:

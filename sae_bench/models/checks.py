@@ -1,0 +1,105 @@
+"""Checks of a hook point against the model's own numbers, where the module tree alone could mislead.
+
+A wrong place gives finite, plausible, wrong numbers; the checks cost a few passes over a few tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from sae_bench.errors import ModelError
+from sae_bench.models.hooks import Hook, parse_hook
+from sae_bench.models.layouts import CENTERED_SITES
+from sae_bench.models.subject import SubjectModel
+
+_FIRST = "blocks.0.hook_resid_pre"
+# Effect on the logits of moving the residual stream along its mean, relative to that of another direction: 1 with
+# RMSNorm, 0.008 with LayerNorms behind the branches and random weights, else rounding: in 48 blocks 1e-6 of float32,
+# 0.005 of float16, 0.04 of bfloat16.
+_LARGEST_EFFECT = {torch.float16: 0.03, torch.bfloat16: 0.15}
+_SMALLEST_SCALE = 0.02  # rounding of a product in bfloat16 is 0.004
+
+
+def embedding_scale(subject: SubjectModel) -> float:
+    """Return the factor by which the model multiplies its token embedding behind the embedding's module, 1 if by none.
+
+    Some versions of Gemma, and Granite, do. Two sequences are compared token by token, so that positions that are added
+    to the embedding cancel. Where the embedding passes a norm or a projection on its way to the blocks there is no
+    factor, and where the model has no list of blocks nothing to compare with: 1.
+    """
+    try:
+        module = f"{parse_hook('hook_embed', subject.model).path}:out"
+        with _as_selftest(subject):
+            found = subject.capture(*_batch(subject), [module, _FIRST]).activations
+    except ModelError:
+        return 1.0
+    token, stream = (found[key][0].double() - found[key][1].double() for key in (module, _FIRST))
+    if token.shape != stream.shape:
+        return 1.0
+    scale = float((token * stream).sum() / token.square().sum())
+    proportional = float((stream - scale * token).norm()) <= _SMALLEST_SCALE * float(stream.norm())
+    return scale if proportional and abs(scale - 1) > _SMALLEST_SCALE else 1.0
+
+
+def check_place(subject: SubjectModel, name: str, hook: Hook, scale: float) -> None:
+    """Raise ModelError where `name` promises something that `hook` does not carry in this model.
+
+    `scale` is the `embedding_scale` of the model on the Hugging Face back end. A centred form must agree with whether
+    the logits depend on the mean of the residual stream.
+    """
+    if name in ("hook_embed", "hook_embed:centered") and scale != 1:
+        raise ModelError(
+            f"hook point {name!r} is ambiguous: this model multiplies what {hook.path} returns by {scale:.4g} before "
+            f"its first block; use {_FIRST} for what enters the blocks, or with the backend hf {hook.path}:out for the "
+            "value before"
+        )
+    site = hook.name.rpartition(".")[2]
+    if site.endswith(":centered") and site.removesuffix(":centered") in CENTERED_SITES:
+        with _as_selftest(subject):
+            _check_centering(subject, hook)
+
+
+def _check_centering(subject: SubjectModel, hook: Hook) -> None:
+    """Raise ModelError unless the form of `hook`, which was read off the model's modules, agrees with its numbers.
+
+    TransformerLens centres weights only where the logits do not depend on the mean.
+    """
+    tokens, mask = _batch(subject)
+    x = subject.capture(tokens, mask, [_FIRST]).activations[_FIRST]
+    size = x.abs().float().median(-1, keepdim=True).values
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(size)
+    noise -= noise.mean(-1, keepdim=True)
+    clean = subject.splice(tokens, mask, {}).double()
+
+    def effect(direction: Tensor) -> float:
+        return float((subject.splice(tokens, mask, {_FIRST: x + direction.to(x)}).double() - clean).norm())
+
+    ignored = effect(size.expand_as(x)) <= _LARGEST_EFFECT.get(x.dtype, 1e-3) * effect(size * noise)
+    if ignored != hook.centered:
+        norms, depend = ("have", "depend") if hook.centered else ("have no", "do not depend")
+        raise ModelError(
+            f"hook point {hook.name!r} cannot be placed: the blocks of model {subject.name!r} {norms} LayerNorms, but "
+            f"its logits {depend} on the mean of the residual stream, so it is not known whether TransformerLens would "
+            "centre its weights; leave ':centered' out, or subtract the mean in the SAE's own code"
+        )
+
+
+@contextmanager
+def _as_selftest(subject: SubjectModel) -> Iterator[None]:
+    before = dict(subject.counters)
+    try:
+        yield
+    finally:
+        spent = sum(subject.counters.values()) - sum(before.values())
+        subject.counters.update(before)
+        subject.counters["selftest"] += spent
+
+
+def _batch(subject: SubjectModel) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(subject.vocab_size, (2, min(4, subject.context_length or 4)), generator=generator)
+    return tokens, torch.ones_like(tokens, dtype=torch.bool)
