@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sae_bench.errors import SaeBenchError
     from sae_bench.saes.load import load_sae
     from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder
+    from sae_bench.saes.reading import Told
     from sae_bench.schema import MetricValue, Result
     from sae_bench.settings import Settings
 
@@ -25,6 +26,7 @@ _LAZY = {
     "SaeBenchError": "sae_bench.errors",
     "Settings": "sae_bench.settings",
     "SparseCoder": "sae_bench.saes.protocol",
+    "Told": "sae_bench.saes.reading",
     "evaluate": "sae_bench.api",
     "load_sae": "sae_bench.saes.load",
 }
@@ -37,6 +39,7 @@ __all__ = [
     "SaeBenchError",
     "Settings",
     "SparseCoder",
+    "Told",
     "evaluate",
     "load_sae",
 ]

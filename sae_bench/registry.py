@@ -12,7 +12,6 @@ import fnmatch
 import hashlib
 import importlib
 import json
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_bench.errors import SaeBenchError, TaskError, UsageError
+from sae_bench.parsing import read_record
 
 if TYPE_CHECKING:
     from sae_bench.schema import TaskSpec
@@ -37,9 +37,68 @@ class Entry:
     description: str
 
 
+@dataclass(frozen=True)
+class Format(Entry):
+    """A layout on disk: by which files it is recognised, and what they do not say and the user is asked for."""
+
+    files: str = ""
+    asks: str = ""
+
+
+def _format(name: str, description: str, files: str, asks: str = "") -> Format:
+    return Format(name, f"sae_bench.saes.formats.{name}", description, files, asks)
+
+
+# in the order in which they are tried: what is refused comes first, since crosscoders have the names of other layouts
 FORMATS = (
-    Entry("native", "sae_bench.saes.formats.native", "sae_bench.json + weights.safetensors (see the README)"),
-    Entry("saelens", "sae_bench.saes.formats.saelens", "SAELens v6: cfg.json + sae_weights.safetensors"),
+    _format("native", "sae-bench's own", "`sae_bench.json` + `weights.safetensors`"),
+    _format("refused", "recognised and refused, with the reason: temporal, cross-layer, crosscoders", "see the source"),
+    _format(
+        "saelens",
+        "SAELens v3 to v6 and its checkpoints of training: standard, topk, abstopk, jumprelu, gated, BatchTopK, "
+        "Matryoshka, matching pursuit, transcoders with and without skip",
+        "`cfg.json` + `sae_weights.safetensors`",
+        "the factor of `expected_average_only_in` (`--norm-factor`)",
+    ),
+    _format("sparsify", "EleutherAI sparsify: topk, groupmax, transcoders", "`cfg.json` + `sae.safetensors`"),
+    _format(
+        "lm_saes",
+        "Language-Model-SAEs (OpenMOSS) of 2025: SAEs and transcoders",
+        "`config.json` with `sae_type` + `sae_weights.safetensors`",
+    ),
+    _format("llama_scope", "Llama Scope (2024)", "`hyperparams.json` + `checkpoints/final.safetensors`"),
+    _format(
+        "batchtopk", "BatchTopK repository (Bussmann)", "`config.json` + `sae.pt`", "the threshold (`--threshold`)"
+    ),
+    _format(
+        "dictionary_learning",
+        "dictionary_learning: standard, new, gated, jumprelu, topk, BatchTopK, Matryoshka, and backups",
+        "`config.json` + `ae.pt`, or `checkpoints/ae_*.pt`, or a bare `.pt` with its keys",
+        "of a bare file: the hook point, and `--k` or `--threshold` of TopK and BatchTopK, which look alike",
+    ),
+    _format(
+        "gemma_scope",
+        "Gemma Scope: residual stream, MLP, attention, embedding, transcoders",
+        "`params.npz`",
+        "site and layer, unless the path has the names of the release",
+    ),
+    _format("gemma_scope_2", "Gemma Scope 2: SAEs and transcoders", "`config.json` + `params.safetensors`"),
+    _format(
+        "circuit_tracer",
+        "transcoders of circuit-tracer",
+        "`layer_N.safetensors` (+ `config.yaml`)",
+        "the layer (`--layer`) if there are several",
+    ),
+    _format("openai", "OpenAI sparse_autoencoder on GPT-2", "one `.pt`", "the hook point, unless the path has it"),
+    _format("goodfire", "Goodfire", "one `.pth`", "model and layer, unless the file name has them"),
+    _format("connor_rob", "attention SAEs of Kissane et al.", "`NAME.pt` + `NAME_cfg.json`"),
+    _format("qwen_scope", "Qwen Scope", "`layerN.sae.pt`", "k (`--k`), which only the name of the repository has"),
+    _format(
+        "deepseek",
+        "qresearch on DeepSeek-R1: plain ReLU",
+        "one `.pt` with `encoder.*`, `decoder.*`",
+        "the layer, unless the file name has it",
+    ),
 )
 
 CONTROLS = (
@@ -145,20 +204,9 @@ _ORDER = {
 
 def read_task(file: Path) -> TaskSpec:
     """One task definition. Raises TaskError naming the file and the field."""
-    from pydantic import ValidationError
-
     from sae_bench.schema import TaskSpec
 
-    try:
-        spec = TaskSpec.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise TaskError(f"{file} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TaskError(f"{file} is not valid TOML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise TaskError(f"{file}: {field!r}: {first['msg']}") from error
+    spec = read_record(file, TaskSpec, TaskError)
     if spec.id != file.parent.name:
         raise TaskError(
             f"{file}: the id is {spec.id!r}, but the folder is called {file.parent.name!r}; they must agree"

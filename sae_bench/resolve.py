@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +16,12 @@ from sae_bench.data.labelled import LabelledOptions, Suite, load_suite
 from sae_bench.data.readers import open_source
 from sae_bench.data.sources import TextSource
 from sae_bench.errors import CoderError, TaskError, UsageError
+from sae_bench.files import sha256
 from sae_bench.models.subject import SubjectModel
-from sae_bench.saes.formats.files import sha256
 from sae_bench.saes.load import expand, load_sae
+from sae_bench.saes.model_names import hub_id
 from sae_bench.saes.protocol import HasPreActivations, SparseCoder
+from sae_bench.saes.reading import Told
 from sae_bench.saes.wrap import as_coder
 from sae_bench.schema import TaskSpec
 from sae_bench.settings import PROBE_TIERS, Settings
@@ -92,12 +96,12 @@ def coders(sae: Any, settings: Settings, device: str) -> tuple[list[SparseCoder]
     if not given:
         raise UsageError("give at least one SAE")
     dtype = torch.float64 if settings.dtype == "float64" else torch.float32
-    hooks = {"hook_in": settings.hook_in, "hook_out": settings.hook_out}
+    told = Told(**{f.name: getattr(settings, f.name) for f in dataclasses.fields(Told)})
     coders, sources = [], []
     for one in given:
         if isinstance(one, str | Path):
-            for source in expand([str(one)]):
-                coders.append(load_sae(source, device=device, dtype=dtype, **hooks))
+            for source in expand([str(one)], told):
+                coders.append(load_sae(source, device=device, dtype=dtype, told=told))
                 sources.append(source)
         else:
             coders.append(as_coder(one, hook=settings.hook_in, hook_out=settings.hook_out))
@@ -106,14 +110,32 @@ def coders(sae: Any, settings: Settings, device: str) -> tuple[list[SparseCoder]
 
 
 def model_source(model: Any, infos: Sequence[Any]) -> Any:
-    """The language model: what the user gave, else what all SAEs declare. Raises UsageError."""
+    """The language model: what the user gave, else what all SAEs declare. Raises UsageError.
+
+    A name of another library is taken for the id on the hub that it stands for, with a warning.
+    """
     if model is None:
-        declared = {info.model for info in infos}
+        declared = {_declared_model(info) for info in infos}
         if len(declared) != 1 or None in declared:
             listed = ", ".join(sorted(str(name) for name in declared))
             raise UsageError(f"which model do the SAEs read? They declare {listed}; give --model FOLDER or a hub id")
         model = declared.pop()
     return demo.MODEL_PATH if isinstance(model, str) and model == "demo" else model
+
+
+def _declared_model(info: Any) -> str | None:
+    """The model that an SAE declares, else the registry that lists it; as its id on the hub where that is known."""
+    name: str | None = info.model or info.provenance.get("registry_model")
+    if name is None or Path(name).expanduser().is_dir():
+        return name
+    known = hub_id(name) or name
+    if known != name:
+        warnings.warn(
+            f"{info.name} declares the model {name!r}, which is taken to be {known!r} of the hub; if it is another, "
+            "give --model",
+            stacklevel=2,
+        )
+    return known
 
 
 def context_length(settings: Settings, infos: Sequence[Any], subject: SubjectModel) -> int:

@@ -34,6 +34,8 @@ class Settings:
     protocol. ``judge_model`` and ``judge_base_url``: the language model that explains latents (autointerp), and where
     it is; see :class:`sae_bench.judge.JudgeOptions` for its cache, limits and prices. ``judge_batch``: a file to which
     requests are written instead of being sent. ``null="untrained"``: judge the control "random" too.
+    ``format``, ``hook_in``, ``hook_out``, ``layer``, ``threshold``, ``norm_factor`` and ``k`` settle what the files of
+    an SAE leave open, and override what they say; see :class:`sae_bench.saes.reading.Told`.
     ``out``: folder for result files, None to write none.
     """
 
@@ -66,8 +68,13 @@ class Settings:
     mask: Literal["special", "first", "none"] = "special"
     mean_from: Literal["calibration", "evaluation"] = "calibration"
     controls: str = "default"
+    format: str | None = None
     hook_in: str | None = None
     hook_out: str | None = None
+    layer: int | None = None
+    threshold: float | None = None
+    norm_factor: float | None = None
+    k: int | None = None
     backend: Literal["hf", "tl"] = "hf"
     device: str = "auto"
     dtype: str = "float32"

@@ -19,7 +19,8 @@ from torch import Tensor
 from sae_bench.api import evaluate
 from sae_bench.models.unembedding import direct_logits
 from sae_bench.results import store
-from sae_bench.saes.linear import LinearCoder, Weights
+from sae_bench.saes.linear import LinearCoder
+from sae_bench.saes.weights import Weights
 from sae_bench.schema import Result
 from sae_bench.units import Units
 from tests.tiny_models import VOCAB, WIDTH, TinyTokenizer, linear_llama, number_texts, tiny_gpt2, tiny_llama

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,23 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from sae_bench.api import Session, evaluate
-from sae_bench.cli.main import main
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine import outputs
 from sae_bench.engine.run import measure
 from sae_bench.engine.sampling import sampled_sequences
 from sae_bench.results import store
-from sae_bench.saes.linear import LinearCoder, Weights
+from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import Codes
+from sae_bench.saes.weights import Weights
 from sae_bench.settings import Settings
 from sae_bench.units import Units
+from tests.conftest import Run
 from tests.test_downstream_sparsity import HOOK, TASK, ablated, documents_of, module_of, passed, places
 from tests.tiny_models import VOCAB, TinyTokenizer, number_texts, tiny_gpt2, tiny_llama
 from tests.tiny_saes import LATENTS, coder_of, tiny_coder, tiny_rule, tiny_weights, write_native
 
 TEXTS = number_texts(30, seed=1)
 ROUNDING = {"noise_l2_squared", "scored"}  # differ with the shape of a matrix product, as rounding does
-Run = Callable[..., tuple[int, str, str]]
 
 
 def assert_same_rows(one: Units, other: Units, relative: float = 1e-8, skip: set[str] = ROUNDING) -> None:
@@ -448,23 +447,6 @@ def test_text_of_special_tokens_only_is_a_reason_and_no_crash() -> None:
 
 
 # ---------------------------------------------------------------- the command line
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the command in an empty folder; returns exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments: Any) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            code = main([str(a) for a in arguments])
-        except SystemExit as error:
-            code = int(error.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return command
 
 
 @pytest.fixture

@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sae_bench.api import evaluate
-from sae_bench.cli.main import main
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import Entry, Workspace
 from sae_bench.engine.watch import WATCH, choose_latents, is_fit, watched_units
 from sae_bench.results import store
 from sae_bench.saes.controls import Moments
-from sae_bench.saes.linear import LinearCoder, Weights
+from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import CoderInfo, Codes, codes_from_dense
+from sae_bench.saes.weights import Weights
 from sae_bench.schema import Result
 from sae_bench.units import Units
-from tests.conftest import ON_TEXT
+from tests.conftest import ON_TEXT, Run
 from tests.test_token_rules import (
     TASK,
     Planted,
@@ -45,7 +45,6 @@ from tests.test_token_rules import (
 from tests.tiny_models import TinyTokenizer, number_texts, tiny_gpt2
 from tests.tiny_saes import LATENTS, coder_of, tiny_coder, tiny_rule, tiny_weights, write_native
 
-Run = Callable[..., tuple[int, str, str]]
 TEXTS = number_texts(90, shortest=10, longest=30, vocab=15, seed=3)
 ROUNDED = {"mass_recalled", "strength"}  # activations are kept in float32
 
@@ -315,7 +314,10 @@ def test_token_rules_make_no_pass_of_their_own() -> None:
         given = settings_of(tiny(tasks=tasks, controls="default", parameters={}))
         return evaluate([coder(0), coder(1)], **given)[0].provenance.counters
 
-    assert counters(f"{ON_TEXT},{TASK}") == counters(ON_TEXT)
+    with_rules, without = counters(f"{ON_TEXT},{TASK}"), counters(ON_TEXT)
+    only_sample = {name for name in without if with_rules[name] != without[name]}
+    assert only_sample == {f"calibration_{name}" for name in ("encode_tokens", "code_entries", "code_bytes")}
+    assert with_rules.keys() == without.keys()
     alone = counters(TASK)
     documents = sum(len(sequences) for sequences in rows_of(TEXTS, 16)[0])
     assert alone["prefix"] == documents
@@ -490,23 +492,6 @@ def test_an_sae_without_latents_is_an_error() -> None:
 
 
 # ---------------------------------------------------------------- the command line
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the command in an empty folder; returns exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments: Any) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            code = main([str(a) for a in arguments])
-        except SystemExit as error:
-            code = int(error.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return command
 
 
 @pytest.fixture

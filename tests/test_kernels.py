@@ -208,7 +208,7 @@ def test_a_wide_dictionary_never_costs_more_than_a_tile(activation, stored, toke
         weights = type(weights)(**(tensors | {shifted: torch.full((WIDE,), 3.5 * sign, dtype=stored)}))
     x = normal(tokens, D, seed=9, dtype=torch.float32)
     with LargestAllocation() as seen:
-        coder = coder_of(weights, tiny_rule(activation, k=20, rescale_by_decoder_norm=rescale))
+        coder = coder_of(weights, tiny_rule(activation, k=20, by_decoder_norm="latents" if rescale else "no"))
         codes = coder.encode(x)
         out = coder.decode(codes, x)
         coder.decoder_rows(codes.indices[:100])
@@ -235,7 +235,7 @@ def test_a_large_k_makes_smaller_groups_of_tokens():
     x = normal(60, 16, dtype=torch.float32)
     groups: list[int] = []
     pre = coder._pre
-    coder._pre = lambda u, a, b: groups.append(len(u)) or pre(u, a, b)  # type: ignore[method-assign, func-returns-value]
+    coder._pre = lambda u, *rest: groups.append(len(u)) or pre(u, *rest)  # type: ignore[method-assign, func-returns-value]
     with tiling(16, 1000):
         codes = coder.encode(x)
     assert max(groups) == 3, "3 tokens of 300 entries fit into 1000"

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from sae_bench.errors import CoderError
 from sae_bench.saes import conformance
-from sae_bench.saes.linear import LinearCoder, Weights
+from sae_bench.saes.linear import LinearCoder
+from sae_bench.saes.weights import Weights
 from tests.tiny_saes import (
     ACTIVATIONS,
     LATENTS,
@@ -60,9 +61,9 @@ def numpy_reference(weights: Weights, x: Array, coder: LinearCoder) -> tuple[Arr
     if rule.normalise == "constant_norm_rescale":
         u = x * np.sqrt(x.shape[1]) / norm
     u = u - w["b_dec"] if rule.apply_b_dec_to_input else u
-    latents = numpy_latents(w, u, rule.activation, rule.k or 0, rule.rescale_by_decoder_norm)
+    latents = numpy_latents(w, u, rule.activation, rule.k or 0, rule.by_decoder_norm == "latents")
     rows = w["W_dec"]
-    if rule.rescale_by_decoder_norm:
+    if rule.by_decoder_norm == "latents":
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     out = latents @ rows + w["b_dec"]
     if rule.normalise == "layer_norm":
@@ -81,7 +82,7 @@ def cases() -> list[tuple[str, str, bool, bool]]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_latents_and_reconstruction_follow_the_formulas(activation, normalise, subtract, rescale, dtype):
     weights = tiny_weights(activation, storage=torch.float64)
-    rule = tiny_rule(activation, normalise=normalise, apply_b_dec_to_input=subtract, rescale_by_decoder_norm=rescale)
+    rule = tiny_rule(activation, normalise=normalise, apply_b_dec_to_input=subtract, by_decoder_norm="latents" if rescale else "no")
     coder = coder_of(weights, rule, dtype=dtype)
     x = activations(40, dtype=torch.float64)
     codes = coder.encode(x.to(dtype))
@@ -136,21 +137,21 @@ def test_directions_are_those_of_the_decoder_and_follow_rescaling():
     latents = torch.tensor([3, 0, 3])
     plain = tiny_coder("topk")
     assert torch.equal(plain.decoder_rows(latents), plain.weights.W_dec[latents])
-    scaled = tiny_coder("topk", rescale_by_decoder_norm=True)
+    scaled = tiny_coder("topk", by_decoder_norm="latents")
     torch.testing.assert_close(scaled.decoder_rows(latents).norm(dim=1), torch.ones(3))
     assert plain.decoder_rows(latents[:0]).shape == (0, WIDTH)
 
 
 def test_rescaling_a_relu_sae_leaves_the_reconstruction_unchanged():
     x = activations(30)
-    plain, scaled = tiny_coder("relu"), tiny_coder("relu", rescale_by_decoder_norm=True)
+    plain, scaled = tiny_coder("relu"), tiny_coder("relu", by_decoder_norm="latents")
     torch.testing.assert_close(scaled.decode(scaled.encode(x)), plain.decode(plain.encode(x)), rtol=1e-5, atol=1e-5)
 
 
 def test_a_latent_without_decoder_row_stays_harmless_under_rescaling():
     weights = tiny_weights("topk")
     weights.W_dec[5] = 0
-    coder = coder_of(weights, tiny_rule("topk", rescale_by_decoder_norm=True))
+    coder = coder_of(weights, tiny_rule("topk", by_decoder_norm="latents"))
     codes = coder.encode(activations(50))
     assert 5 not in codes.indices
     moved = codes._replace(indices=torch.full_like(codes.indices, 5))
@@ -229,7 +230,7 @@ def test_the_order_of_latents_does_not_matter(activation, seed, rescale):
     weights = tiny_weights(activation, seed=seed, storage=torch.float64)
     order = torch.randperm(LATENTS, generator=torch.Generator().manual_seed(seed))
     moved = selected(weights, lambda name, t: t[:, order] if name == "W_enc" else t[order])
-    rule = tiny_rule(activation, rescale_by_decoder_norm=rescale)
+    rule = tiny_rule(activation, by_decoder_norm="latents" if rescale else "no")
     a, b = (coder_of(w, rule, dtype=torch.float64) for w in (weights, moved))
     x = activations(12, seed=seed, dtype=torch.float64)
     first, second = a.encode(x), b.encode(x)
@@ -304,4 +305,4 @@ def test_b_dec_cannot_be_subtracted_from_an_input_of_another_width():
 
 def test_rescaling_a_gated_sae_is_refused_rather_than_guessed():
     with pytest.raises(CoderError, match="no meaning for a gated SAE"):
-        tiny_coder("gated", rescale_by_decoder_norm=True)
+        tiny_coder("gated", by_decoder_norm="latents")

@@ -10,11 +10,12 @@ from scipy.special import log_softmax, rel_entr
 
 from sae_bench.engine import loss
 from sae_bench.engine.batch import Batch, CoderView, Entry, SiteView, Workspace
-from sae_bench.engine.loss import log_probabilities, score
+from sae_bench.engine.loss import clean_scores, score
 from sae_bench.models.loading import load_subject
 from sae_bench.saes.controls import Calibration, Moments, identity, mean_only
-from sae_bench.saes.linear import LinearCoder, Nonlinearity, Weights
+from sae_bench.saes.linear import LinearCoder, Nonlinearity
 from sae_bench.saes.protocol import CoderInfo
+from sae_bench.saes.weights import Weights
 from sae_bench.units import Units
 from tests.tiny_models import VOCAB, WIDTH, tiny_gpt2
 from tests.views import ArrayView, assert_same, cut, figures, measure_all, task
@@ -197,7 +198,7 @@ def test_cross_entropy_and_kl_equal_the_reference(std, dtype):
     logits, other = (std * torch.randn(3, 7, 200, generator=generator, dtype=torch.float64) for _ in range(2))
     at = torch.rand(3, 7, generator=generator) > 0.3
     targets = torch.randint(200, (int(at.sum()),), generator=generator)
-    clean = log_probabilities(logits.to(dtype), at)
+    clean = clean_scores(logits.to(dtype), at, targets)
     ce, kl = score(other.to(dtype), at, targets, clean)
     assert ce.dtype == kl.dtype == torch.float64
     reference = torch.nn.functional.cross_entropy(other[at], targets, reduction="none")
@@ -218,7 +219,7 @@ def test_bf16_logits_are_scored_in_float32():
     logits = (3 * torch.randn(2, 300, 50, generator=generator)).to(torch.bfloat16)
     at = torch.ones(2, 300, dtype=torch.bool)
     targets = torch.randint(50, (600,), generator=generator)
-    ce, kl = score(logits, at, targets, log_probabilities(logits, at))
+    ce, kl = score(logits, at, targets, clean_scores(logits, at, targets))
     reference = torch.nn.functional.cross_entropy(logits.double().flatten(0, 1), targets, reduction="none")
     assert ce.mean().item() == pytest.approx(reference.mean().item(), rel=1e-7)
     assert (kl == 0).all()
@@ -230,8 +231,8 @@ def test_divergence_of_float32_logits_is_right_to_a_millionth_of_a_nat():
     other = logits + 0.01 * torch.randn(1, 20, 50_000, generator=generator)
     at = torch.ones(1, 20, dtype=torch.bool)
     targets = torch.zeros(20, dtype=torch.int64)
-    _, kl = score(other, at, targets, log_probabilities(logits, at))
-    _, exact = score(other.double(), at, targets, log_probabilities(logits.double(), at))
+    _, kl = score(other, at, targets, clean_scores(logits, at, targets))
+    _, exact = score(other.double(), at, targets, clean_scores(logits.double(), at, targets))
     assert kl.numpy() == pytest.approx(exact.numpy(), abs=1e-6)  # log Z of 50,000 logits has an ulp of 1e-6
 
 

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sae_bench.saes.linear import LinearCoder, Nonlinearity, Weights
+from sae_bench.saes.linear import LinearCoder, Nonlinearity
 from sae_bench.saes.protocol import CoderInfo
+from sae_bench.saes.weights import Weights
 
 ACTIVATIONS = ("relu", "topk", "abstopk", "jumprelu", "gated")
 HOOK = "blocks.1.hook_resid_post"
@@ -115,7 +116,7 @@ def write_native(coder: LinearCoder, folder: Path, **changes: Any) -> Path:
         "k": rule.k,
         "apply_b_dec_to_input": rule.apply_b_dec_to_input,
         "normalize_activations": rule.normalise,
-        "rescale_acts_by_decoder_norm": rule.rescale_by_decoder_norm,
+        "rescale_acts_by_decoder_norm": rule.by_decoder_norm == "latents",
         "d_in": info.d_in,
         "d_out": info.d_out,
         "n_latents": info.n_latents,
@@ -151,7 +152,7 @@ def write_saelens(coder: LinearCoder, folder: Path, metadata: dict[str, Any] | N
         | (metadata or {}),
     }
     if rule.k is not None:
-        config |= {"k": rule.k, "rescale_acts_by_decoder_norm": rule.rescale_by_decoder_norm}
+        config |= {"k": rule.k, "rescale_acts_by_decoder_norm": rule.by_decoder_norm == "latents"}
     return _write(folder, "cfg.json", "sae_weights.safetensors", config | changes, coder.weights)
 
 

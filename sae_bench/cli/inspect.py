@@ -27,8 +27,10 @@ def run(args: argparse.Namespace) -> int:
     """Print what was found; exit code 1 if the contract is broken."""
     from sae_bench.board.tables import printable
     from sae_bench.saes.load import expand, load_sae
+    from sae_bench.saes.reading import Told
 
-    reports = [_report(load_sae(source, hook_in=args.hook_in, hook_out=args.hook_out)) for source in expand([args.sae])]
+    told = Told(hook_in=args.hook_in, hook_out=args.hook_out)
+    reports = [_report(load_sae(source, told=told)) for source in expand([args.sae])]
     if args.json:
         print(json.dumps({"saes": reports}, indent=1, ensure_ascii=False, default=str))
     else:

@@ -17,6 +17,7 @@ def add(verbs: Any) -> None:
     p.add_argument("what", nargs="?", default="tasks", choices=["tasks", "formats", "controls", "results"])
     p.add_argument("--out", default="runs", metavar="DIR", help="folder of results (default: runs)")
     p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
+    p.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -27,8 +28,11 @@ def run(args: argparse.Namespace) -> int:
     rows = {"tasks": _tasks, "formats": _formats, "controls": _controls, "results": _results}[args.what](args)
     if args.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
+    elif rows and args.markdown:
+        print(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
     elif rows:
-        print(tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True))
+        widths = [None, 50, 40, 40] if args.what == "formats" else None
+        print(tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True, maxcolwidths=widths))
     else:
         print(f"no results in {args.out}")
     return 0
@@ -42,7 +46,18 @@ def _tasks(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _formats(args: argparse.Namespace) -> list[dict[str, Any]]:
-    return [{"format": e.name, "layout": e.description} for e in registry.formats().values()]
+    def shown(text: str) -> str:
+        return text if args.markdown else text.replace("`", "")
+
+    return [
+        {
+            "format": shown(f"`{e.name}`"),
+            "what": shown(e.description),
+            "recognised by": shown(getattr(e, "files", "")),
+            "asks for": shown(getattr(e, "asks", "")),
+        }
+        for e in registry.formats().values()
+    ]
 
 
 def _controls(args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -6,10 +6,10 @@ import argparse
 import json
 import sys
 import tomllib
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sae_bench.cli.saes import SAE_HELP, TOLD, add_told, plain_warnings
 from sae_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 FIELDS = (
     *("model", "data", "tasks", "task_dir", "tier", "limit", "text_field", "split", "context", "packed", "bos", "mask"),
-    *("mean_from", "controls", "hook_in", "hook_out", "backend", "device", "dtype", "seed", "resamples"),
+    *("mean_from", "controls", "backend", "device", "dtype", "seed", "resamples"),
     *("batch_tokens", "out", "overwrite", "probe_data", "probe_sets", "judge_model", "judge_base_url", "judge_cache"),
     *("judge_cache_only", "judge_batch", "null", "max_requests", "max_tokens", "max_cost", "price_in", "price_out"),
+    *TOLD,
 )
 
 
@@ -40,6 +41,7 @@ def add(verbs: Any) -> None:
     )
     p.set_defaults(function=run)
     _what(p.add_argument_group("what to measure"))
+    add_told(p.add_argument_group("what the files of the SAE leave open"))
     _model(p.add_argument_group("language model"))
     _text(p.add_argument_group("text"))
     _labels(p.add_argument_group("labelled texts (probe_recovery, sparse_probing)"))
@@ -50,7 +52,7 @@ def add(verbs: Any) -> None:
 def _what(what: Any) -> None:
     what.add_argument(
         "--sae", action="append", required=True, metavar="SAE",
-        help="folder of an SAE, demo, demo/NAME, 'demo/*' or module:factory; may be repeated",
+        help=f"{SAE_HELP}; may be repeated",
     )  # fmt: skip
     what.add_argument(
         "--tasks", default="all", help="all, ids separated by commas, or a glob (see: sae-bench ls tasks)"
@@ -68,8 +70,6 @@ def _model(model: Any) -> None:
     model.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
     model.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16", "float16"],
                        help="of the language model; SAEs compute in float32, or float64 with float64")  # fmt: skip
-    model.add_argument("--hook-in", metavar="HOOK", help="hook point that the SAE reads, if it does not say it rightly")
-    model.add_argument("--hook-out", metavar="HOOK", help="hook point that the SAE predicts (transcoders)")
 
 
 def _text(text: Any) -> None:
@@ -141,9 +141,7 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.board.tables import printable, result_tables
     from sae_bench.settings import Settings
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *rest, **more: print(f"sae-bench: {message}", file=sys.stderr)
+    with plain_warnings():
         session = Session(
             args.sae, Settings(**{name: getattr(args, name) for name in FIELDS}, parameters=_parameters(args.param))
         )

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from sae_bench.kernels import topk
 from sae_bench.randomness import generator
-from sae_bench.saes.linear import LinearCoder, Nonlinearity, Weights
+from sae_bench.saes.linear import LinearCoder, Nonlinearity
 from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder, indptr_of
+from sae_bench.saes.weights import Weights
 
 MAX_RANDOM_LATENTS = 32_768  # wider random dictionaries change little and would double the memory of a run
 

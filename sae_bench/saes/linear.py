@@ -1,21 +1,26 @@
-"""The one coder that every layout on disk turns into: linear encoder, activation function, linear decoder.
+"""The one coder that nearly every layout on disk turns into: linear encoder, activation function, linear decoder.
 
-With ``u = norm(x) - b_dec`` (where ``apply_b_dec_to_input``) and ``pre = u W_enc + b_enc``:
+With ``u = norm(x * input_scale) - b_dec`` (where ``apply_b_dec_to_input``) and ``pre = u W_enc + b_enc``:
 
 ============  =================================================================================================
 relu          ``max(pre, 0)``
-topk          the k largest ``pre`` of a token, then relu: fewer than k may fire
+topk          the k largest ``pre`` of a token, then relu: fewer than k may fire (``keep_negative``: without relu)
 abstopk       the k largest ``|pre|`` of a token, sign kept
+groupmax      the largest ``pre`` of each of k contiguous groups of latents, then relu
 jumprelu      ``relu(pre)`` where ``pre > threshold``; also BatchTopK, whose threshold is a constant at inference
 gated         ``relu(u (W_enc exp(r_mag)) + b_mag)`` where ``u W_enc + b_gate > 0`` (Rajamanoharan et al. 2024)
 ============  =================================================================================================
 
-Reconstruction ``f W_dec + b_dec``, then the normalisation undone. Arithmetic is in ``dtype`` (float32, or float64);
-large weights keep the type in which they are stored.
+``by_decoder_norm``: "latents" takes ``pre * ||W_dec||`` for ``pre`` and divides the latents back when decoding;
+"selection" only selects by it. Reconstruction ``f W_dec + b_dec``, then the normalisation undone, times
+``output_scale``, plus ``x W_skip^T`` where there is a skip connection. Arithmetic is in ``dtype`` (float32, or
+float64); large weights keep the type in which they are stored.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -24,45 +29,55 @@ import torch
 from torch import Tensor
 
 from sae_bench.errors import CoderError
-from sae_bench.kernels import topk
+from sae_bench.kernels import candidates, topk
+from sae_bench.kernels.candidates import Rounding
 from sae_bench.kernels.decode import sparse_decode
 from sae_bench.saes.protocol import CoderInfo, Codes, indptr_of
+from sae_bench.saes.weights import Weights, check_shapes, chunks
 
-Activation = Literal["relu", "topk", "abstopk", "jumprelu", "gated"]
+Activation = Literal["relu", "topk", "abstopk", "groupmax", "jumprelu", "gated"]
 Normalisation = Literal["none", "layer_norm", "constant_norm_rescale"]
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Tensors of a linear coder. ``W_enc`` ``[d_in, n_latents]``, ``W_dec`` ``[n_latents, d_out]``, rest vectors."""
-
-    W_enc: Tensor
-    W_dec: Tensor
-    b_dec: Tensor
-    b_enc: Tensor | None = None
-    threshold: Tensor | None = None  # [n_latents] or [] (jumprelu)
-    b_gate: Tensor | None = None  # gated
-    b_mag: Tensor | None = None  # gated
-    r_mag: Tensor | None = None  # gated
-
-    def items(self) -> list[tuple[str, Tensor]]:
-        """Name and tensor of what is there."""
-        return [(name, tensor) for name, tensor in vars(self).items() if tensor is not None]
-
-    def to(self, device: str | torch.device) -> Weights:
-        """The same tensors on another device."""
-        return Weights(**{name: tensor.to(device) for name, tensor in self.items()})
+SelectIn = Literal["exact", "bfloat16"]
+SELECTS_K: tuple[Activation, ...] = ("topk", "abstopk", "groupmax")
 
 
 @dataclass(frozen=True)
 class Nonlinearity:
-    """How pre-activations become latents, and how activations are normalised around the coder."""
+    """How pre-activations become latents, and what is done to activations around the coder."""
 
     activation: Activation
     k: int | None = None
     apply_b_dec_to_input: bool = True
-    rescale_by_decoder_norm: bool = False
+    by_decoder_norm: Literal["no", "latents", "selection"] = "no"
     normalise: Normalisation = "none"
+    undo_normalisation: bool = True  # false for transcoders: their output has units of its own
+    input_scale: float = 1.0
+    output_scale: float = 1.0
+    keep_negative: bool = False  # topk without the relu
+
+    @property
+    def signed(self) -> bool:
+        """Whether latents may be negative."""
+        return self.activation == "abstopk" or self.keep_negative
+
+    def needs_x(self, weights: Weights) -> bool:
+        """Whether the reconstruction of a token needs its activation."""
+        return weights.W_skip is not None or (self.normalise != "none" and self.undo_normalisation)
+
+    def scaled(self, weights: Weights, factor: float) -> tuple[Nonlinearity, Weights]:
+        """Rule and weights for activations multiplied with ``factor`` first and reconstructions divided by it last.
+
+        Latents in units of the decoder's norm stay in those of the decoder that writes to the model, the one with the
+        factor in it: vectors are divided instead, which is the same otherwise.
+        """
+        if self.by_decoder_norm != "latents":
+            return dataclasses.replace(self, input_scale=factor, output_scale=1 / factor), weights
+        rule = dataclasses.replace(self, input_scale=1.0, output_scale=1.0)
+        return rule, weights.divided(factor, "b_enc", "b_dec", "threshold")
+
+    def coder(self, info: CoderInfo, weights: Weights, dtype: torch.dtype) -> LinearCoder:
+        """The coder of these weights. Raises CoderError."""
+        return LinearCoder(info, weights, self, dtype=dtype)
 
 
 def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -74,14 +89,23 @@ class LinearCoder:
     """A :class:`~sae_bench.saes.protocol.SparseCoder` with weights in memory (or mapped from a file)."""
 
     def __init__(
-        self, info: CoderInfo, weights: Weights, rule: Nonlinearity, *, dtype: torch.dtype = torch.float32
+        self,
+        info: CoderInfo,
+        weights: Weights,
+        rule: Nonlinearity,
+        *,
+        dtype: torch.dtype = torch.float32,
+        select_in: SelectIn = "exact",
     ) -> None:
         check_weights(info, weights, rule)
         self.info = info
         self.weights = Weights(**{name: _converted(tensor.detach(), dtype) for name, tensor in weights.items()})
         self.rule = rule
         self.dtype = dtype
-        self._norms = self._decoder_norms() if rule.rescale_by_decoder_norm else None
+        self.select_in = select_in
+        self.uncertified = 0  # rows that the exact path had to take
+        self._rounding = Rounding()
+        self._norms = self._decoder_norms() if rule.by_decoder_norm != "no" else None
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Codes:
@@ -102,20 +126,22 @@ class LinearCoder:
 
     @torch.no_grad()
     def decode(self, codes: Codes, x: Tensor | None = None) -> Tensor:
-        """Reconstruction ``[tokens, d_out]``; ``x`` is needed with per-token normalisation."""
+        """Reconstruction ``[tokens, d_out]``; ``x`` is needed with per-token normalisation or a skip connection."""
         out = sparse_decode(codes.indptr, codes.indices, self._decoder_values(codes), self.weights.W_dec)
         out = out + self.weights.b_dec.to(self.dtype)
-        if self.rule.normalise == "none":
-            return out
+        if not self.rule.needs_x(self.weights):
+            return out * self.rule.output_scale if self.rule.output_scale != 1 else out
         if x is None:
-            raise ValueError("this coder normalises every token: decode needs x")
-        return self._denormalise(out, x.to(self.dtype))
+            raise ValueError("this coder normalises every token, or skips past its latents: decode needs x")
+        x = x.to(self.dtype)
+        out = self._denormalise(out, x) * self.rule.output_scale
+        return out if self.weights.W_skip is None else out + x @ self.weights.W_skip.to(self.dtype).T
 
     @torch.no_grad()
     def decoder_rows(self, latents: Tensor) -> Tensor:
         """Decoder directions ``[len(latents), d_out]``."""
-        rows = self.weights.W_dec[latents].to(self.dtype)
-        return rows if self._norms is None else rows / self._divisors(latents).unsqueeze(1)
+        rows = self.weights.W_dec[latents].to(self.dtype) * self.rule.output_scale
+        return rows / self._divisors(latents).unsqueeze(1) if self.rule.by_decoder_norm == "latents" else rows
 
     @torch.no_grad()
     def pre_activations(self, x: Tensor, start: int, stop: int) -> Tensor:
@@ -123,46 +149,87 @@ class LinearCoder:
         return self._pre(self._input(x), start, stop)
 
     def _input(self, x: Tensor) -> Tensor:
-        u = self._normalise(x.to(self.dtype))
+        u = x.to(self.dtype)
+        u = self._normalise(u if self.rule.input_scale == 1 else u * self.rule.input_scale)
         return u - self.weights.b_dec.to(self.dtype) if self.rule.apply_b_dec_to_input else u
 
     def _encode_rows(self, x: Tensor) -> Codes:
-        u = self._input(x)
-        n = self.info.n_latents
-        if self.rule.k is None:
-            counts, indices, values = topk.active(lambda a, b: self._activate(u, a, b), n)
-            return Codes(indptr_of(counts), indices, values, n)
-        signed = self.rule.activation == "abstopk"
-        kept, columns = topk.top_k(lambda a, b: self._pre(u, a, b), n, self.rule.k, by_magnitude=signed)
-        if not signed:
-            kept = kept.relu()
-        fires = kept != 0
-        return Codes(indptr_of(fires.sum(1)), columns[fires], kept[fires], n)
+        u, n, rule = self._input(x), self.info.n_latents, self.rule
+        tile = self._tile_function(u)
+        if self._by_candidates():
+            return self._encode_by_candidates(u)
+        if rule.activation == "gated":
+            counts, indices, values = topk.active(lambda a, b: self._gated(tile(a, b), a, b), n)
+        elif rule.k is None:
+            counts, indices, values = topk.active(tile, n, self._floor(u.device))
+        else:
+            if rule.activation == "groupmax":
+                kept, columns = topk.group_max(tile, n, rule.k)
+            else:
+                kept, columns = topk.top_k(tile, n, rule.k, by_magnitude=rule.activation == "abstopk")
+            if not rule.signed:
+                kept = kept.relu()
+            fires = kept != 0
+            counts, indices, values = fires.sum(1), columns[fires], kept[fires]
+        return Codes(indptr_of(counts), indices, self._unscaled(values, indices), n)
 
-    def _pre(self, u: Tensor, start: int, stop: int) -> Tensor:
-        pre = u @ self.weights.W_enc[:, start:stop].to(self.dtype)
+    def _by_candidates(self) -> bool:
+        plain = self.rule.activation == "topk" and self.rule.by_decoder_norm == "no" and not self.rule.keep_negative
+        return self.select_in == "bfloat16" and plain and self.info.n_latents > 2 * topk.TILE_LATENTS
+
+    def _encode_by_candidates(self, u: Tensor) -> Codes:
+        """The same latents as of the exact path, which takes the rows that are not certified."""
+        k, n = self.rule.k or 0, self.info.n_latents
+        bias = None if self.weights.b_enc is None else self.weights.b_enc.to(self.dtype)
+        found = candidates.top_k(u, self._encoder_tile, bias, n, k, self._rounding)
+        values, columns = found.values, found.indices
+        left = (~found.certified).nonzero().squeeze(1)
+        self.uncertified += len(left)
+        if len(left):
+            values[left], columns[left] = topk.top_k(self._tile_function(u[left]), n, k)
+        fires = values > 0
+        return Codes(indptr_of(fires.sum(1)), columns[fires], values[fires], n)
+
+    def _encoder_tile(self, start: int, stop: int) -> Tensor:
+        return self.weights.W_enc[:, start:stop].to(self.dtype)
+
+    def _floor(self, device: torch.device) -> Tensor:
+        """What a pre-activation must exceed: 0 for relu, the threshold or 0 for jumprelu."""
+        if self.rule.activation == "relu":
+            return torch.zeros((), dtype=self.dtype, device=device)
+        assert self.weights.threshold is not None
+        return self.weights.threshold.to(self.dtype).clamp(min=0)
+
+    def _unscaled(self, values: Tensor, latents: Tensor) -> Tensor:
+        return values / self._divisors(latents) if self.rule.by_decoder_norm == "selection" else values
+
+    def _tile_function(self, u: Tensor) -> topk.TileFunction:
+        """Pre-activations of ``u`` tile by tile, every tile in the same memory."""
+        memory = u.new_empty(len(u) * min(topk.TILE_LATENTS, self.info.n_latents))
+
+        def tile(start: int, stop: int) -> Tensor:
+            size = len(u) * (stop - start)
+            return self._pre(u, start, stop, memory[:size].view(len(u), -1) if size <= len(memory) else None)
+
+        return tile
+
+    def _pre(self, u: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        pre = torch.mm(u, self._encoder_tile(start, stop), out=out)
         if self.weights.b_enc is not None:
             pre += self.weights.b_enc[start:stop].to(self.dtype)
-        return pre if self._norms is None else pre * self._norms[start:stop]
+        return pre if self._norms is None else pre.mul_(self._norms[start:stop])
 
-    def _activate(self, u: Tensor, start: int, stop: int) -> Tensor:
-        pre, w = self._pre(u, start, stop), self.weights
-        if self.rule.activation == "relu":
-            return pre.relu_()
-        if self.rule.activation == "jumprelu":
-            assert w.threshold is not None
-            threshold = w.threshold.to(self.dtype)
-            return pre.relu() * (pre > (threshold[start:stop] if threshold.ndim else threshold))
+    def _gated(self, pre: Tensor, start: int, stop: int) -> Tensor:
+        w, part = self.weights, slice(start, stop)
         assert w.b_gate is not None
         assert w.b_mag is not None
         assert w.r_mag is not None
-        part = slice(start, stop)
         magnitude = pre * w.r_mag[part].to(self.dtype).exp() + w.b_mag[part].to(self.dtype)
         return magnitude.relu() * (pre + w.b_gate[part].to(self.dtype) > 0)
 
     def _decoder_values(self, codes: Codes) -> Tensor:
         values = codes.values.to(self.dtype)
-        return values if self._norms is None else values / self._divisors(codes.indices)
+        return values / self._divisors(codes.indices) if self.rule.by_decoder_norm == "latents" else values
 
     def _divisors(self, latents: Tensor) -> Tensor:
         assert self._norms is not None
@@ -170,7 +237,7 @@ class LinearCoder:
         return norms.where(norms > 0, 1)  # a direction of zeros stays one
 
     def _decoder_norms(self) -> Tensor:
-        return torch.cat([chunk.to(self.dtype).norm(dim=1) for chunk in _chunks(self.weights.W_dec)])
+        return torch.cat([chunk.to(self.dtype).norm(dim=1) for chunk in chunks(self.weights.W_dec)])
 
     def _normalise(self, x: Tensor) -> Tensor:
         if self.rule.normalise == "layer_norm":
@@ -180,53 +247,55 @@ class LinearCoder:
         return x
 
     def _denormalise(self, out: Tensor, x: Tensor) -> Tensor:
+        if self.rule.normalise == "none" or not self.rule.undo_normalisation:
+            return out
+        x = x * self.rule.input_scale
         if self.rule.normalise == "layer_norm":
             return out * x.std(1, keepdim=True) + x.mean(1, keepdim=True)
         scale: Tensor = x.norm(dim=1, keepdim=True) / math.sqrt(x.shape[1])
         return out * scale
 
 
-_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-def _chunks(tensor: Tensor) -> tuple[Tensor, ...]:
-    """Groups of rows of a tile's size: weights may be mapped from a file that is larger than the memory."""
-    if tensor.ndim == 0:
-        return (tensor,)
-    return torch.split(tensor, max(1, topk.TILE_ELEMENTS // max(1, tensor[:1].numel())))
-
-
 def check_weights(info: CoderInfo, weights: Weights, rule: Nonlinearity) -> None:
     """Shapes, finite numbers, and what each activation function needs. Raises CoderError."""
-    n, d_in, d_out = info.n_latents, info.d_in, info.d_out
-    shapes = {"W_enc": (d_in, n), "W_dec": (n, d_out), "b_dec": (d_out,)}
-    for name, tensor in weights.items():
-        allowed = [shapes.get(name, (n,))] + ([()] if name == "threshold" else [])
-        if tuple(tensor.shape) not in allowed:
-            raise CoderError(
-                f"{info.name}: {name} must have shape {list(allowed[0])} (d_in={d_in}, n_latents={n}, d_out={d_out}), "
-                f"but it has {list(tensor.shape)}; check the sizes in the configuration"
-            )
-        if tensor.dtype not in _TYPES:
-            raise CoderError(
-                f"{info.name}: {name} must hold floating-point numbers of 16, 32 or 64 bits, but it holds "
-                f"{str(tensor.dtype).removeprefix('torch.')}"
-            )
-        if not all(bool(chunk.isfinite().all()) for chunk in _chunks(tensor)):
-            raise CoderError(
-                f"{info.name}: {name} holds NaN or infinite numbers; the file is damaged or training diverged"
-            )
+    n = info.n_latents
+    check_shapes(info.name, weights, n, info.d_in, info.d_out)
     needed = {"jumprelu": ["threshold"], "gated": ["b_gate", "b_mag", "r_mag"]}.get(rule.activation, [])
     missing = [name for name in needed if getattr(weights, name) is None]
     if missing:
         raise CoderError(
             f"{info.name}: a {rule.activation} SAE needs {', '.join(needed)}, but lacks {', '.join(missing)}"
         )
-    if rule.activation in ("topk", "abstopk") and not (rule.k and 1 <= rule.k <= max(n, 1)):
+    if rule.activation in SELECTS_K and not (rule.k and 1 <= rule.k <= max(n, 1)):
         raise CoderError(f"{info.name}: k must lie between 1 and the number of latents ({n}), but it is {rule.k}")
-    if rule.rescale_by_decoder_norm and rule.activation == "gated":
+    if rule.activation == "groupmax" and n % (rule.k or 1):
+        raise CoderError(f"{info.name}: {n} latents cannot be parted into k={rule.k} equal groups")
+    if rule.by_decoder_norm != "no" and rule.activation == "gated":
         raise CoderError(f"{info.name}: rescale_acts_by_decoder_norm has no meaning for a gated SAE; set it to false")
-    if rule.apply_b_dec_to_input and d_in != d_out:
+    if rule.apply_b_dec_to_input and info.d_in != info.d_out:
         raise CoderError(
-            f"{info.name}: b_dec cannot be subtracted from the input, d_in={d_in} and d_out={d_out} differ"
+            f"{info.name}: b_dec cannot be subtracted from the input, d_in={info.d_in} and d_out={info.d_out} differ"
         )
+    scales = (rule.input_scale, rule.output_scale)
+    if not all(math.isfinite(scale) and scale > 0 for scale in scales):
+        raise CoderError(f"{info.name}: factors of activations must be positive numbers, but they are {scales}")
+
+
+def prefix_of(coder: LinearCoder, width: int) -> LinearCoder:
+    """The nested dictionary of the first ``width`` latents of a Matryoshka SAE, sharing its weights. CoderError."""
+    info = coder.info
+    if width not in info.prefix_widths:
+        widths = ", ".join(map(str, info.prefix_widths)) or "none"
+        raise CoderError(f"{info.name} has no nested dictionary of {width} latents; it declares {widths}")
+    if coder.rule.k is not None:
+        raise CoderError(f"{info.name} keeps k latents of the whole dictionary: a prefix of it alone would keep others")
+    digest = hashlib.sha256(f"{info.provenance.get('sha256')}#{width}".encode()).hexdigest()
+    made = dataclasses.replace(
+        info,
+        name=f"{info.name}#{width}",
+        n_latents=width,
+        prefix_widths=(),
+        provenance={k: v for k, v in info.provenance.items() if k != "declared_l0"}
+        | {"sha256": digest, "prefix_of": info.n_latents},
+    )
+    return LinearCoder(made, coder.weights.prefix(width), coder.rule, dtype=coder.dtype)

@@ -1,6 +1,8 @@
 """From what a user writes after ``--sae`` to a coder.
 
-``demo`` or ``demo/NAME`` (globs allowed), a folder in a known layout, or ``module:factory`` of the user's own code.
+``demo`` or ``demo/NAME`` (globs allowed), a folder or file in a known layout, ``hf:owner/repo/path@revision``,
+``saelens:release/id``, or ``module:factory`` of the user's own code. ``#16`` behind one of them is the nested
+dictionary of 16 latents of a Matryoshka SAE, ``#*`` all of them and the whole.
 """
 
 from __future__ import annotations
@@ -12,128 +14,110 @@ import importlib
 import os
 import re
 import sys
-from pathlib import Path
 
 import torch
 
-from sae_bench import demo, registry
+from sae_bench import demo
 from sae_bench.errors import CoderError
+from sae_bench.saes import detect, origin
+from sae_bench.saes.linear import LinearCoder, prefix_of
 from sae_bench.saes.protocol import SparseCoder
+from sae_bench.saes.reading import Told, build
+from sae_bench.saes.source import SUFFIXES, Source
 from sae_bench.saes.wrap import as_coder, in_one_line
 
 _FACTORY = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-_PICKLES = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt"}
+_PREFIX = re.compile(r"(.+)#(\d+|\*)")
 
 
-def expand(sources: list[str]) -> list[str]:
-    """The sources with globs over the demo SAEs and over folders resolved; each once, in order. Raises CoderError."""
+def expand(sources: list[str], told: Told | None = None) -> list[str]:
+    """The sources with globs over the demo SAEs, files and nested dictionaries resolved; each once. CoderError."""
     found: dict[str, str] = {}
     for source in sources:
-        if source == "demo":
-            matched = [f"demo/{demo.DEFAULT_SAE}"]
-        elif source.startswith("demo/"):
-            pattern = source.removeprefix("demo/")
-            matched = [f"demo/{name}" for name in demo.SAE_NAMES if fnmatch.fnmatchcase(name, pattern)]
-            if not matched:
-                demo.sae_path(pattern)  # raises with a suggestion
-        elif any(c in source for c in "*?[") and not os.path.exists(source):
-            matched = sorted(path for path in glob.glob(source, recursive=True) if os.path.isdir(path))
-            if not matched:
-                raise CoderError(f"no folder matches --sae {source}")
-        else:
-            matched = [source]
-        for match in matched:
-            is_folder = os.path.isdir(match) and not match.startswith("demo/")
-            found.setdefault(os.path.realpath(match) if is_folder else match, match)
+        whole, width = _parted(source)
+        for match in _matched(whole):
+            names = [match] if width is None else [f"{match}#{width}"]
+            if width == "*":
+                names = [match, *(f"{match}#{n}" for n in load_sae(match, told=told).info.prefix_widths)]
+                if len(names) == 1:
+                    raise CoderError(f"--sae {source}: {match} declares no nested dictionaries")
+            for name in names:
+                is_path = os.path.exists(match) and not match.startswith("demo/")
+                key = os.path.realpath(match) + name.removeprefix(match) if is_path else name
+                found.setdefault(key, name)
     return list(found.values())
 
 
+def _matched(source: str) -> list[str]:
+    """What a glob stands for; else the source itself."""
+    if source == "demo":
+        return [f"demo/{demo.DEFAULT_SAE}"]
+    if source.startswith("demo/"):
+        pattern = source.removeprefix("demo/")
+        matched = [f"demo/{name}" for name in demo.SAE_NAMES if fnmatch.fnmatchcase(name, pattern)]
+        if not matched:
+            demo.sae_path(pattern)  # raises with a suggestion
+        return matched
+    source = source if source.startswith(origin.REMOTE) else os.path.expanduser(source)
+    if source.startswith(origin.REMOTE) or not any(c in source for c in "*?[") or os.path.exists(source):
+        return [source]
+    found = sorted(glob.glob(source, recursive=True))
+    matched = [path for path in found if os.path.isdir(path)] or [p for p in found if p.endswith(SUFFIXES)]
+    if not matched:
+        raise CoderError(f"no folder or file of weights matches --sae {source}")
+    return matched
+
+
 def load_sae(
-    source: str,
-    *,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
-    hook_in: str | None = None,
-    hook_out: str | None = None,
+    source: str, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, told: Told | None = None
 ) -> SparseCoder:
     """The coder that ``source`` names, computing in ``dtype`` on ``device``. Raises CoderError.
 
-    ``hook_in`` and ``hook_out`` override the hook points that the SAE declares.
+    ``told`` settles what its files leave open, and overrides what they say.
     """
-    if _FACTORY.match(source) and not os.path.exists(source):
-        coder = _from_factory(source, hook_in, hook_out)
+    told = told or Told()
+    whole, width = _parted(source)
+    if _is_factory(whole):
+        coder = _from_factory(whole, told)
     else:
-        in_demo = source.startswith("demo/")
-        folder = _folder(demo.sae_path(source.removeprefix("demo/")) if in_demo else Path(source))
-        coder = read_folder(folder, device=device, dtype=dtype)
-        if in_demo:
-            coder.info = dataclasses.replace(coder.info, name=source)  # type: ignore[misc]
-    if hook_in or hook_out:
-        _move(coder, hook_in, hook_out)
-    return coder
+        coder = _from_files(whole, told, device, dtype)
+        if whole.startswith("demo/"):
+            coder.info = dataclasses.replace(coder.info, name=whole)  # type: ignore[misc]
+    if width is None:
+        return coder
+    if not isinstance(coder, LinearCoder):
+        raise CoderError(f"--sae {source}: {coder.info.architecture} has no nested dictionaries")
+    return prefix_of(coder, int(width))
 
 
-def _move(coder: SparseCoder, hook_in: str | None, hook_out: str | None) -> None:
-    old = coder.info
-    hooks_in = (hook_in,) if hook_in else old.hooks_in
-    follows = hooks_in if old.hooks_out == old.hooks_in else old.hooks_out
-    info = dataclasses.replace(
-        old,
-        hooks_in=hooks_in,
-        hooks_out=(hook_out,) if hook_out else follows,
-        provenance={**old.provenance, "declared_hooks": [*old.hooks_in, *old.hooks_out]},
-    )
-    try:
-        coder.info = info  # type: ignore[misc]
-    except AttributeError as error:
+def _parted(source: str) -> tuple[str, str | None]:
+    """The SAE, and the width of its nested dictionary if one is meant."""
+    match = _PREFIX.fullmatch(source)
+    return (source, None) if match is None or os.path.exists(source) else (match[1], match[2])
+
+
+def _is_factory(source: str) -> bool:
+    return bool(_FACTORY.match(source)) and not source.startswith(origin.REMOTE) and not os.path.exists(source)
+
+
+def _from_files(source: str, told: Told, device: str | torch.device, dtype: torch.dtype) -> SparseCoder:
+    if source.startswith("demo/"):
+        fetched = origin.Fetched(demo.sae_path(source.removeprefix("demo/")))
+    else:
+        fetched = origin.fetch(source)
+        told = dataclasses.replace(fetched.told, **told.given())
+    if not os.path.exists(fetched.path):
         raise CoderError(
-            f"{old.name}: the hook points cannot be changed, since info of {type(coder).__name__} is read-only; "
-            "set hooks_in and hooks_out there"
-        ) from error
-
-
-def read_folder(folder: Path, *, device: str | torch.device, dtype: torch.dtype) -> SparseCoder:
-    """The coder in a folder of a known layout."""
-    for entry in registry.formats().values():
-        reader = registry.load(entry.code)
-        if reader.matches(folder):
-            coder: SparseCoder = reader.read(folder, device=device, dtype=dtype)
-            return coder
-    known = "; ".join(f"{e.name}: {e.description}" for e in registry.formats().values())
-    inside = sorted(p.name for p in folder.iterdir())
-    candidates = [p.name for p in folder.iterdir() if p.is_dir() and _is_known(p)]
-    if candidates:
-        raise CoderError(
-            f"{folder} holds several SAEs: give one of its folders ({', '.join(sorted(candidates)[:5])}, ...) "
-            f"or all of them as --sae '{folder}/*'"
+            f"there is no SAE at {source}: give a folder or file, 'demo', 'demo/NAME', 'hf:owner/repo/path', "
+            "'saelens:release/id' or module:factory ('sae-bench ls formats' lists the layouts)"
         )
-    raise CoderError(
-        f"{folder} is not an SAE in a known layout ({known}); it holds {', '.join(inside[:8]) or 'nothing'}. "
-        "Give your own code as --sae module:factory"
-    )
+    found = Source(fetched.path, label=fetched.label, origin=fetched.origin)
+    entry, place = detect.detect(found, told.format)
+    reading = detect.reader(entry).read(place, told)
+    return build(place, entry.name, reading, told, device=device, dtype=dtype)
 
 
-def _is_known(folder: Path) -> bool:
-    return any(registry.load(entry.code).matches(folder) for entry in registry.formats().values())
-
-
-def _folder(path: Path) -> Path:
-    if os.path.isdir(path):
-        return path
-    if os.path.isfile(path) and path.suffix in _PICKLES:
-        raise CoderError(
-            f"{path} is a pickle, which can run code when it is opened, so sae-bench does not open it; save the "
-            "tensors as safetensors (see the README), or load the file in your own code and give --sae module:factory"
-        )
-    if os.path.isfile(path):
-        raise CoderError(f"--sae must be the folder of an SAE, but {path} is a file; give {path.parent}")
-    raise CoderError(
-        f"there is no SAE at {path}: give a folder, 'demo', 'demo/NAME', or module:factory ('sae-bench ls formats' "
-        "lists the layouts)"
-    )
-
-
-def _from_factory(source: str, hook_in: str | None, hook_out: str | None) -> SparseCoder:
+def _from_factory(source: str, told: Told) -> SparseCoder:
     module, _, attribute = source.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")  # the user's module lies in the current folder more often than not
@@ -151,4 +135,28 @@ def _from_factory(source: str, hook_in: str | None, hook_out: str | None) -> Spa
             made = made()
         except Exception as error:
             raise CoderError(f"--sae {source}: {attribute}() fails: {in_one_line(error)}") from error
-    return as_coder(made, name=attribute, hook=hook_in, hook_out=hook_out)
+    meaningless = [name for name in told.given() if name not in ("hook_in", "hook_out")]
+    if meaningless:
+        raise CoderError(f"--sae {source}: --{meaningless[0].replace('_', '-')} says nothing about code of your own")
+    coder = as_coder(made, name=attribute, hook=told.hook_in, hook_out=told.hook_out)
+    return _moved(coder, told.hook_in, told.hook_out)
+
+
+def _moved(coder: SparseCoder, hook_in: str | None, hook_out: str | None) -> SparseCoder:
+    """The coder with other hook points than it declares. Raises CoderError."""
+    old = coder.info
+    hooks_in = (hook_in,) if hook_in else old.hooks_in
+    follows = hooks_in if old.hooks_out == old.hooks_in else old.hooks_out
+    hooks_out = (hook_out,) if hook_out else follows
+    if (hooks_in, hooks_out) == (old.hooks_in, old.hooks_out):
+        return coder
+    declared = {"declared_hooks": [*old.hooks_in, *old.hooks_out]}
+    info = dataclasses.replace(old, hooks_in=hooks_in, hooks_out=hooks_out, provenance={**old.provenance, **declared})
+    try:
+        coder.info = info  # type: ignore[misc]
+    except AttributeError as error:
+        raise CoderError(
+            f"{old.name}: the hook points cannot be changed, since info of {type(coder).__name__} is read-only; "
+            "set hooks_in and hooks_out there"
+        ) from error
+    return coder

@@ -70,7 +70,8 @@ class CoderInfo:
 
     ``hooks_in`` and ``hooks_out`` are hook points in TransformerLens names ("blocks.8.hook_resid_post") or
     ``module.path:in|out``; they are equal for autoencoders. ``decode_needs_x``: the reconstruction of a token needs its
-    activation (per-token normalisation, skip connection). ``provenance`` holds files, digests and every assumption.
+    activation (per-token normalisation, skip connection). ``prefix_widths``: the widths of the nested dictionaries of a
+    Matryoshka SAE, ascending, without the whole. ``provenance`` holds files, digests, every assumption and warning.
     """
 
     name: str
@@ -82,6 +83,7 @@ class CoderInfo:
     architecture: str = "unknown"
     decode_needs_x: bool = False
     signed: bool = False
+    prefix_widths: tuple[int, ...] = ()
     model: str | None = None
     prepend_bos: bool | None = None
     context_size: int | None = None

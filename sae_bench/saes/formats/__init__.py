@@ -1,5 +1,5 @@
-"""One file a layout on disk.
+"""One file a layout on disk, listed in :data:`sae_bench.registry.FORMATS` in the order in which they are tried.
 
-A format module has ``matches(folder) -> bool``, which opens no weights, and ``read(folder, device=..., dtype=...)``,
-which returns a coder or raises CoderError with one sentence.
+A format module has ``matches(source) -> bool``, which opens headers at most, and ``read(source, told) -> Reading``,
+which raises CoderError with one sentence. CONTRIBUTING.md shows how to add one.
 """

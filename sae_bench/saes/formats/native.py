@@ -10,23 +10,24 @@
      "rescale_acts_by_decoder_norm": false,
      "d_in": 768, "d_out": 768, "n_latents": 24576,
      "hook_in": "blocks.8.hook_resid_post", "hook_out": "blocks.8.hook_resid_post",
-     "model": "gpt2", "prepend_bos": true, "context_size": 128, "notes": "free text"}
+     "model": "gpt2", "prepend_bos": true, "context_size": 128, "notes": "free text",
+     "prefix_widths": [1024, 4096]}            # Matryoshka: nested dictionaries that can stand alone
 
 Tensors: ``W_enc [d_in, n_latents]``, ``W_dec [n_latents, d_out]``, ``b_dec [d_out]``; ``b_enc [n_latents]`` except for
-gated; ``threshold`` (jumprelu; BatchTopK is a jumprelu with one threshold); ``b_gate, b_mag, r_mag`` (gated).
+gated; ``threshold`` (jumprelu; BatchTopK is a jumprelu with one threshold); ``b_gate, b_mag, r_mag`` (gated);
+``W_skip [d_out, d_in]`` for a transcoder with a skip connection.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-import torch
+from typing import get_args
 
 from sae_bench.errors import CoderError
-from sae_bench.saes.formats.files import flag, integer, optional, read_json, read_tensors, sha256, take
-from sae_bench.saes.linear import Activation, LinearCoder, Nonlinearity, Weights
-from sae_bench.saes.protocol import CoderInfo
+from sae_bench.saes.config import Config, listed, shown, take
+from sae_bench.saes.linear import SELECTS_K, Activation, Nonlinearity, Normalisation
+from sae_bench.saes.reading import Reading, Told
+from sae_bench.saes.source import Source
+from sae_bench.saes.weights import Weights
 
 CONFIG, WEIGHTS = "sae_bench.json", "weights.safetensors"
 
@@ -40,69 +41,69 @@ TENSORS: dict[Activation, list[str]] = {
 _KEYS = {
     *("format", "format_version", "name", "activation", "k", "apply_b_dec_to_input", "normalize_activations"),
     *("rescale_acts_by_decoder_norm", "d_in", "d_out", "n_latents", "hook_in", "hook_out", "model", "prepend_bos"),
-    *("context_size", "notes"),
+    *("context_size", "prefix_widths", "notes"),
 }
 
 
-def matches(folder: Path) -> bool:
+def matches(source: Source) -> bool:
     """Whether the folder has this layout."""
-    return (folder / CONFIG).is_file()
+    return source.has(CONFIG)
 
 
-def read(folder: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> LinearCoder:
-    """The coder in ``folder``. Raises CoderError."""
-    file = folder / CONFIG
-    config = read_json(file)
-    rule = _rule(config, file)
+def read(source: Source, told: Told) -> Reading:
+    """What is in the folder. Raises CoderError."""
+    config = source.config(CONFIG)
+    rule = _rule(config)
     hook_in = config.get("hook_in")
     if not isinstance(hook_in, str):
         raise CoderError(
-            f"{file}: hook_in must name a hook point such as blocks.8.hook_resid_post, but it is {hook_in!r}"
+            f"{config.where('hook_in')} must name a hook point such as blocks.8.hook_resid_post, but it is "
+            f"{shown(hook_in)}"
         )
-    weights = folder / WEIGHTS
-    tensors = take(read_tensors(weights, device), TENSORS[rule.activation], weights)
-    d_in = integer(config, "d_in", file)
-    info = CoderInfo(
-        name=optional(config, "name", str, file) or folder.name,
-        n_latents=integer(config, "n_latents", file),
+    d_in = config.integer("d_in")
+    tensors = take(source.tensors(WEIGHTS), TENSORS[rule.activation], source.file(WEIGHTS), optional=["W_skip"])
+    return Reading(
+        weights=Weights(**tensors),
+        rule=rule,
+        files=(CONFIG, WEIGHTS),
+        hook_in=hook_in,
+        hook_out=config.optional("hook_out", str),
+        name=config.optional("name", str),
+        n_latents=config.integer("n_latents"),
         d_in=d_in,
-        d_out=integer(config, "d_out", file) if "d_out" in config else d_in,
-        hooks_in=(hook_in,),
-        hooks_out=(optional(config, "hook_out", str, file) or hook_in,),
-        architecture=rule.activation,
-        decode_needs_x=rule.normalise != "none",
-        signed=rule.activation == "abstopk",
-        model=optional(config, "model", str, file),
-        prepend_bos=optional(config, "prepend_bos", bool, file),
-        context_size=optional(config, "context_size", int, file),
-        format="native",
-        provenance={"files": [CONFIG, WEIGHTS], "sha256": sha256(file, weights), "notes": config.get("notes", "")},
+        d_out=config.integer("d_out") if "d_out" in config.values else d_in,
+        model=config.optional("model", str),
+        prepend_bos=config.optional("prepend_bos", bool),
+        context_size=config.optional("context_size", int),
+        prefix_widths=config.integers("prefix_widths"),
+        declared_l0=rule.k,
+        extra={"notes": config.optional("notes", str) or ""},
     )
-    return LinearCoder(info, Weights(**tensors), rule, dtype=dtype)
 
 
-def _rule(config: dict[str, Any], file: Path) -> Nonlinearity:
-    unknown = sorted(set(config) - _KEYS)
+def _rule(config: Config) -> Nonlinearity:
+    unknown = set(config.values) - _KEYS
     if unknown:
-        raise CoderError(f"{file} has unknown fields: {', '.join(unknown)}; the README lists the fields of this layout")
+        raise CoderError(
+            f"{config.file} has unknown fields: {listed(unknown)}; the README lists the fields of this layout"
+        )
     if (version := config.get("format_version")) != 1:
         raise CoderError(
-            f"{file}: format_version must be 1, but it is {version!r}; is this file from a newer sae-bench?"
+            f"{config.file}: format_version must be 1, but it is {shown(version)}; is this file from a newer sae-bench?"
         )
-    named = config.get("activation")
-    activation = next((name for name in TENSORS if name == named), None)
-    if activation is None:
-        raise CoderError(f"{file}: activation must be one of {', '.join(TENSORS)}, but it is {named!r}")
-    normalise = config.get("normalize_activations", "none")
-    if normalise not in ("none", "layer_norm", "constant_norm_rescale"):
-        raise CoderError(
-            f"{file}: normalize_activations must be none, layer_norm or constant_norm_rescale, but it is {normalise!r}"
-        )
-    topk = activation in ("topk", "abstopk")
+    named = config.choice("activation", tuple(TENSORS))
+    activation = next(name for name in TENSORS if name == named)
     return Nonlinearity(
         activation=activation,
-        k=integer(config, "k", file) if topk else None,
-        apply_b_dec_to_input=flag(config, "apply_b_dec_to_input", True, file),
-        rescale_by_decoder_norm=flag(config, "rescale_acts_by_decoder_norm", False, file),
-        normalise=normalise,
+        k=config.integer("k") if activation in SELECTS_K else None,
+        apply_b_dec_to_input=config.flag("apply_b_dec_to_input", True),
+        by_decoder_norm="latents" if config.flag("rescale_acts_by_decoder_norm", False) else "no",
+        normalise=normalisation(config),
     )
+
+
+def normalisation(config: Config) -> Normalisation:
+    """``normalize_activations`` of the configuration. Raises CoderError."""
+    named = config.choice("normalize_activations", get_args(Normalisation), "none")
+    chosen: Normalisation = next(name for name in get_args(Normalisation) if name == named)
+    return chosen

@@ -1,106 +1,148 @@
-"""SAELens v6 folders: ``cfg.json`` and ``sae_weights.safetensors``.
+"""SAELens folders of v3 to v6, and its checkpoints of training: ``cfg.json`` and ``sae_weights.safetensors``.
 
-Architectures standard, topk, abstopk, jumprelu (to which BatchTopK and Matryoshka are exported) and gated. Formulas
-as in SAELens: gated has no ``b_enc``; ``rescale_acts_by_decoder_norm`` selects by ``pre * ||W_dec||`` and divides back
-when decoding. A normalisation whose factor is not in the folder is refused rather than left out.
+Formulas as in SAELens: gated has no ``b_enc``; transcoders never subtract ``b_dec`` from their input, nor undo its
+normalisation; with ``rescale_acts_by_decoder_norm`` latents are ``pre * ||W_dec||``, and decoding divides them again.
+BatchTopK and Matryoshka are exported as JumpReLU; their checkpoints keep one ``topk_threshold`` for all latents, in
+those scaled units. Matching pursuit has no encoder. A normalisation whose factor is not in the folder is asked for.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import torch
 
 from sae_bench.errors import CoderError
-from sae_bench.saes.formats import native
-from sae_bench.saes.formats.files import flag, integer, optional, read_json, read_tensors, sha256, take
-from sae_bench.saes.linear import Activation, LinearCoder, Nonlinearity, Weights
-from sae_bench.saes.protocol import CoderInfo
+from sae_bench.saes.config import Config
+from sae_bench.saes.formats.saelens_config import shaped
+from sae_bench.saes.formats.saelens_subject import subject_of
+from sae_bench.saes.formats.saelens_weights import ARCHITECTURES, WEIGHTS, Architecture, scaling, unset, weights
+from sae_bench.saes.linear import SELECTS_K, Nonlinearity, Normalisation
+from sae_bench.saes.pursuit import Pursuit
+from sae_bench.saes.reading import Question, Reading, Told
+from sae_bench.saes.source import Source
+from sae_bench.saes.weights import Weights
 
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-
-ARCHITECTURES: dict[str, Activation] = {
-    "standard": "relu",
-    "topk": "topk",
-    "abstopk": "abstopk",
-    "jumprelu": "jumprelu",
-    "gated": "gated",
-}
-
-PROCESSING = ("center_writing_weights", "center_unembed", "fold_ln", "fold_value_biases")
+CONFIG = "cfg.json"
 
 
-def matches(folder: Path) -> bool:
+def matches(source: Source) -> bool:
     """Whether the folder has this layout."""
-    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+    return source.has(CONFIG, WEIGHTS)
 
 
-def read(folder: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> LinearCoder:
-    """The coder in ``folder``. Raises CoderError."""
-    file, weights = folder / CONFIG, folder / WEIGHTS
-    config = read_json(file)
-    metadata = config.get("metadata")
-    if not isinstance(metadata, dict):
-        raise CoderError(
-            f"{file} has no metadata: only SAELens v6 folders can be read; re-save the SAE with SAELens v6"
-        )
-    rule = _rule(config, metadata, file)
-    hook = metadata.get("hook_name")
-    if not isinstance(hook, str):
-        raise CoderError(f"{file}: metadata.hook_name must name the hook point of the SAE, but it is {hook!r}")
-    d_in = integer(config, "d_in", file)
-    tensors = take(read_tensors(weights, device), native.TENSORS[rule.activation], weights)
-    info = CoderInfo(
-        name=folder.name,
-        n_latents=integer(config, "d_sae", file),
+def read(source: Source, told: Told) -> Reading:
+    """What is in the folder. Raises CoderError."""
+    shape = shaped(source.config(CONFIG))
+    config, metadata = shape.config, shape.metadata
+    name = _architecture(config)
+    kind = ARCHITECTURES[name]
+    subject = subject_of(shape, told, transcoder=kind.transcoder)
+    scaled = scaling(source, config, told)
+    rule, questions, assumptions = _rule(config, kind, scaled.normalise)
+    found = weights(source, kind)
+    if unset(found, kind):
+        open_question = "topk_threshold is 0, so this checkpoint is from before the first step of training"
+        questions.append(Question(open_question, ("threshold",)))
+    if isinstance(rule, Pursuit) and not rule.apply_b_dec_to_input:
+        found = Weights(found.W_enc, found.W_dec, torch.zeros_like(found.b_dec))  # added only where it is subtracted
+    made: tuple[Nonlinearity | Pursuit, Weights] = (rule, found)
+    if scaled.factor is not None:
+        made = rule.scaled(found, scaled.factor)
+    details = metadata.section("training_architecture_details")
+    d_in, n_latents = config.integer("d_in"), config.integer("d_sae")
+    return Reading(
+        rule=made[0],
+        weights=made[1],
+        files=(CONFIG, WEIGHTS, *scaled.files),
+        hook_in=subject.hook_in,
+        hook_out=subject.hook_out,
+        architecture=name,
+        n_latents=n_latents,
         d_in=d_in,
-        d_out=d_in,
-        hooks_in=(hook,),
-        hooks_out=(optional(metadata, "hook_name_out", str, file) or hook,),
-        architecture=str(config["architecture"]),
-        decode_needs_x=rule.normalise != "none",
-        signed=rule.activation == "abstopk",
-        model=optional(metadata, "model_name", str, file),
-        prepend_bos=optional(metadata, "prepend_bos", bool, file),
-        context_size=optional(metadata, "context_size", int, file),
-        format="saelens",
-        provenance={"files": [CONFIG, WEIGHTS], "sha256": sha256(file, weights), "metadata": metadata},
+        d_out=config.integer("d_out") if kind.transcoder else d_in,
+        model=metadata.optional("model_name", str),
+        prepend_bos=metadata.optional("prepend_bos", bool),
+        context_size=metadata.optional("context_size", int),
+        prefix_widths=_nested(config, details, n_latents) if kind.activation == "jumprelu" else (),
+        declared_l0=_declared_l0(config, details),
+        assumptions=(*shape.assumptions, *assumptions, *subject.assumptions, *scaled.assumptions),
+        warnings=(*shape.warnings, *subject.warnings),
+        questions=(*subject.questions, *scaled.questions, *questions),
+        extra={"metadata": dict(metadata.values)},
     )
-    return LinearCoder(info, Weights(**tensors), rule, dtype=dtype)
 
 
-def _rule(config: dict[str, Any], metadata: dict[str, Any], file: Path) -> Nonlinearity:
-    architecture = config.get("architecture")
-    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+def _architecture(config: Config) -> str:
+    if config.get("architecture") == "temporal":
         raise CoderError(
-            f"{file}: the architecture must be one of {', '.join(ARCHITECTURES)}, but it is {architecture!r}; "
-            "give an SAE of another kind as --sae module:factory"
+            f"{config.where('architecture')} is temporal: the latents of a token need the sequence before it, so "
+            "tokens cannot be measured one by one"
         )
-    normalise = config.get("normalize_activations", "none")
-    if normalise not in ("none", "layer_norm", "constant_norm_rescale"):
-        raise CoderError(
-            f"{file}: normalize_activations is {normalise!r}, whose factor is not stored in the folder; fold it into "
-            "the weights (SAELens: sae.fold_activation_norm_scaling_factor) and save again"
-        )
-    reshape = config.get("reshape_activations", "none")
-    if reshape not in ("none", "hook_z"):
-        raise CoderError(f"{file}: reshape_activations must be none or hook_z, but it is {reshape!r}")
-    loading = metadata.get("model_from_pretrained_kwargs")
-    processed = [name for name in PROCESSING if isinstance(loading, dict) and loading.get(name)]
-    if processed:
-        raise CoderError(
-            f"{file}: the SAE was trained on a model with processed weights ({', '.join(processed)}), whose "
-            "activations are not those of the model as it is stored; process x alike in code of your own and give "
-            "--sae module:factory"
-        )
-    if metadata.get("hook_head_index") is not None:
-        raise CoderError(f"{file}: metadata.hook_head_index is set; an SAE on a single attention head cannot be read")
-    activation = ARCHITECTURES[architecture]
-    return Nonlinearity(
-        activation=activation,
-        k=integer(config, "k", file) if activation in ("topk", "abstopk") else None,
-        apply_b_dec_to_input=flag(config, "apply_b_dec_to_input", True, file),
-        rescale_by_decoder_norm=flag(config, "rescale_acts_by_decoder_norm", False, file),
+    config.choice("reshape_activations", ("none", "hook_z"), "none")  # activations of heads are flat here anyhow
+    return config.choice("architecture", ARCHITECTURES, otherwise="give an SAE of another kind as --sae module:factory")
+
+
+def _rule(
+    config: Config, kind: Architecture, normalise: Normalisation
+) -> tuple[Nonlinearity | Pursuit, list[Question], list[str]]:
+    """The activation function, and what is open or assumed of it. Raises CoderError."""
+    subtracts = config.flag("apply_b_dec_to_input", True)
+    assumptions: list[str] = []
+    questions: list[Question] = []
+    if kind.transcoder and "apply_b_dec_to_input" in config.values and subtracts:
+        assumptions.append("apply_b_dec_to_input is true, but no transcoder of SAELens subtracts b_dec from its input")
+    elif not kind.transcoder and "apply_b_dec_to_input" not in config.values:
+        assumptions.append("b_dec is subtracted from the input, the default of SAELens (apply_b_dec_to_input)")
+    if kind.activation is None:
+        return _pursuit(config, normalise, subtracts), questions, assumptions
+    selects = kind.activation in SELECTS_K
+    if selects and config.get("k") is None:
+        questions.append(Question("the configuration does not say how many latents of a token are kept", ("k",)))
+    rescales = selects or kind.threshold == "topk_threshold"
+    if rescales and not selects and "rescale_acts_by_decoder_norm" not in config.values:
+        assumptions.append("topk_threshold holds for pre-activations as they are (no rescale_acts_by_decoder_norm)")
+    rule = Nonlinearity(
+        activation=kind.activation,
+        k=config.integer("k") if selects and not questions else None,
+        apply_b_dec_to_input=subtracts and not kind.transcoder,
+        by_decoder_norm="latents" if rescales and config.flag("rescale_acts_by_decoder_norm", False) else "no",
         normalise=normalise,
+        undo_normalisation=not kind.transcoder,
     )
+    return rule, questions, assumptions
+
+
+def _pursuit(config: Config, normalise: Normalisation, subtracts: bool) -> Pursuit:
+    if normalise != "none":
+        raise CoderError(
+            f"{config.where('normalize_activations')} must be none or expected_average_only_in with matching pursuit, "
+            f"but it is {normalise!r}"
+        )
+    return Pursuit(
+        max_iterations=config.integer("d_in" if config.get("max_iterations") is None else "max_iterations"),
+        residual_threshold=config.number("residual_threshold", 0.01),
+        stop_on_duplicate_support=config.flag("stop_on_duplicate_support", True),
+        apply_b_dec_to_input=subtracts,
+    )
+
+
+def _nested(config: Config, details: Config, n_latents: int) -> tuple[int, ...]:
+    """Widths of the nested dictionaries of a Matryoshka SAE, without the whole. Raises CoderError."""
+    for where in (config, details):
+        if widths := where.integers("matryoshka_widths"):
+            if list(widths) != sorted(set(widths)) or widths[-1] > n_latents:
+                raise CoderError(
+                    f"{where.where('matryoshka_widths')} must ascend to at most d_sae={n_latents}, but they are "
+                    f"{str(list(widths))[:60]}"
+                )
+            return tuple(width for width in widths if width < n_latents)
+    return ()
+
+
+def _declared_l0(config: Config, details: Config) -> float | None:
+    """k, which BatchTopK means as an average over tokens. Raises CoderError."""
+    for where in (config, details):
+        if where.get("k") is not None:
+            if (k := where.number("k")) <= 0:
+                raise CoderError(f"{where.where('k')} must be positive, but it is {k}")
+            return k
+    return None

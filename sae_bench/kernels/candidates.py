@@ -1,0 +1,140 @@
+"""Selection by bfloat16 products, certified row by row and rescored: the latents that float32 selects.
+
+Where a machine multiplies bfloat16 faster than float32 (tensor cores, AMX), the product with all latents is made in
+bfloat16 and only says which latents can be selected. With ``u = u' + e`` and ``w = w' + f`` (primes rounded), Cauchy
+and Schwarz give ``|u w - u' w'| <= |e| |w| + |u'| |f|`` for every latent, and rounding of sum and result adds a known
+share. So every latent of the true top k lies within twice that bound of the k-th largest rounded product: these
+candidates are computed again in the coder's own precision. A row whose k-th and next candidate lie closer than that
+precision can tell apart, or that has too many candidates, is not certified; it is left to the exact path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sae_bench.kernels import topk
+from sae_bench.kernels.topk import above
+
+MOST_CANDIDATES = 32  # times k, of a row
+_ROUNDED = 2.0**-8  # of a result in bfloat16, twice its unit roundoff
+
+WeightTile = Callable[[int, int], Tensor]  # [d_in, stop - start] of the encoder, in the coder's precision
+
+
+class Selected(NamedTuple):
+    """``certified`` bool ``[tokens]``; ``values`` and ``indices`` ``[tokens, k]``, right in certified rows only."""
+
+    certified: Tensor
+    values: Tensor
+    indices: Tensor
+
+
+@dataclass
+class Rounding:
+    """For every tile of an encoder the largest norm of a column, and of what bfloat16 leaves out of one."""
+
+    tiles: dict[int, tuple[float, float]] = field(default_factory=dict)
+
+    def of(self, start: int, tile: Tensor, rounded: Tensor) -> tuple[float, float]:
+        """Both norms of the tile that begins at ``start``, computed once."""
+        if start not in self.tiles:
+            left_out = (tile - rounded.to(tile.dtype)).norm(dim=0).max()
+            self.tiles[start] = (float(tile.norm(dim=0).max()), float(left_out))
+        return self.tiles[start]
+
+
+def top_k(u: Tensor, weights: WeightTile, bias: Tensor | None, n_latents: int, k: int, rounding: Rounding) -> Selected:
+    """The ``k`` largest of ``u W + bias`` of every token, ``u`` ``[tokens, d_in]``, ``bias`` ``[n_latents]``."""
+    short = u.bfloat16()
+    bounds = _Bounds(short.to(u.dtype).norm(dim=1), (u - short.to(u.dtype)).norm(dim=1), u.shape[1])
+    kth = u.new_full((len(u), k), float("-inf"))
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    slack = u.new_zeros(len(u))
+    largest = 0.0
+    for start in range(0, n_latents, topk.TILE_LATENTS):
+        stop = min(start + topk.TILE_LATENTS, n_latents)
+        tile = weights(start, stop)
+        rounded = tile.bfloat16()
+        norm, left_out = rounding.of(start, tile, rounded)
+        largest = max(largest, norm)
+        near = torch.mm(short, rounded).to(u.dtype)
+        within = bounds.of(norm, left_out)
+        if bias is not None:
+            near += bias[start:stop]
+            within = within + _ROUNDED * bias[start:stop].abs().max()  # the product was rounded before its bias came
+        slack = torch.maximum(slack, within)
+        kth = torch.cat([kth, topk.maxima(near)], 1).topk(k, dim=1, sorted=False).values
+        row, column = above(near, _limit(kth, slack).unsqueeze(1))
+        found.append((row, column + start, near[row, column]))
+    limit = _limit(kth, slack)
+    row, column, near = (torch.cat(parts) for parts in zip(*found, strict=True))
+    kept = near >= limit[row]
+    return _rescored(u, weights, bias, (row[kept], column[kept]), k, largest)
+
+
+def _limit(kth: Tensor, slack: Tensor) -> Tensor:
+    """What a rounded product must reach for its latent to be a candidate, ``[tokens]``."""
+    least = kth.amin(1)
+    return least - 2.1 * slack - 3 * _ROUNDED * least.abs()
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    norm: Tensor  # [tokens], of the rounded activations
+    left_out: Tensor  # [tokens], what rounding took from them
+    width: int
+
+    def of(self, norm: float, left_out: float) -> Tensor:
+        """How far a product in bfloat16 can lie from the true one, before its result is rounded ``[tokens]``."""
+        summed = self.width * 2.0**-24 * self.norm * norm
+        return self.left_out * norm + self.norm * left_out + summed
+
+
+def _rescored(
+    u: Tensor, weights: WeightTile, bias: Tensor | None, candidates: tuple[Tensor, Tensor], k: int, norm: float
+) -> Selected:
+    row, column = candidates
+    order = (row * (int(column.max()) + 1) + column).argsort()
+    row, column = row[order], column[order]
+    counts = torch.bincount(row, minlength=len(u))
+    certified = counts <= MOST_CANDIDATES * k
+    wanted = certified[row]
+    row, column = row[wanted], column[wanted]
+    counts = counts * certified
+    most = max(int(counts.max()), k + 1)
+    place = torch.arange(len(row), device=u.device) - (counts.cumsum(0) - counts)[row]
+    values = u.new_full((len(u), most), float("-inf"))
+    columns = torch.zeros(len(u), most, dtype=torch.int64, device=u.device)
+    values[row, place], columns[row, place] = _products(u, weights, bias, row, column), column
+    best, which = values.topk(k + 1, dim=1)
+    # two sums of this width that are closer may change places with the order of summation (Higham & Mary 2019)
+    eps = torch.finfo(u.dtype).eps
+    apart = 4 * eps * (u.shape[1] ** 0.5 * norm * u.norm(dim=1) + best[:, k - 1].abs())
+    certified = certified & (best[:, k - 1] - best[:, k] > apart)
+    chosen = which[:, :k].sort(dim=1).values  # candidates are in the order of their latents
+    return Selected(certified, values.gather(1, chosen), columns.gather(1, chosen))
+
+
+def _products(u: Tensor, weights: WeightTile, bias: Tensor | None, row: Tensor, column: Tensor) -> Tensor:
+    """``u[row] . W[:, column] + bias[column]`` of every candidate, for some candidates at a time."""
+    out = u.new_empty(len(row))
+    by_latent = column.argsort()
+    step = max(1, topk.TILE_ELEMENTS // u.shape[1])
+    first = 0
+    sorted_columns = column[by_latent]
+    while first < len(row):
+        start = int(sorted_columns[first]) // topk.TILE_LATENTS * topk.TILE_LATENTS
+        stop = start + topk.TILE_LATENTS
+        last = min(first + step, int(torch.searchsorted(sorted_columns, stop)))
+        part = by_latent[first:last]
+        latents = sorted_columns[first:last]
+        used, local = torch.unique(latents, return_inverse=True)
+        directions = weights(start, stop)[:, used - start].T
+        out[part] = torch.linalg.vecdot(u[row[part]], directions[local])
+        first = last
+    return out if bias is None else out + bias[column]
