@@ -33,21 +33,8 @@ if TYPE_CHECKING:
 # settings that a result keeps, if they are not the default: with these and its inputs it can be repeated
 REPEAT = (
     *("tier", "limit", "probe_sets", "parameters", "text_field", "split", "context", "packed", "bos", "mask"),
-    *(
-        "mean_from",
-        "format",
-        "hook_in",
-        "hook_out",
-        "layer",
-        "threshold",
-        "norm_factor",
-        "k",
-        "backend",
-        "dtype",
-        "seed",
-        "resamples",
-        "judge_model",
-    ),
+    *("mean_from", "format", "hook_in", "hook_out", "layer", "threshold", "norm_factor", "k", "select_in"),
+    *("backend", "dtype", "seed", "resamples", "judge_model"),
 )
 _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings) if f.name != "parameters"} | {"parameters": {}}
 

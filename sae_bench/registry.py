@@ -65,8 +65,14 @@ FORMATS = (
         "lm_saes",
         "Language-Model-SAEs (OpenMOSS) of 2025: SAEs and transcoders",
         "`config.json` with `sae_type` + `sae_weights.safetensors`",
+        "norms that are not stored (`--norm-factor`); the threshold of BatchTopK (`--threshold`)",
     ),
-    _format("llama_scope", "Llama Scope (2024)", "`hyperparams.json` + `checkpoints/final.safetensors`"),
+    _format(
+        "llama_scope",
+        "Llama Scope (2024)",
+        "`hyperparams.json` + `checkpoints/final.safetensors`",
+        "TopK or threshold where both are stored (`--format llama_scope:topk` or `:jumprelu`)",
+    ),
     _format(
         "batchtopk", "BatchTopK repository (Bussmann)", "`config.json` + `sae.pt`", "the threshold (`--threshold`)"
     ),
@@ -87,7 +93,8 @@ FORMATS = (
         "circuit_tracer",
         "transcoders of circuit-tracer",
         "`layer_N.safetensors` (+ `config.yaml`)",
-        "the layer (`--layer`) if there are several",
+        "the layer (`--layer`) if there are several; how a square decoder lies (`--format circuit_tracer:rows` or "
+        "`:columns`)",
     ),
     _format("openai", "OpenAI sparse_autoencoder on GPT-2", "one `.pt`", "the hook point, unless the path has it"),
     _format("goodfire", "Goodfire", "one `.pth`", "model and layer, unless the file name has them"),

@@ -18,6 +18,7 @@ from sae_bench.data.sources import TextSource
 from sae_bench.errors import CoderError, TaskError, UsageError
 from sae_bench.files import sha256
 from sae_bench.models.subject import SubjectModel
+from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.load import expand, load_sae
 from sae_bench.saes.model_names import hub_id
 from sae_bench.saes.protocol import HasPreActivations, SparseCoder
@@ -101,7 +102,10 @@ def coders(sae: Any, settings: Settings, device: str) -> tuple[list[SparseCoder]
     for one in given:
         if isinstance(one, str | Path):
             for source in expand([str(one)], told):
-                coders.append(load_sae(source, device=device, dtype=dtype, told=told))
+                coder = load_sae(source, device=device, dtype=dtype, told=told)
+                if isinstance(coder, LinearCoder):
+                    coder.select_in = settings.select_in
+                coders.append(coder)
                 sources.append(source)
         else:
             coders.append(as_coder(one, hook=settings.hook_in, hook_out=settings.hook_out))

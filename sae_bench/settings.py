@@ -36,6 +36,8 @@ class Settings:
     requests are written instead of being sent. ``null="untrained"``: judge the control "random" too.
     ``format``, ``hook_in``, ``hook_out``, ``layer``, ``threshold``, ``norm_factor`` and ``k`` settle what the files of
     an SAE leave open, and override what they say; see :class:`sae_bench.saes.reading.Told`.
+    ``select_in="bfloat16"``: TopK selects by certified bfloat16 products (the same latents); see
+    :mod:`sae_bench.kernels.candidates`.
     ``out``: folder for result files, None to write none.
     """
 
@@ -75,6 +77,7 @@ class Settings:
     threshold: float | None = None
     norm_factor: float | None = None
     k: int | None = None
+    select_in: Literal["exact", "bfloat16"] = "exact"
     backend: Literal["hf", "tl"] = "hf"
     device: str = "auto"
     dtype: str = "float32"
@@ -102,6 +105,7 @@ _CHOICES = {
     "mean_from": ("calibration", "evaluation"),
     "backend": ("hf", "tl"),
     "dtype": DTYPES,
+    "select_in": ("exact", "bfloat16"),
     "null": ("none", "untrained"),
     "overwrite": ("missing", "always", "never"),
 }

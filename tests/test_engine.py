@@ -14,8 +14,9 @@ import torch
 from sae_bench.api import Session, evaluate
 from sae_bench.engine.calibrate import _spread
 from sae_bench.results import store
-from sae_bench.saes.linear import LinearCoder, Nonlinearity, Weights
+from sae_bench.saes.linear import LinearCoder, Nonlinearity
 from sae_bench.saes.protocol import CoderInfo, Codes
+from sae_bench.saes.weights import Weights
 from sae_bench.settings import Settings
 from tests.conftest import ON_TEXT
 from tests.tiny_models import VOCAB, WIDTH, tiny_gpt2
@@ -65,7 +66,8 @@ def test_the_model_runs_once_for_all_saes_and_tasks() -> None:
     n = results["a", "loss_recovered"].provenance.protocol.n_documents
     counters = results["a", "loss_recovered"].provenance.counters
     assert n > 10
-    assert counters == {
+    of_encoding = ("encode_tokens", "code_entries", "code_bytes", "dense_elements")  # tests/test_counters.py
+    assert {name: c for name, c in counters.items() if not name.endswith(of_encoding)} == {
         "calibration_prefix": len(token_rows()) - n,
         "prefix": n,
         "suffix_clean": n,

@@ -106,9 +106,11 @@ def test_a_square_decoder_asks(tmp_path):
     w, x = arrays(5, n_latents=D), tokens()
     latents = relu(pre_of(w, x))
     path = write(tmp_path, {}, w)
-    for told in (None, Told(format="circuit_tracer"), Told(format="circuit_tracer:other")):
+    for told in (None, Told(format="circuit_tracer")):
         with pytest.raises(CoderError, match="--format circuit_tracer:rows or --format circuit_tracer:columns"):
             load_sae(path, told=told)
+    with pytest.raises(CoderError, match="the variants are circuit_tracer:rows, circuit_tracer:columns"):
+        load_sae(path, told=Told(format="circuit_tracer:other"))
     rows = load_sae(path, told=Told(format="circuit_tracer:rows"))
     assert_codes(rows, x, latents, latents @ w["W_dec"] + w["b_dec"])
     columns = load_sae(path, told=Told(format="circuit_tracer:columns"))

@@ -177,5 +177,5 @@ def test_a_class_that_is_told_goes_over_the_declared_one_with_a_warning(tmp_path
     assert_computes(coder, "BatchTopKSAE", tensors("BatchTopKSAE"))
     with pytest.raises(CoderError, match="lacks the tensors"):
         load_sae(place, told=Told(format="dictionary_learning:GatedAutoEncoder"))
-    with pytest.raises(CoderError, match="has the classes AutoEncoder, "):
+    with pytest.raises(CoderError, match="the variants are dictionary_learning:AutoEncoder, "):
         load_sae(place, told=Told(format="dictionary_learning:TopK"))

@@ -1,4 +1,4 @@
-"""Transcoders, SAEs on attention heads, centred hooks and nested dictionaries go through every task that makes sense."""
+"""Transcoders, SAEs on attention heads, centred hooks and nested dictionaries go through all tasks that make sense."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 
 from sae_bench import demo, evaluate
 from sae_bench.errors import CoderError
-from sae_bench.saes.linear import prefix_of
 from sae_bench.saes.load import expand, load_sae
+from sae_bench.saes.prefixes import prefix_of
 from sae_bench.saes.weights import Weights
 from tests.tiny_saes import coder_of, tiny_coder, tiny_rule, tiny_weights, write_native
 

@@ -80,8 +80,7 @@ def test_an_empty_folder_and_an_unknown_one_say_what_is_there(tmp_path):
     (other / "notes.txt").write_bytes(b"x")
     message = refusal(other)
     assert "notes.txt" in message
-    assert "native" in message
-    assert "saelens" in message
+    assert "sae-bench ls formats" in message
 
 
 def test_a_folder_of_several_saes_names_them_and_the_glob(tmp_path):

@@ -1,4 +1,4 @@
-"""``sae-bench inspect``: what an SAE is, what was assumed, and whether it keeps the contract."""
+"""``sae-bench inspect``: what an SAE is, what was assumed, whether it keeps the contract, and a preflight."""
 
 from __future__ import annotations
 
@@ -6,56 +6,98 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
+
+from sae_bench.cli.saes import SAE_HELP, TOLD, add_told, plain_warnings
+from sae_bench.errors import UsageError
+
+TOKENS = 512
 
 
 def add(verbs: Any) -> None:
     """Register the verb."""
     p = verbs.add_parser(
         "inspect",
-        help="say what an SAE is and whether it keeps the contract",
-        description="Load an SAE without a language model, say what was found, and run the conformance test on it.",
+        help="say what an SAE is, and whether it is evaluated as it was trained",
+        description="Say what was found in the files of an SAE and whether it keeps the contract. With a language "
+        "model, also measure it on a few hundred tokens as it is and as if each of the usual mistakes had been made "
+        "(hook point, BOS, b_dec, scale, normalisation, threshold, k, decoder norms, ...), and report the likely "
+        "cause if one explains the SAE clearly better. Nothing is changed or written. Exit code 1: the contract is "
+        "broken, or a cause is likely. '--threshold 0' prints the threshold for a BatchTopK SAE that stores none.",
     )
     p.set_defaults(function=run)
-    p.add_argument("sae", metavar="SAE", help="folder, demo/NAME, or module:factory")
-    p.add_argument("--hook-in", metavar="HOOK", help="hook point that the SAE reads")
-    p.add_argument("--hook-out", metavar="HOOK", help="hook point that the SAE predicts")
-    p.add_argument("--json", action="store_true", help="print JSON")
+    p.add_argument("sae", metavar="SAE", nargs="+", help=SAE_HELP)
+    add_told(p.add_argument_group("what the files of the SAE leave open"))
+    where = p.add_argument_group("preflight")
+    where.add_argument("--model", metavar="M", help="folder of a saved model, hub id, or demo (default: the SAE's own, "
+                       "if it is the demo's or a folder)")  # fmt: skip
+    where.add_argument("--data", metavar="D", help="text or token ids, as for run (default for the demo model: demo)")
+    where.add_argument("--text-field", default="text", metavar="NAME", help="column that holds the text (default text)")
+    where.add_argument("--split", metavar="NAME", help="split of a data set that has several")
+    where.add_argument("--tokens", type=int, default=TOKENS, metavar="N", help=f"tokens of text (default {TOKENS})")
+    where.add_argument("--context", type=int, metavar="N", help="tokens of a sequence at most (default: the SAE's)")
+    where.add_argument("--bos", default="auto", choices=["auto", "yes", "no"],
+                       help="start every sequence with the BOS token; auto: as the SAE was trained")  # fmt: skip
+    where.add_argument("--mask", default="special", choices=["special", "first", "none"],
+                       help="positions that a run leaves out: BOS, EOS and padding; position 0; none")  # fmt: skip
+    where.add_argument("--backend", default="hf", choices=["hf", "tl"], help="transformers or TransformerLens")
+    where.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
+    where.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16", "float16"],
+                       help="of the language model")  # fmt: skip
+    p.add_argument("--json", action="store_true", help="print JSON, with every number")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was found; exit code 1 if the contract is broken."""
+    """Print what was found; exit code 1 if the contract is broken or a cause is likely."""
+    if args.tokens < 32:
+        raise UsageError(f"--tokens must be at least 32, but it is {args.tokens}")
     from sae_bench.board.tables import printable
-    from sae_bench.saes.load import expand, load_sae
-    from sae_bench.saes.reading import Told
 
-    told = Told(hook_in=args.hook_in, hook_out=args.hook_out)
-    reports = [_report(load_sae(source, told=told)) for source in expand([args.sae])]
+    with plain_warnings():
+        reports = _reports(args)
     if args.json:
-        print(json.dumps({"saes": reports}, indent=1, ensure_ascii=False, default=str))
+        print(json.dumps({"saes": [found for found, _ in reports]}, indent=1, ensure_ascii=False, default=str))
     else:
-        for report in reports:
-            for name, value in report.items():
-                if isinstance(value, dict):
-                    value = json.dumps(value, ensure_ascii=False, default=str)
-                elif isinstance(value, list | tuple):
-                    value = ", ".join(map(str, value)) or "none"
-                print(printable(f"{name.replace('_', ' ') + ':':<20} {value}"))
-            print()
-    broken = [r["name"] for r in reports if r["breaks_the_contract"]]
+        for found, preflight_lines in reports:
+            print("\n".join(printable(line) for line in [*_described(found), *preflight_lines]) + "\n")
+    broken = [str(found["name"]) for found, _ in reports if found["breaks_the_contract"]]
     if broken:
         print(printable(f"sae-bench: {', '.join(broken)} cannot be evaluated as it is"), file=sys.stderr)
-    return 1 if broken else 0
+    ill = [str(found["name"]) for found, _ in reports if (found["preflight"] or {}).get("healthy") is False]
+    if ill:
+        print(printable(f"sae-bench: {', '.join(ill)} may not be evaluated as trained"), file=sys.stderr)
+    return 1 if broken or ill else 0
 
 
-def _report(coder: Any) -> dict[str, Any]:
+def _reports(args: argparse.Namespace) -> list[tuple[dict[str, Any], list[str]]]:
+    """Of every SAE what was found as plain JSON, and the lines of its preflight."""
+    from sae_bench import resolve
+    from sae_bench.preflight.load import Loader
+    from sae_bench.saes.load import expand, load_sae
+    from sae_bench.saes.reading import Told
+    from sae_bench.settings import Settings
+
+    told = Told(**{name: getattr(args, name) for name in TOLD})
+    names = ("model", "data", "text_field", "split", "context", "bos", "mask", "backend", "device", "dtype")
+    loader = Loader(Settings(**{name: getattr(args, name) for name in names}), args.tokens)
+    device = resolve.device_name(args.device)
+    found = []
+    for source in expand(args.sae, told):
+        coder = load_sae(source, device=device, told=told)
+        found.append(_with_preflight(coder, _described_record(coder, device), loader))
+    return found
+
+
+def _described_record(coder: Any, device: str) -> dict[str, Any]:
+    """What an SAE says of itself, and whether it keeps the contract on noise."""
     import torch
 
     from sae_bench.engine.batch import CoderFailure, Entry, guarded
     from sae_bench.saes.conformance import check
 
     info = coder.info
-    x = torch.randn(16, info.d_in, generator=torch.Generator().manual_seed(0)) * 3
+    x = torch.randn(16, info.d_in, generator=torch.Generator().manual_seed(0)).to(device) * 3
     entry = Entry(info.name, info.name, coder)
     try:
         problems = guarded(entry, lambda: check(coder, x))
@@ -64,4 +106,38 @@ def _report(coder: Any) -> dict[str, Any]:
     except CoderFailure as failure:
         problems, l0 = [str(failure)], None
     found = {name: value for name, value in dataclasses.asdict(info).items() if value is not None}
-    return {**found, "l0_on_gaussian_noise": l0, "breaks_the_contract": problems}
+    return {**found, "l0_on_gaussian_noise": l0, "breaks_the_contract": problems, "preflight": None}
+
+
+def _with_preflight(coder: Any, found: dict[str, Any], loader: Any) -> tuple[dict[str, Any], list[str]]:
+    from sae_bench.engine.plan import sae_entries
+    from sae_bench.preflight import lines, preflight
+
+    if (why := loader.why_not(coder.info)) is not None:
+        return {**found, "not_measured": why}, [_line("not measured", why)]
+    report = preflight(sae_entries([coder])[0], loader.activations(coder.info))
+    problems = [*dict.fromkeys([*found["breaks_the_contract"], *report.broken])]
+    return {**found, "breaks_the_contract": problems, "preflight": report.plain()}, lines(report)
+
+
+def _described(found: Mapping[str, Any]) -> list[str]:
+    """One line for every field; of the provenance too, and for every assumption and warning."""
+    described = []
+    for name, value in found.items():
+        if name in ("provenance", "preflight", "not_measured"):
+            continue
+        described.append(
+            _line(name, ", ".join(map(str, value)) or "none" if isinstance(value, list | tuple) else value)
+        )
+    for name, value in found["provenance"].items():
+        if name in ("assumptions", "warnings"):
+            described += [_line(name.removesuffix("s"), sentence) for sentence in value]
+        elif isinstance(value, dict):
+            described.append(_line(name, json.dumps(value, ensure_ascii=False, default=str)))
+        else:
+            described.append(_line(name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else value))
+    return described
+
+
+def _line(name: str, value: Any) -> str:
+    return f"{name.replace('_', ' ') + ':':<20} {value}"

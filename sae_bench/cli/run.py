@@ -20,7 +20,7 @@ FIELDS = (
     *("mean_from", "controls", "backend", "device", "dtype", "seed", "resamples"),
     *("batch_tokens", "out", "overwrite", "probe_data", "probe_sets", "judge_model", "judge_base_url", "judge_cache"),
     *("judge_cache_only", "judge_batch", "null", "max_requests", "max_tokens", "max_cost", "price_in", "price_out"),
-    *TOLD,
+    *("select_in", *TOLD),
 )
 
 
@@ -126,6 +126,9 @@ def _run(other: Any) -> None:
         "--resamples", type=int, default=2000, metavar="N", help="bootstrap replicates behind an interval"
     )
     other.add_argument("--batch-tokens", type=int, metavar="N", help="tokens in one batch; changes memory, not figures")
+    other.add_argument("--select-in", default="exact", choices=["exact", "bfloat16"],
+                       help="bfloat16: wide TopK SAEs select by certified bfloat16 products, which gives the same "
+                       "latents and is faster where the machine multiplies bfloat16 faster")  # fmt: skip
     other.add_argument("--dry-run", action="store_true", help="say what would be measured and what it costs, and stop")
     other.add_argument("--all-metrics", action="store_true", help="show every metric in the table, not only headlines")
     other.add_argument("--json", action="store_true", help="print results as JSON instead of a table")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import Batch, CoderFailure, CoderView, Entry, SiteView, Workspace
-from sae_bench.engine.checkpoint import Arrays, Checkpoint, State
+from sae_bench.engine.checkpoint import Arrays, Checkpoint, State, added
 from sae_bench.engine.labelled import channels_entry, channels_key
 from sae_bench.engine.outputs import Census, Outputs
 from sae_bench.engine.plan import Batches, Cast, Options
@@ -91,7 +91,7 @@ class AblationLoop:
             for row_key, column in self._batch(index, state, outputs).items():
                 pending.setdefault(row_key, []).append(column)
             state.ablations += 1
-            state.counters = dict(Counter(state.counters) + self._counts())
+            state.counters = added(state.counters, self._counts())
             if time.monotonic() - saved >= self.options.checkpoint_seconds and state.ablations < total:
                 for key, own in outputs.items():
                     state.totals[self.name, key, "sum_logits"] = own.logits.cpu().numpy()
@@ -115,9 +115,10 @@ class AblationLoop:
 
     def _sample(self, entry: Entry, batch: Batch, places: Sampled) -> Ablations:
         x = batch.activations(entry.hook_in)[places.token]
+        codes = self.work.encode(entry, x)
         same_codes = (sae for sae in self.cast.saes if sae.coder is entry.encoder)
         norms = self.work.decoder_norms(next(same_codes, entry))  # a permuted decoder: the same latents as its SAE
-        return sampled_latents(entry, x, norms, places, self.task.latents, self.options.seed)
+        return sampled_latents(entry, x, codes, norms, places, self.task.latents, self.options.seed)
 
     def _first_pass(self, state: State, progress: Progress) -> dict[str, Census]:
         """Encode the sampled documents with every SAE."""
@@ -190,6 +191,7 @@ class AblationLoop:
         if jobs[0].base is not None:
             capture = dataclasses.replace(capture, activations={**capture.activations, hook: jobs[0].base})
         continuation = Continuation(self.work.subject, capture, hook)
+        self.work.counters["suffix_cache"] += len(batch.tokens) * continuation.cached  # for keys and values, no logits
         before = capture.activations[hook][places.sequence, places.position]
         changed = [_rounded(before, places, self.options.seed)]
         changed += [before[job.ablations.place] - job.ablations.contribution.to(before) for job in jobs]

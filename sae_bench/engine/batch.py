@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from sae_bench.engine.loss import log_probabilities, score
+from sae_bench.engine.loss import Clean, clean_scores, score
 from sae_bench.errors import ModelError
 from sae_bench.models.subject import Capture, SubjectModel
 from sae_bench.saes.controls import Moments, PermutedDecoder
 from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder
-from sae_bench.saes.wrap import in_one_line
+from sae_bench.saes.wrap import DenseCoder, in_one_line
 
 T = TypeVar("T")
 NORM_ROWS = 65_536
@@ -56,13 +56,38 @@ class Entry:
 
 @dataclass
 class Workspace:
-    """What all batches of a run share."""
+    """What all batches of a run share.
+
+    ``counters``: sequences by kind of pass ("prefix", "suffix_clean", "encode", "decode" and so on), and what encoding
+    took: "encode_tokens", "code_entries" (not zero), "code_bytes" (all codes, as kept in memory) and "dense_elements"
+    (numbers in arrays ``[tokens, n_latents]``, which only the wrapper of dense modules makes). None depends on how
+    sequences are put into batches.
+    """
 
     subject: SubjectModel
     hooks: tuple[str, ...]
     moments: dict[str, Moments]
     counters: Counter[str] = field(default_factory=Counter)
     _norms: dict[str, Tensor] = field(default_factory=dict)
+
+    def encode(self, entry: Entry, x: Tensor) -> Codes:
+        """Codes of ``x`` ``[T, d_in]``, counted. Raises CoderFailure."""
+
+        def compute() -> Codes:
+            codes = entry.encoder.encode(x)
+            pointers = len(x) * codes.indptr.itemsize  # one a token, however tokens are put into batches
+            self.counters["encode_tokens"] += len(x)
+            self.counters["code_entries"] += len(codes.indices)
+            self.counters["code_bytes"] += codes.indices.nbytes + codes.values.nbytes + pointers
+            self.count_dense(entry, len(x))
+            return codes
+
+        return guarded(entry, compute)
+
+    def count_dense(self, entry: Entry, n_tokens: int) -> None:
+        """Count an array ``[n_tokens, n_latents]`` if this coder makes one; 0 also stands in the counters."""
+        n_latents = entry.encoder.info.n_latents if isinstance(entry.encoder, DenseCoder) else 0
+        self.counters["dense_elements"] += n_tokens * n_latents
 
     def decoder_norms(self, entry: Entry) -> Tensor:
         """Norms of all decoder directions ``[n_latents]``, float64; computed once a coder, in tiles."""
@@ -145,13 +170,13 @@ class Batch(_Lazy):
         return _by_sequence(values, self.predicts)
 
     @property
-    def clean(self) -> Tensor:
-        """Log probabilities of the clean model at the predicting positions ``[predictions, vocab]``."""
+    def clean(self) -> Clean:
+        """What the clean model says at the predicting positions."""
 
-        def compute() -> Tensor:
+        def compute() -> Clean:
             hook = self.work.hooks[-1]
             logits = self.logits(hook, self.capture.activations[hook], "clean")
-            return log_probabilities(logits, self.predicts)
+            return clean_scores(logits, self.predicts, self.targets)
 
         return self.once("clean", compute)
 
@@ -192,8 +217,7 @@ class SiteView(_Lazy):
     def loss(self, replacement: str) -> Tensor:
         """Cross-entropy summed over each sequence's predictions ``[batch]``, nats."""
         if replacement == "clean":
-            at_target = self.batch.clean.gather(1, self.batch.targets.unsqueeze(1)).squeeze(1).double()
-            return -self.batch.sum_predictions(at_target)
+            return self.batch.sum_predictions(self.batch.clean.loss)
         return self._scores(replacement)[0]
 
     def kl(self, replacement: str) -> Tensor:
@@ -232,13 +256,12 @@ class CoderView(SiteView):
     @property
     def codes(self) -> Codes:
         """Latent activations of the T tokens; computed once for all coders that share an encoder."""
-        encoder = self.entry.encoder
 
         def compute() -> Codes:
             self.batch.work.counters["encode"] += len(self.batch.tokens)
-            return guarded(self.entry, lambda: encoder.encode(self.x))
+            return self.batch.work.encode(self.entry, self.x)
 
-        return self.batch.once(("codes", id(encoder)), compute)
+        return self.batch.once(("codes", id(self.entry.encoder)), compute)
 
     @property
     def x_hat(self) -> Tensor:
@@ -247,6 +270,7 @@ class CoderView(SiteView):
         def compute() -> Tensor:
             codes = self.codes
             self.batch.work.counters["decode"] += len(self.batch.tokens)
+            self.batch.work.count_dense(self.entry, codes.n_tokens)
             out = guarded(self.entry, lambda: self.entry.coder.decode(codes, self.x))
             if not bool(out[self.kept].isfinite().all()):
                 raise CoderFailure("the reconstruction holds NaN or infinite numbers")

@@ -42,6 +42,11 @@ class State:
     row_files: list[str] = field(default_factory=list)
 
 
+def added(counters: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    """Both together; unlike the sum of two Counters it keeps a count of 0."""
+    return {**counters, **{name: counters.get(name, 0) + n for name, n in more.items()}}
+
+
 class Checkpoint:
     """A folder of a run in progress, or, without a folder, the same in memory."""
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sae_bench.data.labelled import Suite
 from sae_bench.engine.batch import Batch, CoderFailure, CoderView, Entry, SiteView, Workspace
-from sae_bench.engine.checkpoint import Arrays, Checkpoint, State
+from sae_bench.engine.checkpoint import Arrays, Checkpoint, State, added
 from sae_bench.engine.plan import Batches, Cast, Options
 from sae_bench.engine.pooled import Pooled, SetView, TokenStore
 from sae_bench.metrics.labelled import CEILING, FLOOR
@@ -86,7 +86,7 @@ class LabelledLoop:
                 pending.setdefault(key, []).append(column)
             done += len(group)
             state.groups += 1
-            state.counters = dict(Counter(state.counters) + self._counts())
+            state.counters = added(state.counters, self._counts())
             if time.monotonic() - saved >= self.options.checkpoint_seconds:
                 checkpoint.save(state, {key: np.concatenate(parts) for key, parts in pending.items()})
                 pending, saved = {}, time.monotonic()

@@ -1,41 +1,75 @@
-"""Cross-entropy and KL from logits, in rows of bounded size."""
+"""Cross-entropy and KL from logits, a bounded number of them at a time: no second copy of a batch's logits is made."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sae_bench.kernels.divergence import divergence
+from sae_bench.kernels.divergence import Normaliser, divergence, normaliser
 
-CHUNK_ELEMENTS = 1 << 19  # small enough that a chunk stays in the cache between passes
+CHUNK_ELEMENTS = 1 << 19  # 2 MiB in float32: small enough that a chunk stays in the cache between passes
+ACCELERATOR_CHUNK_ELEMENTS = 1 << 22  # fewer and larger operations, still 16 MiB each
 
 
-def log_probabilities(logits: Tensor, at: Tensor) -> Tensor:
-    """Log-softmax of the logits ``[batch, seq, vocab]`` at the positions ``at`` (bool ``[batch, seq]``).
+@dataclass(frozen=True)
+class Clean:
+    """The clean model's logits ``[batch, seq, vocab]`` as they came from it, with what is known of each prediction.
 
-    Returns ``[positions, vocab]`` in float32, or float64 if the logits are float64.
+    norm: of each predicting position, ``[positions]``; loss: cross-entropy there, nats, float64 ``[positions]``.
     """
-    rows = logits[at]
-    wide = rows if rows.dtype == torch.float64 else rows.float()
-    return torch.log_softmax(wide, dim=-1)
+
+    logits: Tensor
+    norm: Normaliser
+    loss: Tensor
 
 
-def score(logits: Tensor, at: Tensor, targets: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+def clean_scores(logits: Tensor, at: Tensor, targets: Tensor) -> Clean:
+    """What :func:`score` compares with; ``logits``, ``at`` and ``targets`` are as there. Keeps ``logits`` itself."""
+    # results have their places before the first chunk: small ones made between large ones would split the heap
+    peak, total, loss = _numbers(targets, 3)
+    for part, (rows,) in _chunks(at, logits):
+        norm = normaliser(rows)
+        peak[part], total[part] = norm
+        loss[part] = _cross_entropy(rows, norm, targets[part])
+    return Clean(logits, Normaliser(peak, total), loss)
+
+
+def score(logits: Tensor, at: Tensor, targets: Tensor, clean: Clean) -> tuple[Tensor, Tensor]:
     """Cross-entropy of ``targets`` and KL(clean || logits) of every predicting position, nats, float64 ``[positions]``.
 
-    ``logits`` ``[batch, seq, vocab]``; ``at`` bool ``[batch, seq]``; ``targets`` ``[positions]``; ``clean`` the log
-    probabilities of the clean model ``[positions, vocab]``. KL is from log-softmax: finite for confident logits.
+    ``logits`` ``[batch, seq, vocab]``; ``at`` bool ``[batch, seq]``; ``targets`` ``[positions]``; ``clean`` of the same
+    positions. Half precision is taken to float32 first.
     """
-    where = at.nonzero()
-    step = max(1, CHUNK_ELEMENTS // logits.shape[-1])
-    losses, divergences = [], []
-    for start in range(0, len(where), step):
-        part = slice(start, start + step)
-        rows = logits[where[part, 0], where[part, 1]]
-        logp = torch.log_softmax(rows if rows.dtype == torch.float64 else rows.float(), dim=-1)
-        losses.append(-logp.gather(1, targets[part].unsqueeze(1)).squeeze(1).double())
-        divergences.append(divergence(clean[part], logp))
-    if not losses:
-        nothing = torch.zeros(0, dtype=torch.float64, device=logits.device)
-        return nothing, nothing
-    return torch.cat(losses), torch.cat(divergences)
+    loss, kl = _numbers(targets, 2)
+    for part, (rows, reference) in _chunks(at, logits, clean.logits):
+        norm = normaliser(rows)
+        loss[part] = _cross_entropy(rows, norm, targets[part])
+        of_clean = Normaliser(clean.norm.peak[part].to(rows), clean.norm.total[part])
+        kl[part] = divergence(reference, of_clean, rows, norm)
+    return loss, kl
+
+
+def _numbers(like: Tensor, n: int) -> Tensor:
+    return torch.zeros(n, *like.shape, dtype=torch.float64, device=like.device)
+
+
+def _cross_entropy(rows: Tensor, norm: Normaliser, targets: Tensor) -> Tensor:
+    return norm.log() - rows.gather(1, targets.unsqueeze(1)).squeeze(1).double()
+
+
+def _chunks(at: Tensor, *logits: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
+    """Some of the positions ``at``, and their rows ``[positions, vocab]`` in each of ``logits``, not to be changed."""
+    most = CHUNK_ELEMENTS if at.device.type == "cpu" else ACCELERATOR_CHUNK_ELEMENTS
+    step = max(1, most // logits[0].shape[-1])
+    flat = [array.flatten(0, 1) for array in logits]
+    index = at.flatten().nonzero().squeeze(1)
+    places = index.tolist()
+    for start in range(0, len(places), step):
+        part = slice(start, min(start + step, len(places)))
+        first, last = places[start], places[part.stop - 1]
+        unbroken = last - first == part.stop - start - 1  # most are: then nothing is copied
+        rows = [array[first : last + 1] if unbroken else array[index[part]] for array in flat]
+        yield part, [array if array.dtype == torch.float64 else array.float() for array in rows]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal
 
 import torch
@@ -13,9 +12,9 @@ from torch import Tensor
 
 from sae_bench import registry
 from sae_bench.data.tokens import TokenSet
-from sae_bench.engine.batch import CoderFailure, Entry, guarded
+from sae_bench.engine.batch import CoderFailure, Entry, Workspace
 from sae_bench.errors import CoderError
-from sae_bench.saes.controls import Calibration, Moments
+from sae_bench.saes.controls import Calibration
 from sae_bench.saes.protocol import SparseCoder
 from sae_bench.statistics import RESAMPLES
 
@@ -130,20 +129,20 @@ def sae_entries(coders: Sequence[SparseCoder]) -> list[Entry]:
     return entries
 
 
-def with_controls(saes: list[Entry], moments: dict[str, Moments], options: Options) -> Cast:
+def with_controls(saes: list[Entry], work: Workspace, options: Options) -> Cast:
     """The cast of a run: controls made for each SAE, those that do not depend on the SAE only once."""
     cast = Cast(saes)
     made: dict[str, Entry] = {}
     known = registry.controls()
     for entry in saes:
-        inputs = moments[entry.hook_in]
+        inputs = work.moments[entry.hook_in]
         try:
-            codes = guarded(entry, partial(entry.coder.encode, inputs.sample))
+            codes = work.encode(entry, inputs.sample)
         except CoderFailure as failure:
             cast.failures[entry.key] = f"encode failed on calibration text: {failure}"
             continue
         l0 = len(codes.indices) / max(codes.n_tokens, 1)
-        calibration = Calibration(inputs, moments[entry.hook_out], l0)
+        calibration = Calibration(inputs, work.moments[entry.hook_out], l0)
         cast.controls_of[entry.key] = {}
         for name in options.controls:
             key = _control_key(name, entry, calibration)

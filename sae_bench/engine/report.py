@@ -91,7 +91,7 @@ def results(
                 **_common(protocol, options),
                 n_calibration_documents=measured.calibration_documents,
                 n_calibration_tokens=measured.moments[entry.hook_in].n_tokens,
-                counters=dict(sorted(measured.state.counters.items())),
+                counters=measured.counters(name, entry),
                 **provenance[name],
             )
             if entry.key in measured.state.failures:
@@ -108,6 +108,7 @@ def results(
             if why := task.unusable(tables):
                 yield Result(**common, status="error", reason=why, provenance=full), {}
                 continue
+            full = full.model_copy(update={"counters": measured.counters(name, entry)})  # with explanations
             draws = drawn(task, tables, options)
             references = measured.references(name, entry)
             controls = {label: _reference(task, own, options) for label, own in references.items()} | controls

@@ -50,6 +50,7 @@ class Measured:
     watch: Watch | None = None
     seed: int = 0
     _memo: dict[tuple[str, str], tuple[dict[str, Units], dict[str, Any]]] = field(default_factory=dict)
+    _explaining: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)  # what explanations cost
 
     def tables(self, task: str, entry: Entry) -> dict[str, Units]:
         """The tables of units of one coder on one task."""
@@ -80,9 +81,19 @@ class Measured:
         if key not in self._memo:
             rows = self.checkpoint.rows(self.state, {(WATCH, key[1])})
             task.activation = self.watch.activation(entry)
+            self._explaining[key] = self.watch.work.counters = Counter()
             with torch.no_grad():
                 self._memo[key] = task.explain(self.watch.watched(entry, self.cast, rows, task.spec.id), self.seed)
         return self._memo[key]
+
+    def counters(self, task: str, entry: Entry) -> dict[str, int]:
+        """What the run cost, and what explaining this SAE and its controls took besides, as far as it was done."""
+        found = Counter(self.state.counters)
+        beside = self.cast.controls_of.get(entry.key, {}).values()
+        coders = [entry, *(control for control in self.cast.controls if control.key in beside)]
+        for key in dict.fromkeys((task, encoder_of(coder, self.cast)) for coder in coders):
+            found.update({f"explain_{name}": n for name, n in self._explaining.get(key, {}).items()})
+        return dict(sorted(found.items()))
 
     def references(self, task: str, entry: Entry) -> dict[str, dict[str, Units]]:
         """Tables of what stands beside an SAE besides controls: what sets floor and ceiling of its task."""
@@ -138,19 +149,21 @@ def measure(
     hooks = hook_points(subject, saes)
     size = batch_tokens(options, subject.vocab_size, subject.device, corpus.evaluation.longest)
     moments, counters = _calibration(subject, corpus, hooks, options, size, checkpoint, progress)
-    cast = with_controls(saes, moments, options)
     work = Workspace(subject, hooks, moments)
+    cast = with_controls(saes, work, options)
     state = checkpoint.load()
-    if not (state.done or state.groups or state.ablations):
-        state.counters = counters
+    fresh = not (state.done or state.groups or state.ablations)
+    if fresh:
         state.failures = dict(cast.failures)
-    work.counters = Counter(state.counters)
     of_documents = {name: task for name, task in tasks.items() if task.stream in ("documents", "watched")}
     explained = [task for task in tasks.values() if isinstance(task, WatchedTask)]
     of_labels = {name: task for name, task in tasks.items() if isinstance(task, LabelledTask)}
     with torch.no_grad():
         watch = Watch(work, cast, explained, corpus.evaluation, options) if explained else None
         state.failures |= watch.failures if watch else {}
+        if fresh:  # else what comes before the first batch is counted already
+            state.counters = counters | {f"calibration_{name}": n for name, n in work.counters.items()}
+        work.counters = Counter(state.counters)
         if of_documents:
             batches = Batches.of(corpus.evaluation, size)
             _Loop(work, cast, of_documents, batches, options, checkpoint, state, watch).run(progress)

@@ -73,12 +73,13 @@ def sampled_positions(batch: Batch, units: list[str], n: int, seed: int) -> Samp
     return Sampled(sequence, position, starts[sequence] + position, tuple(names))
 
 
-def sampled_latents(entry: Entry, x: Tensor, norms: Tensor, places: Sampled, n: int, seed: int) -> Ablations:
-    """Up to ``n`` active latents at each position, whose activations are ``x`` ``[positions, d_in]``.
+def sampled_latents(
+    entry: Entry, x: Tensor, codes: Codes, norms: Tensor, places: Sampled, n: int, seed: int
+) -> Ablations:
+    """Up to ``n`` active latents at each position, whose activations are ``x`` ``[positions, d_in]``, with ``codes``.
 
     ``norms`` ``[n_latents]`` are those of the decoder directions. Raises CoderFailure.
     """
-    codes = guarded(entry, lambda: entry.encoder.encode(x))
     size = codes.values.double().abs() * norms[codes.indices]
     rows, entries = [], []
     for i, unit in enumerate(places.units):

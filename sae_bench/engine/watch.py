@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_bench.data.tokens import TokenSet
-from sae_bench.engine.batch import CoderFailure, CoderView, Entry, Workspace, guarded
+from sae_bench.engine.batch import CoderFailure, CoderView, Entry, Workspace
 from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.plan import Batches, Cast, Options
 from sae_bench.kernels.token_counts import Firings, firings
@@ -45,7 +45,7 @@ def encoder_of(entry: Entry, cast: Cast) -> str:
 def choose_latents(entry: Entry, work: Workspace, n: int, most_density: float, seed: int) -> Chosen:
     """Up to ``n`` latents that are active on calibration tokens, but not on too many. Raises CoderFailure."""
     sample = work.moments[entry.hook_in].sample
-    codes = guarded(entry, lambda: entry.encoder.encode(sample))
+    codes = work.encode(entry, sample)
     count = torch.bincount(codes.indices, minlength=codes.n_latents)
     size = codes.values.double().abs() * work.decoder_norms(entry)[codes.indices]
     strength = torch.bincount(codes.indices, weights=size, minlength=codes.n_latents)
@@ -138,7 +138,8 @@ class Watch:
                 mask = torch.arange(tokens.shape[1], device=tokens.device) <= last.unsqueeze(1)
                 captured = self.work.subject.capture(tokens, mask, [entry.hook_in]).activations[entry.hook_in]
                 x = captured[torch.arange(len(part), device=tokens.device), last]
-                codes = guarded(entry, lambda x=x: entry.encoder.encode(x))  # type: ignore[misc]
+                self.work.counters["prefix"] += len(part)
+                codes = self.work.encode(entry, x)
                 own = codes.indices == latent
                 sizes = torch.zeros(len(part), dtype=torch.float64, device=tokens.device)
                 sizes[codes.token_of_entry()[own]] = codes.values[own].double().abs()

@@ -1,18 +1,58 @@
-"""KL divergence between distributions given by log probabilities."""
+"""What normalises rows of logits, and the KL divergence between them, without a normalised copy of either.
+
+Only differences of logits are multiplied and summed, so rounding grows with how far two rows differ and not with how
+large logits are.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+_AT_ONCE = 64  # terms that are summed in the logits' own precision before float64 takes over: 4 times as fast on a CPU
 
-def divergence(clean: Tensor, logp: Tensor) -> Tensor:
-    """KL(clean || logp) = sum p (log p - log q) of every row of ``[rows, vocabulary]``, nats, float64 ``[rows]``.
 
-    Both are log-softmax outputs, so confident rows stay finite.
+class Normaliser(NamedTuple):
+    """Of every row: ``peak`` ``[rows]``, its largest logit, and ``total``, the sum of exp(logit - peak), in float64."""
+
+    peak: Tensor
+    total: Tensor
+
+    def log(self) -> Tensor:
+        """The logarithm of the sum of exp(logit), float64 ``[rows]``."""
+        return self.peak.double() + self.total.log()
+
+
+def normaliser(logits: Tensor) -> Normaliser:
+    """What turns rows of logits ``[rows, vocabulary]``, float32 or float64, into probabilities.
+
+    NaN for a row that has none: with a NaN, with plus infinity, or all minus infinity.
     """
-    kl = (clean - logp).mul_(clean.exp()).sum(1, dtype=torch.float64)
+    peak = logits.amax(1)
+    return Normaliser(peak, _sums((logits - peak.unsqueeze(1)).exp_()))
+
+
+def divergence(clean: Tensor, of_clean: Normaliser, logits: Tensor, of_logits: Normaliser) -> Tensor:
+    """KL(clean || logits) = sum p (log p - log q) of every row of ``[rows, vocabulary]``, nats, float64 ``[rows]``.
+
+    Finite for confident rows; infinite where only ``logits`` holds minus infinity; NaN where either row has no
+    normaliser.
+    """
+    weights = (clean - of_clean.peak.unsqueeze(1)).exp_()
+    shift = (of_clean.peak.double() - of_logits.peak.double()) + (of_clean.total / of_logits.total).log()
+    kl = _sums((clean - logits).mul_(weights)) / of_clean.total - shift
     if not bool(kl.isfinite().all()):  # logits of -inf (padded vocabulary): 0 times infinity counts as 0
-        p = clean.exp()
-        kl = torch.where(p > 0, p * (clean - logp), 0).sum(1, dtype=torch.float64)
+        terms = (clean - logits).mul_(weights).masked_fill_(weights == 0, 0)
+        kl = _sums(terms) / of_clean.total - shift
     return kl
+
+
+def _sums(x: Tensor) -> Tensor:
+    """Sums of rows, float64 ``[rows]``."""
+    if x.dtype == torch.float64:
+        return x.sum(1)
+    slab = x.shape[1] // _AT_ONCE
+    body = x[:, : slab * _AT_ONCE].reshape(len(x), _AT_ONCE, slab).sum(1)
+    return body.sum(1, dtype=torch.float64) + x[:, slab * _AT_ONCE :].sum(1, dtype=torch.float64)

@@ -17,15 +17,21 @@ import torch
 from torch import Tensor
 
 TILE_LATENTS = 8192
-TILE_ELEMENTS = 1 << 21  # 8 MiB of float32
+TILE_ELEMENTS = 1 << 21  # 8 MiB of float32: stays in the cache of a CPU
+GPU_TILE_ELEMENTS = 1 << 27  # 512 MiB: many tokens behind every tile of weights
 GROUP = 32  # latents of a group
 
 TileFunction = Callable[[int, int], Tensor]
 
 
-def row_chunks(n_tokens: int, n_latents: int, k: int = 0) -> Iterator[slice]:
-    """Slices of tokens such that a tile, or ``k`` entries of every token, hold at most ``TILE_ELEMENTS`` numbers."""
-    step = max(1, TILE_ELEMENTS // max(1, k, min(n_latents, TILE_LATENTS)))
+def tile_elements(device: torch.device) -> int:
+    """How many numbers a tile may hold on ``device``."""
+    return GPU_TILE_ELEMENTS if device.type == "cuda" else TILE_ELEMENTS
+
+
+def row_chunks(n_tokens: int, n_latents: int, k: int = 0, elements: int | None = None) -> Iterator[slice]:
+    """Slices of tokens such that a tile, or ``k`` entries of every token, hold at most ``elements`` numbers."""
+    step = max(1, (elements or TILE_ELEMENTS) // max(1, k, min(n_latents, TILE_LATENTS)))
     for start in range(0, n_tokens, step):
         yield slice(start, min(start + step, n_tokens))
 

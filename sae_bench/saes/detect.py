@@ -33,13 +33,14 @@ def reader(entry: registry.Entry) -> Reader:
 def detect(source: Source, named: str | None = None) -> tuple[registry.Entry, Source]:
     """The format of ``source``, or of the one SAE below it, and where that SAE lies. Raises CoderError.
 
-    ``named`` is the format that the user told; a variant behind a colon is the reader's affair.
+    ``named`` is the format that the user told, with a variant of it behind a colon where the reader has some.
     """
     known = registry.formats()
     if named is not None:
         chosen = registry.choose(named.partition(":")[0], known, "format")
         if len(chosen) != 1:
             raise CoderError(f"--format must name one format, but {named!r} names {len(chosen)}")
+        _check_variant(named, known[chosen[0]])
         return known[chosen[0]], _narrowed(source, known[chosen[0]])
     if entry := _format_of(source):
         return entry, source
@@ -59,6 +60,14 @@ def detect(source: Source, named: str | None = None) -> tuple[registry.Entry, So
         glob = "" if remote else f", or all as --sae '{start}/{'/'.join('*' * (paths[0].count('/') + 1))}'"
         raise CoderError(f"{start} holds several SAEs ({listed}): give one of them, as --sae {start}/{paths[0]}{glob}")
     raise problem or CoderError(_unknown(source))
+
+
+def _check_variant(named: str, entry: registry.Entry) -> None:
+    """Refuse what stands behind a colon unless it is one of the reader's ``VARIANTS``."""
+    variants = getattr(reader(entry), "VARIANTS", ())
+    if ":" in named and named not in variants:
+        listed = ", ".join(variants) or "none"
+        raise CoderError(f"--format {named}: there is no such variant of {entry.name}; the variants are {listed}")
 
 
 def _format_of(source: Source) -> registry.Entry | None:
@@ -95,9 +104,8 @@ def _below(source: Source, depth: int = 0) -> tuple[list[tuple[registry.Entry, S
 
 def _unknown(source: Source) -> str:
     known = ", ".join(registry.formats())
-    holds = source.keys() if source.main else source.names
+    holds = source.keys() if source.main else [path.name for path in source.path.iterdir()]
     return (
-        f"{source.path} is not an SAE in a known layout ({known}); it holds {listed(holds, 8) or 'nothing'}. "
-        "'sae-bench ls formats' describes them; give --format NAME to have it read as one of them, or your own code as "
-        "--sae module:factory"
+        f"{source.path} is not an SAE in a known layout ({known}); it holds {listed(holds, 5) or 'nothing'}. "
+        "'sae-bench ls formats' describes them; give --format NAME, or your own code as --sae module:factory"
     )

@@ -20,7 +20,6 @@ float64); large weights keep the type in which they are stored.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -29,9 +28,10 @@ import torch
 from torch import Tensor
 
 from sae_bench.errors import CoderError
-from sae_bench.kernels import candidates, topk
+from sae_bench.kernels import candidates, stream, topk
 from sae_bench.kernels.candidates import Rounding
 from sae_bench.kernels.decode import sparse_decode
+from sae_bench.kernels.stream import Streamed
 from sae_bench.saes.protocol import CoderInfo, Codes, indptr_of
 from sae_bench.saes.weights import Weights, check_shapes, chunks
 
@@ -86,7 +86,11 @@ def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class LinearCoder:
-    """A :class:`~sae_bench.saes.protocol.SparseCoder` with weights in memory (or mapped from a file)."""
+    """A :class:`~sae_bench.saes.protocol.SparseCoder` with weights in memory, or mapped from a file.
+
+    Matrices may lie in host memory while activations are on a GPU: the encoder is then streamed in tiles, and of the
+    decoder only the rows of active latents are copied.
+    """
 
     def __init__(
         self,
@@ -105,12 +109,15 @@ class LinearCoder:
         self.select_in = select_in
         self.uncertified = 0  # rows that the exact path had to take
         self._rounding = Rounding()
+        device = self.weights.b_dec.device
+        self._encoder = None if self.weights.W_enc.device == device else Streamed(self.weights.W_enc, device)
         self._norms = self._decoder_norms() if rule.by_decoder_norm != "no" else None
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Codes:
         """Latent activations of ``x`` ``[tokens, d_in]``."""
-        parts = [self._encode_rows(x[rows]) for rows in topk.row_chunks(len(x), self.info.n_latents, self.rule.k or 0)]
+        chunks_of_x = topk.row_chunks(len(x), self.info.n_latents, self.rule.k or 0, topk.tile_elements(x.device))
+        parts = [self._encode_rows(x[rows]) for rows in chunks_of_x]
         if len(parts) == 1:
             return parts[0]
         if not parts:
@@ -127,7 +134,10 @@ class LinearCoder:
     @torch.no_grad()
     def decode(self, codes: Codes, x: Tensor | None = None) -> Tensor:
         """Reconstruction ``[tokens, d_out]``; ``x`` is needed with per-token normalisation or a skip connection."""
-        out = sparse_decode(codes.indptr, codes.indices, self._decoder_values(codes), self.weights.W_dec)
+        indices, directions = codes.indices, self.weights.W_dec
+        if directions.device != indices.device:
+            directions, indices = stream.rows(directions, indices)
+        out = sparse_decode(codes.indptr, indices, self._decoder_values(codes), directions)
         out = out + self.weights.b_dec.to(self.dtype)
         if not self.rule.needs_x(self.weights):
             return out * self.rule.output_scale if self.rule.output_scale != 1 else out
@@ -140,7 +150,8 @@ class LinearCoder:
     @torch.no_grad()
     def decoder_rows(self, latents: Tensor) -> Tensor:
         """Decoder directions ``[len(latents), d_out]``."""
-        rows = self.weights.W_dec[latents].to(self.dtype) * self.rule.output_scale
+        where = self.weights.W_dec.device
+        rows = self.weights.W_dec[latents.to(where)].to(latents.device, self.dtype) * self.rule.output_scale
         return rows / self._divisors(latents).unsqueeze(1) if self.rule.by_decoder_norm == "latents" else rows
 
     @torch.no_grad()
@@ -191,6 +202,8 @@ class LinearCoder:
         return Codes(indptr_of(fires.sum(1)), columns[fires], values[fires], n)
 
     def _encoder_tile(self, start: int, stop: int) -> Tensor:
+        if self._encoder is not None:
+            return self._encoder.tile(start, stop).to(self.dtype)
         return self.weights.W_enc[:, start:stop].to(self.dtype)
 
     def _floor(self, device: torch.device) -> Tensor:
@@ -237,7 +250,8 @@ class LinearCoder:
         return norms.where(norms > 0, 1)  # a direction of zeros stays one
 
     def _decoder_norms(self) -> Tensor:
-        return torch.cat([chunk.to(self.dtype).norm(dim=1) for chunk in chunks(self.weights.W_dec)])
+        norms = torch.cat([chunk.to(self.dtype).norm(dim=1) for chunk in chunks(self.weights.W_dec)])
+        return norms.to(self.weights.b_dec.device)
 
     def _normalise(self, x: Tensor) -> Tensor:
         if self.rule.normalise == "layer_norm":
@@ -279,23 +293,3 @@ def check_weights(info: CoderInfo, weights: Weights, rule: Nonlinearity) -> None
     scales = (rule.input_scale, rule.output_scale)
     if not all(math.isfinite(scale) and scale > 0 for scale in scales):
         raise CoderError(f"{info.name}: factors of activations must be positive numbers, but they are {scales}")
-
-
-def prefix_of(coder: LinearCoder, width: int) -> LinearCoder:
-    """The nested dictionary of the first ``width`` latents of a Matryoshka SAE, sharing its weights. CoderError."""
-    info = coder.info
-    if width not in info.prefix_widths:
-        widths = ", ".join(map(str, info.prefix_widths)) or "none"
-        raise CoderError(f"{info.name} has no nested dictionary of {width} latents; it declares {widths}")
-    if coder.rule.k is not None:
-        raise CoderError(f"{info.name} keeps k latents of the whole dictionary: a prefix of it alone would keep others")
-    digest = hashlib.sha256(f"{info.provenance.get('sha256')}#{width}".encode()).hexdigest()
-    made = dataclasses.replace(
-        info,
-        name=f"{info.name}#{width}",
-        n_latents=width,
-        prefix_widths=(),
-        provenance={k: v for k, v in info.provenance.items() if k != "declared_l0"}
-        | {"sha256": digest, "prefix_of": info.n_latents},
-    )
-    return LinearCoder(made, coder.weights.prefix(width), coder.rule, dtype=coder.dtype)

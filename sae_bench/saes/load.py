@@ -20,7 +20,8 @@ import torch
 from sae_bench import demo
 from sae_bench.errors import CoderError
 from sae_bench.saes import detect, origin
-from sae_bench.saes.linear import LinearCoder, prefix_of
+from sae_bench.saes.linear import LinearCoder
+from sae_bench.saes.prefixes import prefix_of
 from sae_bench.saes.protocol import SparseCoder
 from sae_bench.saes.reading import Told, build
 from sae_bench.saes.source import SUFFIXES, Source

@@ -11,7 +11,6 @@ from typing import Any
 from sae_bench.saes import hub, releases
 from sae_bench.saes.reading import Told
 
-
 REMOTE = ("hf:", "saelens:")
 
 

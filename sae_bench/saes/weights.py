@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sae_bench.errors import CoderError
-from sae_bench.kernels import topk
+from sae_bench.kernels import stream, topk
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -32,8 +32,10 @@ class Weights:
         return [(name, tensor) for name, tensor in vars(self).items() if tensor is not None]
 
     def to(self, device: str | torch.device) -> Weights:
-        """The same tensors on another device."""
-        return Weights(**{name: tensor.to(device) for name, tensor in self.items()})
+        """The same tensors on another device; encoder and decoder stay where they are if they do not fit there."""
+        target = torch.device(device)
+        stays = () if stream.fits([self.W_enc, self.W_dec], target) else ("W_enc", "W_dec")
+        return Weights(**{name: t if name in stays else t.to(target) for name, t in self.items()})
 
     def divided(self, divisor: float, *names: str) -> Weights:
         """The same with the vectors ``names``, those that are there, divided; tensors of a wrong type stay."""

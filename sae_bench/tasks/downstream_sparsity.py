@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sae_bench import crossed
 from sae_bench.errors import TaskError
-from sae_bench.kernels.divergence import divergence
+from sae_bench.kernels.divergence import divergence, normaliser
 from sae_bench.kernels.effects import centred, effect_sparsity
 from sae_bench.metrics import downstream_sparsity
 from sae_bench.schema import TaskSpec
@@ -79,8 +79,9 @@ class DownstreamSparsity(Task):
         the logits without any ablation.
         """
         effects = effect_sparsity(change, centre=self.centre)
-        reference = torch.log_softmax(clean, dim=-1)
-        kl = [divergence(reference, torch.log_softmax(clean + one, dim=-1)).sum() for one in change]
+        of_clean = normaliser(clean)
+        ablated = (clean + one for one in change)
+        kl = [divergence(clean, of_clean, logits, normaliser(logits)).sum() for logits in ablated]
         return {
             "tokens": effects.tokens,
             "entries": effects.entries,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sae_bench.errors import CoderError
 from sae_bench.saes import bare
-from sae_bench.saes.config import Config, take
+from sae_bench.saes.config import Config, listed, take
 from sae_bench.saes.formats.deepseek import TENSORS as NEW
 from sae_bench.saes.formats.dictionary_learning_files import CONFIG, WEIGHTS, Found, config_near, find, hook
 from sae_bench.saes.linear import Activation, Nonlinearity
@@ -51,6 +51,7 @@ _CLASSES = {
     "BatchTopKSAE": _Class("jumprelu", (*_LINEAR, "b_dec"), optional=_BUFFERS),
     "MatryoshkaBatchTopKSAE": _Class("jumprelu", (*_MATRICES, "group_sizes"), optional=_BUFFERS),
 }
+VARIANTS = tuple(f"dictionary_learning:{name}" for name in _CLASSES)
 _ALIKE = "AutoEncoderTopK or BatchTopKSAE"
 _RESCALED = (
     "the latents are those of the stored weights: the library's from_pretrained divides decoder directions by their "
@@ -116,8 +117,6 @@ def _recognised(keys: Set[str]) -> str | None:
 def _kind(file: Path, found: Found, told: Told) -> tuple[str, tuple[str, ...]]:
     """The class: as told (``dictionary_learning:BatchTopKSAE``), declared, or recognised. Raises CoderError."""
     told_kind = (told.format or "").partition(":")[2]
-    if told_kind and told_kind not in _CLASSES:
-        raise CoderError(f"--format {told.format}: dictionary_learning has the classes {', '.join(_CLASSES)}")
     declared = found.trainer.get("dict_class") if found.trainer else None
     if told_kind:
         differs = found.trainer is not None and declared != told_kind
@@ -127,8 +126,8 @@ def _kind(file: Path, found: Found, told: Told) -> tuple[str, tuple[str, ...]]:
         return found.trainer.choice("dict_class", tuple(_CLASSES), otherwise=otherwise), ()
     kind = _recognised(found.tensors.keys())
     if kind is None:
-        named = ", ".join(sorted(found.tensors)[:10])
-        raise CoderError(f"{file} holds {named or 'no tensors'}, which is no class of dictionary_learning")
+        named = listed(found.tensors, 10) or "no tensors"
+        raise CoderError(f"{file} holds {named}, which is no class of dictionary_learning")
     return kind, ()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from sae_bench.errors import CoderError
-from sae_bench.saes.config import Config
+from sae_bench.saes.config import Config, shown
 from sae_bench.saes.hook_names import from_module, from_submodule, is_lens_name
 from sae_bench.saes.reading import Question, Told
 from sae_bench.saes.source import Source
@@ -93,13 +93,13 @@ def _named(
     side = buffer.choice("io", ("in", "out"), "out")
     place = from_submodule(name) or (from_module(name, side) if "." in name else None)
     if place is None:
-        asked = f"{trainer.where('submodule_name')} is {name!r}, which names no hook point that sae-bench knows"
+        asked = f"{trainer.where('submodule_name')} is {shown(name)}, which names no hook point that sae-bench knows"
         return None, (), (Question(asked, ("hook_in",)),)
     if not is_lens_name(place):
         told_side = "io" in buffer.values or place == from_submodule(name)
-        assumed = f"the output of {name!r} was read: the configuration has no buffer.io"
+        assumed = f"the output of {shown(name)} was read: the configuration has no buffer.io"
         return place, () if told_side else (assumed,), ()
     if side == "in" and not is_lens_name(name):
-        asked = f"{trainer.file} says that the input of {name!r} was read, and that names an output"
+        asked = f"{trainer.file} says that the input of {shown(name)} was read, and that names an output"
         return None, (), (Question(asked, ("hook_in",)),)
     return place if layer is None else re.sub(r"^blocks\.\d+", f"blocks.{layer}", place), (), ()

@@ -115,7 +115,7 @@ def _pursuit(config: Config, normalise: Normalisation, subtracts: bool) -> Pursu
     if normalise != "none":
         raise CoderError(
             f"{config.where('normalize_activations')} must be none or expected_average_only_in with matching pursuit, "
-            f"but it is {normalise!r}"
+            f"but it is {normalise}"
         )
     return Pursuit(
         max_iterations=config.integer("d_in" if config.get("max_iterations") is None else "max_iterations"),
