@@ -52,7 +52,11 @@ def _format(name: str, description: str, files: str, asks: str = "") -> Format:
 # in the order in which they are tried: what is refused comes first, since crosscoders have the names of other layouts
 FORMATS = (
     _format("native", "sae-bench's own", "`sae_bench.json` + `weights.safetensors`"),
-    _format("refused", "recognised and refused, with the reason: temporal, cross-layer, crosscoders", "see the source"),
+    _format(
+        "refused",
+        "recognised and refused, with the reason: temporal, cross-layer, crosscoders",
+        "`conf.yaml` + `latest_ckpt.safetensors`, `W_enc_*.safetensors`, encoders of three axes",
+    ),
     _format(
         "saelens",
         "SAELens v3 to v6 and its checkpoints of training: standard, topk, abstopk, jumprelu, gated, BatchTopK, "

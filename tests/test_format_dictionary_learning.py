@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from sae_bench.errors import CoderError
-from sae_bench.saes.linear import prefix_of
 from sae_bench.saes.load import load_sae
+from sae_bench.saes.prefixes import prefix_of
 from sae_bench.saes.reading import Told
 from tests.dictionary_learning_files import (
     CLASSES,

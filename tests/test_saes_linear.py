@@ -82,7 +82,9 @@ def cases() -> list[tuple[str, str, bool, bool]]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_latents_and_reconstruction_follow_the_formulas(activation, normalise, subtract, rescale, dtype):
     weights = tiny_weights(activation, storage=torch.float64)
-    rule = tiny_rule(activation, normalise=normalise, apply_b_dec_to_input=subtract, by_decoder_norm="latents" if rescale else "no")
+    rule = tiny_rule(
+        activation, normalise=normalise, apply_b_dec_to_input=subtract, by_decoder_norm="latents" if rescale else "no"
+    )
     coder = coder_of(weights, rule, dtype=dtype)
     x = activations(40, dtype=torch.float64)
     codes = coder.encode(x.to(dtype))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+
 from sae_bench.preflight.case import Case, Trial, best, if_made
 from sae_bench.preflight.measure import threshold_for
 from sae_bench.saes.linear import LinearCoder
@@ -47,7 +49,7 @@ def folded_norms(case: Case) -> Iterator[Trial]:
     assert linear is not None
     if not _unit_norm(linear) or linear.rule.activation not in ("topk", "jumprelu"):
         return
-    folded = linear.weights.W_enc.double().norm(dim=0)
+    folded = torch.linalg.vector_norm(linear.weights.W_enc, dim=0, dtype=linear.dtype)
     folded = folded / folded.median()
     if linear.rule.activation == "jumprelu":
         assert linear.weights.threshold is not None
@@ -143,5 +145,5 @@ def skip(case: Case) -> Iterator[Trial]:
 
 def _unit_norm(linear: LinearCoder) -> bool:
     """Whether all decoder directions have the norm 1."""
-    norms = linear.weights.W_dec.float().norm(dim=1)
+    norms = torch.linalg.vector_norm(linear.weights.W_dec, dim=1, dtype=linear.dtype)
     return float((norms - 1).abs().max()) < 1e-2

@@ -110,9 +110,9 @@ def build(
     declared = {flag: said for flag, said in settled.items() if getattr(told, flag) and said}
     info = CoderInfo(
         name=name,
-        n_latents=_size(reading.n_latents, weights.W_dec, 0),
-        d_in=_size(reading.d_in, weights.W_enc, 0),
-        d_out=_size(reading.d_out, weights.W_dec, 1),
+        n_latents=_size(name, "W_dec", reading.n_latents, weights.W_dec, 0),
+        d_in=_size(name, "W_enc", reading.d_in, weights.W_enc, 0),
+        d_out=_size(name, "W_dec", reading.d_out, weights.W_dec, 1),
         hooks_in=(hook_in,),
         hooks_out=(hook_out,),
         architecture=reading.architecture or getattr(rule, "activation", "unknown"),
@@ -155,10 +155,12 @@ def _check_record(source: Source, reading: Reading) -> None:
         raise CoderError(f"{source.path}: the context size must be positive, but it is {reading.context_size}")
 
 
-def _size(declared: int | None, tensor: Tensor, axis: int) -> int:
+def _size(name: str, what: str, declared: int | None, tensor: Tensor, axis: int) -> int:
     if declared is not None:
         return declared
-    return tensor.shape[axis] if tensor.ndim == 2 else 0  # of another rank: refused with the shapes
+    if tensor.ndim != 2:
+        raise CoderError(f"{name}: {what} must be a matrix, but its shape is {list(tensor.shape)}")
+    return tensor.shape[axis]
 
 
 def _apply(name: str, reading: Reading, told: Told) -> tuple[Nonlinearity | Pursuit, Weights, dict[str, Any]]:
