@@ -451,7 +451,7 @@ def test_unusable_id_files_are_refused(tmp_path: Path) -> None:
         ("g.jsonl", b'{"text": "w1 w2"}\n{"text": null}\n', "line 2, field 'text', must be a string, got NoneType"),
         ("h.jsonl", b"[1]\n", "line 1 must be an object"),
         ("i.jsonl.gz", b"not gzip", r"i\.jsonl\.gz cannot be read"),
-        ("j.jsonl.gz", gzip.compress(b'{"text": "w1 w2"}\n' * 99)[:-12], r"j\.jsonl\.gz cannot be read"),
+        ("j.jsonl.gz", gzip.compress(b'{"text": "w1 w2"}\n' * 99, mtime=0)[:-12], r"j\.jsonl\.gz cannot be read"),
         ("k.parquet", b"not parquet at all", r"k\.parquet cannot be read"),
         ("l.jsonl", b'{"text": "w1 \\ud800"}\n', "Document 1 of .* cannot be tokenised"),
         ("m.jsonl", b"[" * 100_000, "line 1 is not JSON"),

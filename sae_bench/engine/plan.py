@@ -136,6 +136,9 @@ def with_controls(saes: list[Entry], work: Workspace, options: Options) -> Cast:
     known = registry.controls()
     for entry in saes:
         inputs = work.moments[entry.hook_in]
+        if not options.controls:
+            cast.controls_of[entry.key] = {}
+            continue
         try:
             codes = work.encode(entry, inputs.sample)
         except CoderFailure as failure:

@@ -1,0 +1,1 @@
+"""What runs inside a contender's own process; see ``benchmarks/harness.py``."""
