@@ -23,6 +23,7 @@ import numpy as np
 from harness import Answer, Worker, plain, ratios, row, spread
 
 OURS, SAE_BENCH, SAE_LENS = "this repository", "sae-bench", "sae-lens"
+SHORT = "the same, certified bfloat16"  # --select-in bfloat16
 WARM_UP = 4  # tokens of a first call: it loads what libraries load late and maps all weights
 
 
@@ -54,16 +55,18 @@ def main() -> None:
             continue
         rounds = options.rounds or (2 if options.quick else 9 if case.latents < 1 << 20 else 5)
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-            workers = {name: stack.enter_context(worker) for name, worker in contenders(options).items()}
+            workers = {name: stack.enter_context(worker) for name, worker in contenders(options, case).items()}
             compare(case, workers, folder, rounds)
     print(harness.environment(options))
 
 
-def contenders(options: object) -> dict[str, Worker]:
+def contenders(options: object, case: Case) -> dict[str, Worker]:
     """A process each."""
     own, peer, threads = (getattr(options, name) for name in ("python", "peer_python", "threads"))
+    short = {SHORT: Worker("wide_ours", own, own=True, threads=threads)}
     return {
         OURS: Worker("wide_ours", own, own=True, threads=threads),
+        **(short if case.activation == "topk" and case.latents > 1 << 14 else {}),
         SAE_BENCH: Worker("wide_peers", peer, own=False, threads=threads),
         SAE_LENS: Worker("wide_peers", peer, own=False, threads=threads),
     }
@@ -73,7 +76,7 @@ def loaded(workers: dict[str, Worker], folder: str) -> dict[str, tuple[float, fl
     """CPU seconds that loading took, and MiB of anonymous memory that it left, for every contender."""
     found = {}
     for name, worker in workers.items():
-        given = {} if name == OURS else {"package": name.replace("-", "_")}
+        given = {OURS: {}, SHORT: {"select_in": "bfloat16"}}.get(name, {"package": name.replace("-", "_")})
         before = worker.resident()
         answer = worker.call("load", folder=folder, **given)
         worker.call("run", tokens=WARM_UP)
@@ -136,7 +139,7 @@ def same_latents(workers: dict[str, Worker], folder: str, case: Case) -> str:
         with np.load(path) as arrays:
             made[name] = {key: arrays[key] for key in arrays.files}
     own, lines = made[OURS], []
-    for name in (SAE_BENCH, SAE_LENS):
+    for name in [name for name in workers if name != OURS]:
         other = made[name]
         common, at, there = np.intersect1d(own["entries"], other["entries"], return_indices=True)
         odd = max(len(own["entries"]), len(other["entries"])) - len(common)

@@ -52,7 +52,8 @@ def test_an_added_task_makes_no_pass_of_the_model_and_encodes_nothing(controls: 
 
 def test_encoding_is_counted_by_token_and_by_entry() -> None:
     """Top-4 codes of 12 tokens a document, as float64, with latents and one pointer a token as int64."""
-    found = counters(coder("a", k=4), tasks="sparsity")
+    assert "calibration_encode_tokens" not in counters(coder("a", k=4), tasks="sparsity"), "only controls need it"
+    found = counters(coder("a", k=4), tasks="sparsity", controls="permuted")
     tokens, sample = found["prefix"] * LENGTH, found["calibration_prefix"] * LENGTH
     for prefix, n in (("", tokens), ("calibration_", sample)):
         entries = found[f"{prefix}code_entries"]

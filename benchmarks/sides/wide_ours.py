@@ -9,7 +9,7 @@ import torch
 from harness import Clock
 from torch import Tensor
 
-from sae_bench.saes.linear import LinearCoder
+from sae_bench.saes.linear import LinearCoder, SelectIn
 from sae_bench.saes.load import load_sae
 from sides.dictionaries import make
 
@@ -18,10 +18,11 @@ __all__ = ["bare", "load", "make", "run", "save"]
 _state: dict[str, Any] = {}
 
 
-def load(folder: str) -> None:
-    """The coder as ``load_sae`` gives it."""
+def load(folder: str, select_in: SelectIn = "exact") -> None:
+    """The coder as ``load_sae`` gives it, or selecting by bfloat16 products."""
     coder = load_sae(f"{folder}/ours")
     assert isinstance(coder, LinearCoder)
+    coder.select_in = select_in
     _state.update(coder=coder, x=torch.from_numpy(np.load(f"{folder}/activations.npy")))
 
 
