@@ -14,7 +14,7 @@ from sae_bench.models.subject import SubjectModel
 from sae_bench.schema import CoderRecord
 from sae_bench.tasks.downstream_sparsity import DownstreamSparsity
 
-LOGIT_COPIES = 16  # copies of a batch's logits that a run was seen to need at its peak, allocator's waste included
+LOGIT_COPIES = 3  # copies of a batch's logits: a run was seen to need two at its peak
 
 
 def of_text(corpus: Corpus, suite: Suite | None, batch_tokens: int) -> dict[str, Any]:
