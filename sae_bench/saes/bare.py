@@ -36,13 +36,19 @@ def linear(found: Mapping[str, Tensor], encoder: str, decoder: str, file: Path) 
     return found[encoder].T, found[decoder].T.contiguous()  # decoding reads rows, which must lie together
 
 
-def released(source: Source) -> tuple[str | None, int | None]:
-    """Model and layer in a name such as ``Llama-3.1-8B-Instruct-SAE-l19.pth``, of the file or else its folders."""
+def released(source: Source, owner: str, family: str) -> tuple[str | None, tuple[str, ...], int | None]:
+    """Model, what is assumed of it, and layer, in a name such as ``Llama-3.1-8B-Instruct-SAE-l19.pth``.
+
+    The name is that of the file or else of its folders; the model is one of ``owner``'s ``family`` on the hub, or None.
+    """
     for word in reversed(source.words):
         match = _RELEASED.fullmatch(word)
         if match and (match[1] or word == source.path.name):  # a folder "-l2" without "SAE" may be anything
-            return match[1], int(match[2])
-    return None, None
+            if match[1] is None or not match[1].startswith(family):
+                return None, (), int(match[2])
+            model = f"{owner}/{match[1]}"
+            return model, (f"the model is {model}, after the name of the file",), int(match[2])
+    return None, (), None
 
 
 def residual_stream(

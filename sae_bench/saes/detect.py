@@ -54,11 +54,11 @@ def detect(source: Source, named: str | None = None) -> tuple[registry.Entry, So
         return found[0]
     if found:
         paths = sorted(place.path.relative_to(source.path).as_posix() for _, place in found)
-        listed = ", ".join(paths[:_MOST_LISTED]) + (", ..." if len(paths) > _MOST_LISTED else "")
+        some = ", ".join(paths[:_MOST_LISTED]) + (", ..." if len(paths) > _MOST_LISTED else "")
         remote = "repository" in source.origin
         start = f"hf:{source.label}" if remote else str(source.path)
         glob = "" if remote else f", or all as --sae '{start}/{'/'.join('*' * (paths[0].count('/') + 1))}'"
-        raise CoderError(f"{start} holds several SAEs ({listed}): give one of them, as --sae {start}/{paths[0]}{glob}")
+        raise CoderError(f"{start} holds several SAEs ({some}): give one of them, as --sae {start}/{paths[0]}{glob}")
     raise problem or CoderError(_unknown(source))
 
 
@@ -66,8 +66,8 @@ def _check_variant(named: str, entry: registry.Entry) -> None:
     """Refuse what stands behind a colon unless it is one of the reader's ``VARIANTS``."""
     variants = getattr(reader(entry), "VARIANTS", ())
     if ":" in named and named not in variants:
-        listed = ", ".join(variants) or "none"
-        raise CoderError(f"--format {named}: there is no such variant of {entry.name}; the variants are {listed}")
+        known = ", ".join(variants) or "none"
+        raise CoderError(f"--format {named}: there is no such variant of {entry.name}; the variants are {known}")
 
 
 def _format_of(source: Source) -> registry.Entry | None:

@@ -166,9 +166,9 @@ class LinearCoder:
 
     def _encode_rows(self, x: Tensor) -> Codes:
         u, n, rule = self._input(x), self.info.n_latents, self.rule
-        tile = self._tile_function(u)
         if self._by_candidates():
             return self._encode_by_candidates(u)
+        tile = self._tile_function(u)
         if rule.activation == "gated":
             counts, indices, values = topk.active(lambda a, b: self._gated(tile(a, b), a, b), n)
         elif rule.k is None:

@@ -23,7 +23,7 @@ from sae_bench.saes import detect, origin
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.prefixes import prefix_of
 from sae_bench.saes.protocol import SparseCoder
-from sae_bench.saes.reading import Told, build
+from sae_bench.saes.reading import Reading, Told, build
 from sae_bench.saes.source import SUFFIXES, Source
 from sae_bench.saes.wrap import as_coder, in_one_line
 
@@ -39,7 +39,7 @@ def expand(sources: list[str], told: Told | None = None) -> list[str]:
         for match in _matched(whole):
             names = [match] if width is None else [f"{match}#{width}"]
             if width == "*":
-                names = [match, *(f"{match}#{n}" for n in load_sae(match, told=told).info.prefix_widths)]
+                names = [match, *(f"{match}#{n}" for n in _prefix_widths(match, told or Told()))]
                 if len(names) == 1:
                     raise CoderError(f"--sae {source}: {match} declares no nested dictionaries")
             for name in names:
@@ -102,6 +102,19 @@ def _is_factory(source: str) -> bool:
 
 
 def _from_files(source: str, told: Told, device: str | torch.device, dtype: torch.dtype) -> SparseCoder:
+    place, name, reading, told = _read(source, told)
+    return build(place, name, reading, told, device=device, dtype=dtype)
+
+
+def _prefix_widths(source: str, told: Told) -> tuple[int, ...]:
+    """Widths of nested dictionaries, for which no weights are checked. Raises CoderError."""
+    if _is_factory(source):
+        return _from_factory(source, told).info.prefix_widths
+    return _read(source, told)[2].prefix_widths
+
+
+def _read(source: str, told: Told) -> tuple[Source, str, Reading, Told]:
+    """Where the SAE lies, its format, what was read, and what was told, by a registry too. Raises CoderError."""
     if source.startswith("demo/"):
         fetched = origin.Fetched(demo.sae_path(source.removeprefix("demo/")))
     else:
@@ -114,8 +127,7 @@ def _from_files(source: str, told: Told, device: str | torch.device, dtype: torc
         )
     found = Source(fetched.path, label=fetched.label, origin=fetched.origin)
     entry, place = detect.detect(found, told.format)
-    reading = detect.reader(entry).read(place, told)
-    return build(place, entry.name, reading, told, device=device, dtype=dtype)
+    return place, entry.name, detect.reader(entry).read(place, told), told
 
 
 def _from_factory(source: str, told: Told) -> SparseCoder:

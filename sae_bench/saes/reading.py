@@ -15,14 +15,14 @@ from torch import Tensor
 
 from sae_bench.errors import CoderError
 from sae_bench.saes.config import shown
-from sae_bench.saes.linear import LinearCoder, Nonlinearity
+from sae_bench.saes.linear import SELECTS_K, LinearCoder, Nonlinearity
 from sae_bench.saes.protocol import CoderInfo
 from sae_bench.saes.pursuit import Pursuit, PursuitCoder
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
 
 _LONGEST = 200  # characters of a text in a file
-Flag = Literal["format", "hook_in", "hook_out", "layer", "threshold", "norm_factor", "k", "model"]
+Flag = Literal["format", "hook_in", "hook_out", "layer", "threshold", "norm_factor", "k"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def build(
 ) -> LinearCoder | PursuitCoder:
     """The coder of what was read and told. Raises CoderError, warns of what may change numbers."""
     name = reading.name or source.name
-    unsettled = [q for q in reading.questions if not any(getattr(told, flag, None) is not None for flag in q.flags)]
+    unsettled = [q for q in reading.questions if not set(q.flags) & set(told.given())]
     if unsettled:
         flags = " or ".join("--" + flag.replace("_", "-") for flag in unsettled[0].flags)
         raise CoderError(f"{name}: {unsettled[0].what}; settle it with {flags}")
@@ -181,7 +181,7 @@ def _apply(name: str, reading: Reading, told: Told) -> tuple[Nonlinearity | Purs
         rule = dataclasses.replace(rule, activation="jumprelu", k=None, keep_negative=False)
         weights = dataclasses.replace(weights, threshold=torch.tensor(float(told.threshold)))
     if told.k is not None:
-        if rule.activation not in ("topk", "abstopk", "groupmax"):
+        if rule.activation not in SELECTS_K:
             raise CoderError(f"{name}: a {rule.activation} SAE does not keep k latents of a token, so --k says nothing")
         rule = dataclasses.replace(rule, k=told.k)
     if told.norm_factor is not None:

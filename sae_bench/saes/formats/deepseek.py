@@ -25,12 +25,8 @@ def read(source: Source, told: Told) -> Reading:
     """What is in the file. Raises CoderError."""
     tensors = take(bare.tensors(source, "an SAE of qresearch"), TENSORS, source.path)
     W_enc, W_dec = bare.linear(tensors, "encoder.weight", "decoder.weight", source.path)
-    model, layer = bare.released(source)
-    if model is not None and not model.startswith("DeepSeek-"):
-        model = None
+    model, assumed, layer = bare.released(source, "deepseek-ai", "DeepSeek-")
     hook, assumptions, questions = bare.residual_stream(layer, told, "qresearch")
-    if model is not None:
-        assumptions += (f"the model is deepseek-ai/{model}, after the name of the file",)
     plain = (
         "the encoder is a plain ReLU and b_dec is not subtracted from the input, as in the SAEs of qresearch and in "
         "dictionary_learning's AutoEncoderNew, whose tensors have the same names"
@@ -40,7 +36,7 @@ def read(source: Source, told: Told) -> Reading:
         rule=Nonlinearity("relu", apply_b_dec_to_input=False),
         files=(source.path.name,),
         hook_in=hook,
-        model=model and f"deepseek-ai/{model}",
-        assumptions=(*assumptions, plain),
+        model=model,
+        assumptions=(*assumptions, *assumed, plain),
         questions=questions,
     )

@@ -24,12 +24,8 @@ def read(source: Source, told: Told) -> Reading:
     """What is in the file. Raises CoderError."""
     tensors = take(bare.tensors(source, "an SAE of Goodfire"), _TENSORS, source.path)
     W_enc, W_dec = bare.linear(tensors, "encoder_linear.weight", "decoder_linear.weight", source.path)
-    model, layer = bare.released(source)
-    if model is not None and not model.startswith("Llama-"):
-        model = None
+    model, assumed, layer = bare.released(source, "meta-llama", "Llama-")
     hook, assumptions, questions = bare.residual_stream(layer, told, "Goodfire")
-    if model is not None:
-        assumptions += (f"the model is meta-llama/{model}, after the name of the file",)
     return Reading(
         weights=Weights(
             W_enc=W_enc, W_dec=W_dec, b_enc=tensors["encoder_linear.bias"], b_dec=tensors["decoder_linear.bias"]
@@ -37,7 +33,7 @@ def read(source: Source, told: Told) -> Reading:
         rule=Nonlinearity("relu", apply_b_dec_to_input=False),
         files=(source.path.name,),
         hook_in=hook,
-        model=model and f"meta-llama/{model}",
-        assumptions=(*assumptions, "b_dec is not subtracted from the input, as in all SAEs of Goodfire"),
+        model=model,
+        assumptions=(*assumptions, *assumed, "b_dec is not subtracted from the input, as in all SAEs of Goodfire"),
         questions=questions,
     )
