@@ -37,7 +37,7 @@ def of_model(subject: SubjectModel, saes: Sequence[Entry], controls: Sequence[st
     """How often the model runs over a document; ``loss``: whether it runs on reconstructions."""
     suffixes = {
         "clean": 1,
-        "zero and mean": 2 * len({entry.hook_out for entry in saes}),
+        "zero and mean, at most": 2 * len({entry.hook_out for entry in saes}),
         "spliced (SAEs)": len(saes),
         "spliced (controls, at most)": len(saes) * len(controls),
     }

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sae_bench.engine import loss
 from sae_bench.engine.loss import clean_scores, score
+from sae_bench.engine.rest import Logits
 from sae_bench.kernels.divergence import divergence, normaliser
 from tests.test_kernels import LargestAllocation
 
@@ -34,8 +35,8 @@ def reference(clean: Tensor, logits: Tensor, at: Tensor, targets: Tensor) -> tup
 
 
 def measured(clean: Tensor, logits: Tensor, at: Tensor, targets: Tensor) -> tuple[np.ndarray, ...]:
-    kept = clean_scores(clean, at, targets)
-    return tuple(x.numpy() for x in (kept.loss, *score(logits, at, targets, kept)))
+    kept = clean_scores(Logits.of(clean), at, targets)
+    return tuple(x.numpy() for x in (kept.loss, *score(Logits.of(logits), at, targets, kept)))
 
 
 @pytest.mark.parametrize("vocabulary", [1, 63, 64, 65, 1000])
@@ -145,10 +146,10 @@ def test_nothing_of_the_size_of_the_logits_is_made(dtype: torch.dtype, holes: bo
     targets = torch.zeros(int(at.sum()), dtype=torch.int64)
     before = padded.clone()
     with LargestAllocation() as seen:
-        kept = clean_scores(clean, at, targets)
-        score(logits, at, targets, kept)
+        kept = clean_scores(Logits.of(clean), at, targets)
+        score(Logits.of(logits), at, targets, kept)
     assert 0 < seen.numbers <= loss.CHUNK_ELEMENTS < clean.numel() / 7, seen.by
-    assert kept.logits.data_ptr() == clean.data_ptr()
+    assert kept.logits.rows.data_ptr() == clean.data_ptr()
     assert torch.equal(padded, before), "the model's own logits are left as they are"
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sae_bench.engine.loss import clean_scores, score
+from sae_bench.engine.rest import Logits
 from sae_bench.registry import load, tasks
 from sae_bench.saes.protocol import CoderInfo, Codes, indptr_of
 from sae_bench.statistics import Estimate, estimate
@@ -83,8 +84,8 @@ class ArrayView:
     def _score(self, replacement: str) -> tuple[Tensor, Tensor]:
         at = self.predicts.unsqueeze(0)
         targets = self.tokens.roll(-1)[self.predicts]
-        clean = clean_scores(self.logits["clean"].unsqueeze(0), at, targets)
-        scores = score(self.logits[replacement].unsqueeze(0), at, targets, clean)
+        clean = clean_scores(Logits.of(self.logits["clean"].unsqueeze(0)), at, targets)
+        scores = score(Logits.of(self.logits[replacement].unsqueeze(0)), at, targets, clean)
         none = torch.zeros(len(self.lengths), dtype=torch.float64)
         ce, kl = (none.clone().index_add_(0, self.sequence[self.predicts], s) for s in scores)
         return ce, kl

@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from sae_bench.engine import rest
 from sae_bench.engine.loss import Clean, clean_scores, score
+from sae_bench.engine.rest import Logits
 from sae_bench.errors import ModelError
 from sae_bench.models.subject import Capture, SubjectModel
 from sae_bench.saes.controls import Moments, PermutedDecoder
@@ -61,7 +63,7 @@ class Workspace:
     ``counters``: sequences by kind of pass ("prefix", "suffix_clean", "encode", "decode" and so on), and what encoding
     took: "encode_tokens", "code_entries" (not zero), "code_bytes" (all codes, as kept in memory) and "dense_elements"
     (numbers in arrays ``[tokens, n_latents]``, which only the wrapper of dense modules makes). None depends on how
-    sequences are put into batches.
+    sequences are put into batches but "suffix_..." where sequences of a batch carry the same, as ablated ones do.
     """
 
     subject: SubjectModel
@@ -187,12 +189,13 @@ class Batch(_Lazy):
         loss, divergence = score(self.logits(hook, full, kind), self.predicts, self.targets, self.clean)
         return self.sum_predictions(loss), self.sum_predictions(divergence)
 
-    def logits(self, hook: str, activation: Tensor, kind: str) -> Tensor:
-        """Logits ``[batch, seq, vocab]`` of the rest of the model when ``hook`` carries ``activation``."""
-        self.work.counters[f"suffix_{kind}"] += len(self.tokens)
+    def logits(self, hook: str, activation: Tensor, kind: str) -> Logits:
+        """Logits of the rest of the model when ``hook`` carries ``activation`` ``[batch, seq, d]``."""
+        found, passed = rest.logits(self.work.subject, self.capture, hook, activation)
+        self.work.counters[f"suffix_{kind}"] += passed
         if not self.work.subject.can_resume(hook):
-            self.work.counters["full_instead_of_suffix"] += len(self.tokens)
-        return self.work.subject.resume(self.capture, hook, activation)
+            self.work.counters["full_instead_of_suffix"] += passed
+        return found
 
 
 class SiteView(_Lazy):

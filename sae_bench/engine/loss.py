@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sae_bench.engine.rest import Logits
 from sae_bench.kernels.divergence import Normaliser, divergence, normaliser
 
 CHUNK_ELEMENTS = 1 << 19  # 2 MiB in float32: small enough that a chunk stays in the cache between passes
@@ -16,17 +17,17 @@ ACCELERATOR_CHUNK_ELEMENTS = 1 << 22  # fewer and larger operations, still 16 Mi
 
 @dataclass(frozen=True)
 class Clean:
-    """The clean model's logits ``[batch, seq, vocab]`` as they came from it, with what is known of each prediction.
+    """The clean model's logits as they came from it, with what is known of each prediction.
 
     norm: of each predicting position, ``[positions]``; loss: cross-entropy there, nats, float64 ``[positions]``.
     """
 
-    logits: Tensor
+    logits: Logits
     norm: Normaliser
     loss: Tensor
 
 
-def clean_scores(logits: Tensor, at: Tensor, targets: Tensor) -> Clean:
+def clean_scores(logits: Logits, at: Tensor, targets: Tensor) -> Clean:
     """What :func:`score` compares with; ``logits``, ``at`` and ``targets`` are as there. Keeps ``logits`` itself."""
     # results have their places before the first chunk: small ones made between large ones would split the heap
     peak, total, loss = _numbers(targets, 3)
@@ -37,11 +38,11 @@ def clean_scores(logits: Tensor, at: Tensor, targets: Tensor) -> Clean:
     return Clean(logits, Normaliser(peak, total), loss)
 
 
-def score(logits: Tensor, at: Tensor, targets: Tensor, clean: Clean) -> tuple[Tensor, Tensor]:
+def score(logits: Logits, at: Tensor, targets: Tensor, clean: Clean) -> tuple[Tensor, Tensor]:
     """Cross-entropy of ``targets`` and KL(clean || logits) of every predicting position, nats, float64 ``[positions]``.
 
-    ``logits`` ``[batch, seq, vocab]``; ``at`` bool ``[batch, seq]``; ``targets`` ``[positions]``; ``clean`` of the same
-    positions. Half precision is taken to float32 first.
+    ``at`` bool ``[batch, seq]``; ``targets`` ``[positions]``; ``clean`` of the same positions. Half precision is taken
+    to float32 first.
     """
     loss, kl = _numbers(targets, 2)
     for part, (rows, reference) in _chunks(at, logits, clean.logits):
@@ -60,16 +61,17 @@ def _cross_entropy(rows: Tensor, norm: Normaliser, targets: Tensor) -> Tensor:
     return norm.log() - rows.gather(1, targets.unsqueeze(1)).squeeze(1).double()
 
 
-def _chunks(at: Tensor, *logits: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
+def _chunks(at: Tensor, *logits: Logits) -> Iterator[tuple[slice, list[Tensor]]]:
     """Some of the positions ``at``, and their rows ``[positions, vocab]`` in each of ``logits``, not to be changed."""
     most = CHUNK_ELEMENTS if at.device.type == "cpu" else ACCELERATOR_CHUNK_ELEMENTS
-    step = max(1, most // logits[0].shape[-1])
-    flat = [array.flatten(0, 1) for array in logits]
-    index = at.flatten().nonzero().squeeze(1)
-    places = index.tolist()
-    for start in range(0, len(places), step):
-        part = slice(start, min(start + step, len(places)))
-        first, last = places[start], places[part.stop - 1]
-        unbroken = last - first == part.stop - start - 1  # most are: then nothing is copied
-        rows = [array[first : last + 1] if unbroken else array[index[part]] for array in flat]
+    step = max(1, most // logits[0].rows.shape[-1])
+    index = [of.place[at] for of in logits]
+    places = [each.tolist() for each in index]
+    for start in range(0, len(places[0]), step):
+        part = slice(start, min(start + step, len(places[0])))
+        rows = []
+        for of, each, where in zip(logits, index, places, strict=True):
+            first, last = where[start], where[part.stop - 1]
+            unbroken = where[part] == list(range(first, last + 1))  # most are: then nothing is copied
+            rows.append(of.rows[first : last + 1] if unbroken else of.rows[each[part]])
         yield part, [array if array.dtype == torch.float64 else array.float() for array in rows]

@@ -56,7 +56,7 @@ class HuggingFaceSubject:
         self._hooks: dict[str, Hook] = {}
         self._norms: dict[str, AffineFreeNorm] = {}
         self._widths: dict[Hook, int] = {}
-        self._resumable: dict[Hook, bool] = {}
+        self._resumable: dict[Hook, tuple[bool, bool]] = {}  # and whether tokens play no part in it
         self._arity: dict[int, int] = {}  # by block: 0 if it returns a tensor, else the length of its tuple
         self._blocks_path, self._blocks = _blocks(model)
         self._check_model()
@@ -95,10 +95,11 @@ class HuggingFaceSubject:
 
     def can_resume(self, hook: str) -> bool:
         """Whether resuming at `hook` gives the logits of a full splice, by one test on random tokens."""
-        place = self._hook(hook)
-        if place not in self._resumable:
-            self._resumable[place] = place.layer is not None and self._test_resume(place)
-        return self._resumable[place]
+        return self._tested(self._hook(hook))[0]
+
+    def is_bottleneck(self, hook: str) -> bool:
+        """Whether logits follow from the activation at `hook` alone, by the same test with other tokens."""
+        return self._tested(self._hook(hook))[1]
 
     # --- the three kinds of forward pass -----------------------------------------------------------------------------
 
@@ -243,20 +244,29 @@ class HuggingFaceSubject:
         if not close(logits[0, :-1], logits[1, :-1]):
             raise ModelError(f"model {self.name!r} is not causal: a token changes the logits at earlier positions")
 
-    def _test_resume(self, hook: Hook) -> bool:
-        """Compare resuming with the full splice on a randomly perturbed activation."""
+    def _tested(self, hook: Hook) -> tuple[bool, bool]:
+        if hook not in self._resumable:
+            self._resumable[hook] = self._test_resume(hook) if hook.layer is not None else (False, False)
+        return self._resumable[hook]
+
+    def _test_resume(self, hook: Hook) -> tuple[bool, bool]:
+        """Compare resuming with the full splice on a randomly perturbed activation, after these tokens and others."""
         tokens = self._random_tokens(2, min(8, self.context_length or 8))
+        others = (tokens + 1) % self.vocab_size
         found, carry = self._record(tokens, [hook], "selftest")
         x = found[hook]
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
         perturbed = x + noise * x.std()
         expected = self._splice(tokens, {hook: perturbed}, "selftest")
-        self._forward((tokens + 1) % self.vocab_size, "selftest")  # no module still holds the state that we expect
+        self._forward(others, "selftest")  # no module still holds the state that we expect
         try:
-            resumed = self._resume(tokens, carry, hook, perturbed, "selftest")
+            if not close(self._resume(tokens, carry, hook, perturbed, "selftest"), expected):
+                return False, False
+            if self._needs_carry(hook):
+                return True, False
+            return True, close(self._resume(others, {}, hook, perturbed, "selftest"), expected)
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, ModelError):
-            return False  # the rest of the model needs something of the prefix that is not carried
-        return close(resumed, expected)
+            return False, False  # the rest of the model needs something of the prefix that is not carried
 
     def _random_tokens(self, batch: int, seq: int) -> Tensor:
         generator = torch.Generator().manual_seed(0)

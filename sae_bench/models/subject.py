@@ -72,6 +72,12 @@ class SubjectModel(Protocol):
     def can_resume(self, hook: str) -> bool:
         """Whether resuming at `hook` gives the logits of a full splice; tested once for a model and hook, then kept."""
 
+    def is_bottleneck(self, hook: str) -> bool:
+        """Whether all that the rest of the model reads stands at `hook`: logits follow from the activation alone.
+
+        Then `resume` gives sequences with equal activations equal logits, whatever their tokens are.
+        """
+
 
 def check_batch(tokens: Tensor, attention_mask: Tensor, vocab_size: int, context_length: int | None) -> None:
     """Raise ModelError unless `tokens` int `[batch, seq]` fits the model and `attention_mask` pads on the right."""

@@ -80,6 +80,10 @@ class TransformerLensSubject:
         self._hook(hook)
         return False
 
+    def is_bottleneck(self, hook: str) -> bool:
+        """Return False: every pass begins at the tokens."""
+        return self.can_resume(hook)
+
     def _record(self, tokens: Tensor, hooks: list[Hook], count: str) -> dict[Hook, Tensor]:
         found: dict[Hook, Tensor] = {}
 
