@@ -74,6 +74,10 @@ class ArrayView:
     def predicts(self) -> Tensor:
         return self.kept & torch.cat([torch.arange(n) < n - 1 for n in self.lengths])
 
+    @property
+    def sizes(self) -> Tensor:
+        return self.codes.values.double().abs() * self.decoder_norms[self.codes.indices]
+
     def sum(self, values: Tensor, where: Tensor) -> Tensor:
         out = torch.zeros(len(self.lengths), *values.shape[1:], dtype=torch.float64)
         return out.index_add_(0, self.sequence[where], values[where].double())

@@ -117,8 +117,8 @@ class AblationLoop:
         x = batch.activations(entry.hook_in)[places.token]
         codes = self.work.encode(entry, x)
         same_codes = (sae for sae in self.cast.saes if sae.coder is entry.encoder)
-        norms = self.work.decoder_norms(next(same_codes, entry))  # a permuted decoder: the same latents as its SAE
-        return sampled_latents(entry, x, codes, norms, places, self.task.latents, self.options.seed)
+        sizes = self.work.sizes(next(same_codes, entry), codes)  # a permuted decoder: the same latents as its SAE
+        return sampled_latents(entry, x, codes, sizes, places, self.task.latents, self.options.seed)
 
     def _first_pass(self, state: State, progress: Progress) -> dict[str, Census]:
         """Encode the sampled documents with every SAE."""

@@ -25,7 +25,7 @@ from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder
 from sae_bench.saes.wrap import DenseCoder, in_one_line
 
 T = TypeVar("T")
-NORM_ROWS = 2_048  # a tile that stays in the cache
+NORM_ROWS = 256  # a tile that stays in the cache
 
 
 class CoderFailure(Exception):
@@ -91,14 +91,15 @@ class Workspace:
         n_latents = entry.encoder.info.n_latents if isinstance(entry.encoder, DenseCoder) else 0
         self.counters["dense_elements"] += n_tokens * n_latents
 
-    def decoder_norms(self, entry: Entry) -> Tensor:
-        """Norms of all decoder directions ``[n_latents]``, float64; computed once a coder, in tiles."""
-        if entry.key not in self._norms:
-            n, device = entry.coder.info.n_latents, self.subject.device
-            tiles = [torch.arange(a, min(a + NORM_ROWS, n), device=device) for a in range(0, n, NORM_ROWS)]
-            parts = [guarded(entry, partial(entry.coder.decoder_rows, tile)).double().norm(dim=1) for tile in tiles]
-            self._norms[entry.key] = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64, device=device)
-        return self._norms[entry.key]
+    def sizes(self, entry: Entry, codes: Codes) -> Tensor:
+        """``|f| ||d||`` of every entry of a coder's codes, float64 ``[entries]``; a direction is measured once."""
+        nan = torch.full((codes.n_latents,), torch.nan, dtype=torch.float64, device=codes.indices.device)
+        norms = self._norms.setdefault(entry.key, nan)
+        unknown = torch.unique(codes.indices[norms[codes.indices].isnan()])
+        for tile in unknown.split(NORM_ROWS):
+            rows = guarded(entry, partial(entry.coder.decoder_rows, tile))
+            norms[tile] = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+        return codes.values.double().abs() * norms[codes.indices]
 
 
 def guarded(entry: Entry, call: Callable[[], T]) -> T:
@@ -282,9 +283,9 @@ class CoderView(SiteView):
         return self.once("x_hat", compute)
 
     @property
-    def decoder_norms(self) -> Tensor:
-        """Norms of all decoder directions ``[n_latents]``, float64."""
-        return self.batch.work.decoder_norms(self.entry)
+    def sizes(self) -> Tensor:
+        """``|f| ||d||`` of every entry of the codes, float64 ``[entries]``."""
+        return self.once("sizes", lambda: self.batch.work.sizes(self.entry, self.codes))
 
     def loss(self, replacement: str) -> Tensor:
         """Cross-entropy summed over each sequence's predictions ``[batch]``, nats."""

@@ -74,17 +74,17 @@ def sampled_positions(batch: Batch, units: list[str], n: int, seed: int) -> Samp
 
 
 def sampled_latents(
-    entry: Entry, x: Tensor, codes: Codes, norms: Tensor, places: Sampled, n: int, seed: int
+    entry: Entry, x: Tensor, codes: Codes, sizes: Tensor, places: Sampled, n: int, seed: int
 ) -> Ablations:
     """Up to ``n`` active latents at each position, whose activations are ``x`` ``[positions, d_in]``, with ``codes``.
 
-    ``norms`` ``[n_latents]`` are those of the decoder directions. Raises CoderFailure.
+    They are drawn from the ranking by ``sizes`` ``[entries]``: magnitudes times norms of directions. Raises
+    CoderFailure.
     """
-    size = codes.values.double().abs() * norms[codes.indices]
     rows, entries = [], []
     for i, unit in enumerate(places.units):
         start, stop = int(codes.indptr[i]), int(codes.indptr[i + 1])
-        ranked = size[start:stop].argsort(descending=True, stable=True) + start
+        ranked = sizes[start:stop].argsort(descending=True, stable=True) + start
         role = f"ablated latents of {unit} at {int(places.position[i])}"
         order = torch.randperm(len(ranked), generator=generator(seed, role))[:n]
         entries.append(ranked[order.to(ranked.device)])

@@ -47,8 +47,7 @@ def choose_latents(entry: Entry, work: Workspace, n: int, most_density: float, s
     sample = work.moments[entry.hook_in].sample
     codes = work.encode(entry, sample)
     count = torch.bincount(codes.indices, minlength=codes.n_latents)
-    size = codes.values.double().abs() * work.decoder_norms(entry)[codes.indices]
-    strength = torch.bincount(codes.indices, weights=size, minlength=codes.n_latents)
+    strength = torch.bincount(codes.indices, weights=work.sizes(entry, codes), minlength=codes.n_latents)
     eligible = ((count >= LEAST_SEEN) & (count <= most_density * len(sample))).nonzero().squeeze(1)
     by_strength = eligible[strength[eligible].argsort(stable=True)]
     ranked = by_strength[count[by_strength].argsort(stable=True)]

@@ -78,8 +78,8 @@ class View(Site, Protocol):
         ...
 
     @property
-    def decoder_norms(self) -> Tensor:
-        """Norms of all decoder directions ``[n_latents]``, float64."""
+    def sizes(self) -> Tensor:
+        """Of every entry of ``codes``: its magnitude times the norm of its decoder direction, float64 ``[entries]``."""
         ...
 
 

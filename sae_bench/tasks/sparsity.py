@@ -33,24 +33,23 @@ class Sparsity(Task):
         """Active entries of each sequence, their size, and their size times decoder norm."""
         codes = view.codes
         token = codes.token_of_entry()
-        size = codes.values.double().abs()
 
         def of_token(entries: Tensor) -> Tensor:
-            return torch.zeros(codes.n_tokens, dtype=torch.float64, device=size.device).index_add_(0, token, entries)
+            return torch.zeros(codes.n_tokens, dtype=torch.float64, device=token.device).index_add_(0, token, entries)
 
         return {
             "active": view.sum(codes.counts(), view.kept),
-            "magnitude": view.sum(of_token(size), view.kept),
-            "contribution": view.sum(of_token(size * view.decoder_norms[codes.indices]), view.kept),
+            "magnitude": view.sum(of_token(codes.values.double().abs()), view.kept),
+            "contribution": view.sum(of_token(view.sizes), view.kept),
         }
 
     def totals(self, view: View) -> dict[str, Tensor]:
         """On how many kept tokens each latent is active, and its summed contribution: ``[n_latents]`` each."""
-        codes = view.codes.select(view.kept)
-        size = codes.values.double().abs() * view.decoder_norms[codes.indices]
+        kept = view.kept[view.codes.token_of_entry()]
+        latents, n = view.codes.indices[kept], view.codes.n_latents
         return {
-            "active_tokens": torch.bincount(codes.indices, minlength=codes.n_latents).double(),
-            "contribution": torch.bincount(codes.indices, weights=size, minlength=codes.n_latents).double(),
+            "active_tokens": torch.bincount(latents, minlength=n).double(),
+            "contribution": torch.bincount(latents, weights=view.sizes[kept], minlength=n).double(),
         }
 
     def tables(self, rows: Units, totals: Mapping[str, Column]) -> dict[str, Units]:
