@@ -28,7 +28,7 @@ from sae_bench.tasks.downstream_sparsity import DownstreamSparsity
 from sae_bench.tasks.watched import WatchedTask
 
 if TYPE_CHECKING:
-    from sae_bench.engine.batch import Entry
+    from sae_bench.engine.workspace import Entry
 
 # settings that a result keeps, if they are not the default: with these and its inputs it can be repeated
 REPEAT = (

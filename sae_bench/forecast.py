@@ -7,8 +7,8 @@ from typing import Any
 
 from sae_bench.data.documents import Corpus
 from sae_bench.data.labelled import Suite
-from sae_bench.engine.batch import Entry
 from sae_bench.engine.plan import Batches
+from sae_bench.engine.workspace import Entry
 from sae_bench.models.continuation import reuses
 from sae_bench.models.subject import SubjectModel
 from sae_bench.schema import CoderRecord

@@ -28,7 +28,7 @@ from sae_bench.schema import TaskSpec
 from sae_bench.settings import PROBE_TIERS, Settings
 
 if TYPE_CHECKING:
-    from sae_bench.engine.batch import Entry
+    from sae_bench.engine.workspace import Entry
     from sae_bench.tasks.base import Task
 
 DEFAULT_CONTEXT = 128

@@ -12,6 +12,8 @@ import torch
 
 from sae_bench.api import Session, evaluate
 from sae_bench.cli.main import main
+from sae_bench.kernels import topk
+from sae_bench.saes.weights import Weights
 from sae_bench.settings import Settings
 from tests.test_engine import LENGTH, coder, token_rows
 from tests.test_kernels import LargestAllocation
@@ -86,6 +88,19 @@ def test_dense_latents_are_counted_where_a_module_makes_them() -> None:
     assert with_decode["dense_elements"] == 2 * found["dense_elements"]
     beside = counters([coder(), module], tasks="reconstruction", controls="permuted")
     assert beside["dense_elements"] == 3 * found["dense_elements"], "the permuted decoder decodes the same codes"
+
+
+def test_tokens_that_bfloat16_cannot_tell_apart_are_counted() -> None:
+    """All latents equal: no token is certified, so all are selected in float32 and the first k latents fire."""
+    n = 2 * topk.TILE_LATENTS + 4
+    weights = tiny_weights("topk", n_latents=n)
+    one = {"W_enc": weights.W_enc[:, :1].expand(-1, n).contiguous(), "b_enc": weights.b_enc[:1].expand(n).contiguous()}
+    same = Weights(**dict(weights.items()) | one)
+    coder = coder_of(same, tiny_rule("topk"), name="equal")
+    assert "uncertified_tokens" not in counters(coder, tasks="sparsity")
+    coder.select_in = "bfloat16"
+    found = counters(coder, tasks="sparsity")
+    assert found["uncertified_tokens"] == found["encode_tokens"] > 0
 
 
 def test_no_dense_elements_means_that_there_were_none() -> None:

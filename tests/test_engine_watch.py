@@ -18,8 +18,8 @@ from torch import Tensor
 
 from sae_bench.api import evaluate
 from sae_bench.data.tokens import TokenSet
-from sae_bench.engine.batch import Entry, Workspace
 from sae_bench.engine.watch import WATCH, choose_latents, is_fit, watched_units
+from sae_bench.engine.workspace import Entry, Workspace
 from sae_bench.results import store
 from sae_bench.saes.controls import Moments
 from sae_bench.saes.linear import LinearCoder

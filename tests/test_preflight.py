@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sae_bench import demo
 from sae_bench.data.tokens import Sequence
-from sae_bench.engine.batch import Entry
+from sae_bench.engine.workspace import Entry
 from sae_bench.errors import DataError, ModelError
 from sae_bench.models.hooks import parse_hook
 from sae_bench.models.loading import load_subject

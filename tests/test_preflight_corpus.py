@@ -15,7 +15,7 @@ import torch
 
 from sae_bench import demo
 from sae_bench.data.documents import DataOptions, load_corpus
-from sae_bench.engine.batch import Entry
+from sae_bench.engine.workspace import Entry
 from sae_bench.models.loading import load_subject
 from sae_bench.models.subject import SubjectModel
 from sae_bench.preflight import Activations, Preflight, Text, preflight, sample

@@ -93,7 +93,7 @@ def _described_record(coder: Any, device: str) -> dict[str, Any]:
     """What an SAE says of itself, and whether it keeps the contract on noise."""
     import torch
 
-    from sae_bench.engine.batch import CoderFailure, Entry, guarded
+    from sae_bench.engine.workspace import CoderFailure, Entry, guarded
     from sae_bench.saes.conformance import check
 
     info = coder.info

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_bench.data.tokens import TokenSet
-from sae_bench.engine.batch import Batch, CoderFailure, CoderView, Entry, SiteView, Workspace
+from sae_bench.engine.batch import Batch, CoderView, SiteView
 from sae_bench.engine.checkpoint import Arrays, Checkpoint, State, added
 from sae_bench.engine.labelled import channels_entry, channels_key
 from sae_bench.engine.outputs import Census, Outputs
@@ -33,6 +33,7 @@ from sae_bench.engine.sampling import (
     sampled_positions,
     sampled_sequences,
 )
+from sae_bench.engine.workspace import CoderFailure, Entry, Workspace
 from sae_bench.models.continuation import Continuation
 from sae_bench.randomness import generator
 from sae_bench.tasks.downstream_sparsity import DownstreamSparsity

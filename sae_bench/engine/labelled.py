@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from sae_bench.data.labelled import Suite
-from sae_bench.engine.batch import Batch, CoderFailure, CoderView, Entry, SiteView, Workspace
+from sae_bench.engine.batch import Batch, CoderView, SiteView
 from sae_bench.engine.checkpoint import Arrays, Checkpoint, State, added
 from sae_bench.engine.plan import Batches, Cast, Options
 from sae_bench.engine.pooled import Pooled, SetView, TokenStore
+from sae_bench.engine.workspace import CoderFailure, Entry, Workspace
 from sae_bench.metrics.labelled import CEILING, FLOOR
 from sae_bench.saes.controls import ChannelCoder
 from sae_bench.saes.protocol import CoderInfo

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sae_bench.engine.batch import Entry, guarded
 from sae_bench.engine.sampling import Ablations
+from sae_bench.engine.workspace import Entry, guarded
 from sae_bench.models.subject import SubjectModel
 from sae_bench.models.unembedding import direct_logits
 from sae_bench.saes.protocol import Codes

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sae_bench import registry
 from sae_bench.data.tokens import TokenSet
-from sae_bench.engine.batch import CoderFailure, Entry, Workspace
+from sae_bench.engine.workspace import CoderFailure, Entry, Workspace
 from sae_bench.errors import CoderError
 from sae_bench.saes.controls import Calibration
 from sae_bench.saes.protocol import SparseCoder

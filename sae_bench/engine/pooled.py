@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_bench.data.labelled import LabelledSet, Part
-from sae_bench.engine.batch import Batch, Entry, guarded
+from sae_bench.engine.batch import Batch
+from sae_bench.engine.workspace import Entry, guarded
 from sae_bench.kernels.pool import Entries, pool, pool_dense
 from sae_bench.kernels.probes import Columns, columns
 from sae_bench.saes.protocol import Codes, HasPreActivations

@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from sae_bench import estimates, nested
-from sae_bench.engine.batch import CoderFailure, Entry, guarded
 from sae_bench.engine.plan import Options
 from sae_bench.engine.run import Measured
+from sae_bench.engine.workspace import CoderFailure, Entry, guarded
 from sae_bench.estimates import Draws
 from sae_bench.judge import JudgeError
 from sae_bench.saes.wrap import content_sha256

@@ -18,12 +18,13 @@ from sae_bench.data.documents import Corpus
 from sae_bench.data.labelled import Suite
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.ablations import AblationLoop, ablation_tables, measured_as, random_key
-from sae_bench.engine.batch import Batch, CoderFailure, CoderView, Entry, SiteView, Workspace
+from sae_bench.engine.batch import Batch, CoderView, SiteView
 from sae_bench.engine.calibrate import calibrate
 from sae_bench.engine.checkpoint import Arrays, Checkpoint, State
 from sae_bench.engine.labelled import LabelledLoop, channels_key, labelled_tables, reference_tables, wanted_keys
 from sae_bench.engine.plan import Batches, Cast, Options, batch_tokens, with_controls
 from sae_bench.engine.watch import WATCH, Watch, encoder_of
+from sae_bench.engine.workspace import CoderFailure, Entry, Workspace
 from sae_bench.models.subject import SubjectModel
 from sae_bench.saes.controls import Moments
 from sae_bench.tasks.base import Task

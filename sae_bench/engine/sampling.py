@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from sae_bench.data.tokens import TokenSet
-from sae_bench.engine.batch import Batch, CoderFailure, Entry, guarded
+from sae_bench.engine.batch import Batch
+from sae_bench.engine.workspace import CoderFailure, Entry, guarded
 from sae_bench.randomness import generator, random_bytes
 from sae_bench.saes.protocol import Codes, indptr_of
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_bench.data.tokens import TokenSet
-from sae_bench.engine.batch import CoderFailure, CoderView, Entry, Workspace
+from sae_bench.engine.batch import CoderView
 from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.plan import Batches, Cast, Options
+from sae_bench.engine.workspace import CoderFailure, Entry, Workspace
 from sae_bench.kernels.token_counts import Firings, firings
 from sae_bench.randomness import generator, random_bytes
 from sae_bench.tasks.watched import Text, Watched, WatchedTask

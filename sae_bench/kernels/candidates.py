@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ from sae_bench.kernels.topk import above
 
 MOST_CANDIDATES = 32  # times k, of a row
 _ROUNDED = 2.0**-8  # of a result in bfloat16, twice its unit roundoff
+_BLOCK = 512  # latents whose directions are gathered at once
+_CACHED = 1 << 17  # numbers of directions that are multiplied at once: they stay in the cache
 
 WeightTile = Callable[[int, int], Tensor]  # [d_in, stop - start] of the encoder, in the coder's precision
 
@@ -49,32 +52,60 @@ class Rounding:
 
 
 def top_k(u: Tensor, weights: WeightTile, bias: Tensor | None, n_latents: int, k: int, rounding: Rounding) -> Selected:
-    """The ``k`` largest of ``u W + bias`` of every token, ``u`` ``[tokens, d_in]``, ``bias`` ``[n_latents]``."""
+    """The ``k`` largest of ``u W + bias`` of every token, ``u`` ``[tokens, d_in]``, ``bias`` ``[n_latents]``.
+
+    Every tile of the encoder is rounded once for all tokens, which are multiplied with it some at a time.
+    """
     short = u.bfloat16()
     bounds = _Bounds(short.to(u.dtype).norm(dim=1), (u - short.to(u.dtype)).norm(dim=1), u.shape[1])
     kth = u.new_full((len(u), k), float("-inf"))
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     slack = u.new_zeros(len(u))
     largest = 0.0
+    product = _Product(u, n_latents)
     for start in range(0, n_latents, topk.TILE_LATENTS):
         stop = min(start + topk.TILE_LATENTS, n_latents)
         tile = weights(start, stop)
-        rounded = tile.bfloat16()
+        rounded = product.rounded(tile)
         norm, left_out = rounding.of(start, tile, rounded)
         largest = max(largest, norm)
-        near = torch.mm(short, rounded).to(u.dtype)
         within = bounds.of(norm, left_out)
-        if bias is not None:
-            near += bias[start:stop]
-            within = within + _ROUNDED * bias[start:stop].abs().max()  # the product was rounded before its bias came
+        if bias is not None:  # the product was rounded before its bias came
+            within = within + _ROUNDED * bias[start:stop].abs().max()
         slack = torch.maximum(slack, within)
-        kth = torch.cat([kth, topk.maxima(near)], 1).topk(k, dim=1, sorted=False).values
-        row, column = above(near, _limit(kth, slack).unsqueeze(1))
-        found.append((row, column + start, near[row, column]))
+        for rows in product.chunks:
+            near = product.of(short[rows], rounded)
+            if bias is not None:
+                near += bias[start:stop]
+            kth[rows] = torch.cat([kth[rows], topk.maxima(near)], 1).topk(k, dim=1, sorted=False).values
+            row, column = above(near, _limit(kth[rows], slack[rows]).unsqueeze(1))
+            found.append((row + rows.start, column + start, near[row, column]))
     limit = _limit(kth, slack)
-    row, column, near = (torch.cat(parts) for parts in zip(*found, strict=True))
-    kept = near >= limit[row]
+    row, column, value = (torch.cat(parts) for parts in zip(*found, strict=True))
+    kept = value >= limit[row]
     return _rescored(u, weights, bias, (row[kept], column[kept]), k, largest)
+
+
+class _Product:
+    """Products in bfloat16, each in the memory of the last: large pieces that come and go would split the heap."""
+
+    def __init__(self, u: Tensor, n_latents: int) -> None:
+        width = min(topk.TILE_LATENTS, n_latents)
+        self.chunks = list(topk.row_chunks(len(u), n_latents, elements=topk.tile_elements(u.device)))
+        most = max(rows.stop - rows.start for rows in self.chunks) * width
+        self._tile = torch.empty(u.shape[1] * width, dtype=torch.bfloat16, device=u.device)
+        self._product = torch.empty(most, dtype=torch.bfloat16, device=u.device)
+        self._near = u.new_empty(most)
+
+    def rounded(self, tile: Tensor) -> Tensor:
+        """The tile ``[d_in, latents]`` in bfloat16."""
+        return self._tile[: tile.numel()].view(tile.shape).copy_(tile)
+
+    def of(self, short: Tensor, rounded: Tensor) -> Tensor:
+        """``short @ rounded`` ``[tokens, latents]``, in the precision of activations."""
+        shape, size = (len(short), rounded.shape[1]), len(short) * rounded.shape[1]
+        product = torch.mm(short, rounded, out=self._product[:size].view(shape))
+        return self._near[:size].view(shape).copy_(product)
 
 
 def _limit(kth: Tensor, slack: Tensor) -> Tensor:
@@ -121,20 +152,28 @@ def _rescored(
 
 
 def _products(u: Tensor, weights: WeightTile, bias: Tensor | None, row: Tensor, column: Tensor) -> Tensor:
-    """``u[row] . W[:, column] + bias[column]`` of every candidate, for some candidates at a time."""
+    """``u[row] . W[:, column] + bias[column]`` of every candidate, some latents and some candidates at a time."""
     out = u.new_empty(len(row))
+    if len(row) == 0:
+        return out
     by_latent = column.argsort()
-    step = max(1, topk.TILE_ELEMENTS // u.shape[1])
-    first = 0
     sorted_columns = column[by_latent]
-    while first < len(row):
-        start = int(sorted_columns[first]) // topk.TILE_LATENTS * topk.TILE_LATENTS
-        stop = start + topk.TILE_LATENTS
-        last = min(first + step, int(torch.searchsorted(sorted_columns, stop)))
-        part = by_latent[first:last]
-        latents = sorted_columns[first:last]
-        used, local = torch.unique(latents, return_inverse=True)
-        directions = weights(start, stop)[:, used - start].T
-        out[part] = torch.linalg.vecdot(u[row[part]], directions[local])
-        first = last
+    step = max(1, _CACHED // u.shape[1])
+    blocks = int(sorted_columns[-1]) // _BLOCK + 1
+    edges = torch.arange(0, (blocks + 1) * _BLOCK, _BLOCK, device=u.device)
+    ends = torch.searchsorted(sorted_columns, edges).tolist()
+    for i, (first, last) in enumerate(pairwise(ends)):
+        if first == last:
+            continue
+        used, local = torch.unique(sorted_columns[first:last] - i * _BLOCK, return_inverse=True)
+        directions = _columns(weights(i * _BLOCK, (i + 1) * _BLOCK), used)
+        for start in range(0, last - first, step):
+            stop = min(start + step, last - first)
+            part = by_latent[first + start : first + stop]
+            out[part] = torch.linalg.vecdot(u[row[part]], directions[local[start:stop]])
     return out if bias is None else out + bias[column]
+
+
+def _columns(tile: Tensor, which: Tensor) -> Tensor:
+    """Columns of ``tile`` as rows ``[which, d_in]``, read in the order in which the tile lies in memory."""
+    return tile.T[which] if tile.stride(0) == 1 else tile.index_select(1, which).T.contiguous()

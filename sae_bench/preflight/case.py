@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from sae_bench.engine.batch import CoderFailure, Entry
+from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.errors import CoderError
 from sae_bench.preflight.measure import MOST_FVU, Score, score
 from sae_bench.preflight.places import candidates

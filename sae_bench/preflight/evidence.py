@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sae_bench.engine.batch import CoderFailure, guarded
+from sae_bench.engine.workspace import CoderFailure, guarded
 from sae_bench.preflight.case import Case
 from sae_bench.preflight.measure import Score, score, threshold_for
 from sae_bench.preflight.verdict import Finding, change

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sae_bench.engine.batch import Entry, guarded
+from sae_bench.engine.workspace import Entry, guarded
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import SparseCoder
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sae_bench.engine.batch import CoderFailure, Entry
+from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.preflight import evidence
 from sae_bench.preflight.case import Case
 from sae_bench.preflight.hypotheses import Outcome, not_tried, outcomes

@@ -38,6 +38,7 @@ from sae_bench.saes.weights import Weights, check_shapes, chunks
 Activation = Literal["relu", "topk", "abstopk", "groupmax", "jumprelu", "gated"]
 Normalisation = Literal["none", "layer_norm", "constant_norm_rescale"]
 SelectIn = Literal["exact", "bfloat16"]
+CHUNKS_OF_CANDIDATES = 4  # of tokens for which a tile is rounded once
 SELECTS_K: tuple[Activation, ...] = ("topk", "abstopk", "groupmax")
 
 
@@ -116,7 +117,8 @@ class LinearCoder:
     @torch.no_grad()
     def encode(self, x: Tensor) -> Codes:
         """Latent activations of ``x`` ``[tokens, d_in]``."""
-        chunks_of_x = topk.row_chunks(len(x), self.info.n_latents, self.rule.k or 0, topk.tile_elements(x.device))
+        elements = topk.tile_elements(x.device) * (CHUNKS_OF_CANDIDATES if self._by_candidates() else 1)
+        chunks_of_x = topk.row_chunks(len(x), self.info.n_latents, self.rule.k or 0, elements)
         parts = [self._encode_rows(x[rows]) for rows in chunks_of_x]
         if len(parts) == 1:
             return parts[0]

@@ -1,0 +1,109 @@
+"""Who takes part in a run, and what all of its batches share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from sae_bench.models.subject import SubjectModel
+from sae_bench.saes.controls import Moments, PermutedDecoder
+from sae_bench.saes.linear import LinearCoder
+from sae_bench.saes.protocol import Codes, SparseCoder
+from sae_bench.saes.wrap import DenseCoder, in_one_line
+
+T = TypeVar("T")
+NORM_ROWS = 256  # a tile that stays in the cache
+
+
+class CoderFailure(Exception):
+    """A coder raised, or returned numbers that are not finite. The others go on."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One coder of a run. ``key`` is unique in the run; ``label`` is what a person calls it."""
+
+    key: str
+    label: str
+    coder: SparseCoder
+
+    @property
+    def hook_in(self) -> str:
+        """Hook point that the coder reads."""
+        return self.coder.info.hooks_in[0]
+
+    @property
+    def hook_out(self) -> str:
+        """Hook point whose activation the coder predicts, and where it is spliced."""
+        return self.coder.info.hooks_out[0]
+
+    @property
+    def encoder(self) -> SparseCoder:
+        """The coder whose codes these are: a permuted decoder shares the codes of its SAE."""
+        return self.coder.sae if isinstance(self.coder, PermutedDecoder) else self.coder
+
+
+@dataclass
+class Workspace:
+    """What all batches of a run share.
+
+    ``counters``: sequences by kind of pass ("prefix", "suffix_clean", "encode", "decode" and so on), and what encoding
+    took: "encode_tokens", "code_entries" (not zero), "code_bytes" (all codes, as kept in memory) and "dense_elements"
+    (numbers in arrays ``[tokens, n_latents]``, which only the wrapper of dense modules makes); "uncertified_tokens" of
+    a coder that selects in bfloat16 were selected once more in its own precision. None depends on how sequences are put
+    into batches, but for "suffix_..." where sequences of a batch carry the same, as ablated ones do.
+    """
+
+    subject: SubjectModel
+    hooks: tuple[str, ...]
+    moments: dict[str, Moments]
+    counters: Counter[str] = field(default_factory=Counter)
+    _norms: dict[str, Tensor] = field(default_factory=dict)
+
+    def encode(self, entry: Entry, x: Tensor) -> Codes:
+        """Codes of ``x`` ``[T, d_in]``, counted. Raises CoderFailure."""
+
+        def compute() -> Codes:
+            coder = entry.encoder
+            before = coder.uncertified if isinstance(coder, LinearCoder) else 0
+            codes = coder.encode(x)
+            if isinstance(coder, LinearCoder) and coder.select_in != "exact":
+                self.counters["uncertified_tokens"] += coder.uncertified - before
+            pointers = len(x) * codes.indptr.itemsize  # one a token, however tokens are put into batches
+            self.counters["encode_tokens"] += len(x)
+            self.counters["code_entries"] += len(codes.indices)
+            self.counters["code_bytes"] += codes.indices.nbytes + codes.values.nbytes + pointers
+            self.count_dense(entry, len(x))
+            return codes
+
+        return guarded(entry, compute)
+
+    def count_dense(self, entry: Entry, n_tokens: int) -> None:
+        """Count an array ``[n_tokens, n_latents]`` if this coder makes one; 0 also stands in the counters."""
+        n_latents = entry.encoder.info.n_latents if isinstance(entry.encoder, DenseCoder) else 0
+        self.counters["dense_elements"] += n_tokens * n_latents
+
+    def sizes(self, entry: Entry, codes: Codes) -> Tensor:
+        """``|f| ||d||`` of every entry of a coder's codes, float64 ``[entries]``; a direction is measured once."""
+        if entry.key not in self._norms:
+            self._norms[entry.key] = codes.values.new_full((codes.n_latents,), torch.nan, dtype=torch.float64)
+        norms = self._norms[entry.key]
+        unknown = torch.unique(codes.indices[norms[codes.indices].isnan()])
+        for tile in unknown.split(NORM_ROWS):
+            rows = guarded(entry, partial(entry.coder.decoder_rows, tile))
+            norms[tile] = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+        return codes.values.double().abs() * norms[codes.indices]
+
+
+def guarded(entry: Entry, call: Callable[[], T]) -> T:
+    """The result of a coder's own code; whatever it raises becomes a CoderFailure."""
+    try:
+        return call()
+    except Exception as error:
+        raise CoderFailure(in_one_line(error)) from error
