@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from sae_bench.errors import SaeBenchError
     from sae_bench.saes.load import load_sae
     from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder
-    from sae_bench.saes.reading import Told
     from sae_bench.schema import MetricValue, Result
-    from sae_bench.settings import Settings
+    from sae_bench.settings import Settings, Told
 
 __version__ = "0.1.0"
 
@@ -26,7 +25,7 @@ _LAZY = {
     "SaeBenchError": "sae_bench.errors",
     "Settings": "sae_bench.settings",
     "SparseCoder": "sae_bench.saes.protocol",
-    "Told": "sae_bench.saes.reading",
+    "Told": "sae_bench.settings",
     "evaluate": "sae_bench.api",
     "load_sae": "sae_bench.saes.load",
 }

@@ -22,7 +22,7 @@ from sae_bench.models.loading import load_subject
 from sae_bench.populations import ablated_lengths, corpus, population
 from sae_bench.results import store
 from sae_bench.schema import CoderRecord, Protocol, Result, TaskSpec
-from sae_bench.settings import ABLATION_TIERS, WATCHED_TIERS, Settings
+from sae_bench.settings import ABLATION_TIERS, TOLD, WATCHED_TIERS, Settings
 from sae_bench.tasks.autointerp import Autointerp
 from sae_bench.tasks.downstream_sparsity import DownstreamSparsity
 from sae_bench.tasks.watched import WatchedTask
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # settings that a result keeps, if they are not the default: with these and its inputs it can be repeated
 REPEAT = (
     *("tier", "limit", "probe_sets", "parameters", "text_field", "split", "context", "packed", "bos", "mask"),
-    *("mean_from", "format", "hook_in", "hook_out", "layer", "threshold", "norm_factor", "k", "select_in"),
+    *("mean_from", *TOLD, "select_in"),
     *("backend", "dtype", "seed", "resamples", "judge_model"),
 )
 _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings) if f.name != "parameters"} | {"parameters": {}}

@@ -42,3 +42,22 @@ class TaskError(SaeBenchError):
 
 class ResultError(SaeBenchError):
     """A result file that cannot be read, written or compared."""
+
+
+_LONGEST = 200  # characters
+
+
+def said(error: BaseException) -> str:
+    """The first line of what an exception says, printable and short; the name of its type if it says nothing."""
+    text = getattr(error, "strerror", None) or str(error)  # str() of an OSError repeats the whole path
+    lines = str(text).strip().splitlines()
+    if not lines:
+        return type(error).__name__
+    line = "".join(c if c.isprintable() else " " for c in lines[0]).strip().rstrip(".")
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
+
+
+def named(error: BaseException) -> str:
+    """The type of an exception and what it says, in one line."""
+    line, name = said(error), type(error).__name__
+    return name if line == name else f"{name}: {line}"

@@ -39,19 +39,28 @@ class Entry:
 
 @dataclass(frozen=True)
 class Format(Entry):
-    """A layout on disk: by which files it is recognised, and what they do not say and the user is asked for."""
+    """A layout on disk: by which files it is recognised, and what they do not say and the user is asked for.
+
+    ``weights``: a folder of a repository that has such a file holds one SAE, whatever else lies beside it.
+    """
 
     files: str = ""
     asks: str = ""
+    weights: tuple[str, ...] = ()
 
 
-def _format(name: str, description: str, files: str, asks: str = "") -> Format:
-    return Format(name, f"sae_bench.saes.formats.{name}", description, files, asks)
+def _format(name: str, description: str, files: str, asks: str = "", weights: tuple[str, ...] = ()) -> Format:
+    return Format(name, f"sae_bench.saes.formats.{name}", description, files, asks, weights)
 
 
 # in the order in which they are tried: what is refused comes first, since crosscoders have the names of other layouts
 FORMATS = (
-    _format("native", "sae-bench's own", "`sae_bench.json` + `weights.safetensors`"),
+    _format(
+        "native",
+        "sae-bench's own",
+        "`sae_bench.json` + `weights.safetensors`",
+        weights=("weights.safetensors",),
+    ),
     _format(
         "refused",
         "recognised and refused, with the reason: temporal, cross-layer, crosscoders",
@@ -63,36 +72,55 @@ FORMATS = (
         "Matryoshka, matching pursuit, transcoders with and without skip",
         "`cfg.json` + `sae_weights.safetensors`",
         "the factor of `expected_average_only_in` (`--norm-factor`)",
+        weights=("sae_weights.safetensors",),
     ),
-    _format("sparsify", "EleutherAI sparsify: topk, groupmax, transcoders", "`cfg.json` + `sae.safetensors`"),
+    _format(
+        "sparsify",
+        "EleutherAI sparsify: topk, groupmax, transcoders",
+        "`cfg.json` + `sae.safetensors`",
+        weights=("sae.safetensors",),
+    ),
     _format(
         "lm_saes",
         "Language-Model-SAEs (OpenMOSS) of 2025: SAEs and transcoders",
         "`config.json` with `sae_type` + `sae_weights.safetensors`",
         "norms that are not stored (`--norm-factor`); the threshold of BatchTopK (`--threshold`)",
+        weights=("sae_weights.safetensors", "sae_weights.pt"),
     ),
     _format(
         "llama_scope",
         "Llama Scope (2024)",
         "`hyperparams.json` + `checkpoints/final.safetensors`",
         "TopK or threshold where both are stored (`--format llama_scope:topk` or `:jumprelu`)",
+        weights=("checkpoints/final.safetensors",),
     ),
     _format(
-        "batchtopk", "BatchTopK repository (Bussmann)", "`config.json` + `sae.pt`", "the threshold (`--threshold`)"
+        "batchtopk",
+        "BatchTopK repository (Bussmann)",
+        "`config.json` + `sae.pt`",
+        "the threshold (`--threshold`)",
+        weights=("sae.pt",),
     ),
     _format(
         "dictionary_learning",
         "dictionary_learning: standard, new, gated, jumprelu, topk, BatchTopK, Matryoshka, and backups",
         "`config.json` + `ae.pt`, or `checkpoints/ae_*.pt`, or a bare `.pt` with its keys",
         "of a bare file: the hook point, and `--k` or `--threshold` of TopK and BatchTopK, which look alike",
+        weights=("ae.pt",),
     ),
     _format(
         "gemma_scope",
         "Gemma Scope: residual stream, MLP, attention, embedding, transcoders",
         "`params.npz`",
         "site and layer, unless the path has the names of the release",
+        weights=("params.npz",),
     ),
-    _format("gemma_scope_2", "Gemma Scope 2: SAEs and transcoders", "`config.json` + `params.safetensors`"),
+    _format(
+        "gemma_scope_2",
+        "Gemma Scope 2: SAEs and transcoders",
+        "`config.json` + `params.safetensors`",
+        weights=("params.safetensors",),
+    ),
     _format(
         "circuit_tracer",
         "transcoders of circuit-tracer",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +18,12 @@ from sae_bench.errors import CoderError, TaskError, UsageError
 from sae_bench.files import sha256
 from sae_bench.models.subject import SubjectModel
 from sae_bench.saes.linear import LinearCoder
-from sae_bench.saes.load import expand, load_sae
+from sae_bench.saes.load import load_saes
 from sae_bench.saes.model_names import hub_id
 from sae_bench.saes.protocol import HasPreActivations, SparseCoder
-from sae_bench.saes.reading import Told
 from sae_bench.saes.wrap import as_coder
 from sae_bench.schema import TaskSpec
-from sae_bench.settings import PROBE_TIERS, Settings
+from sae_bench.settings import PROBE_TIERS, Settings, Told
 
 if TYPE_CHECKING:
     from sae_bench.engine.workspace import Entry
@@ -97,12 +95,11 @@ def coders(sae: Any, settings: Settings, device: str) -> tuple[list[SparseCoder]
     if not given:
         raise UsageError("give at least one SAE")
     dtype = torch.float64 if settings.dtype == "float64" else torch.float32
-    told = Told(**{f.name: getattr(settings, f.name) for f in dataclasses.fields(Told)})
+    told = Told(**settings.given())
     coders, sources = [], []
     for one in given:
         if isinstance(one, str | Path):
-            for source in expand([str(one)], told):
-                coder = load_sae(source, device=device, dtype=dtype, told=told)
+            for source, coder in load_saes([str(one)], device=device, dtype=dtype, told=told):
                 if isinstance(coder, LinearCoder):
                     coder.select_in = settings.select_in
                 coders.append(coder)

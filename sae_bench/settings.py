@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,32 @@ DEFAULT_CONTEXT = 128
 
 
 @dataclass(frozen=True)
-class Settings:
+class Told:
+    """What the user says about an SAE, over what its files say or where they are silent.
+
+    ``layer`` is the block where the files name a site but no layer; ``threshold`` one number for all latents, in units
+    of the pre-activations; ``norm_factor`` what activations are multiplied with before the encoder (and the
+    reconstruction is divided by); ``k`` the latents kept of a token.
+    """
+
+    format: str | None = None
+    hook_in: str | None = None
+    hook_out: str | None = None
+    layer: int | None = None
+    threshold: float | None = None
+    norm_factor: float | None = None
+    k: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """What was told, by name."""
+        return {name: value for name in TOLD if (value := getattr(self, name)) is not None}
+
+
+TOLD = tuple(f.name for f in fields(Told))
+
+
+@dataclass(frozen=True)
+class Settings(Told):
     """Everything about an evaluation except the SAEs. The command line has a flag for each.
 
     ``model``: a folder, a hub id, "demo", or a ``transformers`` model in memory; by default what the SAE declares.
@@ -34,8 +59,7 @@ class Settings:
     protocol. ``judge_model`` and ``judge_base_url``: the language model that explains latents (autointerp), and where
     it is; see :class:`sae_bench.judge.JudgeOptions` for its cache, limits and prices. ``judge_batch``: a file to which
     requests are written instead of being sent. ``null="untrained"``: judge the control "random" too.
-    ``format``, ``hook_in``, ``hook_out``, ``layer``, ``threshold``, ``norm_factor`` and ``k`` settle what the files of
-    an SAE leave open, and override what they say; see :class:`sae_bench.saes.reading.Told`.
+    What is told of an SAE (:class:`Told`) settles what its files leave open, and overrides what they say.
     ``select_in="bfloat16"``: TopK selects by certified bfloat16 products (the same latents); see
     :mod:`sae_bench.kernels.candidates`.
     ``out``: folder for result files, None to write none.
@@ -70,13 +94,6 @@ class Settings:
     mask: Literal["special", "first", "none"] = "special"
     mean_from: Literal["calibration", "evaluation"] = "calibration"
     controls: str = "default"
-    format: str | None = None
-    hook_in: str | None = None
-    hook_out: str | None = None
-    layer: int | None = None
-    threshold: float | None = None
-    norm_factor: float | None = None
-    k: int | None = None
     select_in: Literal["exact", "bfloat16"] = "exact"
     backend: Literal["hf", "tl"] = "hf"
     device: str = "auto"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from sae_bench.saes.conformance import check
-from sae_bench.saes.reading import Told
+from sae_bench.settings import Told
 from tests.format_fixtures import assert_close
 
 D, M, K = 6, 20, 3

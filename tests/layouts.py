@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
-from sae_bench.saes.reading import Told
+from sae_bench.settings import Told
 from tests.layout_parts import HOOK, HOOK_OUT, D, K, Layout, M, Random, renamed
 from tests.layouts_saelens import saelens
 

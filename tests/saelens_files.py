@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from sae_bench.errors import CoderError
 from sae_bench.saes.conformance import check
 from sae_bench.saes.load import load_sae
-from sae_bench.saes.reading import Told
+from sae_bench.settings import Told
 from tests.format_fixtures import assert_close
 from tests.tiny_saes import HOOK, LATENTS, WIDTH, K, activations
 

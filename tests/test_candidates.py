@@ -18,8 +18,9 @@ D, N, K = 24, 400, 7
 
 
 def select(u: Tensor, w: Tensor, bias: Tensor | None, k: int = K) -> candidates.Selected:
-    with tiling(64, 1 << 16):
-        return candidates.top_k(u, lambda a, b: w[:, a:b], bias, w.shape[1], k, candidates.Rounding())
+    encoder = candidates.Encoder(lambda a, b: w[:, a:b], lambda i: candidates.columns(w, i), bias, w.shape[1])
+    with tiling(64, 64 * 6):  # six tokens at a time
+        return candidates.top_k(u, encoder, k, candidates.Rounding())
 
 
 def in_float64(u: Tensor, w: Tensor, bias: Tensor | None, k: int = K) -> Tensor:
@@ -91,3 +92,35 @@ def test_rows_without_a_certificate_take_the_exact_path_and_are_counted():
     assert coder.uncertified == 30
     assert torch.equal(codes.indices, wide("exact", W_enc=same, b_enc=torch.zeros(n)).encode(x).indices)
     assert set(codes.indices.tolist()) <= set(range(K)), "ties go to the lowest index"
+
+
+@pytest.mark.parametrize("stored", ["a direction a column", "a direction a row"])
+def test_directions_are_found_however_the_matrix_lies_in_memory(stored):
+    w = normal(D, N, dtype=torch.float32)
+    w = w if stored == "a direction a column" else w.T.contiguous().T
+    which = torch.tensor([0, 3, 4, N - 1])
+    assert torch.equal(candidates.columns(w, which), torch.stack([w[:, i] for i in which]))
+
+
+@pytest.fixture(params=[True, False])
+def reduced_precision(request):
+    """Whether the user lets a GPU add parts of a sum in bfloat16, as PyTorch does unless told otherwise."""
+    options = torch.backends.cuda.matmul
+    before = options.allow_bf16_reduced_precision_reduction
+    options.allow_bf16_reduced_precision_reduction = request.param
+    yield request.param
+    options.allow_bf16_reduced_precision_reduction = before
+
+
+def test_a_gpu_adds_in_float32_while_candidates_are_chosen_and_as_it_did_afterwards(reduced_precision, monkeypatch):
+    options, product, seen = torch.backends.cuda.matmul, torch.mm, []
+
+    def watched(*matrices, **options_of_product):
+        seen.append(options.allow_bf16_reduced_precision_reduction)
+        return product(*matrices, **options_of_product)
+
+    monkeypatch.setattr(torch, "mm", watched)
+    select(normal(3, D, dtype=torch.float32), normal(D, N, seed=1, dtype=torch.float32), None)
+    assert seen
+    assert not any(seen)
+    assert options.allow_bf16_reduced_precision_reduction == reduced_precision

@@ -74,7 +74,7 @@ def test_where_logits_depend_on_more_than_the_activation_every_text_passes(hook:
 
 
 class ReadsTokens(nn.Module):
-    """A last block that adds an embedding of the tokens, as models with embeddings in every layer do."""
+    """A last block that adds a trace of an embedding of the tokens, as models with embeddings in every layer do."""
 
     def __init__(self, block: nn.Module, model: Any) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class ReadsTokens(nn.Module):
         model.model.embed_tokens.register_forward_pre_hook(lambda _m, args: self.seen.__setitem__(0, args[0]))
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        out: Tensor = self.block(hidden_states, *args, **kwargs) + self.table[self.seen[0]]
+        out: Tensor = self.block(hidden_states, *args, **kwargs) + 1e-6 * self.table[self.seen[0]]
         return out
 
 

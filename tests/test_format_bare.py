@@ -11,8 +11,9 @@ from sae_bench.saes import detect
 from sae_bench.saes.conformance import check
 from sae_bench.saes.formats import qwen_scope
 from sae_bench.saes.load import load_sae
-from sae_bench.saes.reading import Told, build
+from sae_bench.saes.reading import build
 from sae_bench.saes.source import Source
+from sae_bench.settings import Told
 from tests.format_fixtures import assert_close, assert_matches_fixture
 
 D, M, K = 6, 20, 3

@@ -9,7 +9,7 @@ import torch
 from sae_bench.errors import CoderError
 from sae_bench.saes.conformance import check
 from sae_bench.saes.load import load_sae
-from sae_bench.saes.reading import Told
+from sae_bench.settings import Told
 from tests.format_fixtures import assert_close
 
 D, M, K = 6, 20, 3

@@ -10,8 +10,8 @@ from sae_bench.errors import CoderError
 from sae_bench.models.hooks import parse_hook
 from sae_bench.saes.formats import circuit_tracer
 from sae_bench.saes.load import load_sae
-from sae_bench.saes.reading import Told
 from sae_bench.saes.source import Source
+from sae_bench.settings import Told
 from tests import tiny_models
 from tests.format_fixtures import assert_matches_fixture
 from tests.numpy_saes import D, M, arrays, assert_codes, jump, largest, relu, tokens

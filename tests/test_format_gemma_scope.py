@@ -9,8 +9,9 @@ import torch
 from sae_bench.errors import CoderError
 from sae_bench.saes.formats import gemma_scope
 from sae_bench.saes.load import load_sae
-from sae_bench.saes.reading import Told, build
+from sae_bench.saes.reading import build
 from sae_bench.saes.source import Source
+from sae_bench.settings import Told
 from tests.format_fixtures import assert_matches_fixture
 from tests.gemma_files import EMBEDDING, PLACE, jumprelu, write_1
 from tests.numpy_saes import D, M, arrays, assert_codes, jump, tokens

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from sae_bench.errors import CoderError
 from sae_bench.saes.formats import gemma_scope_2
 from sae_bench.saes.load import load_sae
-from sae_bench.saes.reading import Told
 from sae_bench.saes.source import Source
+from sae_bench.settings import Told
 from tests.format_fixtures import assert_matches_fixture
 from tests.gemma_files import IN, OUT, jumprelu, write_2
 from tests.numpy_saes import D, M, arrays, assert_codes, tokens

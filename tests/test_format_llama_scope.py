@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from sae_bench.errors import CoderError
 from sae_bench.saes.load import load_sae
-from sae_bench.saes.reading import Told
+from sae_bench.settings import Told
 from tests.format_fixtures import assert_close, assert_matches_fixture
 from tests.numpy_saes import D, M, arrays, assert_codes, jump, largest, relu, tokens
 

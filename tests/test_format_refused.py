@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from sae_bench.errors import CoderError
 from sae_bench.saes.formats import refused
 from sae_bench.saes.load import load_sae
-from sae_bench.saes.reading import Told
 from sae_bench.saes.source import Source
+from sae_bench.settings import Told
 
 
 def refusal(path, told=None):

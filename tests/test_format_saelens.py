@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_bench.saes.load import load_sae
-from sae_bench.saes.reading import Told
+from sae_bench.errors import CoderError
+from sae_bench.saes.load import load_sae, load_saes
+from sae_bench.settings import Told
 from tests.format_fixtures import assert_close, assert_matches_fixture, flat
 from tests.saelens_files import assert_by_hand, by_hand, config_of, folded, refusal, tensors_of, write, write_one
 from tests.tiny_saes import LATENTS, WIDTH, activations
@@ -218,6 +219,22 @@ def test_nested_widths_are_read_only_where_a_prefix_can_stand_alone(tmp_path):
     assert load_sae(str(write_one(tmp_path / "b", "topk", metadata=details))).info.prefix_widths == ()
     checkpoint = write_one(tmp_path / "c", "matryoshka_batchtopk", matryoshka_widths=[8, LATENTS])
     assert load_sae(str(checkpoint)).info.prefix_widths == (8,)
+
+
+def test_all_nested_dictionaries_are_asked_for_at_once_and_share_what_was_read(tmp_path):
+    details = {"training_architecture_details": {"matryoshka_widths": [8, 16, LATENTS]}}
+    folder = str(write_one(tmp_path / "a", "jumprelu", metadata=details))
+    found = dict(load_saes([f"{folder}#*", f"{folder}#8"]))
+    assert list(found) == [folder, f"{folder}#8", f"{folder}#16"], "each once"
+    assert [coder.info.n_latents for coder in found.values()] == [LATENTS, 8, 16]
+    assert len({coder.info.provenance["sha256"] for coder in found.values()}) == 3
+    whole, *parts = (coder.weights.W_dec for coder in found.values())
+    assert {part.data_ptr() for part in parts} == {whole.data_ptr()}
+    for name, coder in found.items():
+        alone = load_sae(name)
+        assert (alone.info, alone.weights.W_dec.shape) == (coder.info, coder.weights.W_dec.shape)
+    with pytest.raises(CoderError, match="declares no nested dictionaries"):
+        list(load_saes([str(write_one(tmp_path / "b", "jumprelu")) + "#*"]))
 
 
 @pytest.mark.parametrize("widths", [[16, 8], [8, 8], [8, LATENTS + 1], [0, 8], ["8"], 8])

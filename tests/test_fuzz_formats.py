@@ -156,7 +156,7 @@ warnings.simplefilter("ignore")
 import torch
 from sae_bench.errors import CoderError, UsageError
 from sae_bench.saes.load import load_sae
-from sae_bench.saes.reading import Told
+from sae_bench.settings import Told
 
 def load(sae, told):
     try:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from sae_bench import demo
 from sae_bench.errors import CoderError, SaeBenchError
 from sae_bench.saes.load import expand, load_sae
-from sae_bench.saes.reading import Told
+from sae_bench.settings import Told
 from tests.tiny_saes import HOOK, LATENTS, WIDTH, activations, tiny_coder, write_native, write_saelens
 
 WEIGHTS = "weights.safetensors"

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from sae_bench.cli.saes import SAE_HELP, TOLD, add_told, plain_warnings
+from sae_bench.cli.saes import SAE_HELP, add_told, plain_warnings
 from sae_bench.errors import UsageError
+from sae_bench.settings import TOLD, Told
 
 TOKENS = 512
 
@@ -74,8 +75,7 @@ def _reports(args: argparse.Namespace) -> list[tuple[dict[str, Any], list[str]]]
     """Of every SAE what was found as plain JSON, and the lines of its preflight."""
     from sae_bench import resolve
     from sae_bench.preflight.load import Loader
-    from sae_bench.saes.load import expand, load_sae
-    from sae_bench.saes.reading import Told
+    from sae_bench.saes.load import load_saes
     from sae_bench.settings import Settings
 
     told = Told(**{name: getattr(args, name) for name in TOLD})
@@ -83,8 +83,7 @@ def _reports(args: argparse.Namespace) -> list[tuple[dict[str, Any], list[str]]]
     loader = Loader(Settings(**{name: getattr(args, name) for name in names}), args.tokens)
     device = resolve.device_name(args.device)
     found = []
-    for source in expand(args.sae, told):
-        coder = load_sae(source, device=device, told=told)
+    for _, coder in load_saes(args.sae, device=device, told=told):
         found.append(_with_preflight(coder, _described_record(coder, device), loader))
     return found
 

@@ -9,8 +9,9 @@ import tomllib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sae_bench.cli.saes import SAE_HELP, TOLD, add_told, plain_warnings
+from sae_bench.cli.saes import SAE_HELP, add_told, plain_warnings
 from sae_bench.errors import UsageError
+from sae_bench.settings import TOLD
 
 if TYPE_CHECKING:
     from sae_bench.schema import Result

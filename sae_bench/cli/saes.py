@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-TOLD = ("format", "hook_in", "hook_out", "layer", "threshold", "norm_factor", "k")
 SAE_HELP = (
     "folder or file of an SAE, demo, demo/NAME, 'demo/*', hf:OWNER/REPO[/PATH][@REVISION], saelens:RELEASE/ID or "
     "module:factory; '#16' behind it: the nested dictionary of 16 latents, '#*': all of them"

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from sae_bench.data.ids import open_npy, open_safetensors, row_source
-from sae_bench.data.sources import RowSource, TextSource, first_line, quoted, reading
-from sae_bench.errors import DataError
+from sae_bench.data.sources import RowSource, TextSource, quoted, reading
+from sae_bench.errors import DataError, named
 
 MARKER = b"<|endoftext|>"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
@@ -162,7 +162,7 @@ def _jsonl(path: Path, text_field: str) -> Iterator[str]:
                 try:
                     row = json.loads(_decoded(line, str(path), offset))
                 except (ValueError, RecursionError) as error:
-                    raise DataError(f"{where} is not JSON ({first_line(error)}); write one object a line.") from error
+                    raise DataError(f"{where} is not JSON ({named(error)}); write one object a line.") from error
                 if not isinstance(row, dict):
                     kind = type(row).__name__
                     raise DataError(f"{where} must be an object with the field {text_field!r}, got {kind}.")
@@ -249,7 +249,7 @@ def _hub_errors(source: str) -> Iterator[None]:
         raise
     except Exception as error:  # the errors of datasets, huggingface_hub, httpx and fsspec have no common base
         raise DataError(
-            f"{source} is no path here and could not be loaded from the hub ({first_line(error)}): "
+            f"{source} is no path here and could not be loaded from the hub ({named(error)}): "
             "give a local file, or download the data set once while online."
         ) from error
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sae_bench.errors import DataError
+from sae_bench.errors import DataError, named
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,7 @@ def reading(name: str, *also: type[Exception]) -> Iterator[None]:
     except PermissionError as error:
         raise DataError(f"{name} cannot be read: permission denied; change its access rights or copy it.") from error
     except bad_data as error:
-        raise DataError(f"{name} cannot be read ({first_line(error)}); check that it is whole.") from error
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, in one line."""
-    said = getattr(error, "strerror", None) or str(error)  # str() of an OSError repeats the whole path
-    lines = str(said).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200].strip().rstrip('.')}" if lines else type(error).__name__
+        raise DataError(f"{name} cannot be read ({named(error)}); check that it is whole.") from error
 
 
 def quoted(names: Iterable[Any]) -> str:

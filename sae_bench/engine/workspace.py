@@ -11,11 +11,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from sae_bench.errors import named
 from sae_bench.models.subject import SubjectModel
 from sae_bench.saes.controls import Moments, PermutedDecoder
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import Codes, SparseCoder
-from sae_bench.saes.wrap import DenseCoder, in_one_line
+from sae_bench.saes.wrap import DenseCoder
 
 T = TypeVar("T")
 NORM_ROWS = 256  # a tile that stays in the cache
@@ -106,4 +107,4 @@ def guarded(entry: Entry, call: Callable[[], T]) -> T:
     try:
         return call()
     except Exception as error:
-        raise CoderFailure(in_one_line(error)) from error
+        raise CoderFailure(named(error)) from error

@@ -10,7 +10,8 @@ precision can tell apart, or that has too many candidates, is not certified; it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -22,11 +23,22 @@ from sae_bench.kernels import topk
 from sae_bench.kernels.topk import above
 
 MOST_CANDIDATES = 32  # times k, of a row
-_ROUNDED = 2.0**-8  # of a result in bfloat16, twice its unit roundoff
-_BLOCK = 512  # latents whose directions are gathered at once
-_CACHED = 1 << 17  # numbers of directions that are multiplied at once: they stay in the cache
+_ROUNDED = 2.0**-8  # unit roundoff of bfloat16
+# latents whose directions are gathered at once, and numbers of directions that are multiplied at once: on a CPU they
+# stay in the cache, a GPU wants large pieces
+_GATHERED = {"cpu": (512, 1 << 17), "cuda": (8192, 1 << 26)}
 
-WeightTile = Callable[[int, int], Tensor]  # [d_in, stop - start] of the encoder, in the coder's precision
+
+class Encoder(NamedTuple):
+    """``tile(start, stop)``: columns ``[d_in, stop - start]``; ``directions(latents)``: some columns, as rows.
+
+    Both in the coder's precision; latents ascend. ``bias`` ``[n_latents]``.
+    """
+
+    tile: Callable[[int, int], Tensor]
+    directions: Callable[[Tensor], Tensor]
+    bias: Tensor | None
+    n_latents: int
 
 
 class Selected(NamedTuple):
@@ -51,8 +63,8 @@ class Rounding:
         return self.tiles[start]
 
 
-def top_k(u: Tensor, weights: WeightTile, bias: Tensor | None, n_latents: int, k: int, rounding: Rounding) -> Selected:
-    """The ``k`` largest of ``u W + bias`` of every token, ``u`` ``[tokens, d_in]``, ``bias`` ``[n_latents]``.
+def top_k(u: Tensor, encoder: Encoder, k: int, rounding: Rounding) -> Selected:
+    """The ``k`` largest of ``u W + bias`` of every token, ``u`` ``[tokens, d_in]``.
 
     Every tile of the encoder is rounded once for all tokens, which are multiplied with it some at a time.
     """
@@ -62,28 +74,28 @@ def top_k(u: Tensor, weights: WeightTile, bias: Tensor | None, n_latents: int, k
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     slack = u.new_zeros(len(u))
     largest = 0.0
-    product = _Product(u, n_latents)
-    for start in range(0, n_latents, topk.TILE_LATENTS):
-        stop = min(start + topk.TILE_LATENTS, n_latents)
-        tile = weights(start, stop)
+    product = _Product(u, encoder.n_latents)
+    for start in range(0, encoder.n_latents, topk.TILE_LATENTS):
+        stop = min(start + topk.TILE_LATENTS, encoder.n_latents)
+        tile = encoder.tile(start, stop)
         rounded = product.rounded(tile)
         norm, left_out = rounding.of(start, tile, rounded)
         largest = max(largest, norm)
-        within = bounds.of(norm, left_out)
-        if bias is not None:  # the product was rounded before its bias came
-            within = within + _ROUNDED * bias[start:stop].abs().max()
+        within, bias = bounds.of(norm, left_out), None
+        if encoder.bias is not None:  # it is rounded, and so may the product be before it comes
+            bias = encoder.bias[start:stop].bfloat16()
+            within = within + 2.1 * _ROUNDED * bias.abs().max()
         slack = torch.maximum(slack, within)
         for rows in product.chunks:
-            near = product.of(short[rows], rounded)
-            if bias is not None:
-                near += bias[start:stop]
-            kth[rows] = torch.cat([kth[rows], topk.maxima(near)], 1).topk(k, dim=1, sorted=False).values
-            row, column = above(near, _limit(kth[rows], slack[rows]).unsqueeze(1))
-            found.append((row + rows.start, column + start, near[row, column]))
+            near = product.of(short[rows], rounded, bias)
+            maxima = topk.maxima(near)
+            kth[rows] = torch.cat([kth[rows], maxima.to(u.dtype)], 1).topk(k, dim=1, sorted=False).values
+            row, column = above(near, _limit(kth[rows], slack[rows]).unsqueeze(1), maxima)
+            found.append((row + rows.start, column + start, near[row, column].to(u.dtype)))
     limit = _limit(kth, slack)
     row, column, value = (torch.cat(parts) for parts in zip(*found, strict=True))
     kept = value >= limit[row]
-    return _rescored(u, weights, bias, (row[kept], column[kept]), k, largest)
+    return _rescored(u, encoder, (row[kept], column[kept]), k, largest)
 
 
 class _Product:
@@ -95,23 +107,38 @@ class _Product:
         most = max(rows.stop - rows.start for rows in self.chunks) * width
         self._tile = torch.empty(u.shape[1] * width, dtype=torch.bfloat16, device=u.device)
         self._product = torch.empty(most, dtype=torch.bfloat16, device=u.device)
-        self._near = u.new_empty(most)
 
     def rounded(self, tile: Tensor) -> Tensor:
         """The tile ``[d_in, latents]`` in bfloat16."""
         return self._tile[: tile.numel()].view(tile.shape).copy_(tile)
 
-    def of(self, short: Tensor, rounded: Tensor) -> Tensor:
-        """``short @ rounded`` ``[tokens, latents]``, in the precision of activations."""
-        shape, size = (len(short), rounded.shape[1]), len(short) * rounded.shape[1]
-        product = torch.mm(short, rounded, out=self._product[:size].view(shape))
-        return self._near[:size].view(shape).copy_(product)
+    def of(self, short: Tensor, rounded: Tensor, bias: Tensor | None) -> Tensor:
+        """``short @ rounded + bias`` ``[tokens, latents]``, summed in float32, rounded where it is written."""
+        out = self._product[: len(short) * rounded.shape[1]].view(len(short), -1)
+        with _summed_in_float32():
+            return torch.mm(short, rounded, out=out) if bias is None else torch.addmm(bias, short, rounded, out=out)
+
+
+@contextmanager
+def _summed_in_float32() -> Iterator[None]:
+    """Unless told otherwise, CUDA may add parts of a sum in bfloat16, which no bound here allows for."""
+    options = torch.backends.cuda.matmul
+    before = options.allow_bf16_reduced_precision_reduction
+    options.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        options.allow_bf16_reduced_precision_reduction = before
 
 
 def _limit(kth: Tensor, slack: Tensor) -> Tensor:
-    """What a rounded product must reach for its latent to be a candidate, ``[tokens]``."""
+    """What a rounded product must reach for its latent to be a candidate, ``[tokens]``.
+
+    The k-th largest true value lies at most ``slack`` and two roundings below the k-th largest rounded one, and what
+    lies above it may be rounded as far down again.
+    """
     least = kth.amin(1)
-    return least - 2.1 * slack - 3 * _ROUNDED * least.abs()
+    return least - 2.1 * slack - 5 * _ROUNDED * least.abs()
 
 
 @dataclass(frozen=True)
@@ -126,9 +153,7 @@ class _Bounds:
         return self.left_out * norm + self.norm * left_out + summed
 
 
-def _rescored(
-    u: Tensor, weights: WeightTile, bias: Tensor | None, candidates: tuple[Tensor, Tensor], k: int, norm: float
-) -> Selected:
+def _rescored(u: Tensor, encoder: Encoder, candidates: tuple[Tensor, Tensor], k: int, norm: float) -> Selected:
     row, column = candidates
     order = (row * (int(column.max()) + 1) + column).argsort()
     row, column = row[order], column[order]
@@ -141,7 +166,7 @@ def _rescored(
     place = torch.arange(len(row), device=u.device) - (counts.cumsum(0) - counts)[row]
     values = u.new_full((len(u), most), float("-inf"))
     columns = torch.zeros(len(u), most, dtype=torch.int64, device=u.device)
-    values[row, place], columns[row, place] = _products(u, weights, bias, row, column), column
+    values[row, place], columns[row, place] = _products(u, encoder, row, column), column
     best, which = values.topk(k + 1, dim=1)
     # two sums of this width that are closer may change places with the order of summation (Higham & Mary 2019)
     eps = torch.finfo(u.dtype).eps
@@ -151,29 +176,29 @@ def _rescored(
     return Selected(certified, values.gather(1, chosen), columns.gather(1, chosen))
 
 
-def _products(u: Tensor, weights: WeightTile, bias: Tensor | None, row: Tensor, column: Tensor) -> Tensor:
+def _products(u: Tensor, encoder: Encoder, row: Tensor, column: Tensor) -> Tensor:
     """``u[row] . W[:, column] + bias[column]`` of every candidate, some latents and some candidates at a time."""
     out = u.new_empty(len(row))
     if len(row) == 0:
         return out
     by_latent = column.argsort()
     sorted_columns = column[by_latent]
-    step = max(1, _CACHED // u.shape[1])
-    blocks = int(sorted_columns[-1]) // _BLOCK + 1
-    edges = torch.arange(0, (blocks + 1) * _BLOCK, _BLOCK, device=u.device)
+    block, most = _GATHERED["cpu" if u.device.type == "cpu" else "cuda"]
+    step = max(1, most // u.shape[1])
+    edges = torch.arange(0, int(sorted_columns[-1]) + 1 + block, block, device=u.device)
     ends = torch.searchsorted(sorted_columns, edges).tolist()
-    for i, (first, last) in enumerate(pairwise(ends)):
+    for first, last in pairwise(ends):
         if first == last:
             continue
-        used, local = torch.unique(sorted_columns[first:last] - i * _BLOCK, return_inverse=True)
-        directions = _columns(weights(i * _BLOCK, (i + 1) * _BLOCK), used)
+        used, local = torch.unique(sorted_columns[first:last], return_inverse=True)
+        directions = encoder.directions(used)
         for start in range(0, last - first, step):
             stop = min(start + step, last - first)
             part = by_latent[first + start : first + stop]
             out[part] = torch.linalg.vecdot(u[row[part]], directions[local[start:stop]])
-    return out if bias is None else out + bias[column]
+    return out if encoder.bias is None else out + encoder.bias[column]
 
 
-def _columns(tile: Tensor, which: Tensor) -> Tensor:
-    """Columns of ``tile`` as rows ``[which, d_in]``, read in the order in which the tile lies in memory."""
-    return tile.T[which] if tile.stride(0) == 1 else tile.index_select(1, which).T.contiguous()
+def columns(matrix: Tensor, which: Tensor) -> Tensor:
+    """Columns of ``matrix`` as rows ``[which, rows]``, read in the order in which it lies in memory."""
+    return matrix.T[which] if matrix.stride(0) == 1 else matrix.index_select(1, which).T.contiguous()

@@ -188,10 +188,11 @@ def _improved(
     return values, indices
 
 
-def above(keys: Tensor, floor: Tensor | None) -> tuple[Tensor, Tensor]:
+def above(keys: Tensor, floor: Tensor | None, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Rows and columns of the keys above ``floor`` (``[columns]``, ``[]`` or ``[rows, 1]``), or not zero without one.
 
-    "Not at most the floor", so that NaN is found and can be reported rather than lost.
+    "Not at most the floor", so that NaN is found and can be reported rather than lost. ``known``: what :func:`maxima`
+    found, unless the floor is one of columns.
     """
     if floor is None:
         row, column = keys.nonzero(as_tuple=True)
@@ -200,7 +201,7 @@ def above(keys: Tensor, floor: Tensor | None) -> tuple[Tensor, Tensor]:
         row, column = (keys <= floor).logical_not_().nonzero(as_tuple=True)
         return row, column
     per_column = floor.ndim == 1
-    maxima, groups = _maxima(keys - floor if per_column else keys)
+    maxima, groups = (known, known.shape[1]) if known is not None else _maxima(keys - floor if per_column else keys)
     hit = (maxima <= (0 if per_column else floor)).logical_not_()
     row, group = hit.nonzero(as_tuple=True)
     if len(row) * 8 > hit.numel():

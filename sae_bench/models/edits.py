@@ -122,11 +122,6 @@ def close(a: Tensor, b: Tensor) -> bool:
     return float((a - b).abs().max()) <= TOLERANCE.get(a.dtype, 5e-2) * scale
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an exception's message, its type's name if there is none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 class AffineFreeNorm:
     """A LayerNorm or RMSNorm taken apart: the norm without gain and bias, and the gain and bias alone.
 

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sae_bench.errors import ModelError
-from sae_bench.models.edits import first_line
+from sae_bench.errors import ModelError, said
 from sae_bench.models.huggingface import HuggingFaceSubject
 from sae_bench.models.subject import SubjectModel
 
@@ -91,7 +90,7 @@ def _check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(f"device {device!r} cannot be used here: {first_line(error)}") from error
+        raise ModelError(f"device {device!r} cannot be used here: {said(error)}") from error
 
 
 def _load_model(source: str, dtype: torch.dtype) -> nn.Module:
@@ -104,7 +103,7 @@ def _load_model(source: str, dtype: torch.dtype) -> nn.Module:
             where, dtype=dtype, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except SafetensorError as error:
-        raise ModelError(f"the weights of model {source!r} are damaged: {first_line(error)}") from error
+        raise ModelError(f"the weights of model {source!r} are damaged: {said(error)}") from error
     except OSError as error:
         raise ModelError(_explain_missing(source, where, error)) from error
     except ValueError as error:
@@ -112,9 +111,9 @@ def _load_model(source: str, dtype: torch.dtype) -> nn.Module:
             raise ModelError(f"model {source!r} is not a causal language model that transformers knows") from error
         if "custom code" in str(error):
             raise ModelError(f"model {source!r} needs code from its own folder, which is never run here") from error
-        raise ModelError(f"model {source!r} cannot be loaded: {first_line(error)}") from error
+        raise ModelError(f"model {source!r} cannot be loaded: {said(error)}") from error
     except (RuntimeError, KeyError, TypeError, AttributeError, ImportError, EOFError) as error:
-        raise ModelError(f"model {source!r} cannot be loaded: {first_line(error)}") from error
+        raise ModelError(f"model {source!r} cannot be loaded: {said(error)}") from error
     # transformers fills what does not fit with random numbers; such a model would be measured as if it were trained
     for kind, fault in (("missing_keys", "lack"), ("mismatched_keys", "have in another shape")):
         keys = sorted(key if isinstance(key, str) else str(key[0]) for key in info.get(kind) or ())
@@ -128,7 +127,7 @@ def _load_model(source: str, dtype: torch.dtype) -> nn.Module:
 
 def _explain_missing(source: str, where: str, error: Exception) -> str:
     if Path(where).is_dir():
-        return f"model folder {source} has no readable config or weights: {first_line(error)}"
+        return f"model folder {source} has no readable config or weights: {said(error)}"
     return (
         f"model {source!r} is neither a local folder nor in the local cache, and the hub did not provide it; "
         "give a local folder, or run once with network and check the id"
@@ -147,7 +146,7 @@ def _load_tokenizer(source: str) -> Any:
     except Exception as error:  # tokenizers raises a bare Exception on a damaged file
         if isinstance(error, OSError) and not folder.is_dir():
             return None
-        raise ModelError(f"the tokenizer of {source!r} cannot be loaded: {first_line(error)}") from error
+        raise ModelError(f"the tokenizer of {source!r} cannot be loaded: {said(error)}") from error
 
 
 def _check_model(model: nn.Module, name: str) -> None:

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sae_bench.errors import ModelError
+from sae_bench.errors import ModelError, said
 from sae_bench.models.checks import check_place
-from sae_bench.models.edits import Edit, ResidualMid, centre, first_line, written
+from sae_bench.models.edits import Edit, ResidualMid, centre, written
 from sae_bench.models.hooks import Hook, parse_hook
 from sae_bench.models.huggingface import HuggingFaceSubject
 from sae_bench.models.subject import Capture, check_batch
@@ -160,7 +160,7 @@ def _boot(model: nn.Module, name: str, device: torch.device, dtype: torch.dtype)
             from transformer_lens.model_bridge import TransformerBridge
         except ImportError as error:
             raise ModelError(
-                f"the backend tl needs transformer-lens >= 3.9 ({first_line(error)}); install it or use the backend hf"
+                f"the backend tl needs transformer-lens >= 3.9 ({said(error)}); install it or use the backend hf"
             ) from error
         try:
             bridge = TransformerBridge.boot_transformers(
@@ -168,7 +168,7 @@ def _boot(model: nn.Module, name: str, device: torch.device, dtype: torch.dtype)
             )
         except (ValueError, KeyError, RuntimeError, AttributeError, TypeError, NotImplementedError) as error:
             raise ModelError(
-                f"TransformerLens cannot wrap model {name!r} ({type(model).__name__}): {first_line(error)}; "
+                f"TransformerLens cannot wrap model {name!r} ({type(model).__name__}): {said(error)}; "
                 "use the backend hf"
             ) from error
     return bridge.eval()

@@ -9,8 +9,9 @@ from pathlib import Path
 from torch import Tensor
 
 from sae_bench.errors import CoderError
-from sae_bench.saes.reading import Question, Told
+from sae_bench.saes.reading import Question
 from sae_bench.saes.source import TORCH_SUFFIXES, Source
+from sae_bench.settings import Told
 
 MATRICES = frozenset({"W_enc", "W_dec", "b_enc", "b_dec"})
 _RELEASED = re.compile(r"(?:(.+)-SAE|.*)-l(\d{1,4})(?:\.\w+)?")  # Llama-3.1-8B-Instruct-SAE-l19.pth

@@ -7,8 +7,9 @@ from typing import Protocol
 from sae_bench import registry
 from sae_bench.errors import CoderError
 from sae_bench.saes.config import listed
-from sae_bench.saes.reading import Reading, Told
+from sae_bench.saes.reading import Reading
 from sae_bench.saes.source import SUFFIXES, Source
+from sae_bench.settings import Told
 
 _DEEPEST = 4  # folders below the one that the user gave
 _MOST_LISTED = 5

@@ -18,16 +18,12 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 
 from sae_bench.errors import CoderError
+from sae_bench.registry import Format, formats
 from sae_bench.saes.source import SUFFIXES
 
 _MOST_CONFIG = 4 << 20  # bytes of a configuration
 _MOST_UNNAMED = 256 << 20  # bytes that are fetched although no single SAE was named
 _CONFIGS = (".json", ".yaml", ".yml")
-# Files of weights, below their SAE's folder, of which one makes an SAE whatever else lies beside it.
-_WHOLE = frozenset(
-    {"sae_weights.safetensors", "sae.safetensors", "params.npz", "params.safetensors", "weights.safetensors"}
-    | {"sae_weights.pt", "ae.pt", "sae.pt", "checkpoints/final.safetensors"}
-)
 _MOST_LISTED = 4
 _FORM = "owner/repo, owner/repo/path or owner/repo/path@revision"
 
@@ -150,7 +146,7 @@ def _of_folder(place: Place, below: Mapping[str, int]) -> list[str]:
     folder = place.path or "."
     weights = [name for name in below if name.endswith(SUFFIXES)]
     direct = [name for name in weights if str(PurePosixPath(name).parent) == folder]
-    if any(str(PurePosixPath(name).relative_to(folder)) in _WHOLE for name in weights):
+    if any(_is_whole(PurePosixPath(name).relative_to(folder)) for name in weights):
         wanted = direct or [name for name in weights if _sae_of(name) == place.path]
     elif len(weights) == 1:
         wanted = weights
@@ -168,9 +164,14 @@ def _sae_of(name: str) -> str:
     """The SAE of a file of weights: its folder if there is one SAE in it, else the file; "" is the root."""
     path = PurePosixPath(name)
     for parent in list(path.parents)[:2]:
-        if str(path.relative_to(parent)) in _WHOLE:
+        if _is_whole(path.relative_to(parent)):
             return "" if str(parent) == "." else str(parent)
     return name
+
+
+def _is_whole(below: PurePosixPath) -> bool:
+    """Whether a folder with this file below it is one SAE in some layout."""
+    return any(isinstance(layout, Format) and str(below) in layout.weights for layout in formats().values())
 
 
 def _nearest(path: str, names: Iterable[str]) -> str:

@@ -194,7 +194,8 @@ class LinearCoder:
         """The same latents as of the exact path, which takes the rows that are not certified."""
         k, n = self.rule.k or 0, self.info.n_latents
         bias = None if self.weights.b_enc is None else self.weights.b_enc.to(self.dtype)
-        found = candidates.top_k(u, self._encoder_tile, bias, n, k, self._rounding)
+        encoder = candidates.Encoder(self._encoder_tile, self._encoder_directions, bias, n)
+        found = candidates.top_k(u, encoder, k, self._rounding)
         values, columns = found.values, found.indices
         left = (~found.certified).nonzero().squeeze(1)
         self.uncertified += len(left)
@@ -207,6 +208,11 @@ class LinearCoder:
         if self._encoder is not None:
             return self._encoder.tile(start, stop).to(self.dtype)
         return self.weights.W_enc[:, start:stop].to(self.dtype)
+
+    def _encoder_directions(self, latents: Tensor) -> Tensor:
+        """Columns of the encoder as rows ``[latents, d_in]``; from host memory only these are copied."""
+        where = self.weights.W_enc.device
+        return candidates.columns(self.weights.W_enc, latents.to(where)).to(latents.device, self.dtype)
 
     def _floor(self, device: torch.device) -> Tensor:
         """What a pre-activation must exceed: 0 for relu, the threshold or 0 for jumprelu."""

@@ -14,18 +14,20 @@ import importlib
 import os
 import re
 import sys
+from collections.abc import Iterator
 
 import torch
 
 from sae_bench import demo
-from sae_bench.errors import CoderError
+from sae_bench.errors import CoderError, named
 from sae_bench.saes import detect, origin
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.prefixes import prefix_of
 from sae_bench.saes.protocol import SparseCoder
-from sae_bench.saes.reading import Reading, Told, build
+from sae_bench.saes.reading import Reading, build, hook_points
 from sae_bench.saes.source import SUFFIXES, Source
-from sae_bench.saes.wrap import as_coder, in_one_line
+from sae_bench.saes.wrap import as_coder
+from sae_bench.settings import Told
 
 _FACTORY = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 _PREFIX = re.compile(r"(.+)#(\d+|\*)")
@@ -76,19 +78,43 @@ def load_sae(
 
     ``told`` settles what its files leave open, and overrides what they say.
     """
-    told = told or Told()
     whole, width = _parted(source)
-    if _is_factory(whole):
-        coder = _from_factory(whole, told)
-    else:
-        coder = _from_files(whole, told, device, dtype)
-        if whole.startswith("demo/"):
-            coder.info = dataclasses.replace(coder.info, name=whole)  # type: ignore[misc]
-    if width is None:
-        return coder
+    coder = _whole(whole, told or Told(), device, dtype)
+    return coder if width is None else _nested(source, coder, int(width))
+
+
+def load_saes(
+    sources: list[str],
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    told: Told | None = None,
+) -> Iterator[tuple[str, SparseCoder]]:
+    """All that ``sources`` stand for (:func:`expand`), each with its coder when it is its turn. Raises CoderError.
+
+    Nested dictionaries have the weights of their SAE, which is read once.
+    """
+    last: tuple[str, SparseCoder] | None = None
+    for source in expand(sources, told):
+        whole, width = _parted(source)
+        if last is None or last[0] != whole:
+            last = whole, _whole(whole, told or Told(), device, dtype)
+        yield source, last[1] if width is None else _nested(source, last[1], int(width))
+
+
+def _whole(source: str, told: Told, device: str | torch.device, dtype: torch.dtype) -> SparseCoder:
+    if _is_factory(source):
+        return _from_factory(source, told)
+    coder = _from_files(source, told, device, dtype)
+    if source.startswith("demo/"):
+        coder.info = dataclasses.replace(coder.info, name=source)  # type: ignore[misc]
+    return coder
+
+
+def _nested(source: str, coder: SparseCoder, width: int) -> SparseCoder:
     if not isinstance(coder, LinearCoder):
         raise CoderError(f"--sae {source}: {coder.info.architecture} has no nested dictionaries")
-    return prefix_of(coder, int(width))
+    return prefix_of(coder, width)
 
 
 def _parted(source: str) -> tuple[str, str | None]:
@@ -139,7 +165,7 @@ def _from_factory(source: str, told: Told) -> SparseCoder:
     except ModuleNotFoundError as error:
         raise CoderError(f"--sae {source}: there is no module {error.name!r} on the path or in this folder") from error
     except Exception as error:
-        raise CoderError(f"--sae {source}: importing {module} fails: {in_one_line(error)}") from error
+        raise CoderError(f"--sae {source}: importing {module} fails: {named(error)}") from error
     if not hasattr(loaded, attribute):
         raise CoderError(f"--sae {source}: the module {module} has no {attribute}")
     made = getattr(loaded, attribute)
@@ -147,20 +173,19 @@ def _from_factory(source: str, told: Told) -> SparseCoder:
         try:
             made = made()
         except Exception as error:
-            raise CoderError(f"--sae {source}: {attribute}() fails: {in_one_line(error)}") from error
+            raise CoderError(f"--sae {source}: {attribute}() fails: {named(error)}") from error
     meaningless = [name for name in told.given() if name not in ("hook_in", "hook_out")]
     if meaningless:
         raise CoderError(f"--sae {source}: --{meaningless[0].replace('_', '-')} says nothing about code of your own")
     coder = as_coder(made, name=attribute, hook=told.hook_in, hook_out=told.hook_out)
-    return _moved(coder, told.hook_in, told.hook_out)
+    return _moved(coder, told)
 
 
-def _moved(coder: SparseCoder, hook_in: str | None, hook_out: str | None) -> SparseCoder:
+def _moved(coder: SparseCoder, told: Told) -> SparseCoder:
     """The coder with other hook points than it declares. Raises CoderError."""
     old = coder.info
-    hooks_in = (hook_in,) if hook_in else old.hooks_in
-    follows = hooks_in if old.hooks_out == old.hooks_in else old.hooks_out
-    hooks_out = (hook_out,) if hook_out else follows
+    new_in, new_out = ((hook,) if hook else None for hook in (told.hook_in, told.hook_out))
+    hooks_in, hooks_out = hook_points(old.hooks_in, old.hooks_out, new_in, new_out)
     if (hooks_in, hooks_out) == (old.hooks_in, old.hooks_out):
         return coder
     declared = {"declared_hooks": [*old.hooks_in, *old.hooks_out]}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_bench.saes import hub, releases
-from sae_bench.saes.reading import Told
+from sae_bench.settings import Told
 
 REMOTE = ("hf:", "saelens:")
 

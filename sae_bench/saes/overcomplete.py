@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sae_bench.errors import CoderError
+from sae_bench.errors import CoderError, named
 from sae_bench.kernels.decode import sparse_decode
 from sae_bench.saes.conformance import check
 from sae_bench.saes.protocol import CoderInfo, Codes
-from sae_bench.saes.wrap import DenseCoder, in_one_line
+from sae_bench.saes.wrap import DenseCoder
 
 _TOKENS = 16
 
@@ -109,7 +109,7 @@ def _dictionary(model: nn.Module, kind: str) -> Tensor:
         with torch.no_grad():
             dictionary = model.get_dictionary()  # type: ignore[operator]
     except Exception as error:
-        raise CoderError(f"{kind}: its dictionary cannot be read: {in_one_line(error)}") from error
+        raise CoderError(f"{kind}: its dictionary cannot be read: {named(error)}") from error
     if not isinstance(dictionary, Tensor) or dictionary.ndim != 2 or not dictionary.is_floating_point():
         raise CoderError(f"{kind}: get_dictionary() must return a matrix [n_latents, d_out]")
     if not bool(dictionary.isfinite().all()):
@@ -143,9 +143,7 @@ def _check(coder: OvercompleteCoder) -> None:
     except CoderError:
         raise
     except Exception as error:
-        raise CoderError(
-            f"{info.name} fails on {_TOKENS} tokens of {info.d_in} numbers: {in_one_line(error)}"
-        ) from error
+        raise CoderError(f"{info.name} fails on {_TOKENS} tokens of {info.d_in} numbers: {named(error)}") from error
     ours = coder.decode(codes)
     if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * float(ours.abs().max())):
         problems.append("decode is not the product of codes and dictionary")

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_bench.errors import CoderError
+from sae_bench.errors import CoderError, said
 from sae_bench.saes.config import plain, shown
 
 _ALLOWED = re.compile(
@@ -128,8 +128,7 @@ def _check_bounds(file: Path, content: dict[Any, Any]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what was raised, without PyTorch's advice to open the file without any guard."""
-    lines = str(error).strip().splitlines()
-    if lines and "weights_only" in lines[0]:
+    """What was raised, without PyTorch's advice to open the file without any guard."""
+    if "weights_only" in str(error):
         return "it holds more than tensors, numbers, texts, lists and dictionaries"
-    return plain(lines[0]) if lines else type(error).__name__
+    return said(error)

@@ -8,43 +8,23 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from sae_bench.errors import CoderError
+from sae_bench.errors import CoderError, said
 from sae_bench.saes.config import shown
 from sae_bench.saes.linear import SELECTS_K, LinearCoder, Nonlinearity
 from sae_bench.saes.protocol import CoderInfo
 from sae_bench.saes.pursuit import Pursuit, PursuitCoder
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
+from sae_bench.settings import Told
 
+Hooks = TypeVar("Hooks", str, tuple[str, ...])
 _LONGEST = 200  # characters of a text in a file
 Flag = Literal["format", "hook_in", "hook_out", "layer", "threshold", "norm_factor", "k"]
-
-
-@dataclass(frozen=True)
-class Told:
-    """What the user says about an SAE, over what its files say or where they are silent.
-
-    ``layer`` is the block where the files name a site but no layer; ``threshold`` one number for all latents, in units
-    of the pre-activations; ``norm_factor`` what activations are multiplied with before the encoder (and the
-    reconstruction is divided by); ``k`` the latents kept of a token.
-    """
-
-    format: str | None = None
-    hook_in: str | None = None
-    hook_out: str | None = None
-    layer: int | None = None
-    threshold: float | None = None
-    norm_factor: float | None = None
-    k: int | None = None
-
-    def given(self) -> dict[str, Any]:
-        """What was told, by name."""
-        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -102,8 +82,8 @@ def build(
             f"{name}: the files do not say which hook point the SAE reads; give --hook-in, for example "
             "--hook-in blocks.8.hook_resid_post"
         )
-    follows = reading.hook_out is None or reading.hook_out == reading.hook_in
-    hook_out = told.hook_out or (hook_in if follows else reading.hook_out or hook_in)
+    own_in = reading.hook_in or hook_in
+    hook_in, hook_out = hook_points(own_in, reading.hook_out or own_in, told.hook_in, told.hook_out)
     _check_record(source, reading)
     rule, weights, changes = _apply(name, reading, told)
     settled = {"hook_in": reading.hook_in, "hook_out": reading.hook_out}
@@ -140,8 +120,14 @@ def build(
     try:
         placed = weights.to(device)
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without this kind of device
-        raise CoderError(f"{name}: the tensors cannot be put on {device}: {str(error).splitlines()[0]}") from error
+        raise CoderError(f"{name}: the tensors cannot be put on {device}: {said(error)}") from error
     return rule.coder(info, placed, dtype)
+
+
+def hook_points(own_in: Hooks, own_out: Hooks, told_in: Hooks | None, told_out: Hooks | None) -> tuple[Hooks, Hooks]:
+    """Where an SAE reads and writes: what is told goes first, and one that writes where it reads goes on doing so."""
+    hook_in = told_in or own_in
+    return hook_in, told_out or (hook_in if own_out == own_in else own_out)
 
 
 def _check_record(source: Source, reading: Reading) -> None:

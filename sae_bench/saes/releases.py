@@ -21,8 +21,8 @@ from sae_bench.saes.formats.saelens_config import shaped
 from sae_bench.saes.formats.saelens_subject import CENTERING
 from sae_bench.saes.hook_names import centered, is_lens_name
 from sae_bench.saes.hub import Place, parse
-from sae_bench.saes.reading import Told
 from sae_bench.saes.source import Source
+from sae_bench.settings import Told
 
 _TABLE = "pretrained_saes.yaml"
 _MOST_LISTED = 4

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_bench.errors import CoderError
+from sae_bench.errors import CoderError, named
 from sae_bench.modules import evaluating
 from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder, codes_from_dense
 
@@ -143,7 +143,7 @@ def _probe(sae: Any, d_in: int) -> tuple[Tensor, Tensor]:
             latents = sae.encode(torch.zeros(2, d_in, dtype=dtype, device=device))
             out = sae.decode(latents) if isinstance(latents, Tensor) else None
     except Exception as error:
-        raise CoderError(f"{kind} fails on two tokens of {d_in} zeros: {in_one_line(error)}") from error
+        raise CoderError(f"{kind} fails on two tokens of {d_in} zeros: {named(error)}") from error
     if not (_is_pair(latents) and isinstance(out, Tensor) and _is_pair(out)):
         raise CoderError(
             f"{kind}: encode must turn [tokens, {d_in}] into [tokens, n_latents] and decode must turn that into "
@@ -154,12 +154,6 @@ def _probe(sae: Any, d_in: int) -> tuple[Tensor, Tensor]:
 
 def _is_pair(tensor: Any) -> bool:
     return isinstance(tensor, Tensor) and tensor.ndim == 2 and len(tensor) == 2
-
-
-def in_one_line(error: Exception) -> str:
-    """Type and message of what a user's code raised."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def content_sha256(coder: SparseCoder) -> str:

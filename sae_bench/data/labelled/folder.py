@@ -15,8 +15,8 @@ from typing import Any
 from sae_bench.data.labelled.build import Draft, SetBuilder
 from sae_bench.data.labelled.encode import PARTS, Encoder, LabelledOptions, PartName
 from sae_bench.data.labelled.entries import NAME
-from sae_bench.data.sources import first_line, quoted, reading
-from sae_bench.errors import DataError
+from sae_bench.data.sources import quoted, reading
+from sae_bench.errors import DataError, named
 from sae_bench.registry import choose
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
@@ -123,8 +123,8 @@ def _jsonl(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             except UnicodeDecodeError as error:
                 raise DataError(f"{where} line {number} is not UTF-8; save the file as UTF-8.") from error
             except (ValueError, RecursionError) as error:
-                said = first_line(error)
-                raise DataError(f"{where} line {number} is not JSON ({said}); write one object a line.") from error
+                reason = named(error)
+                raise DataError(f"{where} line {number} is not JSON ({reason}); write one object a line.") from error
             if not isinstance(values, dict):
                 kind = type(values).__name__
                 raise DataError(f"{where} line {number} must be an object with 'text' and 'label', got {kind}.")

@@ -15,8 +15,7 @@ from sae_bench.data.labelled.build import Draft, SetBuilder
 from sae_bench.data.labelled.encode import Encoder, LabelledOptions, PartName, Unusable, side_of
 from sae_bench.data.labelled.entries import HubSet
 from sae_bench.data.labelled.rules import labelled
-from sae_bench.data.sources import first_line
-from sae_bench.errors import DataError
+from sae_bench.errors import DataError, named
 
 # Classes of exceptions, by name, that mean that nobody answered: requests, httpx, huggingface_hub, the operating system
 UNREACHABLE = frozenset(
@@ -150,10 +149,10 @@ def _hub_errors(dataset: str) -> Iterator[None]:
     except (DataError, Unusable):
         raise
     except Exception as error:  # the errors of datasets, huggingface_hub, httpx and fsspec have no common base
-        said = first_line(error)
+        reason = named(error)
         if _nobody_answered(error):
-            raise Unreachable(f"The Hugging Face hub cannot be reached ({said})") from error
-        raise Unusable(f"{dataset} could not be loaded ({said})") from error
+            raise Unreachable(f"The Hugging Face hub cannot be reached ({reason})") from error
+        raise Unusable(f"{dataset} could not be loaded ({reason})") from error
 
 
 def _nobody_answered(error: BaseException | None) -> bool:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from sae_bench.errors import CoderError
 from sae_bench.saes.config import Config, take
 from sae_bench.saes.linear import Activation, Nonlinearity
-from sae_bench.saes.reading import Question, Reading, Told
+from sae_bench.saes.reading import Question, Reading
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
+from sae_bench.settings import Told
 
 CONFIG, WEIGHTS = "config.json", "sae.pt"
 _ACTIVATIONS: dict[str, Activation] = {

@@ -18,9 +18,10 @@ from sae_bench.errors import CoderError
 from sae_bench.saes.config import Config, shown, take
 from sae_bench.saes.hook_names import is_lens_name
 from sae_bench.saes.linear import Nonlinearity
-from sae_bench.saes.reading import Flag, Question, Reading, Told
+from sae_bench.saes.reading import Flag, Question, Reading
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
+from sae_bench.settings import Told
 
 CONFIG = "config.yaml"
 TENSORS = ("W_enc", "W_dec", "b_enc", "b_dec")

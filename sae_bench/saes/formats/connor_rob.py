@@ -12,9 +12,10 @@ import re
 from sae_bench.saes import bare
 from sae_bench.saes.config import Config, take
 from sae_bench.saes.linear import Nonlinearity
-from sae_bench.saes.reading import Reading, Told
+from sae_bench.saes.reading import Reading
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
+from sae_bench.settings import Told
 
 _CONVENTION = "the encoder is a plain ReLU and subtracts b_dec from the input, as in all SAEs of Kissane et al."
 

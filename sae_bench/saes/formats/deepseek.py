@@ -9,9 +9,10 @@ from __future__ import annotations
 from sae_bench.saes import bare
 from sae_bench.saes.config import take
 from sae_bench.saes.linear import Nonlinearity
-from sae_bench.saes.reading import Reading, Told
+from sae_bench.saes.reading import Reading
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
+from sae_bench.settings import Told
 
 TENSORS = ["encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias"]
 

@@ -21,9 +21,10 @@ from sae_bench.saes.config import Config, listed, take
 from sae_bench.saes.formats.deepseek import TENSORS as NEW
 from sae_bench.saes.formats.dictionary_learning_files import CONFIG, WEIGHTS, Found, config_near, find, hook
 from sae_bench.saes.linear import Activation, Nonlinearity
-from sae_bench.saes.reading import Question, Reading, Told
+from sae_bench.saes.reading import Question, Reading
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
+from sae_bench.settings import Told
 
 _LINEAR = ("encoder.weight", "encoder.bias", "decoder.weight")
 _MATRICES = ("W_enc", "b_enc", "W_dec", "b_dec")

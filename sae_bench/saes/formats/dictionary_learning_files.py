@@ -12,8 +12,9 @@ from torch import Tensor
 from sae_bench.errors import CoderError
 from sae_bench.saes.config import Config, shown
 from sae_bench.saes.hook_names import from_module, from_submodule, is_lens_name
-from sae_bench.saes.reading import Question, Told
+from sae_bench.saes.reading import Question
 from sae_bench.saes.source import Source
+from sae_bench.settings import Told
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from sae_bench.saes.config import take
 from sae_bench.saes.linear import Nonlinearity
-from sae_bench.saes.reading import Question, Reading, Told
+from sae_bench.saes.reading import Question, Reading
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
+from sae_bench.settings import Told
 
 WEIGHTS = "params.npz"
 TENSORS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")

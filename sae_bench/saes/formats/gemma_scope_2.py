@@ -17,9 +17,10 @@ from sae_bench.errors import CoderError
 from sae_bench.saes.config import Config, shown, take
 from sae_bench.saes.hook_names import from_module
 from sae_bench.saes.linear import Nonlinearity
-from sae_bench.saes.reading import Flag, Question, Reading, Told
+from sae_bench.saes.reading import Flag, Question, Reading
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
+from sae_bench.settings import Told
 
 CONFIG, WEIGHTS, SKIP = "config.json", "params.safetensors", "affine_skip_connection"
 TENSORS = ("w_enc", "w_dec", "b_enc", "b_dec", "threshold")

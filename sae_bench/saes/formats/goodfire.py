@@ -8,9 +8,10 @@ from __future__ import annotations
 from sae_bench.saes import bare
 from sae_bench.saes.config import take
 from sae_bench.saes.linear import Nonlinearity
-from sae_bench.saes.reading import Reading, Told
+from sae_bench.saes.reading import Reading
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
+from sae_bench.settings import Told
 
 _TENSORS = ["encoder_linear.weight", "encoder_linear.bias", "decoder_linear.weight", "decoder_linear.bias"]
 

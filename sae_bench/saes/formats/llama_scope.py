@@ -18,9 +18,10 @@ from sae_bench.errors import CoderError
 from sae_bench.saes.config import Config, take
 from sae_bench.saes.formats.lm_saes import hook_point, scale_of
 from sae_bench.saes.linear import Activation, Nonlinearity
-from sae_bench.saes.reading import Reading, Told
+from sae_bench.saes.reading import Reading
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
+from sae_bench.settings import Told
 
 CONFIG, WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
 VARIANTS = ("llama_scope:topk", "llama_scope:jumprelu")

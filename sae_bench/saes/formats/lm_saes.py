@@ -19,9 +19,10 @@ from sae_bench.errors import CoderError
 from sae_bench.saes.config import Config, shown, take
 from sae_bench.saes.hook_names import from_module, is_lens_name
 from sae_bench.saes.linear import Activation, Nonlinearity
-from sae_bench.saes.reading import Question, Reading, Told
+from sae_bench.saes.reading import Question, Reading
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
+from sae_bench.settings import Told
 
 CONFIG = "config.json"
 WEIGHTS = ("sae_weights.safetensors", "sae_weights.pt")

@@ -25,9 +25,10 @@ from typing import get_args
 from sae_bench.errors import CoderError
 from sae_bench.saes.config import Config, listed, shown, take
 from sae_bench.saes.linear import SELECTS_K, Activation, Nonlinearity, Normalisation
-from sae_bench.saes.reading import Reading, Told
+from sae_bench.saes.reading import Reading
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
+from sae_bench.settings import Told
 
 CONFIG, WEIGHTS = "sae_bench.json", "weights.safetensors"
 

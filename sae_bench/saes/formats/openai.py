@@ -15,9 +15,10 @@ from sae_bench.saes import bare
 from sae_bench.saes.config import Config, take
 from sae_bench.saes.hook_names import OPENAI_LOCATIONS
 from sae_bench.saes.linear import Nonlinearity
-from sae_bench.saes.reading import Question, Reading, Told
+from sae_bench.saes.reading import Question, Reading
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
+from sae_bench.settings import Told
 
 _TENSORS = ["pre_bias", "latent_bias", "encoder.weight", "decoder.weight"]
 _STATISTICS = ["stats_last_nonzero", "latents_activation_frequency", "latents_mean_square"]

@@ -15,9 +15,10 @@ from sae_bench.errors import CoderError
 from sae_bench.saes import bare
 from sae_bench.saes.config import take
 from sae_bench.saes.linear import Nonlinearity
-from sae_bench.saes.reading import Question, Reading, Told
+from sae_bench.saes.reading import Question, Reading
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
+from sae_bench.settings import Told
 
 _REPOSITORY = re.compile(r"SAE-Res-(.+)-W\d+K-L0_\d+")
 _SETTLE = (

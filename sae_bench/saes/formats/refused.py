@@ -12,8 +12,8 @@ from typing import NoReturn
 from torch import Tensor
 
 from sae_bench.errors import CoderError
-from sae_bench.saes.reading import Told
 from sae_bench.saes.source import TORCH_SUFFIXES, Source
+from sae_bench.settings import Told
 
 _TEMPORAL = ("conf.yaml", "latest_ckpt.safetensors")
 _CROSSCODER = ("config.json", "model.safetensors")

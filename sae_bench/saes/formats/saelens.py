@@ -17,9 +17,10 @@ from sae_bench.saes.formats.saelens_subject import subject_of
 from sae_bench.saes.formats.saelens_weights import ARCHITECTURES, WEIGHTS, Architecture, scaling, unset, weights
 from sae_bench.saes.linear import SELECTS_K, Nonlinearity, Normalisation
 from sae_bench.saes.pursuit import Pursuit
-from sae_bench.saes.reading import Question, Reading, Told
+from sae_bench.saes.reading import Question, Reading
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
+from sae_bench.settings import Told
 
 CONFIG = "cfg.json"
 

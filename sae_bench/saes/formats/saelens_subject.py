@@ -9,7 +9,8 @@ from sae_bench.errors import CoderError
 from sae_bench.saes import hook_names
 from sae_bench.saes.config import Config
 from sae_bench.saes.formats.saelens_config import Shaped
-from sae_bench.saes.reading import Question, Told
+from sae_bench.saes.reading import Question
+from sae_bench.settings import Told
 
 CENTERING = "center_writing_weights"
 # options of loading that leave the activations as they are

@@ -11,9 +11,10 @@ from sae_bench.errors import CoderError
 from sae_bench.saes.config import Config, take
 from sae_bench.saes.formats import native
 from sae_bench.saes.linear import Activation, Normalisation
-from sae_bench.saes.reading import Question, Told
+from sae_bench.saes.reading import Question
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import FLOATS, Weights
+from sae_bench.settings import Told
 
 WEIGHTS, SCALER = "sae_weights.safetensors", "activation_scaler.json"
 

@@ -13,9 +13,10 @@ import re
 from sae_bench.errors import CoderError
 from sae_bench.saes.config import Config, listed, take
 from sae_bench.saes.linear import Activation, Nonlinearity
-from sae_bench.saes.reading import Question, Reading, Told
+from sae_bench.saes.reading import Question, Reading
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
+from sae_bench.settings import Told
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 _KEYS = {
