@@ -87,6 +87,8 @@ def main() -> None:
                 print(f"\n### {latents:,} latents, {made['hook']}, {tokens}")
                 Comparison(options, ours, peer).print()
                 print("\n" + same_latents(ours, peer, folder))
+                rate = ours.call("bare", tokens=options.rows * options.context).result["rate"]
+                print(f"\nThe bare product x @ W_enc runs at {plain(rate)} GFLOP/s.")
     print(harness.environment(options))
 
 

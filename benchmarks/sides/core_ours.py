@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import warnings
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from sae_bench.saes.protocol import CoderInfo
 from sae_bench.saes.weights import Weights
 from sides.core_data import K, make, make_saes
 
-__all__ = ["entries", "load", "make", "make_saes", "run"]
+__all__ = ["bare", "entries", "load", "make", "make_saes", "run"]
 
 _state: dict[str, Any] = {}
 
@@ -62,6 +64,18 @@ def run(saes: int, passes: list[tuple[str, int]]) -> dict[str, Any]:
             of_sae |= {name: metric.value for name, metric in result.metrics.items()}
         counters = {k: counters.get(k, 0) + v for k, v in (counters | results[0].provenance.counters).items()}
     return {"figures": figures, "counters": counters}
+
+
+def bare(tokens: int) -> dict[str, float]:
+    """GFLOP/s of ``x @ W_enc`` of the first SAE alone, into memory that is there already: the median of nine."""
+    W = _state["coders"][0].weights.W_enc
+    x, out = torch.randn(tokens, W.shape[0]), torch.empty(tokens, W.shape[1])
+    rates = []
+    for _ in range(9):
+        start = time.process_time()
+        torch.mm(x, W, out=out)
+        rates.append(2e-9 * x.numel() * W.shape[1] / (time.process_time() - start))
+    return {"rate": median(rates)}
 
 
 def entries(path: str) -> None:
