@@ -37,8 +37,9 @@ def logits(subject: SubjectModel, capture: Capture, hook: str, activation: Tenso
     of = None
     if len(activation) > 1 and subject.is_bottleneck(hook):
         continued = _continued(activation, capture.attention_mask)
-        first, of = distinct(continued)
-        activation, capture = continued[first], capture.rows(first)
+        first, kind = distinct(continued)
+        if len(first) < len(activation):
+            activation, capture, of = continued[first], capture.rows(first), kind
     return Logits.of(subject.resume(capture, hook, activation), of), len(activation)
 
 
