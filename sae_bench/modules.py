@@ -1,9 +1,10 @@
-"""Calling modules that belong to somebody else."""
+"""Calling modules that belong to somebody else, in a process that does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,3 +23,37 @@ def evaluating(module: Any) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+
+
+@contextmanager
+def as_declared() -> Iterator[None]:
+    """Compute in the dtype of the tensors, whatever a training loop around this has set.
+
+    Autocast would run a float32 model in half precision, and ``torch.set_float32_matmul_precision("high")`` multiplies
+    in TF32 or bfloat16; a result that says float32 would then not be one. Both are as before afterwards.
+    """
+    with ExitStack() as stack:
+        for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        stack.callback(_exact_products())
+        yield
+
+
+def _exact_products() -> Callable[[], None]:
+    """Switch reduced precision of float32 products off; return what switches it back."""
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # it was set by the attributes that came with PyTorch 2.9, which do not mix with the function
+        backends: Any = torch.backends
+        places = (backends.cuda.matmul, backends.mkldnn.matmul)
+        kept = [(place, place.fp32_precision) for place in places]
+        for place in places:
+            place.fp32_precision = "ieee"
+        return partial(_restore, kept)
+    torch.set_float32_matmul_precision("highest")
+    return partial(torch.set_float32_matmul_precision, before)
+
+
+def _restore(kept: list[tuple[Any, str]]) -> None:
+    for place, precision in kept:
+        place.fp32_precision = precision

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +19,12 @@ from sae_bench.results import store
 from sae_bench.saes.linear import LinearCoder, Nonlinearity
 from sae_bench.saes.protocol import CoderInfo, Codes
 from sae_bench.saes.weights import Weights
+from sae_bench.saes.wrap import as_coder
 from sae_bench.settings import Settings
 from tests.conftest import ON_TEXT
+from tests.test_saes_wrap import Dense
 from tests.tiny_models import VOCAB, WIDTH, tiny_gpt2
+from tests.tiny_saes import tiny_coder
 
 HOOK = "blocks.1.hook_resid_post"
 LENGTH = 12
@@ -58,6 +63,64 @@ def figures(results: dict[tuple[str, str], Any]) -> dict[str, float]:
         for name, metric in metrics.items()
         if metric.value is not None
     }
+
+
+class Watching(Dense):
+    """A user's SAE that keeps in which precision it was asked to encode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[object, ...]] = set()
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.add((torch.is_autocast_enabled("cpu"), *precision()))
+        return super().encode(x)
+
+
+def precision() -> tuple[object, ...]:
+    """How float32 products are made: by the function, or by the attributes that PyTorch has from 2.9 on."""
+    try:
+        return (torch.get_float32_matmul_precision(),)
+    except RuntimeError:  # the two ways do not mix
+        return torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
+
+
+def by_attribute(stack: ExitStack) -> None:
+    if not hasattr(torch.backends.mkldnn.matmul, "fp32_precision"):
+        pytest.skip("PyTorch before 2.9 has no such attribute")
+    for place, value in ((torch.backends.cuda.matmul, "tf32"), (torch.backends.mkldnn.matmul, "bf16")):
+        stack.callback(setattr, place, "fp32_precision", place.fp32_precision)
+        place.fp32_precision = value
+    assert precision() == ("tf32", "bf16")
+
+
+def by_function(stack: ExitStack) -> None:
+    stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+    torch.set_float32_matmul_precision("medium")
+
+
+def by_autocast(stack: ExitStack) -> None:
+    stack.enter_context(torch.autocast("cpu", torch.bfloat16))
+
+
+@pytest.mark.parametrize("loop", [by_function, by_attribute, by_autocast])
+def test_what_a_training_loop_has_set_changes_no_figure_and_stays_set(loop: Callable[[ExitStack], None]) -> None:
+    """A result that says float32 is one: the model and a coder of the user's own are not run in half precision."""
+    module = Watching()
+    saes = [tiny_coder("topk", hook=HOOK), as_coder(module, hook=HOOK, d_in=WIDTH)]
+    given: dict[str, Any] = {"model": tiny_gpt2(), "data": token_rows(), "tasks": ON_TEXT, "resamples": 50}
+    alone = evaluate(saes, **given)
+    assert {result.status for result in alone} == {"ok"}
+    with ExitStack() as stack:
+        loop(stack)
+        before = torch.is_autocast_enabled("cpu"), *precision()
+        module.seen.clear()
+        inside = evaluate(saes, **given)
+        assert (torch.is_autocast_enabled("cpu"), *precision()) == before
+    assert module.seen <= {(False, "highest"), (False, "ieee", "ieee")}
+    assert len(module.seen) == 1
+    assert [result.metrics for result in inside] == [result.metrics for result in alone]
+    assert [result.sae.weights_sha256 for result in inside] == [result.sae.weights_sha256 for result in alone]
 
 
 def test_the_model_runs_once_for_all_saes_and_tasks() -> None:

@@ -26,6 +26,7 @@ from sae_bench.engine.plan import Batches, Cast, Options, batch_tokens, with_con
 from sae_bench.engine.watch import WATCH, Watch, encoder_of
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace
 from sae_bench.models.subject import SubjectModel
+from sae_bench.modules import as_declared
 from sae_bench.saes.controls import Moments
 from sae_bench.tasks.base import Task
 from sae_bench.tasks.downstream_sparsity import DownstreamSparsity
@@ -75,6 +76,7 @@ class Measured:
         made = self.tasks[task]
         return self._explained(made, entry)[1] if isinstance(made, WatchedTask) else made.details(tables)
 
+    @as_declared()
     def _explained(self, task: WatchedTask, entry: Entry) -> tuple[dict[str, Units], dict[str, Any]]:
         """Explanations of one coder's latents; made once for all coders that share an encoder."""
         assert self.watch is not None
@@ -131,6 +133,7 @@ def _depth(hook: str) -> int:
     return int(layer.group()) if layer else -1
 
 
+@as_declared()
 def measure(
     subject: SubjectModel,
     corpus: Corpus,

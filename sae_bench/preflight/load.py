@@ -12,6 +12,7 @@ from sae_bench.data.documents import DataOptions, load_corpus
 from sae_bench.errors import DataError
 from sae_bench.models.loading import load_subject
 from sae_bench.models.subject import SubjectModel
+from sae_bench.modules import as_declared
 from sae_bench.preflight.text import LEAST_LENGTH, SEQUENCES, Activations, Text, sample
 from sae_bench.saes.protocol import CoderInfo
 from sae_bench.settings import Settings
@@ -40,6 +41,7 @@ class Loader:
             return f"give --data to measure the SAE on {own} and to look for usual mistakes"
         return None
 
+    @as_declared()
     def activations(self, info: CoderInfo) -> Activations:
         """What the SAE's language model does on the text. Raises UsageError, ModelError, DataError."""
         source = resolve.model_source(self.settings.model or self._own(info), [info])

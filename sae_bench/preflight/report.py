@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sae_bench.engine.workspace import CoderFailure, Entry
+from sae_bench.modules import as_declared
 from sae_bench.preflight import evidence
 from sae_bench.preflight.case import Case
 from sae_bench.preflight.hypotheses import Outcome, not_tried, outcomes
@@ -55,6 +56,7 @@ class Preflight:
         }
 
 
+@as_declared()
 def preflight(entry: Entry, activations: Activations) -> Preflight:
     """Measure an SAE on a text and look for usual mistakes; changes nothing. Raises ModelError."""
     case = Case.of(entry, activations)

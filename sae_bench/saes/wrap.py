@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sae_bench.errors import CoderError, named
-from sae_bench.modules import evaluating
+from sae_bench.modules import as_declared, evaluating
 from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder, codes_from_dense
 
 _PROBE_LATENTS = 64
@@ -156,6 +156,7 @@ def _is_pair(tensor: Any) -> bool:
     return isinstance(tensor, Tensor) and tensor.ndim == 2 and len(tensor) == 2
 
 
+@as_declared()
 def content_sha256(coder: SparseCoder) -> str:
     """Digest of an SAE that has no files: of its reconstruction map on a fixed probe and of some decoder directions."""
     info = coder.info
