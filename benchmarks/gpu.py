@@ -4,9 +4,9 @@
 d = 2304, k = 64, random unit directions, activations that are sums of 64 of them and noise. Contenders take turns in
 one process; a ratio compares two of them within one round (minimum / median / maximum over 9). The share is how much of
 an encode's time the bare product ``x @ W_enc`` would take, in bfloat16 and in float32 (TF32 is off). "Host" keeps both
-matrices in host memory. Memory is what a call allocates on the device at its peak. It stops unless all float32 ways
-select the same latents but for near ties. ``--quick`` is small and ``--device cpu`` needs no GPU: together they check
-that the benchmark runs.
+matrices in host memory. Memory is what a call allocates on the device at its peak. It stops unless exact and certified
+selection find the same latents, and ``torch.topk`` of the whole product those but for near ties. ``--quick`` is small
+and ``--device cpu`` needs no GPU: together they check that the benchmark runs.
 """
 
 from __future__ import annotations

@@ -47,17 +47,20 @@ class ResultError(SaeBenchError):
 _LONGEST = 200  # characters
 
 
-def said(error: BaseException) -> str:
-    """The first line of what an exception says, printable and short; the name of its type if it says nothing."""
-    text = getattr(error, "strerror", None) or str(error)  # str() of an OSError repeats the whole path
-    lines = str(text).strip().splitlines()
-    if not lines:
-        return type(error).__name__
-    line = "".join(c if c.isprintable() else " " for c in lines[0]).strip().rstrip(".")
+def said(error: BaseException, *, file: bool = True) -> str:
+    """The first line of what an exception says, printable and short; the name of its type if it says nothing.
+
+    ``file`` False leaves out which file an OSError is about, for a sentence that says so itself.
+    """
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror + (f": {error.filename}" if file and error.filename is not None else "")
+    printable = ("".join(c if c.isprintable() else " " for c in line) for line in text.splitlines())
+    line = next((line for each in printable if (line := each.strip().rstrip(".").strip())), type(error).__name__)
     return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
 
 
-def named(error: BaseException) -> str:
+def named(error: BaseException, *, file: bool = True) -> str:
     """The type of an exception and what it says, in one line."""
-    line, name = said(error), type(error).__name__
+    line, name = said(error, file=file), type(error).__name__
     return name if line == name else f"{name}: {line}"

@@ -11,7 +11,7 @@ from torch import Tensor
 from sae_bench.kernels import candidates, topk
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.weights import Weights
-from tests.test_kernels import normal, tiling
+from tests.test_kernels import LargestAllocation, normal, tiling
 from tests.tiny_saes import coder_of, tiny_rule
 
 D, N, K = 24, 400, 7
@@ -92,6 +92,69 @@ def test_rows_without_a_certificate_take_the_exact_path_and_are_counted():
     assert coder.uncertified == 30
     assert torch.equal(codes.indices, wide("exact", W_enc=same, b_enc=torch.zeros(n)).encode(x).indices)
     assert set(codes.indices.tolist()) <= set(range(K)), "ties go to the lowest index"
+
+
+def test_numbers_too_small_for_their_squares_are_not_certified_wrongly():
+    """Norms in float32 would be 0 here, and with them every bound."""
+    c = 30 * normal(D, 1, seed=2)
+    w = (0.1 * normal(D, 5000, seed=1) + c).float()
+    x = normal(40, D)
+    x = x - (x @ c) / (c * c).sum() * c.T
+    for scale in (1e-21, 1e-23, 1e-24, 1e-26):
+        u = (scale * x).float()
+        found = select(u, w, None)
+        assert torch.equal(found.indices[found.certified], in_float64(u, w, None)[found.certified]), scale
+
+
+def test_products_that_vanish_in_bfloat16_are_not_certified_wrongly():
+    """A sum of 48 parts that are each below the smallest normal number is the largest pre-activation."""
+    u, w = torch.full((8, 48), 2.0**-60), torch.zeros(48, 400)
+    w[:, 7] = 2.0**-67
+    w[0, 20:30] = 2.0**-65 * torch.linspace(1, 1.5, 10)
+    found = select(u, w, None, k=1)
+    assert torch.equal(found.indices[found.certified], in_float64(u, w, None, 1)[found.certified])
+
+
+HOPELESS = {
+    "a bias that drowns everything": lambda w: w | {"b_enc": 1000 + w["b_enc"]},
+    "one huge direction": lambda w: w | {"W_enc": torch.cat([300 * w["W_enc"][:, :1], w["W_enc"][:, 1:]], 1)},
+    "no bias": lambda w: {name: tensor for name, tensor in w.items() if name != "b_enc"},
+}
+TOKENS = {
+    "as usual": normal(30, D, seed=9, dtype=torch.float32),
+    "zeros": torch.zeros(3, D),
+    "not a number": torch.full((3, D), torch.nan),
+    "infinite": torch.full((3, D), torch.inf),
+    "huge": torch.full((3, D), 3e38),
+}
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("what", HOPELESS)
+def test_what_bfloat16_cannot_tell_apart_is_selected_as_ever(what, tokens):
+    n = 2 * topk.TILE_LATENTS + 100
+    w = {"W_enc": normal(D, n, seed=1), "W_dec": normal(n, D, seed=2), "b_dec": torch.zeros(D), "b_enc": normal(n)}
+    weights = Weights(**HOPELESS[what]({name: tensor.float() for name, tensor in w.items()}))
+    coder = coder_of(weights, tiny_rule("topk", k=K))
+    exact = coder.encode(TOKENS[tokens])
+    coder.select_in = "bfloat16"
+    fast = coder.encode(TOKENS[tokens])
+    assert torch.equal(exact.indptr, fast.indptr)
+    assert torch.equal(exact.indices, fast.indices)
+    assert torch.allclose(exact.values, fast.values, rtol=1e-5, atol=1e-3, equal_nan=True)
+
+
+def test_rows_that_are_given_up_hold_no_memory():
+    n, tokens = 8 * topk.TILE_LATENTS, 200
+    coder = coder_of(
+        Weights(normal(4, n).float(), normal(n, 4).float(), torch.zeros(4), 1e4 + normal(n).float()),
+        tiny_rule("topk", k=K),
+    )
+    coder.select_in = "bfloat16"
+    with LargestAllocation() as seen:
+        coder.encode(normal(tokens, 4).float())
+    assert coder.uncertified == tokens
+    assert seen.numbers <= 2 * tokens * topk.TILE_LATENTS, seen.by
 
 
 @pytest.mark.parametrize("stored", ["a direction a column", "a direction a row"])

@@ -103,6 +103,21 @@ def test_a_model_that_reads_its_tokens_again_is_no_bottleneck() -> None:
     torch.testing.assert_close(found.rows[found.place[mask]], expected(subject, tokens, mask, HOOK, x))
 
 
+class CountsSpecial(ReadsTokens):
+    """A last block that looks at its tokens only where they are special."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        special = (self.seen[0] == 0).unsqueeze(2).to(hidden_states)
+        out: Tensor = self.block(hidden_states, *args, **kwargs) + special * self.table[0]
+        return out
+
+
+def test_a_model_that_reads_special_tokens_alone_is_no_bottleneck() -> None:
+    model = tiny_models.tiny_llama()
+    model.model.layers[2] = CountsSpecial(model.model.layers[2], model)
+    assert not subject_of(model).is_bottleneck(HOOK)
+
+
 def test_the_other_back_end_passes_every_text() -> None:
     subject, _ = load_subject(tiny_models.tiny_gpt2(), backend="tl")
     tokens, mask = texts(6, 6)

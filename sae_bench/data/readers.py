@@ -249,7 +249,7 @@ def _hub_errors(source: str) -> Iterator[None]:
         raise
     except Exception as error:  # the errors of datasets, huggingface_hub, httpx and fsspec have no common base
         raise DataError(
-            f"{source} is no path here and could not be loaded from the hub ({named(error)}): "
+            f"{source} is no path here and could not be loaded from the hub ({named(error, file=False)}): "
             "give a local file, or download the data set once while online."
         ) from error
 

@@ -39,7 +39,7 @@ def reading(name: str, *also: type[Exception]) -> Iterator[None]:
     except PermissionError as error:
         raise DataError(f"{name} cannot be read: permission denied; change its access rights or copy it.") from error
     except bad_data as error:
-        raise DataError(f"{name} cannot be read ({named(error)}); check that it is whole.") from error
+        raise DataError(f"{name} cannot be read ({named(error, file=False)}); check that it is whole.") from error
 
 
 def quoted(names: Iterable[Any]) -> str:

@@ -91,15 +91,28 @@ class Workspace:
         self.counters["dense_elements"] += n_tokens * n_latents
 
     def sizes(self, entry: Entry, codes: Codes) -> Tensor:
-        """``|f| ||d||`` of every entry of a coder's codes, float64 ``[entries]``; a direction is measured once."""
+        """``|f| ||d||`` of every entry of a coder's codes, float64 ``[entries]``. Raises CoderFailure.
+
+        Directions are measured once, in tiles that do not depend on what was measured before: so a run that was killed
+        goes on to the same bits.
+        """
         if entry.key not in self._norms:
             self._norms[entry.key] = codes.values.new_full((codes.n_latents,), torch.nan, dtype=torch.float64)
         norms = self._norms[entry.key]
-        unknown = torch.unique(codes.indices[norms[codes.indices].isnan()])
-        for tile in unknown.split(NORM_ROWS):
-            rows = guarded(entry, partial(entry.coder.decoder_rows, tile))
-            norms[tile] = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+        unknown = codes.indices[norms[codes.indices].isnan()]
+        for tile in torch.unique(unknown // NORM_ROWS).tolist():
+            start, stop = tile * NORM_ROWS, min((tile + 1) * NORM_ROWS, codes.n_latents)
+            latents = torch.arange(start, stop, device=norms.device)
+            norms[start:stop] = guarded(entry, partial(_norms, entry.coder, latents))
         return codes.values.double().abs() * norms[codes.indices]
+
+
+def _norms(coder: SparseCoder, latents: Tensor) -> Tensor:
+    rows = coder.decoder_rows(latents)
+    if rows.ndim != 2 or len(rows) != len(latents):
+        raise ValueError(f"decoder_rows of {len(latents)} latents returned an array of shape {list(rows.shape)}")
+    norms: Tensor = rows.double().norm(dim=1)
+    return norms
 
 
 def guarded(entry: Entry, call: Callable[[], T]) -> T:

@@ -6,15 +6,19 @@ and Schwarz give ``|u w - u' w'| <= |e| |w| + |u'| |f|`` for every latent, and r
 share. So every latent of the true top k lies within twice that bound of the k-th largest rounded product: these
 candidates are computed again in the coder's own precision. A row whose k-th and next candidate lie closer than that
 precision can tell apart, or that has too many candidates, is not certified; it is left to the exact path.
+
+That candidates hold the top k is proven; how near two sums in float32 may lie is the usual probabilistic bound (square
+root of the width), which numbers made to round in one direction can exceed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +28,7 @@ from sae_bench.kernels.topk import above
 
 MOST_CANDIDATES = 32  # times k, of a row
 _ROUNDED = 2.0**-8  # unit roundoff of bfloat16
+_SMALLEST = 2.0**-126  # what is smaller may become 0 on the way into a product
 # latents whose directions are gathered at once, and numbers of directions that are multiplied at once: on a CPU they
 # stay in the cache, a GPU wants large pieces
 _GATHERED = {"cpu": (512, 1 << 17), "cuda": (8192, 1 << 26)}
@@ -58,8 +63,8 @@ class Rounding:
     def of(self, start: int, tile: Tensor, rounded: Tensor) -> tuple[float, float]:
         """Both norms of the tile that begins at ``start``, computed once."""
         if start not in self.tiles:
-            left_out = (tile - rounded.to(tile.dtype)).norm(dim=0).max()
-            self.tiles[start] = (float(tile.norm(dim=0).max()), float(left_out))
+            left_out = _norms(tile - rounded.to(tile.dtype), 0).max()
+            self.tiles[start] = (float(_norms(tile, 0).max()), float(left_out))
         return self.tiles[start]
 
 
@@ -69,10 +74,10 @@ def top_k(u: Tensor, encoder: Encoder, k: int, rounding: Rounding) -> Selected:
     Every tile of the encoder is rounded once for all tokens, which are multiplied with it some at a time.
     """
     short = u.bfloat16()
-    bounds = _Bounds(short.to(u.dtype).norm(dim=1), (u - short.to(u.dtype)).norm(dim=1), u.shape[1])
+    bounds = _Bounds(_norms(short, 1), _norms(u - short.to(u.dtype), 1), u.shape[1])
     kth = u.new_full((len(u), k), float("-inf"))
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
-    slack = u.new_zeros(len(u))
+    held = _Held(u, MOST_CANDIDATES * k)
+    slack = torch.zeros_like(bounds.norm)
     largest = 0.0
     product = _Product(u, encoder.n_latents)
     for start in range(0, encoder.n_latents, topk.TILE_LATENTS):
@@ -84,18 +89,54 @@ def top_k(u: Tensor, encoder: Encoder, k: int, rounding: Rounding) -> Selected:
         within, bias = bounds.of(norm, left_out), None
         if encoder.bias is not None:  # it is rounded, and so may the product be before it comes
             bias = encoder.bias[start:stop].bfloat16()
-            within = within + 2.1 * _ROUNDED * bias.abs().max()
+            within = within + 2.1 * _ROUNDED * bias.abs().max().double()
         slack = torch.maximum(slack, within)
         for rows in product.chunks:
             near = product.of(short[rows], rounded, bias)
             maxima = topk.maxima(near)
             kth[rows] = torch.cat([kth[rows], maxima.to(u.dtype)], 1).topk(k, dim=1, sorted=False).values
-            row, column = above(near, _limit(kth[rows], slack[rows]).unsqueeze(1), maxima)
-            found.append((row + rows.start, column + start, near[row, column].to(u.dtype)))
-    limit = _limit(kth, slack)
-    row, column, value = (torch.cat(parts) for parts in zip(*found, strict=True))
-    kept = value >= limit[row]
-    return _rescored(u, encoder, (row[kept], column[kept]), k, largest)
+            limit = _limit(kth[rows], slack[rows]).masked_fill(held.given_up[rows], torch.inf)
+            row, column = above(near, limit.float().unsqueeze(1), maxima)
+            held.add(row + rows.start, column + start, near[row, column])
+        held.tighten(_limit(kth, slack))
+        if bool(held.given_up.all()):
+            break
+    return _rescored(u, encoder, held, k, largest)
+
+
+class _Held:
+    """Candidates so far, at most ``most`` of a row: a row with more of them is given up, and none of its are held."""
+
+    def __init__(self, u: Tensor, most: int) -> None:
+        self.most = most
+        self.given_up = torch.zeros(len(u), dtype=torch.bool, device=u.device)
+        none = torch.zeros(0, dtype=torch.int64, device=u.device)
+        self.row, self.column, self.value = none, none, u.new_zeros(0, dtype=torch.bfloat16)
+        self._new: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, row: Tensor, column: Tensor, value: Tensor) -> None:
+        """Candidates of one product; each row comes once between two calls of :meth:`tighten`."""
+        self.given_up |= torch.bincount(row, minlength=len(self.given_up)) > self.most
+        kept = ~self.given_up[row]
+        self._new.append((row[kept], column[kept], value[kept]))
+
+    def tighten(self, limit: Tensor) -> None:
+        """Leave out what does not reach ``limit`` ``[tokens]`` any more, and rows that hold too many."""
+        parts = zip((self.row, self.column, self.value), *self._new, strict=True)
+        self.row, self.column, self.value = (torch.cat(part) for part in parts)
+        self._new = []
+        self._keep(self.value >= limit[self.row])
+        self.given_up |= torch.bincount(self.row, minlength=len(self.given_up)) > self.most
+        self._keep(~self.given_up[self.row])
+
+    def _keep(self, kept: Tensor) -> None:
+        self.row, self.column, self.value = self.row[kept], self.column[kept], self.value[kept]
+
+
+def _norms(x: Tensor, dim: int) -> Tensor:
+    """In float64: squares of small numbers would be 0 in float32."""
+    found: Tensor = torch.linalg.vector_norm(x, dim=dim, dtype=torch.float64)
+    return found
 
 
 class _Product:
@@ -122,8 +163,10 @@ class _Product:
 @contextmanager
 def _summed_in_float32() -> Iterator[None]:
     """Unless told otherwise, CUDA may add parts of a sum in bfloat16, which no bound here allows for."""
-    options = torch.backends.cuda.matmul
+    options: Any = torch.backends.cuda.matmul
     before = options.allow_bf16_reduced_precision_reduction
+    if (split_k := getattr(options, "allow_bf16_reduced_precision_reduction_split_k", None)) is not None:
+        before = before, split_k  # set together
     options.allow_bf16_reduced_precision_reduction = False
     try:
         yield
@@ -137,31 +180,31 @@ def _limit(kth: Tensor, slack: Tensor) -> Tensor:
     The k-th largest true value lies at most ``slack`` and two roundings below the k-th largest rounded one, and what
     lies above it may be rounded as far down again.
     """
-    least = kth.amin(1)
+    least = kth.amin(1).double()
     return least - 2.1 * slack - 5 * _ROUNDED * least.abs()
 
 
 @dataclass(frozen=True)
 class _Bounds:
-    norm: Tensor  # [tokens], of the rounded activations
+    norm: Tensor  # [tokens], of the rounded activations, float64
     left_out: Tensor  # [tokens], what rounding took from them
     width: int
 
     def of(self, norm: float, left_out: float) -> Tensor:
         """How far a product in bfloat16 can lie from the true one, before its result is rounded ``[tokens]``."""
         summed = self.width * 2.0**-24 * self.norm * norm
-        return self.left_out * norm + self.norm * left_out + summed
+        vanished = _SMALLEST * (self.width + math.sqrt(self.width) * (self.norm + norm) + 1)
+        return self.left_out * norm + self.norm * left_out + summed + vanished
 
 
-def _rescored(u: Tensor, encoder: Encoder, candidates: tuple[Tensor, Tensor], k: int, norm: float) -> Selected:
-    row, column = candidates
+def _rescored(u: Tensor, encoder: Encoder, held: _Held, k: int, norm: float) -> Selected:
+    row, column = held.row, held.column
+    if len(row) == 0:
+        nothing = u.new_zeros(len(u), k)
+        return Selected(torch.zeros_like(held.given_up), nothing, torch.zeros_like(nothing, dtype=torch.int64))
     order = (row * (int(column.max()) + 1) + column).argsort()
     row, column = row[order], column[order]
     counts = torch.bincount(row, minlength=len(u))
-    certified = counts <= MOST_CANDIDATES * k
-    wanted = certified[row]
-    row, column = row[wanted], column[wanted]
-    counts = counts * certified
     most = max(int(counts.max()), k + 1)
     place = torch.arange(len(row), device=u.device) - (counts.cumsum(0) - counts)[row]
     values = u.new_full((len(u), most), float("-inf"))
@@ -170,8 +213,8 @@ def _rescored(u: Tensor, encoder: Encoder, candidates: tuple[Tensor, Tensor], k:
     best, which = values.topk(k + 1, dim=1)
     # two sums of this width that are closer may change places with the order of summation (Higham & Mary 2019)
     eps = torch.finfo(u.dtype).eps
-    apart = 4 * eps * (u.shape[1] ** 0.5 * norm * u.norm(dim=1) + best[:, k - 1].abs())
-    certified = certified & (best[:, k - 1] - best[:, k] > apart)
+    apart = 4 * eps * (u.shape[1] ** 0.5 * norm * _norms(u, 1) + best[:, k - 1].abs()) + u.shape[1] * _SMALLEST
+    certified = ~held.given_up & (best[:, k - 1] - best[:, k] > apart)
     chosen = which[:, :k].sort(dim=1).values  # candidates are in the order of their latents
     return Selected(certified, values.gather(1, chosen), columns.gather(1, chosen))
 

@@ -18,7 +18,7 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 
 from sae_bench.errors import CoderError
-from sae_bench.registry import Format, formats
+from sae_bench.registry import FORMATS
 from sae_bench.saes.source import SUFFIXES
 
 _MOST_CONFIG = 4 << 20  # bytes of a configuration
@@ -171,7 +171,7 @@ def _sae_of(name: str) -> str:
 
 def _is_whole(below: PurePosixPath) -> bool:
     """Whether a folder with this file below it is one SAE in some layout."""
-    return any(isinstance(layout, Format) and str(below) in layout.weights for layout in formats().values())
+    return any(str(below) in layout.weights for layout in FORMATS)
 
 
 def _nearest(path: str, names: Iterable[str]) -> str:

@@ -188,7 +188,9 @@ class LinearCoder:
 
     def _by_candidates(self) -> bool:
         plain = self.rule.activation == "topk" and self.rule.by_decoder_norm == "no" and not self.rule.keep_negative
-        return self.select_in == "bfloat16" and plain and self.info.n_latents > 2 * topk.TILE_LATENTS
+        n, k = self.info.n_latents, self.rule.k or 0
+        few = 4 * topk.GROUP * k <= n  # else most groups would hold a candidate
+        return self.select_in == "bfloat16" and plain and few and n > 2 * topk.TILE_LATENTS
 
     def _encode_by_candidates(self, u: Tensor) -> Codes:
         """The same latents as of the exact path, which takes the rows that are not certified."""
@@ -201,7 +203,7 @@ class LinearCoder:
         self.uncertified += len(left)
         if len(left):
             values[left], columns[left] = topk.top_k(self._tile_function(u[left]), n, k)
-        fires = values > 0
+        fires = values.relu() != 0  # NaN too
         return Codes(indptr_of(fires.sum(1)), columns[fires], values[fires], n)
 
     def _encoder_tile(self, start: int, stop: int) -> Tensor:

@@ -149,7 +149,7 @@ def _hub_errors(dataset: str) -> Iterator[None]:
     except (DataError, Unusable):
         raise
     except Exception as error:  # the errors of datasets, huggingface_hub, httpx and fsspec have no common base
-        reason = named(error)
+        reason = named(error, file=False)
         if _nobody_answered(error):
             raise Unreachable(f"The Hugging Face hub cannot be reached ({reason})") from error
         raise Unusable(f"{dataset} could not be loaded ({reason})") from error
