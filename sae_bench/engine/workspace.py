@@ -72,10 +72,11 @@ class Workspace:
 
         def compute() -> Codes:
             coder = entry.encoder
-            before = coder.uncertified if isinstance(coder, LinearCoder) else 0
+            certifies = coder if isinstance(coder, LinearCoder) and coder.select_in != "exact" else None
+            before = certifies.uncertified if certifies else 0
             codes = coder.encode(x)
-            if isinstance(coder, LinearCoder) and coder.select_in != "exact":
-                self.counters["uncertified_tokens"] += coder.uncertified - before
+            if certifies:
+                self.counters["uncertified_tokens"] += certifies.uncertified - before
             pointers = len(x) * codes.indptr.itemsize  # one a token, however tokens are put into batches
             self.counters["encode_tokens"] += len(x)
             self.counters["code_entries"] += len(codes.indices)

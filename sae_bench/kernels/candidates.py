@@ -68,6 +68,21 @@ class Rounding:
         return self.tiles[start]
 
 
+@contextmanager
+def _summed_in_float32() -> Iterator[None]:
+    """Unless told otherwise, CUDA may add parts of a sum in bfloat16, which no bound here allows for."""
+    options: Any = torch.backends.cuda.matmul
+    before = options.allow_bf16_reduced_precision_reduction
+    if (split_k := getattr(options, "allow_bf16_reduced_precision_reduction_split_k", None)) is not None:
+        before = before, split_k  # set together
+    options.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        options.allow_bf16_reduced_precision_reduction = before
+
+
+@_summed_in_float32()
 def top_k(u: Tensor, encoder: Encoder, k: int, rounding: Rounding) -> Selected:
     """The ``k`` largest of ``u W + bias`` of every token, ``u`` ``[tokens, d_in]``.
 
@@ -156,22 +171,7 @@ class _Product:
     def of(self, short: Tensor, rounded: Tensor, bias: Tensor | None) -> Tensor:
         """``short @ rounded + bias`` ``[tokens, latents]``, summed in float32, rounded where it is written."""
         out = self._product[: len(short) * rounded.shape[1]].view(len(short), -1)
-        with _summed_in_float32():
-            return torch.mm(short, rounded, out=out) if bias is None else torch.addmm(bias, short, rounded, out=out)
-
-
-@contextmanager
-def _summed_in_float32() -> Iterator[None]:
-    """Unless told otherwise, CUDA may add parts of a sum in bfloat16, which no bound here allows for."""
-    options: Any = torch.backends.cuda.matmul
-    before = options.allow_bf16_reduced_precision_reduction
-    if (split_k := getattr(options, "allow_bf16_reduced_precision_reduction_split_k", None)) is not None:
-        before = before, split_k  # set together
-    options.allow_bf16_reduced_precision_reduction = False
-    try:
-        yield
-    finally:
-        options.allow_bf16_reduced_precision_reduction = before
+        return torch.mm(short, rounded, out=out) if bias is None else torch.addmm(bias, short, rounded, out=out)
 
 
 def _limit(kth: Tensor, slack: Tensor) -> Tensor:
@@ -222,8 +222,6 @@ def _rescored(u: Tensor, encoder: Encoder, held: _Held, k: int, norm: float) -> 
 def _products(u: Tensor, encoder: Encoder, row: Tensor, column: Tensor) -> Tensor:
     """``u[row] . W[:, column] + bias[column]`` of every candidate, some latents and some candidates at a time."""
     out = u.new_empty(len(row))
-    if len(row) == 0:
-        return out
     by_latent = column.argsort()
     sorted_columns = column[by_latent]
     block, most = _GATHERED["cpu" if u.device.type == "cpu" else "cuda"]

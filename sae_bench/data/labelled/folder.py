@@ -123,7 +123,7 @@ def _jsonl(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             except UnicodeDecodeError as error:
                 raise DataError(f"{where} line {number} is not UTF-8; save the file as UTF-8.") from error
             except (ValueError, RecursionError) as error:
-                reason = named(error, file=False)
+                reason = named(error)
                 raise DataError(f"{where} line {number} is not JSON ({reason}); write one object a line.") from error
             if not isinstance(values, dict):
                 kind = type(values).__name__
