@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from sae_bench.errors import ModelError
 from sae_bench.kernels.effects import effect_sparsity
 from sae_bench.models import continuation as module
-from sae_bench.models.continuation import Continuation
+from sae_bench.models.continuation import Continuation, cache_argument
 from sae_bench.models.hooks import find_blocks, known_names
 from sae_bench.models.loading import load_subject
 from sae_bench.models.subject import Capture
@@ -226,23 +226,46 @@ def test_only_the_blocks_behind_the_hook_run_and_only_on_the_tokens_behind():
 def break_cache(model, how, beyond=0):
     """Let the model misuse keys and values that it is given, for sequences longer than `beyond`."""
     forward = model.forward
+    name = cache_argument(model)
 
-    def broken(*args, past_key_values=None, attention_mask=None, **more):
-        if past_key_values is not None and attention_mask.shape[1] > beyond:
+    def broken(*args, cache=None, attention_mask=None, **more):
+        if cache is not None and attention_mask.shape[1] > beyond:
             if how == "raises":
-                raise TypeError("forward() got an unexpected keyword argument 'past_key_values'")
-            past_key_values, attention_mask = None, None
-        return forward(*args, past_key_values=past_key_values, attention_mask=attention_mask, **more)
+                raise TypeError("forward() got an unexpected keyword argument 'cache'")
+            cache, attention_mask = None, None
+        return forward(*args, **{name: cache}, attention_mask=attention_mask, **more)
 
-    model.forward = broken
+    def nameless(*args, **more):
+        """What a later version may do: the argument is gone, and whatever is given is swallowed."""
+        return forward(*args, **{key: value for key, value in more.items() if key != name})
+
+    model.forward = nameless if how == "nameless" else broken
     return model
 
 
-@pytest.mark.parametrize("how", ["raises", "ignores"])
-def test_a_model_that_cannot_reuse_keys_runs_whole_sequences(how):
+def test_keys_and_values_are_given_under_the_name_that_the_signature_has():
+    """transformers renamed the argument; a name that only **kwargs takes would be ignored in silence."""
+
+    class Older(torch.nn.Module):
+        def forward(self, input_ids, past_key_values=None, **more): ...
+
+    class Both(torch.nn.Module):
+        def forward(self, input_ids, cache=None, past_key_values=None): ...
+
+    class Neither(torch.nn.Module):
+        def forward(self, input_ids, **more): ...
+
+    assert (cache_argument(Older()), cache_argument(Both())) == ("past_key_values", "cache")
+    with pytest.raises(ModelError, match="forward of Neither takes neither cache nor past_key_values"):
+        cache_argument(Neither())
+
+
+@pytest.mark.parametrize("how", ["raises", "ignores", "nameless"])
+def test_a_model_that_cannot_reuse_keys_runs_whole_sequences_and_says_so(how):
     plain = tiny_models.tiny_gpt2()
     _, capture, exact = prepared(plain)
-    _, _, fallback = prepared(break_cache(tiny_models.tiny_gpt2(), how))
+    with pytest.warns(UserWarning, match="run over whole sequences"):
+        _, _, fallback = prepared(break_cache(tiny_models.tiny_gpt2(), how))
     assert (exact.cached, fallback.cached) == (True, False)
     new = changes(capture.activations[HOOK])
     args = SEQUENCES, POSITIONS, new, HORIZON

@@ -137,7 +137,9 @@ def test_evaluation_mode_makes_tokens_independent():
     coder = wrap(model, hook=HOOK)
     x = torch.randn(9, D)
     assert check(coder, x) == []
-    assert torch.equal(coder.encode(x).dense()[:2], coder.encode(x[:2]).dense())
+    together, alone = coder.encode(x).dense()[:2], coder.encode(x[:2]).dense()
+    assert torch.equal(together != 0, alone != 0)
+    assert torch.allclose(together, alone, atol=1e-5)  # a product of other size may add in another order
 
 
 def test_the_dictionary_is_that_of_the_weights_not_of_an_earlier_mode():

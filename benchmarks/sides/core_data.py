@@ -7,6 +7,7 @@ directions, with a mean and a scale fitted to activations; they share encoder an
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,11 @@ def _sampled(model: GPT2LMHeadModel, rows: int, context: int) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     bos = model.config.bos_token_id
     ids = torch.full((rows, 1), bos)
-    cache = None
+    names = inspect.signature(model.forward).parameters
+    name, cache = "cache" if "cache" in names else "past_key_values", None  # transformers 5.24 calls it cache
     for _ in range(context - 1):
-        out = model(ids[:, -1:], past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
+        out = model(ids[:, -1:], use_cache=True, **{name: cache})
+        cache = getattr(out, name)
         logits = out.logits[:, -1]
         logits[:, [bos, model.config.eos_token_id]] = float("-inf")
         ids = torch.cat([ids, torch.multinomial(logits.softmax(1), 1, generator=generator)], 1)

@@ -8,6 +8,8 @@ each ablation is a pass over the whole sequence, with the same result.
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,7 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from sae_bench.errors import ModelError
+from sae_bench.errors import ModelError, named
 from sae_bench.models.edits import attach, close, fit
 from sae_bench.models.huggingface import HuggingFaceSubject
 from sae_bench.models.subject import Capture, SubjectModel
@@ -235,7 +237,19 @@ class _Suffix:
     def _forward(self, module: Any, tokens: Tensor, before: int, cache: Any) -> Any:
         mask = tokens.new_ones(len(tokens), before + tokens.shape[1])
         with evaluating(self._subject.model):
-            return module(input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True)
+            return module(input_ids=tokens, attention_mask=mask, use_cache=True, **{cache_argument(module): cache})
+
+
+def cache_argument(module: Any) -> str:
+    """Return the name under which `module.forward` takes keys and values: `cache`, or `past_key_values` in older ones.
+
+    Raises ModelError where the signature has neither: a name that only `**kwargs` swallows would be ignored in silence.
+    """
+    names = inspect.signature(module.forward).parameters
+    for name in ("cache", "past_key_values"):
+        if name in names:
+            return name
+    raise ModelError(f"forward of {type(module).__name__} takes neither cache nor past_key_values")
 
 
 def reuses(subject: SubjectModel, hook: str, length: int) -> bool:
@@ -249,13 +263,22 @@ def reuses(subject: SubjectModel, hook: str, length: int) -> bool:
     tested = _TESTED.setdefault(subject, {})
     longest, passed = tested.get(hook, (0, True))
     if passed and length > longest:
-        passed = _self_test(subject, hook, length)
+        why = _why_not(subject, hook, length)
+        passed = why is None
         tested[hook] = (length, passed)
+        if why:
+            warnings.warn(
+                f"ablations at {hook} of {subject.name} run over whole sequences, which takes several times as long: "
+                f"keys and values of the clean run cannot be reused, since {why}",
+                stacklevel=2,
+            )
     return passed
 
 
-def _self_test(subject: HuggingFaceSubject, hook: str, length: int) -> bool:
+def _why_not(subject: HuggingFaceSubject, hook: str, length: int) -> str | None:
     """Compare with full splices after perturbations of random tokens, one near the start and one in the middle.
+
+    Returns None where they agree, else what stands in the way.
 
     The start with few tokens, because a model that scales rotary positions by the length it sees takes it for a short
     sequence.
@@ -276,9 +299,10 @@ def _self_test(subject: HuggingFaceSubject, hook: str, length: int) -> bool:
     try:
         suffix = _Suffix(subject, capture, hook)
         found = [suffix.logits(0, position, x[:, position] + noise, steps) for position, steps in places]
-    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, ModelError):
-        return False  # the rest of the model keeps something else than keys and values
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, ModelError) as error:
+        return named(error)  # the rest of the model keeps something else than keys and values
     finally:
         subject.counters.update(counters)
         subject.counters["selftest"] += 3 + len(places)
-    return all(close(a, b) for a, b in zip(found, expected, strict=True))
+    agrees = all(close(a, b) for a, b in zip(found, expected, strict=True))
+    return None if agrees else "the model's logits with them are not those of whole sequences"
