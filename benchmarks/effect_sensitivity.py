@@ -20,8 +20,8 @@ from sae_bench import evaluate
 from sae_bench.metrics.downstream_sparsity import effect_share
 from sae_bench.results import store
 from sae_bench.schema import Result
-from sae_bench.statistics import estimate
 from sae_bench.units import Units
+from sae_bench.units.bootstrap import estimate
 
 TASK = "downstream_sparsity"
 VARIANTS: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (

@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sae_bench import nested, registry
+from sae_bench import registry
 from sae_bench.cli import compare as verb
 from sae_bench.errors import ResultError, SaeBenchError, UsageError
 from sae_bench.metrics import metrics_of
 from sae_bench.results import compare, compare_intervals, store
 from sae_bench.results.compare_intervals import Proportion, holm, p_value, p_value_of_shares, square_and_add
 from sae_bench.schema import MetricValue
-from sae_bench.statistics import quotient, total
-from sae_bench.units import Units
+from sae_bench.units import Units, nested
+from sae_bench.units.bootstrap import quotient, total
 from tests.test_store import changed
 from tests.test_store import result as bare
 

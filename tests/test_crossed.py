@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_bench import crossed
-from sae_bench.statistics import Ratio, estimate_of, resample_weights
-from sae_bench.units import Units
+from sae_bench.units import Units, crossed
+from sae_bench.units.bootstrap import Ratio, estimate_of, resample_weights
 
 
 def mean(s):

@@ -18,13 +18,14 @@ from safetensors.numpy import load_file, save_file
 from sklearn.metrics import log_loss, roc_auc_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sae_bench import demo, nested
+from sae_bench import demo
 from sae_bench.api import evaluate
 from sae_bench.errors import DataError, ResultError, UsageError
 from sae_bench.registry import load, tasks
 from sae_bench.results import store
 from sae_bench.saes.load import load_sae
 from sae_bench.schema import Result
+from sae_bench.units import nested
 from tests.conftest import Run
 from tests.tiny_models import WIDTH, tiny_gpt2
 from tests.tiny_saes import tiny_coder

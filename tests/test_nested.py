@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sae_bench import statistics
-from sae_bench.nested import by_set, common, draw, each_set, estimate
-from sae_bench.statistics import Ratio, Sums, resample_weights
 from sae_bench.units import Units
+from sae_bench.units import bootstrap as statistics
+from sae_bench.units.bootstrap import Ratio, Sums, resample_weights
+from sae_bench.units.nested import by_set, common, draw, each_set, estimate
 
 Array = NDArray[np.float64]
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sae_bench import statistics
-from sae_bench.statistics import MAX_GROUPS, Ratio, Sums, estimate, percentile_interval, resample, total, wilson
 from sae_bench.units import Units
+from sae_bench.units import bootstrap as statistics
+from sae_bench.units.bootstrap import MAX_GROUPS, Ratio, Sums, estimate, percentile_interval, resample, total, wilson
 
 
 def table(ids=None, **columns):

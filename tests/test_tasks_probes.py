@@ -17,15 +17,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from torch import Tensor
 
-from sae_bench import nested
 from sae_bench.errors import TaskError
 from sae_bench.kernels.probes import Columns, columns
 from sae_bench.metrics.labelled import CEILING, FLOOR
 from sae_bench.registry import load, tasks
-from sae_bench.statistics import quotient, total
 from sae_bench.tasks import probe_recovery
 from sae_bench.tasks.labelled import LabelledTask, Rows
-from sae_bench.units import Units
+from sae_bench.units import Units, nested
+from sae_bench.units.bootstrap import quotient, total
 
 PARTS = ("train", "test")
 KS = (1, 2, 5, 16)

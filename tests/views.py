@@ -14,9 +14,9 @@ from sae_bench.engine.loss import clean_scores, score
 from sae_bench.engine.rest import Logits
 from sae_bench.registry import load, tasks
 from sae_bench.saes.protocol import CoderInfo, Codes, indptr_of
-from sae_bench.statistics import Estimate, estimate
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units, merge
+from sae_bench.units.bootstrap import Estimate, estimate
 
 
 def task(name: str) -> Task:

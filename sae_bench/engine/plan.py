@@ -16,7 +16,7 @@ from sae_bench.engine.workspace import CoderFailure, Entry, Workspace
 from sae_bench.errors import CoderError
 from sae_bench.saes.controls import Calibration
 from sae_bench.saes.protocol import SparseCoder
-from sae_bench.statistics import RESAMPLES
+from sae_bench.units.bootstrap import RESAMPLES
 
 Mask = Literal["special", "first", "none"]
 # One copy of the logits of a batch stays below these bytes, and a batch below these tokens: more costs memory and saves

@@ -8,19 +8,18 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from sae_bench import estimates, nested
 from sae_bench.engine.plan import Options
 from sae_bench.engine.run import Measured
 from sae_bench.engine.workspace import CoderFailure, Entry, guarded
-from sae_bench.estimates import Draws
 from sae_bench.judge import JudgeError
 from sae_bench.saes.wrap import content_sha256
 from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result, Status
-from sae_bench.statistics import CONFIDENCE
 from sae_bench.tasks.autointerp.asking import Deferred
 from sae_bench.tasks.base import Task
 from sae_bench.tasks.labelled import LabelledTask
-from sae_bench.units import Units
+from sae_bench.units import Units, kinds, nested
+from sae_bench.units.bootstrap import CONFIDENCE
+from sae_bench.units.kinds import Draws
 
 PACKAGES = (
     "sae-bench-suite",
@@ -198,7 +197,7 @@ def _constants(task: Task) -> dict[str, dict[str, MetricValue]]:
 
 def drawn(task: Task, tables: Mapping[str, Units], options: Options) -> dict[str, Draws]:
     """The resampled sums of every table that the task's metrics are made of."""
-    return estimates.drawn(task.spec, tables, seed=options.seed, resamples=options.resamples)
+    return kinds.drawn(task.spec, tables, seed=options.seed, resamples=options.resamples)
 
 
 def figures(task: Task, draws: Mapping[str, Draws], without: frozenset[str] = frozenset()) -> dict[str, MetricValue]:
@@ -207,7 +206,7 @@ def figures(task: Task, draws: Mapping[str, Draws], without: frozenset[str] = fr
     for name, spec in task.spec.metrics.items():
         if name in without:
             continue
-        e = estimates.estimate(draws[spec.table], task.metrics[name], interval=spec.interval)
+        e = kinds.estimate(draws[spec.table], task.metrics[name], interval=spec.interval)
         found[name] = MetricValue(
             value=e.value,
             low=e.low,

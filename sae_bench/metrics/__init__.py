@@ -1,6 +1,7 @@
 """The figures of every task as pure functions of sums over units. NumPy alone: what only reads results needs no torch.
 
-``sae_bench/metrics/<task>.py`` has ``metrics(parameters)``: functions of :class:`~sae_bench.statistics.Sums` by id.
+``sae_bench/metrics/<task>.py`` has ``metrics(parameters)``: functions of
+:class:`~sae_bench.units.bootstrap.Sums` by id.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from importlib.util import find_spec
 
 from sae_bench import registry
 from sae_bench.schema import TaskSpec
-from sae_bench.statistics import Metric
+from sae_bench.units.bootstrap import Metric
 
 
 def metrics_of(spec: TaskSpec) -> Mapping[str, Metric]:

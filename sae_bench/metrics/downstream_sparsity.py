@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_bench.statistics import Metric, Ratio, Sums
+from sae_bench.units.bootstrap import Metric, Ratio, Sums
 
 MOST_BELOW = 0.1  # share of effects below noise from which on the figure of the rest is none of the SAE
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sae_bench.statistics import Metric, Sums
+from sae_bench.units.bootstrap import Metric, Sums
 
 LEAST_ROOM = 0.001  # AUROC between floor and ceiling: over less, a share would be a quotient of noise
 FLOOR, CEILING = "floor_", "ceiling_"  # before the columns of the best residual channels and of the full residual

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sae_bench.statistics import Metric, Ratio, Sums
+from sae_bench.units.bootstrap import Metric, Ratio, Sums
 
 ABLATIONS = ("zero", "mean")
 

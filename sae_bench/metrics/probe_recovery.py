@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sae_bench.metrics.labelled import CEILING, FLOOR, LEAST_ROOM, auroc_of, mean_of
-from sae_bench.statistics import Metric, Ratio, Sums
+from sae_bench.units.bootstrap import Metric, Ratio, Sums
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sae_bench.statistics import Metric, Ratio, Sums
+from sae_bench.units.bootstrap import Metric, Ratio, Sums
 
 CONSTANT = 1e-9  # activations whose variance is below this share of their energy do not vary
 

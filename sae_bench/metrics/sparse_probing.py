@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from sae_bench.metrics.labelled import CEILING, FLOOR, LEAST_ROOM, auroc_of, per_example
-from sae_bench.statistics import Metric, Ratio, Sums
+from sae_bench.units.bootstrap import Metric, Ratio, Sums
 
 KS = (1, 2, 5, 16)
 

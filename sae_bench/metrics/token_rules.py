@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sae_bench.statistics import Metric, Ratio, Sums
+from sae_bench.units.bootstrap import Metric, Ratio, Sums
 
 
 def _mean(column: str) -> Metric:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sae_bench import nested
 from sae_bench.errors import UsageError
 from sae_bench.registry import suggest
 from sae_bench.results.compare_intervals import (
@@ -33,8 +32,8 @@ from sae_bench.results.compare_intervals import (
 from sae_bench.results.compare_load import Figure, Loaded, document_of, indicators, load, set_of
 from sae_bench.results.compare_protocol import NotComparable, comparable, refusal
 from sae_bench.schema import Better
-from sae_bench.statistics import CONFIDENCE, FEWEST, Array, percentile_interval, quotient, undefined
-from sae_bench.units import Units
+from sae_bench.units import Units, nested
+from sae_bench.units.bootstrap import CONFIDENCE, FEWEST, Array, percentile_interval, quotient, undefined
 
 __all__ = ["Difference", "Loaded", "NotComparable", "adjusted", "comparable", "difference", "load", "refusal"]
 

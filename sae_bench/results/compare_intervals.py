@@ -1,7 +1,7 @@
 """How sure a difference is: p-values, adjustment for many metrics, and intervals that resampling cannot give.
 
-*p-value.* The expanded percentile interval of :func:`sae_bench.statistics.percentile_interval`, turned round: the level
-at which it would just touch 0. Where fewer than ``TAIL`` replicates lie on the other side of 0, their share says little
+*p-value.* The expanded percentile interval of :func:`sae_bench.units.bootstrap.percentile_interval`, turned round: the
+level at which it would just touch 0. Where fewer than ``TAIL`` replicates lie on the other side of 0, their share says little
 and its resolution would be one replicate, too coarse for any adjustment; the tail is then that of the normal
 distribution with the replicates' median and their ``TAIL``-th value from that end.
 
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sae_bench.statistics import Array, wilson
+from sae_bench.units.bootstrap import Array, wilson
 
 TAIL = 10  # replicates beyond 0 from which on their share is used as it is
 FEW_TELLING = 20  # units that tell two shares apart: from here on resampling them holds its level

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_bench import nested, registry
+from sae_bench import registry
 from sae_bench.errors import ResultError
-from sae_bench.estimates import Draws, draw
 from sae_bench.metrics import metrics_of
 from sae_bench.results import store
 from sae_bench.schema import Result, TaskSpec
-from sae_bench.statistics import RESAMPLES, Array, Metric, Ratio, Sums, quotient, total
-from sae_bench.units import Units
+from sae_bench.units import Units, nested
+from sae_bench.units.bootstrap import RESAMPLES, Array, Metric, Ratio, Sums, quotient, total
+from sae_bench.units.kinds import Draws, draw
 
 AGREES = 1e-6  # relative; a figure and its units may differ by the rounding of two machines, which is far less
 KEPT = 4  # parts of tables whose replicates are kept beside those of whole tables

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from sae_bench import registry
 from sae_bench.errors import ResultError
-from sae_bench.estimates import drawn, estimate
 from sae_bench.metrics import metrics_of
 from sae_bench.schema import MetricValue, Result, TaskSpec
-from sae_bench.statistics import Estimate
 from sae_bench.units import Units
+from sae_bench.units.bootstrap import Estimate
+from sae_bench.units.kinds import drawn, estimate
 
 EXACT = 1e-9  # figures from the same units differ by rounding alone
 

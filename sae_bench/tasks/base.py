@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sae_bench.saes.protocol import CoderInfo, Codes
 from sae_bench.schema import TaskSpec
-from sae_bench.statistics import Metric
 from sae_bench.units import Column, Units
+from sae_bench.units.bootstrap import Metric
 
 
 class Site(Protocol):

@@ -18,15 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sae_bench import crossed
 from sae_bench.errors import TaskError
 from sae_bench.kernels.divergence import divergence, normaliser
 from sae_bench.kernels.effects import centred, effect_sparsity
 from sae_bench.metrics import downstream_sparsity
 from sae_bench.schema import TaskSpec
-from sae_bench.statistics import estimate_of
 from sae_bench.tasks.base import Task
-from sae_bench.units import Column, Units
+from sae_bench.units import Column, Units, crossed
+from sae_bench.units.bootstrap import estimate_of
 
 BINS = 10
 BIN_RESAMPLES = 500

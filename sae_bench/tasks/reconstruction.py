@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from sae_bench.metrics import reconstruction
-from sae_bench.statistics import total
 from sae_bench.tasks.base import Site, Task, View
 from sae_bench.units import Units
+from sae_bench.units.bootstrap import total
 
 TINY = 1e-6  # a vector shorter than this share of the usual norm has no direction
 

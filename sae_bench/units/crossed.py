@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sae_bench.statistics import Array, Draws, Sums, resample_weights, total
-from sae_bench.units import Units
+from sae_bench.units.bootstrap import Array, Draws, Sums, resample_weights, total
+from sae_bench.units.table import Units
 
 CHUNK = 1 << 22  # weights of rows in memory at once
 

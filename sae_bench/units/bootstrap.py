@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_bench.units import Units
+from sae_bench.units.table import Units
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95

@@ -1,8 +1,8 @@
 """Figures over data sets of examples: resampled on two levels, data sets and the examples within them.
 
 A unit's id is ``<set>:<example>``. Within a set a metric is a function of weighted column sums, as everywhere; the
-figure is the mean of it over sets, or, for a :class:`~sae_bench.statistics.Ratio`, the mean numerator over the mean
-denominator. A replicate draws new weights for sets and for examples; an example that is in several sets has the same
+figure is the mean of it over sets, or, for a :class:`~sae_bench.units.bootstrap.Ratio`, the mean numerator over the
+mean denominator. A replicate draws new weights for sets and for examples; an example that is in several sets has the same
 weight in all of them, and a set the same weight in every table, so SAEs can be compared in pairs.
 
 Both levels are drawn, as a new suite would have other sets and other examples. The spread of the observed sets already
@@ -18,7 +18,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_bench.statistics import (
+from sae_bench.units.bootstrap import (
     CONFIDENCE,
     Array,
     Estimate,
@@ -30,7 +30,7 @@ from sae_bench.statistics import (
     settle,
     total,
 )
-from sae_bench.units import Units
+from sae_bench.units.table import Units
 
 
 @dataclass(frozen=True)
