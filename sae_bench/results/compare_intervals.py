@@ -1,8 +1,8 @@
 """How sure a difference is: p-values, adjustment for many metrics, and intervals that resampling cannot give.
 
 *p-value.* The expanded percentile interval of :func:`sae_bench.units.bootstrap.percentile_interval`, turned round: the
-level at which it would just touch 0. Where fewer than ``TAIL`` replicates lie on the other side of 0, their share says little
-and its resolution would be one replicate, too coarse for any adjustment; the tail is then that of the normal
+level at which it would just touch 0. Where fewer than ``TAIL`` replicates lie on the other side of 0, their share says
+little and its resolution would be one replicate, too coarse for any adjustment; the tail is then that of the normal
 distribution with the replicates' median and their ``TAIL``-th value from that end.
 
 *Shares.* Where few units tell two SAEs apart, resampling knows too little about a share of 0/1 units: with none the

@@ -1,7 +1,7 @@
 """The figures of a task's tables, each resampled as its rows ask.
 
-Rows of the table ``example`` lie in data sets (:mod:`sae_bench.units.nested`), rows of ``ablation`` belong to a document
-and to a latent (:mod:`sae_bench.units.crossed`), and rows of any other are independent
+Rows of the table ``example`` lie in data sets (:mod:`sae_bench.units.nested`), rows of ``ablation`` belong to a
+document and to a latent (:mod:`sae_bench.units.crossed`), and rows of any other are independent
 (:mod:`sae_bench.units.bootstrap`).
 """
 

@@ -2,8 +2,8 @@
 
 A unit's id is ``<set>:<example>``. Within a set a metric is a function of weighted column sums, as everywhere; the
 figure is the mean of it over sets, or, for a :class:`~sae_bench.units.bootstrap.Ratio`, the mean numerator over the
-mean denominator. A replicate draws new weights for sets and for examples; an example that is in several sets has the same
-weight in all of them, and a set the same weight in every table, so SAEs can be compared in pairs.
+mean denominator. A replicate draws new weights for sets and for examples; an example that is in several sets has the
+same weight in all of them, and a set the same weight in every table, so SAEs can be compared in pairs.
 
 Both levels are drawn, as a new suite would have other sets and other examples. The spread of the observed sets already
 holds the noise of their examples, so the interval counts that part twice and is a little too wide where sets are small
