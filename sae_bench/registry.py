@@ -12,14 +12,16 @@ import fnmatch
 import hashlib
 import importlib
 import json
+import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_bench.errors import SaeBenchError, TaskError, UsageError
+from sae_bench.errors import SaeBenchError, TaskError, UsageError, named
 from sae_bench.parsing import read_record
 
 if TYPE_CHECKING:
@@ -152,6 +154,12 @@ CONTROLS = (
     Entry("pca_topk", "sae_bench.saes.controls:pca_topk", "per token the largest PCA coordinates, at the SAE's L0"),
     Entry("channels", "sae_bench.saes.controls:channels", "per token the largest raw channels, at the SAE's L0"),
 )
+UNITS = (
+    Entry("document", "sae_bench.units.kinds:DOCUMENT", "a text: its sums over tokens"),
+    Entry("latent", "sae_bench.units.kinds:LATENT", "a latent of one SAE: its sums over the text"),
+    Entry("example", "sae_bench.units.kinds:EXAMPLE", "a test example of a labelled set; a figure is a mean over sets"),
+    Entry("ablation", "sae_bench.units.kinds:ABLATION", "an ablation; documents and latents are resampled"),
+)
 DEFAULT_CONTROLS = ("mean", "identity", "pca", "random", "random_l0", "permuted")
 
 
@@ -163,6 +171,11 @@ def formats() -> dict[str, Entry]:
 def controls() -> dict[str, Entry]:
     """All controls by name."""
     return _with_entry_points(CONTROLS, "sae_bench.controls")
+
+
+def units() -> dict[str, Entry]:
+    """All kinds of units by name."""
+    return _with_entry_points(UNITS, "sae_bench.units")
 
 
 def _with_entry_points(builtin: Iterable[Entry], group: str) -> dict[str, Entry]:
@@ -182,9 +195,14 @@ def load(code: str) -> Any:
     module, _, attribute = code.partition(":")
     try:
         loaded = importlib.import_module(module)
+        _check_place(module, loaded)
         return getattr(loaded, attribute) if attribute else loaded
-    except (ImportError, AttributeError) as error:
-        raise SaeBenchError(f"{code} cannot be imported ({error}); install or correct what registers it") from error
+    except SaeBenchError:
+        raise
+    except Exception as error:  # whatever the code of a plug-in does while it is imported
+        raise SaeBenchError(
+            f"{code} cannot be imported ({named(error)}); install or correct what registers it"
+        ) from error
 
 
 def choose(names: str, known: Mapping[str, Any], what: str) -> list[str]:
@@ -211,23 +229,86 @@ def data_folder(name: str) -> Path:
     return shipped if shipped.is_dir() else _PACKAGE.parent / name
 
 
+def tasks(extra: str | Path | None = None) -> dict[str, TaskSpec]:
+    """All task definitions by id: built-in, from entry points (a folder), and from the folder ``extra``.
+
+    What a package registers and cannot be read is left out, with one warning each. Raises TaskError or UsageError for
+    the folder that the user named.
+    """
+    return {name: spec for name, (spec, _) in _tasks(extra if extra is None else str(extra)).items()}
+
+
+def card(name: str, extra: str | Path | None = None) -> str | None:
+    """The card of a task, the ``README.md`` beside its definition; None if it has none."""
+    file = _tasks(extra if extra is None else str(extra))[name][1].parent / "README.md"
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+
+
 @cache
-def tasks(extra: str | None = None) -> dict[str, TaskSpec]:
-    """All task definitions by id: built-in, from entry points (a folder), and from the folder ``extra``."""
-    folders = [data_folder("tasks"), *(Path(load(p.value)) for p in entry_points(group="sae_bench.tasks"))]
+def _tasks(extra: str | None) -> dict[str, tuple[TaskSpec, Path]]:
+    found: dict[str, tuple[TaskSpec, Path]] = {}
+    _add(found, data_folder("tasks"))
+    for point in entry_points(group="sae_bench.tasks"):
+        more = dict(found)
+        try:
+            _add(more, _folder(load(point.value)))
+        except SaeBenchError as error:  # a package that is only installed must not stop everything else
+            _left_out(point, error)
+            continue
+        found = more
     if extra is not None:
-        if not Path(extra).is_dir():
+        folder = Path(extra).expanduser()
+        if not folder.is_dir():
             raise UsageError(f"--task-dir must be a folder with <task>/task.toml files, but {extra} is not a folder")
-        if not any(Path(extra).glob("*/task.toml")):
+        if not any(folder.glob("*/task.toml")):
             raise UsageError(f"--task-dir must be a folder with <task>/task.toml files, but {extra} has none")
-        folders.append(Path(extra))
-    found: dict[str, TaskSpec] = {}
-    for file in (file for folder in folders for file in sorted(folder.glob("*/task.toml"))):
+        _importable(folder.resolve())
+        _add(found, folder)
+    return dict(sorted(found.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER))))
+
+
+def _folder(registered: Any) -> Path:
+    if not isinstance(registered, str | Path) or not Path(registered).is_dir():
+        raise TaskError(f"it must name a folder with <task>/task.toml files, and is {str(registered)[:80]!r}")
+    return Path(registered)
+
+
+def _add(found: dict[str, tuple[TaskSpec, Path]], folder: Path) -> None:
+    """Add the definitions in a folder. Raises TaskError."""
+    for file in sorted(folder.glob("*/task.toml")):
         spec = read_task(file)
         if spec.id in found:
             raise TaskError(f"{file}: the task id {spec.id} is taken already; choose another id")
-        found[spec.id] = spec
-    return dict(sorted(found.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER))))
+        found[spec.id] = spec, file
+
+
+def _left_out(point: EntryPoint, error: SaeBenchError) -> None:
+    package = f" of the package {point.dist.name}" if point.dist else ""
+    warnings.warn(
+        f"the entry point {point.name} = {point.value!r} in {point.group}{package} is left out: {error}",
+        stacklevel=3,
+    )
+
+
+_NAMED: list[Path] = []  # folders of --task-dir, whose code may be imported
+
+
+def _importable(folder: Path) -> None:
+    """Let code in a folder that the user named be imported, behind everything that is installed."""
+    if folder not in _NAMED:
+        _NAMED.append(folder)
+        sys.path.append(str(folder))
+
+
+def _check_place(module: str, loaded: Any) -> None:
+    """Raise SaeBenchError where code of ``--task-dir`` is hidden by a module of the same name elsewhere."""
+    top = module.partition(".")[0]
+    own = [f for f in _NAMED if (f / f"{top}.py").is_file() or (f / top / "__init__.py").is_file()]
+    file = getattr(loaded, "__file__", None)
+    if own and file is not None and not any(Path(file).resolve().is_relative_to(folder) for folder in own):
+        raise SaeBenchError(
+            f"the module {top} of {own[0]} is hidden by {file}; give the one in the folder another name"
+        )
 
 
 _ORDER = {
@@ -250,7 +331,38 @@ def read_task(file: Path) -> TaskSpec:
         raise TaskError(
             f"{file}: the id is {spec.id!r}, but the folder is called {file.parent.name!r}; they must agree"
         )
-    return spec
+    for name, metric in spec.metrics.items():
+        if metric.table not in units():
+            raise TaskError(
+                f"{file}: 'metrics.{name}.table': no kind of unit is named {metric.table!r}; "
+                f"{suggest(metric.table, units())}"
+            )
+    record = getattr(load(spec.figures), "Parameters", None)
+    if record is None:
+        return spec
+    if spec.parameters:
+        raise TaskError(f"{file}: [parameters] stands beside the record Parameters of {spec.figures}; remove one")
+    return spec.model_copy(update={"parameters": record.defaults()})
+
+
+def with_parameters(spec: TaskSpec, values: Mapping[str, Any]) -> TaskSpec:
+    """The definition with other values of some parameters. Raises TaskError: no such name, type or value."""
+    record = getattr(load(spec.figures), "Parameters", None)
+    changed = dict(spec.parameters)
+    for name, value in values.items():
+        if name not in spec.parameters:
+            there = suggest(name, spec.parameters) if spec.parameters else "it has none"
+            raise TaskError(f"task {spec.id} has no parameter {name!r}; {there}")
+        default = spec.parameters[name]
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not type(default):
+            kind = type(default).__name__
+            raise TaskError(f"parameter {spec.id}.{name} must be of type {kind} (as {default!r} is), not {value!r}")
+        changed[name] = value
+    if record is not None:
+        record.of(spec.id, changed)
+    return spec.model_copy(update={"parameters": changed})
 
 
 def definition_sha256(spec: TaskSpec) -> str:
@@ -258,6 +370,8 @@ def definition_sha256(spec: TaskSpec) -> str:
     prose = {
         "title": True,
         "question": True,
+        "figures": True,
+        "pairs": not spec.pairs,
         "metrics": {"__all__": {"description", "name", "headline", "lowest", "highest"}},
     }
     content = spec.model_dump(mode="json", exclude=prose)  # type: ignore[arg-type]

@@ -40,22 +40,8 @@ def task_specs(settings: Settings) -> dict[str, TaskSpec]:
         name, _, parameter = path.partition(".")
         if name not in chosen:
             raise UsageError(f"parameter {path!r}: no task {name!r} is measured; {registry.suggest(name, chosen)}")
-        chosen[name] = _changed(chosen[name], parameter, value)
+        chosen[name] = registry.with_parameters(chosen[name], {parameter: value})
     return chosen
-
-
-def _changed(spec: TaskSpec, parameter: str, value: Any) -> TaskSpec:
-    """The definition with another value of a parameter, of the same type. Raises UsageError."""
-    if parameter not in spec.parameters:
-        there = registry.suggest(parameter, spec.parameters) if spec.parameters else "it has none"
-        raise UsageError(f"task {spec.id} has no parameter {parameter!r}; {there}")
-    default = spec.parameters[parameter]
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not type(default):
-        kind = type(default).__name__
-        raise UsageError(f"parameter {spec.id}.{parameter} must be of type {kind} (as {default!r} is), not {value!r}")
-    return spec.model_copy(update={"parameters": spec.parameters | {parameter: value}})
 
 
 def changed_parameters(spec: TaskSpec, task_dir: str | None) -> dict[str, Any]:

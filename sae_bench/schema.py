@@ -32,7 +32,7 @@ class MetricSpec(Record):
     name: str
     unit: str
     better: Better
-    table: Literal["document", "latent", "example", "ablation"]
+    table: str = Field(pattern=r"^[a-z][a-z0-9_]*$")  # a kind of sae_bench.units.kinds
     interval: Literal["bootstrap", "wilson"] = "bootstrap"
     target: FiniteFloat | None = None
     lowest: FiniteFloat | None = None
@@ -42,13 +42,20 @@ class MetricSpec(Record):
 
 
 class TaskSpec(Record):
-    """A task definition, ``tasks/<id>/task.toml``: frozen, versioned, with exactly one code reference."""
+    """A task definition, ``tasks/<id>/task.toml``: frozen, versioned, with one reference to each half of its code.
+
+    ``code`` is the class that measures. ``figures`` is a module without torch, from which whoever reads results makes
+    the figures again: ``metrics(parameters)`` and, where there are any, the record ``Parameters`` (whose defaults are
+    the definition's ``parameters``) and ``blocks(details)``. ``pairs``: the task looks at other SAEs of the run.
+    """
 
     id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     version: int = Field(ge=1)
     title: str
     question: str
     code: str = Field(pattern=r"^[\w.]+:\w+$")
+    figures: str = Field(pattern=r"^[\w.]+$")
+    pairs: bool = False
     parameters: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, MetricSpec]
 

@@ -19,6 +19,7 @@ version = 1
 title = "Mine"
 question = "What is mine?"
 code = "sae_bench.tasks.sparsity:Sparsity"
+figures = "sae_bench.units"
 [parameters]
 size = 3
 other = [1, 2]
@@ -40,7 +41,7 @@ description = "mean size"
 @pytest.fixture(autouse=True)
 def fresh():
     yield
-    tasks.cache_clear()
+    registry._tasks.cache_clear()
 
 
 def write(folder, text=DEFINITION, name="mine"):

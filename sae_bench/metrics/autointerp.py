@@ -3,9 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
+from pydantic import Field, model_validator
+
+from sae_bench.parameters import Share, TaskParameters
 from sae_bench.units.bootstrap import Metric, Ratio, Sums
+
+SCORERS = ("detection", "fuzz", "intruder")
+
+
+class Parameters(TaskParameters):
+    """Parameters of the task."""
+
+    latents: int = Field(200, ge=2, description="latents to explain, at most")
+    null_latents: int = Field(40, ge=2, description="latents judged with another's explanation, and with none")
+    most_density: Share = Field(0.5, description="latents that fire on more of the calibration tokens are left out")
+    window_tokens: int = Field(32, ge=4, description="tokens of a window")
+    shown: int = Field(20, ge=2, description="windows from which an explanation is made")
+    contrast: int = Field(4, ge=0, description="silent windows beside them")
+    positives: int = Field(10, ge=2, description="windows to judge in which the latent fires")
+    random: int = Field(5, ge=0, description="silent windows to judge")
+    matched: int = Field(5, ge=0, description="silent windows to judge that hold a token which the latent likes")
+    windows_a_request: int = Field(10, ge=2, description="windows that are judged in one request")
+    scorers: str = Field("detection", description="detection, and fuzz and intruder if wanted, separated by commas")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.random + self.matched < 1:
+            raise ValueError("random and matched must not both be 0; without silent windows all fires")
+        chosen = self.scorers.replace(" ", "").split(",")
+        if "detection" not in chosen or not set(chosen) <= set(SCORERS):
+            raise ValueError(f"scorers must be detection, and may be detection,fuzz,intruder too, not {self.scorers!r}")
+        return self
+
 
 _FIGURES = {
     "detection": "an answered window of both kinds",

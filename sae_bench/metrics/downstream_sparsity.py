@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from sae_bench.parameters import TaskParameters
 from sae_bench.units.bootstrap import Metric, Ratio, Sums
+
+
+class Parameters(TaskParameters):
+    """Parameters of the task."""
+
+    horizon: int = Field(16, ge=1, description="tokens on which an effect is measured, the changed one included")
+    positions: int = Field(4, ge=1, description="positions of a document at which latents are ablated")
+    latents: int = Field(4, ge=1, description="active latents that are ablated at a position")
+    base: Literal["activation", "reconstruction"] = Field(
+        "activation", description="what the model carries while a latent is taken away"
+    )
+    centre: Literal["median", "none"] = Field(
+        "median", description="what is subtracted from each token's change of the logits"
+    )
+    noise_factor: float = Field(
+        100.0, ge=0, allow_inf_nan=False, description="an effect below this many times rounding is not scored"
+    )
+
 
 MOST_BELOW = 0.1  # share of effects below noise from which on the figure of the rest is none of the SAE
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from sae_bench.units.bootstrap import Metric, Sums
 
+Pooling = Literal["max", "mean", "last"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 LEAST_ROOM = 0.001  # AUROC between floor and ceiling: over less, a share would be a quotient of noise
 FLOOR, CEILING = "floor_", "ceiling_"  # before the columns of the best residual channels and of the full residual
 

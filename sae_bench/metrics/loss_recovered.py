@@ -6,8 +6,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
+from sae_bench.parameters import TaskParameters
 from sae_bench.units.bootstrap import Metric, Ratio, Sums
+
+
+class Parameters(TaskParameters):
+    """Parameters of the task."""
+
+    smallest_denominator_nats: float = Field(
+        0.05, ge=0, description="ablation must cost at least this, or what is recovered of it has no value"
+    )
+
 
 ABLATIONS = ("zero", "mean")
 

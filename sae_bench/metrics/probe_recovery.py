@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from sae_bench.metrics.labelled import CEILING, FLOOR, LEAST_ROOM, auroc_of, mean_of
+from sae_bench.metrics.labelled import CEILING, FLOOR, LEAST_ROOM, Pooling, Positive, auroc_of, mean_of
+from sae_bench.parameters import TaskParameters
 from sae_bench.units.bootstrap import Metric, Ratio, Sums
+
+
+class Parameters(TaskParameters):
+    """Parameters of the task."""
+
+    pooling: Pooling = Field("max", description="how the tokens of a text become one number a latent")
+    source: Literal["codes", "pre_activations"] = Field("codes", description="what the probes read")
+    ridge: Positive = Field(0.001, description="penalty of every probe, beside the mean cross-entropy")
+    folds: int = Field(4, ge=2, description="folds of the cross-validation of the full residual stream's penalty")
+    ceiling_strengths: list[Positive] = Field(
+        [0.001, 0.01, 0.1, 1.0], min_length=1, description="penalties that are tried for the full residual stream"
+    )
+
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-from sae_bench.metrics.labelled import CEILING, FLOOR, LEAST_ROOM, auroc_of, per_example
+from pydantic import Field
+
+from sae_bench.metrics.labelled import CEILING, FLOOR, LEAST_ROOM, Pooling, Positive, auroc_of, per_example
+from sae_bench.parameters import TaskParameters
 from sae_bench.units.bootstrap import Metric, Ratio, Sums
+
+
+class Parameters(TaskParameters):
+    """Parameters of the task."""
+
+    pooling: Pooling = Field("max", description="how the tokens of a text become one number a latent")
+    penalty: Literal["l1", "l2"] = Field("l2", description="penalty of the probes on k latents")
+    folds: int = Field(4, ge=2, description="folds of the cross-validation of every penalty")
+    strengths: list[Positive] = Field(
+        [0.001, 0.01, 0.1, 1.0], min_length=1, description="penalties that are tried for the probes"
+    )
+    ceiling_strengths: list[Positive] = Field(
+        [0.001, 0.01, 0.1, 1.0], min_length=1, description="penalties that are tried for the full residual stream"
+    )
+
 
 KS = (1, 2, 5, 16)
 

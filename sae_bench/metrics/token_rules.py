@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import Field
+
+from sae_bench.parameters import Share, TaskParameters
 from sae_bench.units.bootstrap import Metric, Ratio, Sums
+
+
+class Parameters(TaskParameters):
+    """Parameters of the task."""
+
+    latents: int = Field(200, ge=2, description="latents to explain, at most")
+    fewest_firings: int = Field(10, ge=1, description="firings that a latent needs on each half of the documents")
+    most_density: Share = Field(0.5, description="latents that fire on more of the calibration tokens are left out")
+    max_tokens: int = Field(64, ge=0, description="tokens of a rule, at most")
+    max_pairs: int = Field(64, ge=0, description="pairs of a rule, at most")
+    least_pair: int = Field(3, ge=1, description="how often a pair must be seen to be in a rule")
+    trie_examples: int = Field(0, ge=0, description="firings from which an n-gram explanation is made (0: none)")
 
 
 def _mean(column: str) -> Metric:

@@ -13,7 +13,7 @@ the minimum detectable one, about 2.8 standard errors, would often have been mis
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,11 +29,12 @@ from sae_bench.results.compare_intervals import (
     p_value_of_shares,
     square_and_add,
 )
-from sae_bench.results.compare_load import Figure, Loaded, document_of, indicators, load, set_of
+from sae_bench.results.compare_load import Figure, Loaded, indicators, load
 from sae_bench.results.compare_protocol import NotComparable, comparable, refusal
 from sae_bench.schema import Better
-from sae_bench.units import Units, nested
+from sae_bench.units import Units
 from sae_bench.units.bootstrap import CONFIDENCE, FEWEST, Array, percentile_interval, quotient, undefined
+from sae_bench.units.kinds import kind
 
 __all__ = ["Difference", "Loaded", "NotComparable", "adjusted", "comparable", "difference", "load", "refusal"]
 
@@ -126,15 +127,15 @@ class _Pair:
 
     @staticmethod
     def of(a: Loaded, b: Loaded, metric: str, other_text: bool) -> _Pair:
-        kind = a.spec.metrics[metric].table
-        whole = (a.tables[kind], b.tables[kind])
-        if other_text and kind != "example":
+        table = a.spec.metrics[metric].table
+        whole, of = (a.tables[table], b.tables[table]), kind(table)
+        if other_text and not of.nested:
             return _Pair(a, b, metric, whole, (0, 0))
-        pair = _Pair(a, b, metric, *_common(kind, whole))
-        figures = pair.figures if kind == "example" and pair.n else ()
+        pair = _Pair(a, b, metric, *of.common(*whole))
+        figures = pair.figures if of.nested and pair.n else ()
         missing = frozenset().union(*(one.undefined for one in figures))
         if any(one.undefined != missing for one in figures):  # a set in which one has no value says nothing of both
-            keep = tuple(_rows(units, lambda unit: set_of(unit) not in missing) for units in pair.units)
+            keep = tuple(units.where(lambda unit: of.group(unit) not in missing) for units in pair.units)
             lost = (pair.left_out[0] + len(missing), pair.left_out[1] + len(missing))
             return _Pair(a, b, metric, (keep[0], keep[1]), lost)
         return pair
@@ -180,7 +181,7 @@ class _Pair:
         spec = self.a.spec.metrics[self.metric]
         if spec.interval != "wilson":
             return None
-        if spec.table == "ablation":  # rows are not independent: as many units as there are documents or latents
+        if not kind(spec.table).independent:  # as many units as there are documents or latents
             return (Proportion(values[0], n), Proportion(values[1], n)) if np.ptp(drawn) == 0 else None
         sides = (self.a, self.b)
         ones = [indicators(x.metrics[self.metric], units) for x, units in zip(sides, self.units, strict=True)]
@@ -202,37 +203,6 @@ def _of_shares(found: Difference, shares: tuple[Proportion, Proportion], paired:
         found, low=min(low, value), high=max(high, value), p=p, p_adjusted=p, method=method,
         detectable=detectable((high - low) / (2 * 1.96), min(one.n for one in shares)),
     )  # fmt: skip
-
-
-def _common(kind: str, whole: tuple[Units, Units]) -> tuple[tuple[Units, Units], tuple[int, int]]:
-    """The rows of what both tables have, and how many documents, sets or latents of each the other lacks.
-
-    Latents of two SAEs are two samples, all of which count; for ablations the documents are common.
-    """
-    a, b = whole
-    if a.ids == b.ids:
-        return whole, (0, 0)
-    if kind == "latent":
-        return (whole, (0, 0)) if not set(a.ids) & set(b.ids) else _sharing(a, b, str)
-    if kind == "ablation":
-        return _sharing(a, b, document_of)
-    if kind == "document":
-        return _sharing(a, b, str)
-    sets, _ = _sharing(*nested.common(a, b), str)  # sets by their content, then the examples that both have of them
-    of_a, of_b = ({set_of(unit) for unit in units.ids} for units in whole)
-    return sets, (len(of_a - of_b), len(of_b - of_a))
-
-
-def _sharing(a: Units, b: Units, group: Callable[[str], str]) -> tuple[tuple[Units, Units], tuple[int, int]]:
-    of_a, of_b = ({group(unit) for unit in units.ids} for units in (a, b))
-    both = of_a & of_b
-    rows = tuple(_rows(units, lambda unit: group(unit) in both) for units in (a, b))
-    return (rows[0], rows[1]), (len(of_a) - len(both), len(of_b) - len(both))
-
-
-def _rows(units: Units, wanted: Callable[[str], bool]) -> Units:
-    chosen = [row for row, unit in enumerate(units.ids) if wanted(unit)]
-    return units if len(chosen) == len(units) else units.select(chosen)
 
 
 def adjusted(differences: Sequence[Difference]) -> list[Difference]:

@@ -15,10 +15,11 @@ from sae_bench import registry
 from sae_bench.errors import ResultError
 from sae_bench.metrics import metrics_of
 from sae_bench.results import store
+from sae_bench.results.recompute import measured_with
 from sae_bench.schema import Result, TaskSpec
-from sae_bench.units import Units, nested
-from sae_bench.units.bootstrap import RESAMPLES, Array, Metric, Ratio, Sums, quotient, total
-from sae_bench.units.kinds import Draws, draw
+from sae_bench.units import Units, kinds, nested
+from sae_bench.units.bootstrap import RESAMPLES, Array, Metric, Ratio, Sums, quotient
+from sae_bench.units.kinds import Draws
 
 AGREES = 1e-6  # relative; a figure and its units may differ by the rounding of two machines, which is far less
 KEPT = 4  # parts of tables whose replicates are kept beside those of whole tables
@@ -65,7 +66,7 @@ class Loaded:
     def _drawn(self, kind: str, units: Units) -> dict[str, Figure]:
         seed = self.result.provenance.protocol.seed
         own = {m: f for m, f in self.metrics.items() if self._measured(m) and self.spec.metrics[m].table == kind}
-        draws = draw(kind, units, seed=seed, resamples=RESAMPLES)
+        draws = kinds.kind(kind).drawn(units, seed=seed, resamples=RESAMPLES)
         return {name: _figure(draws, metric) for name, metric in own.items()}
 
     def _measured(self, metric: str) -> bool:
@@ -95,16 +96,6 @@ def units_file(file: Path) -> Path:
     return file.with_suffix(".units.safetensors")
 
 
-def set_of(unit: str) -> str:
-    """The labelled set of a row ``<set>:<example>``."""
-    return unit.rpartition(":")[0]
-
-
-def document_of(unit: str) -> str:
-    """The document of an ablation ``<document>@<position>:<latent>``."""
-    return unit.partition("@")[0]
-
-
 def _definition(file: Path, result: Result, task_dir: str | None) -> TaskSpec:
     """The task's definition, with the parameters under which it was measured."""
     known = registry.tasks(task_dir)
@@ -130,8 +121,7 @@ def _definition(file: Path, result: Result, task_dir: str | None) -> TaskSpec:
                 f"{file}: {f'metrics.{name}.better'!r} must be {spec.metrics[name].better!r}, not {value.better!r}; "
                 "the file was changed"
             )
-    changed = {k: v for k, v in result.provenance.protocol.parameters.items() if k in spec.parameters}
-    return spec.model_copy(update={"parameters": spec.parameters | changed})
+    return measured_with(spec, result)
 
 
 def _weights(file: Path, result: Result) -> str:
@@ -148,26 +138,19 @@ def _named(units: Units, kind: str, weights: str, file: Path) -> Units:
             f"{units_file(file)}: table {kind!r} has the unit {twice[0]!r} more than once; a unit is one row"
         )
     order = sorted(range(len(units)), key=units.ids.__getitem__)
-    units = units.select(order)
-    if kind == "latent":
-        return Units(tuple(f"{weights}/{unit}" for unit in units.ids), units.columns)
-    if kind == "ablation":
-        parts = (unit.rpartition(":") for unit in units.ids)
-        return Units(tuple(f"{place}:{weights}/{latent}" for place, _, latent in parts), units.columns)
-    return units
+    units, of_sae = units.select(order), kinds.kind(kind).of_sae
+    return Units(tuple(of_sae(unit, weights) for unit in units.ids), units.columns)
 
 
 def _check(loaded: Loaded) -> None:
     """Every figure must be what its units give. Raises ResultError."""
-    sets = [total(table) for table in nested.by_set(loaded.tables.get("example", Units((), {}))).values()]
-    totals = {kind: total(table) for kind, table in loaded.tables.items() if kind != "example"}
+    totals = {kind: kinds.kind(kind).totals(table) for kind, table in loaded.tables.items()}
     for name, shown in loaded.result.metrics.items():
         kind = loaded.spec.metrics[name].table
         if not len(loaded.tables[kind]):
             continue
-        metric = loaded.metrics[name]
         try:
-            point = _mean([metric(one) for one in sets]) if kind == "example" else metric(totals[kind])
+            point = kinds.kind(kind).point(totals[kind], loaded.metrics[name])
             found = float(quotient(point)[0])
         except (AttributeError, ValueError, IndexError) as error:
             raise ResultError(

@@ -6,6 +6,7 @@ from typing import Any
 
 from sae_bench.errors import SaeBenchError
 from sae_bench.results.compare_load import Loaded
+from sae_bench.units.kinds import kind
 
 COVERAGE = {"data_sha256", "n_documents"}  # of labelled tasks: which sets were covered; each set has its own digest
 OTHER_TEXT = COVERAGE | {"calibration_sha256"}  # what differs when the same is measured on other documents
@@ -24,7 +25,7 @@ def differing(a: Loaded, b: Loaded) -> list[str]:
 
 def by_sets(loaded: Loaded) -> bool:
     """Whether all figures are over labelled sets, so that those which two results have in common can be compared."""
-    return all(loaded.spec.metrics[name].table == "example" for name in loaded.result.metrics)
+    return all(kind(loaded.spec.metrics[name].table).nested for name in loaded.result.metrics)
 
 
 def comparable(a: Loaded, b: Loaded, *, other_text: bool = False) -> bool:

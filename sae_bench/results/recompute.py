@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 
 from sae_bench import registry
-from sae_bench.errors import ResultError
+from sae_bench.errors import ResultError, TaskError
 from sae_bench.metrics import metrics_of
 from sae_bench.schema import MetricValue, Result, TaskSpec
 from sae_bench.units import Units
 from sae_bench.units.bootstrap import Estimate
-from sae_bench.units.kinds import drawn, estimate
+from sae_bench.units.kinds import drawn, estimate, kind
 
 EXACT = 1e-9  # figures from the same units differ by rounding alone
 
@@ -24,11 +24,16 @@ def definition(result: Result) -> TaskSpec:
     spec = known[result.task]
     if result.provenance.protocol.task != result.task:
         raise ResultError(f"the result is of {result.task!r}, but its protocol of {result.provenance.protocol.task!r}")
+    return measured_with(spec, result)
+
+
+def measured_with(spec: TaskSpec, result: Result) -> TaskSpec:
+    """A definition with the parameters that the protocol of a result names. Raises ResultError."""
     changed = {k: v for k, v in result.provenance.protocol.parameters.items() if k in spec.parameters}
-    for name, value in changed.items():
-        if type(value) is not type(spec.parameters[name]):
-            raise ResultError(f"the protocol's parameter {name} must be like {spec.parameters[name]!r}, not {value!r}")
-    return spec.model_copy(update={"parameters": spec.parameters | changed})
+    try:
+        return registry.with_parameters(spec, changed)
+    except TaskError as error:
+        raise ResultError(f"'provenance.protocol.parameters' of the result: {error}") from error
 
 
 def figures(spec: TaskSpec, tables: Mapping[str, Units], seed: int, resamples: int) -> dict[str, Estimate]:
@@ -78,18 +83,19 @@ def differences(result: Result, tables: Mapping[str, Units]) -> tuple[int, list[
 
 def _lacking(result: Result, spec: TaskSpec, own: Mapping[str, Units], tables: Mapping[str, Units]) -> list[str]:
     """Figures behind which there is no unit, and documents without a row."""
-    kinds = {metric.table for metric in spec.metrics.values()}
-    wrong = [f"the units have no {kind} table, which figures are made of" for kind in sorted(kinds - set(own))]
+    used = {metric.table for metric in spec.metrics.values()}
+    wrong = [f"the units have no {name} table, which figures are made of" for name in sorted(used - set(own))]
     wrong += [f"{name} is no metric of {spec.id}" for name in result.metrics if name not in spec.metrics]
     for name in registry.controls():
         if name in result.controls and not _control(name, tables):
             wrong.append(f"the control {name} has figures but no units")
-    for kind, table in own.items():
+    for name, table in own.items():
         if len(set(table.ids)) < len(table):
-            wrong.append(f"the {kind} table has {len(table) - len(set(table.ids))} rows twice")
-    n, rows = result.provenance.protocol.n_documents, len(own["document"]) if "document" in own else 0
-    if "document" in kinds & set(own) and rows != n:
-        wrong.append(f"the document table has {rows} rows, but the protocol says {n} documents")
+            wrong.append(f"the {name} table has {len(table) - len(set(table.ids))} rows twice")
+    n = result.provenance.protocol.n_documents
+    for name in sorted(used & set(own)):
+        if kind(name).population and len(own[name]) != n:
+            wrong.append(f"the {name} table has {len(own[name])} rows, but the protocol says {n} documents")
     return wrong
 
 

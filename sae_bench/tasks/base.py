@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from sae_bench.metrics import metrics_of
 from sae_bench.saes.protocol import CoderInfo, Codes
 from sae_bench.schema import TaskSpec
 from sae_bench.units import Column, Units
@@ -86,10 +87,9 @@ class View(Site, Protocol):
 class Task:
     """Base class of all tasks. All columns are float64 tensors ``[sequences]`` or ``[sequences, width]``.
 
-    ``metrics`` maps the metric ids of the task's definition to functions of column sums.
+    ``metrics`` maps the metric ids of the task's definition to functions of column sums, from its module of figures.
     """
 
-    metrics: Mapping[str, Metric]
     stream = "documents"  # what the task reads; "labelled" in tasks/labelled.py, "ablations" in downstream_sparsity.py
     constants: Mapping[str, Mapping[str, float]] = {}  # known scores that stand beside the controls, by name and metric
     text_of: Callable[[Sequence[int]], str] = staticmethod(lambda ids: " ".join(map(str, ids)))  # the same for several
@@ -97,6 +97,7 @@ class Task:
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec
+        self.metrics: Mapping[str, Metric] = metrics_of(spec)
 
     def shared(self, site: Site) -> dict[str, Tensor]:
         """Columns that do not depend on the coder; measured once for all coders at a hook point."""

@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sae_bench.errors import TaskError
 from sae_bench.kernels.divergence import divergence, normaliser
 from sae_bench.kernels.effects import centred, effect_sparsity
 from sae_bench.metrics import downstream_sparsity
@@ -42,34 +41,15 @@ class DownstreamSparsity(Task):
         *("tokens", "entries", "l1", "l2_squared", "token_sparsity", "kl", "noise_l2_squared"),
         *("position", "latent", "value", "norm"),
     )
-    metrics = downstream_sparsity.metrics({})
     constants: Mapping[str, Mapping[str, float]] = {
         "gaussian": {"effect_sparsity": GAUSSIAN, "effect_sparsity_token": GAUSSIAN}
     }
 
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)
-        self.horizon = self._count("horizon")
-        self.positions = self._count("positions")
-        self.latents = self._count("latents")
-        self.base = self._choice("base", ("activation", "reconstruction"))
-        self.centre: Any = self._choice("centre", ("median", "none"))
-        factor = spec.parameters.get("noise_factor")
-        if not isinstance(factor, int | float) or isinstance(factor, bool) or not 0 <= factor < math.inf:
-            raise TaskError(f"task {spec.id}: noise_factor must be a number of at least 0, not {factor!r}")
-        self.noise_factor = float(factor)
-
-    def _count(self, name: str) -> int:
-        value = self.spec.parameters.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise TaskError(f"task {self.spec.id}: {name} must be a whole number of at least 1, not {value!r}")
-        return value
-
-    def _choice(self, name: str, allowed: tuple[str, ...]) -> str:
-        value = self.spec.parameters.get(name)
-        if value not in allowed:
-            raise TaskError(f"task {self.spec.id}: {name} must be {' or '.join(allowed)}, not {value!r}")
-        return str(value)
+        p = downstream_sparsity.Parameters.of(spec.id, spec.parameters)
+        self.horizon, self.positions, self.latents = p.horizon, p.positions, p.latents
+        self.base, self.centre, self.noise_factor = p.base, p.centre, p.noise_factor
 
     def score(self, change: Tensor, clean: Tensor) -> dict[str, Tensor]:
         """Sums over each ablation, float64 ``[ablations]``.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from sae_bench.errors import TaskError
-from sae_bench.kernels.pool import POOLINGS
 from sae_bench.kernels.probes import Columns
 from sae_bench.schema import TaskSpec
 from sae_bench.tasks.base import Task
@@ -87,20 +84,6 @@ class LabelledTask(Task):
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)
         self.pooling: str = spec.parameters.get("pooling", "max")
-        if self.pooling not in POOLINGS:
-            raise TaskError(f"task {spec.id}: pooling must be one of {', '.join(POOLINGS)}, not {self.pooling!r}")
-        folds = spec.parameters.get("folds", 4)
-        if not isinstance(folds, int) or folds < 2:
-            raise TaskError(f"task {spec.id}: folds must be a whole number of at least 2, not {folds!r}")
-        self.folds = folds
-
-    def positive(self, name: str) -> list[float]:
-        """A parameter that is one positive number or some. Raises TaskError."""
-        value = self.spec.parameters.get(name)
-        numbers: list[Any] = value if isinstance(value, list) else [value]
-        if not numbers or not all(isinstance(n, int | float) and 0 < n < math.inf for n in numbers):
-            raise TaskError(f"task {self.spec.id}: {name} must be positive, but it is {value!r}")
-        return [float(n) for n in numbers]
 
     def examples(self, view: LabelledView) -> tuple[Rows, dict[str, float]]:
         """Rows of the test examples, and numbers about the set (which latent was found, ...)."""

@@ -13,17 +13,12 @@ from typing import Any
 from torch import Tensor
 
 from sae_bench.metrics import loss_recovered
-from sae_bench.schema import TaskSpec
 from sae_bench.tasks.base import Site, Task, View
 from sae_bench.units import Units
 
 
 class LossRecovered(Task):
     """Columns: number of predictions, and sums of CE and KL for each replacement."""
-
-    def __init__(self, spec: TaskSpec) -> None:
-        super().__init__(spec)
-        self.metrics = loss_recovered.metrics(spec.parameters)
 
     def shared(self, site: Site) -> dict[str, Tensor]:
         """Losses that do not depend on the SAE."""

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_bench.errors import TaskError
 from sae_bench.kernels.logistic import probe_losses
 from sae_bench.kernels.probes import Probes, fit_probes, fit_probes_dense, take
 from sae_bench.kernels.ranks import auroc
@@ -46,15 +45,11 @@ class ProbeRecovery(LabelledTask):
     """Example table: loss, placement and decision of the chosen latent on each test example."""
 
     only_of_coders = frozenset({"probe_r_shuffled"})
-    metrics = probe_recovery.metrics({})
 
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)
-        self.ridge = self.positive("ridge")[0]
-        self.strengths = self.positive("ceiling_strengths")
-        self.source = spec.parameters["source"]
-        if self.source not in ("codes", "pre_activations"):
-            raise TaskError(f"task {spec.id}: source must be codes or pre_activations, not {self.source!r}")
+        p = probe_recovery.Parameters.of(spec.id, spec.parameters)
+        self.source, self.ridge, self.folds, self.strengths = p.source, p.ridge, p.folds, p.ceiling_strengths
 
     def examples(self, view: LabelledView) -> tuple[Rows, dict[str, float]]:
         """The chosen latent on every test example."""

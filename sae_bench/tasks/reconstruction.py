@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_bench.metrics import reconstruction
 from sae_bench.tasks.base import Site, Task, View
 from sae_bench.units import Units
 from sae_bench.units.bootstrap import total
@@ -57,8 +56,6 @@ def error_sums(x: Tensor, x_hat: Tensor, where: Tensor, rms: float, sum_: Sum) -
 
 class Reconstruction(Task):
     """Columns over the tokens inside the mask, and the same with prefix ``first_`` over position 0."""
-
-    metrics = reconstruction.metrics({})
 
     def shared(self, site: Site) -> dict[str, Tensor]:
         """Sums of the activations, the same for all coders."""

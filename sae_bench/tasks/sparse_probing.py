@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import Tensor
 
-from sae_bench.errors import TaskError
 from sae_bench.kernels.logistic import l1_logistic_cv, logistic_cv
 from sae_bench.kernels.probes import mean_difference, take
 from sae_bench.kernels.ranks import auroc
@@ -31,16 +30,11 @@ from sae_bench.tasks.labelled import (
 class SparseProbing(LabelledTask):
     """Example table: placement and correctness of the probe on k latents, for each k."""
 
-    metrics = sparse_probing.metrics({})
-
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)
-        self.strengths = self.positive("strengths")
-        self.ceiling_strengths = self.positive("ceiling_strengths")
-        penalty = spec.parameters["penalty"]
-        if penalty not in ("l1", "l2"):
-            raise TaskError(f"task {spec.id}: penalty must be l1 or l2, not {penalty!r}")
-        self.fit = logistic_cv if penalty == "l2" else l1_logistic_cv
+        p = sparse_probing.Parameters.of(spec.id, spec.parameters)
+        self.folds, self.strengths, self.ceiling_strengths = p.folds, p.strengths, p.ceiling_strengths
+        self.fit = logistic_cv if p.penalty == "l2" else l1_logistic_cv
 
     def examples(self, view: LabelledView) -> tuple[Rows, dict[str, float]]:
         """The probes on the 1, 2, 5 and 16 latents that differ most on the train part."""

@@ -31,16 +31,12 @@ SHOWN_ITEMS = 12  # tokens and pairs of a rule that a result shows, the most fre
 class TokenRules(WatchedTask):
     """Latent table: a row an explained latent, with the scores of its rule on documents that it was not fitted on."""
 
-    metrics = token_rules.metrics({})
-
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)
-        self.latents = self.whole("latents", 2)
-        self.fewest = self.whole("fewest_firings", 1)
-        self.bounds = {name: self.whole(name, 0) for name in ("max_tokens", "max_pairs")}
-        self.bounds["least_pair"] = self.whole("least_pair", 1)
-        self.most_density = self.share("most_density")
-        self.trie_examples = self.whole("trie_examples", 0)
+        p = token_rules.Parameters.of(spec.id, spec.parameters)
+        self.latents, self.fewest, self.most_density = p.latents, p.fewest_firings, p.most_density
+        self.bounds = {"max_tokens": p.max_tokens, "max_pairs": p.max_pairs, "least_pair": p.least_pair}
+        self.trie_examples = p.trie_examples
 
     def explain(self, watched: Watched, seed: int) -> tuple[dict[str, Units], dict[str, Any]]:
         """Fit a rule to every watched latent, and score those that fire often enough on both halves."""

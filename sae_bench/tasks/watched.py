@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_bench.errors import TaskError
 from sae_bench.kernels.token_counts import Firings
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units
@@ -64,20 +63,6 @@ class WatchedTask(Task):
     def explain(self, watched: Watched, seed: int) -> tuple[dict[str, Units], dict[str, Any]]:
         """All tables of units, and what a result shows beside metrics, from what was collected of one coder."""
         raise NotImplementedError
-
-    def whole(self, name: str, least: int) -> int:
-        """A parameter that is a whole number of at least ``least``. Raises TaskError."""
-        value = self.spec.parameters.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise TaskError(f"task {self.spec.id}: {name} must be a whole number of at least {least}, not {value!r}")
-        return value
-
-    def share(self, name: str) -> float:
-        """A parameter that is a share, above 0 and up to 1. Raises TaskError."""
-        value = self.spec.parameters.get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
-            raise TaskError(f"task {self.spec.id}: {name} must be a share above 0 and up to 1, not {value!r}")
-        return float(value)
 
     def unusable(self, tables: Mapping[str, Units]) -> str | None:
         """Without an explained latent there is nothing to score."""

@@ -17,12 +17,23 @@ from sae_bench.units.table import Units
 CHUNK = 1 << 22  # weights of rows in memory at once
 
 
+def document_of(unit: str) -> str:
+    """The document of a row ``<document>@<position>:<latent>``."""
+    return unit.partition("@")[0]
+
+
+def of_sae(unit: str, weights: str) -> str:
+    """The row with its latent named by its SAE."""
+    place, _, latent = unit.rpartition(":")
+    return f"{place}:{weights}/{latent}"
+
+
 def draw(units: Units, *, seed: int, resamples: int) -> Draws:
     """Everything that figures of this table are made of, as of so many units as there are documents or latents.
 
     The smaller number counts, so that the Wilson interval of a share of rows, which are not independent, is a wide one.
     """
-    documents, of_document = _groups([unit.partition("@")[0] for unit in units.ids])
+    documents, of_document = _groups([document_of(unit) for unit in units.ids])
     latents, of_latent = _groups([f"latent {unit.rpartition(':')[2]}" for unit in units.ids])
     by_document, by_latent = (resample_weights(names, seed, resamples) for names in (documents, latents))
     sums: dict[str, list[Array]] = {name: [] for name in units.columns}

@@ -1,35 +1,125 @@
-"""The figures of a task's tables, each resampled as its rows ask.
+"""Kinds of units: how each is drawn, how its ids read, and what two tables of it have in common.
 
-Rows of the table ``example`` lie in data sets (:mod:`sae_bench.units.nested`), rows of ``ablation`` belong to a
-document and to a latent (:mod:`sae_bench.units.crossed`), and rows of any other are independent
-(:mod:`sae_bench.units.bootstrap`).
+A metric names its kind as ``table`` in its definition. Nobody else asks what kind a table is: whoever needs to know
+asks the :class:`Kind` for what follows from it. A package registers kinds of its own through the entry point
+``sae_bench.units``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
 
+import numpy as np
+
+from sae_bench import registry
 from sae_bench.schema import TaskSpec
 from sae_bench.units import bootstrap, crossed, nested
-from sae_bench.units.bootstrap import Estimate, Metric
+from sae_bench.units.bootstrap import Array, Estimate, Metric, Ratio, Sums
 from sae_bench.units.table import Units
 
 Draws = bootstrap.Draws | nested.Draws
+Shared = tuple[
+    tuple[Units, Units], tuple[int, int]
+]  # the rows of both that count, and how much of each the other lacks
 
 
-def draw(table: str, units: Units, *, seed: int, resamples: int) -> Draws:
-    """Column sums of a table of this name and their replicates; without rows there is nothing to nest or to cross."""
-    if table == "example" and len(units):
-        return nested.draw(units, seed=seed, resamples=resamples)
-    if table == "ablation" and len(units):
-        return crossed.draw(units, seed=seed, resamples=resamples)
-    return bootstrap.draw(units, seed=seed, resamples=resamples)
+def itself(unit: str) -> str:
+    """The unit, for kinds whose rows stand alone."""
+    return unit
+
+
+def sharing(a: Units, b: Units, group: Callable[[str], str] = itself) -> Shared:
+    """The rows whose group both tables have, and how many groups of each the other lacks."""
+    if a.ids == b.ids:
+        return (a, b), (0, 0)
+    of_a, of_b = ({group(unit) for unit in units.ids} for units in (a, b))
+    both = of_a & of_b
+    rows = tuple(units.where(lambda unit: group(unit) in both) for units in (a, b))
+    return (rows[0], rows[1]), (len(of_a) - len(both), len(of_b) - len(both))
+
+
+def two_samples(a: Units, b: Units) -> Shared:
+    """Latents of two SAEs are two samples, all of which count; those of one SAE are the same."""
+    return sharing(a, b) if set(a.ids) & set(b.ids) else ((a, b), (0, 0))
+
+
+def sets_in_common(a: Units, b: Units) -> Shared:
+    """Sets by their content, then the examples that both have of them; sets are what the other lacks."""
+    if a.ids == b.ids:
+        return (a, b), (0, 0)
+    of_a, of_b = ({nested.set_of(unit) for unit in units.ids} for units in (a, b))
+    return sharing(*nested.common(a, b))[0], (len(of_a - of_b), len(of_b - of_a))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of unit; the defaults are those of rows that are independent and named by their content.
+
+    ``ids`` says in words how an id reads. ``draw(units, seed=, resamples=)`` gives column sums and their replicates.
+    ``group`` maps an id to the name of what two tables may share, ``of_sae(id, weights)`` to a name that no other SAE
+    has. ``nested``: a figure is the mean over groups. ``independent``: a share of 0/1 rows has as many trials as rows.
+    ``population``: there is one row for each of the documents that the protocol counts.
+    """
+
+    name: str
+    ids: str
+    draw: Callable[..., Draws] = bootstrap.draw
+    common: Callable[[Units, Units], Shared] = sharing
+    group: Callable[[str], str] = itself
+    of_sae: Callable[[str, str], str] = lambda unit, weights: unit
+    nested: bool = False
+    independent: bool = True
+    population: bool = False
+
+    def drawn(self, units: Units, *, seed: int, resamples: int) -> Draws:
+        """Column sums of a table and their replicates; without rows there is nothing to nest or to cross."""
+        return (self.draw if len(units) else bootstrap.draw)(units, seed=seed, resamples=resamples)
+
+    def totals(self, units: Units) -> list[Sums]:
+        """Sums over all rows: of the whole table, or of each group where a figure is the mean over groups."""
+        return [bootstrap.total(table) for table in (nested.by_set(units).values() if self.nested else [units])]
+
+    def point(self, totals: list[Sums], metric: Metric) -> Array | Ratio:
+        """A figure ``[1]`` from :meth:`totals`."""
+        if not self.nested:
+            return metric(totals[0])
+        return nested.mean_over_sets([metric(sums) for sums in totals], np.ones((1, len(totals))))
+
+
+DOCUMENT = Kind("document", "the digest of a document's text, or of its tokens", population=True)
+LATENT = Kind("latent", "the number of a latent", common=two_samples, of_sae=lambda unit, weights: f"{weights}/{unit}")
+EXAMPLE = Kind(
+    "example",
+    "<set>@<digest>:<example>",
+    draw=nested.draw,
+    common=sets_in_common,
+    group=nested.set_of,
+    nested=True,
+)
+ABLATION = Kind(
+    "ablation",
+    "<document>@<position>:<latent>",
+    draw=crossed.draw,
+    common=lambda a, b: sharing(a, b, crossed.document_of),
+    group=crossed.document_of,
+    of_sae=crossed.of_sae,
+    independent=False,
+)
+
+
+@cache
+def kind(name: str) -> Kind:
+    """The kind of this name. Raises SaeBenchError for one that nothing registers."""
+    made: Kind = registry.load(registry.units()[name].code)
+    return made
 
 
 def drawn(spec: TaskSpec, tables: Mapping[str, Units], *, seed: int, resamples: int) -> dict[str, Draws]:
     """What the task's metrics are made of, of those tables that there are."""
     used = {metric.table for metric in spec.metrics.values()} & tables.keys()
-    return {table: draw(table, tables[table], seed=seed, resamples=resamples) for table in sorted(used)}
+    return {table: kind(table).drawn(tables[table], seed=seed, resamples=resamples) for table in sorted(used)}
 
 
 def estimate(draws: Draws, metric: Metric, *, interval: str) -> Estimate:

@@ -84,12 +84,15 @@ def each_set(draws: Draws, metric: Metric, *, confidence: float = CONFIDENCE) ->
     return {name: settle(metric(sums), metric(drawn), n, confidence) for name, sums, drawn, n in sets}
 
 
+def set_of(unit: str) -> str:
+    """The labelled set of a row ``<set>:<example>``."""
+    return unit.rpartition(":")[0]
+
+
 def common(a: Units, b: Units) -> tuple[Units, Units]:
     """The rows of the sets that both tables have, for a comparison of results that cover different sets."""
     sets = by_set(a).keys() & by_set(b).keys()
-    kept = ([row for row, unit in enumerate(t.ids) if unit.rpartition(":")[0] in sets] for t in (a, b))
-    rows_a, rows_b = kept
-    return a.select(rows_a), b.select(rows_b)
+    return a.where(lambda unit: set_of(unit) in sets), b.where(lambda unit: set_of(unit) in sets)
 
 
 def _replicates(table: Units, seed: int, resamples: int) -> Sums:

@@ -8,7 +8,7 @@ was measured in several pieces can be added.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,11 @@ class Units:
         """The rows with these positions, in this order."""
         rows = np.asarray(rows, dtype=np.int64)
         return Units(tuple(self.ids[i] for i in rows), {name: column[rows] for name, column in self.columns.items()})
+
+    def where(self, wanted: Callable[[str], bool]) -> Units:
+        """The rows whose id is ``wanted``; the table itself if all are."""
+        chosen = [row for row, unit in enumerate(self.ids) if wanted(unit)]
+        return self if len(chosen) == len(self) else self.select(chosen)
 
 
 def concatenate(tables: Iterable[Units]) -> Units:

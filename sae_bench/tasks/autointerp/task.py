@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_bench.errors import TaskError
 from sae_bench.judge import Judge, read_answers, read_explanation
 from sae_bench.kernels import detection, rules
 from sae_bench.kernels.detection import DECILES, MATCHED, RANDOM
@@ -35,7 +34,7 @@ DEGRADED = 0.05  # share of failed latents above which a result says so
 PROMPT, EXPLANATION, ANSWER = 200, 60, 12  # tokens of instructions, of an explanation, of one answer, roughly
 SHOWN = 20  # latents whose windows a result holds; explanations are there for all
 
-SCORERS = ("detection", "fuzz", "intruder")
+SCORERS = autointerp.SCORERS
 
 
 class Autointerp(WatchedTask):
@@ -44,25 +43,14 @@ class Autointerp(WatchedTask):
     judge: Judge | None = None  # what runs is given before it starts
     null = "none"  # or "untrained": the control "random" runs through the whole task
     progress: Progress = staticmethod(lambda what, done, total: None)
-    metrics = autointerp.metrics({})
 
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)
-        self.latents = self.whole("latents", 2)
-        self.null_latents = self.whole("null_latents", 2)
-        self.each = self.whole("windows_a_request", 2)
-        names = ("window_tokens", "shown", "contrast", "positives", "random", "matched")
-        least = dict(zip(names, (4, 2, 0, 2, 0, 0), strict=True))
-        self.sizes = Sizes(*(self.whole(name, least[name]) for name in names))
-        if self.sizes.random + self.sizes.matched < 1:
-            raise TaskError(f"task {spec.id}: random and matched must not both be 0; without silent windows all fires")
-        self.most_density = self.share("most_density")
-        self.scorers = str(spec.parameters.get("scorers")).replace(" ", "").split(",")
-        if "detection" not in self.scorers or not set(self.scorers) <= set(SCORERS):
-            raise TaskError(
-                f"task {spec.id}: scorers must be detection, and may be detection,fuzz,intruder too, not "
-                f"{spec.parameters.get('scorers')!r}"
-            )
+        p = autointerp.Parameters.of(spec.id, spec.parameters)
+        self.latents, self.null_latents, self.most_density = p.latents, p.null_latents, p.most_density
+        self.each = p.windows_a_request
+        self.sizes = Sizes(p.window_tokens, p.shown, p.contrast, p.positives, p.random, p.matched)
+        self.scorers = p.scorers.replace(" ", "").split(",")
 
     def at_most(self) -> tuple[int, int, int]:
         """Requests for one coder, and roughly the tokens in and out of all of them; second tries not counted."""
