@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sae_bench import demo, forecast, judging, registry, resolve
-from sae_bench.data.labelled import Suite
-from sae_bench.engine.checkpoint import plan_of
-from sae_bench.engine.plan import Options, batch_tokens, sae_entries
-from sae_bench.engine.report import coder_record, results, skipped, versions
-from sae_bench.engine.run import Progress, measure
+from sae_bench import demo, judging, registry, resolve
+from sae_bench.engine.checkpoint import FORMAT, plan_of
+from sae_bench.engine.plan import Batches, Options, batch_tokens, memory, sae_entries
 from sae_bench.errors import DataError, UsageError
 from sae_bench.models.loading import load_subject
-from sae_bench.populations import ablated_lengths, corpus, population
 from sae_bench.results import store
 from sae_bench.schema import CoderRecord, Protocol, Result, TaskSpec
-from sae_bench.settings import ABLATION_TIERS, TOLD, WATCHED_TIERS, Settings
-from sae_bench.tasks.autointerp import Autointerp
-from sae_bench.tasks.downstream_sparsity import DownstreamSparsity
-from sae_bench.tasks.watched import WatchedTask
+from sae_bench.session.report import coder_record, results, skipped, versions
+from sae_bench.session.run import measure
+from sae_bench.settings import ABLATION_TIERS, TOLD, TRACKED_TIERS, Settings
+from sae_bench.streams import Inputs, stream
+from sae_bench.streams.base import Progress
+from sae_bench.tasks.base import Task
 
 if TYPE_CHECKING:
     from sae_bench.engine.workspace import Entry
@@ -88,22 +86,20 @@ class Session:
         entries = sae_entries(coders)
         for entry in entries:
             resolve.check_fit(entry, self.subject)
-        resolve.check_pre_activations(entries, self.tasks)
         self.judge = judging.configure(self.tasks, settings, self.controls)
-        self.corpus = corpus(settings, infos, self.subject, self.tokenizer, self._data())
-        reads_labels = [name for name, task in self.tasks.items() if task.stream == "labelled"]
-        self.suite = self._suite(infos) if reads_labels else None
-        self.skipped = dict.fromkeys(reads_labels, why) if (why := resolve.why_no_sets(self.suite)) else {}
-        for name, task in self.tasks.items():
-            task.token_text, task.text_of = resolve.token_text(self.tokenizer), resolve.text_of(self.tokenizer)
-            if isinstance(task, WatchedTask):
-                task.padding = resolve.padding_token(self.tokenizer, self.subject)
-            if isinstance(task, Autointerp) and self.judge is None:
-                self.skipped[name] = judging.NO_JUDGE
         self.special_ids = resolve.special_ids(self.tokenizer, self.subject)
-        self.populations = {
-            name: population(task.stream, self.corpus, self.suite, self.options()) for name, task in self.tasks.items()
-        }
+        self.inputs = self._inputs(infos)
+        self.skipped: dict[str, str] = {}
+        for name, task in self.tasks.items():
+            task.prepare(resolve.context(self.tokenizer, self.subject))
+            why = stream(task.stream).why_not(self.inputs)
+            if why is None and task.asks_judge and self.judge is None:
+                why = judging.NO_JUDGE
+            if why is not None:
+                self.skipped[name] = why
+        for name, own in self._by_stream(self.tasks).items():
+            stream(name).check(entries, own)
+        self.populations = {name: stream(task.stream).population(self.inputs) for name, task in self.tasks.items()}
         self.work = [Work(e, coder_record(e, source)) for e, source in zip(entries, sources, strict=True)]
         self._identify()
 
@@ -115,10 +111,24 @@ class Session:
             raise DataError("text to evaluate on is needed: give --data FILE, a folder, or a data set's hub id")
         return "demo"
 
-    def _suite(self, infos: Sequence[Any]) -> Suite | None:
-        is_demo = self.model_source == demo.MODEL_PATH
-        data = (self._data(), self.corpus.source)
-        return resolve.labelled_suite(self.settings, infos, self.subject, self.tokenizer, data, is_demo=is_demo)
+    def _inputs(self, infos: Sequence[Any]) -> Inputs:
+        """What the tasks read. Raises DataError."""
+        data = self._data()
+        corpus = resolve.corpus(self.settings, infos, self.subject, self.tokenizer, data)
+        suite = None
+        if any(stream(task.stream).labels for task in self.tasks.values()):
+            is_demo = self.model_source == demo.MODEL_PATH
+            of = (data, corpus.source)
+            suite = resolve.labelled_suite(self.settings, infos, self.subject, self.tokenizer, of, is_demo=is_demo)
+        return Inputs(corpus, suite, self.options())
+
+    @staticmethod
+    def _by_stream(tasks: Mapping[str, Task]) -> dict[str, dict[str, Task]]:
+        """Tasks by the name of their stream."""
+        found: dict[str, dict[str, Task]] = {}
+        for name, task in tasks.items():
+            found.setdefault(task.stream, {})[name] = task
+        return found
 
     def options(self) -> Options:
         """What the engine needs of the settings."""
@@ -133,7 +143,7 @@ class Session:
             special_ids=self.special_ids,
             vocabulary=resolve.vocabulary(self.tokenizer, self.subject),
             ablation_documents=ABLATION_TIERS[s.tier],
-            watched_documents=WATCHED_TIERS[s.tier],
+            tracked_documents=TRACKED_TIERS[s.tier],
         )
 
     def _identify(self) -> None:
@@ -144,8 +154,9 @@ class Session:
                 of = self.populations[name]
                 parameters = resolve.changed_parameters(spec, self.settings.task_dir)
                 parameters |= judging.parameters(self.tasks[name], self.judge)
-                if self.tasks[name].stream == "ablations":
-                    parameters["vocabulary"] = resolve.vocabulary(self.tokenizer, self.subject)
+                parameters |= stream(self.tasks[name].stream).parameters(self.inputs)
+                if spec.pairs:
+                    parameters["partners"] = self._partners(work)
                 protocol = Protocol(
                     task=name,
                     version=spec.version,
@@ -158,7 +169,7 @@ class Session:
                     hooks_out=work.record.hooks_out,
                     data=of.data,
                     data_sha256=of.sha256,
-                    calibration_sha256=self.corpus.calibration.sha256,
+                    calibration_sha256=self.inputs.corpus.calibration.sha256,
                     n_documents=of.n_documents,
                     mask=self.settings.mask,
                     special_ids=tuple(sorted(self.special_ids)) if self.settings.mask == "special" else (),
@@ -168,6 +179,10 @@ class Session:
                 digest = store.protocol_hash(protocol)
                 work.protocols[name] = (digest, protocol)
                 self._find(work, name, spec, digest)
+
+    def _partners(self, work: Work) -> list[str]:
+        """Digests of the other SAEs of the run, which a task that looks at them is measured beside."""
+        return sorted(other.record.weights_sha256 for other in self.work if other is not work)
 
     def _find(self, work: Work, name: str, spec: TaskSpec, digest: str) -> None:
         if self.settings.out is None or self.settings.overwrite == "always":
@@ -187,40 +202,46 @@ class Session:
     def judged_controls(self, name: str) -> set[str]:
         """Controls that this run was asked to judge, and that an earlier result may lack."""
         task = self.tasks[name]
-        return {c for c in self.controls if isinstance(task, Autointerp) and task.wants_control(c)}
+        return {c for c in self.controls if task.asks_judge and task.wants_control(c)}
 
     @property
     def missing(self) -> list[Work]:
-        """SAEs that still have something to measure."""
-        return [work for work in self.work if set(self.specs) - set(work.finished) - set(self.skipped)]
+        """SAEs that still have something to measure: all of them where a task looks at several at once."""
+        left = [work for work in self.work if set(self.specs) - set(work.finished) - set(self.skipped)]
+        pairs = any(s.pairs and n not in w.finished for w in left for n, s in self.specs.items())
+        return self.work if pairs else left
 
     def forecast(self) -> dict[str, Any]:
         """What :meth:`run` will do and cost: plain JSON."""
         todo = self.missing
-        loss = any("loss_recovered" in set(self.specs) - set(w.finished) for w in todo)
-        return {
+        tokens = self.inputs.corpus.evaluation
+        cost: dict[str, Any] = {
             "saes": [w.record.name for w in self.work],
             "tasks": list(self.specs),
             "controls": list(self.controls),
             "already there": [f"{w.record.name} {name}" for w in self.work for name in w.finished],
-            **forecast.of_text(self.corpus, self.suite, self._batch_tokens()),
-            **forecast.of_model(self.subject, [w.entry for w in todo], self.controls, loss=loss),
-            **self.ablation_cost(),
-            **self.judge_cost(),
-            "memory beside the model, MiB, roughly": forecast.memory(
-                [w.record for w in todo], self._batch_tokens(), self.subject.vocab_size
-            ),
+            "model": self.subject.name,
+            "data": self.inputs.corpus.source,
+            "documents": tokens.n_units,
+            "sequences": len(tokens),
+            "tokens": tokens.n_tokens,
+            "calibration documents": self.inputs.corpus.calibration.n_units,
+            "batches": len(Batches.of(tokens, self._batch_tokens())),
+            "forwards of the first part of the model, a document": 1 if todo else 0,
         }
+        weights = [w.record.n_latents * (w.record.d_in + w.record.d_out) for w in todo]
+        size = memory(weights, self._batch_tokens(), self.subject.vocab_size)
+        return cost | self.stream_cost() | self.judge_cost() | {"memory beside the model, MiB, roughly": size}
 
-    def ablation_cost(self) -> dict[str, Any]:
-        """How many ablations :meth:`run` will make, and what each takes; empty if none."""
+    def stream_cost(self, *, announced: bool = False) -> dict[str, Any]:
+        """What reading will cost, by the streams of the tasks that are left; ``announced``: of dear streams alone."""
         todo = self.missing
-        wanted = [self.tasks[name] for name in self.specs if any(name not in w.finished for w in todo)]
-        task = next((task for task in wanted if isinstance(task, DownstreamSparsity)), None)
-        if task is None:
-            return {}
-        lengths = ablated_lengths(self.corpus, self.options())
-        return forecast.of_ablations(task, self.subject, [w.entry for w in todo], self.controls, lengths)
+        left = {n: t for n, t in self.tasks.items() if any(n not in w.finished for w in todo)}
+        cost: dict[str, Any] = {}
+        for name, own in self._by_stream(left).items():
+            if stream(name).announced or not announced:
+                cost |= stream(name).cost(self.inputs, self.subject, own, [w.entry for w in todo], self.controls)
+        return cost
 
     def judge_cost(self) -> dict[str, Any]:
         """How much the judge will be asked; empty if not at all."""
@@ -263,33 +284,23 @@ class Session:
             saes, names = plan_of(folder, [w.record.name for w in todo], names)
             todo = [w for w in self.work if w.record.name in saes]
         tasks = {name: self.tasks[name] for name in names}
-        options = self.options()
-        measured = measure(
-            self.subject,
-            self.corpus,
-            [w.entry for w in todo],
-            tasks,
-            options,
-            suite=self.suite,
-            folder=folder,
-            progress=progress,
-        )
+        entries = [w.entry for w in todo]
+        measured = measure(self.subject, self.inputs, entries, tasks, folder=folder, progress=progress)
         by_name = {w.record.name: w for w in todo}
         provenance = {name: self._provenance(name) for name in names}
         protocols = {(w.entry.key, n): w.protocols[n] for w in todo for n in names}
         records = {w.entry.key: w.record for w in todo}
         progress("intervals", 0, len(todo) * len(names))
-        for i, (result, tables) in enumerate(results(measured, records, protocols, provenance, options)):
+        for i, (result, tables) in enumerate(results(measured, records, protocols, provenance)):
             by_name[result.sae.name].finished[result.task] = result
             if out is not None:
                 store.write(out, result, tables)
             progress("intervals", i + 1, len(todo) * len(names))
-        measured.checkpoint.remove()
+        measured.run.checkpoint.remove()
 
     def _batch_tokens(self) -> int:
-        return batch_tokens(
-            self.options(), self.subject.vocab_size, self.subject.device, self.corpus.evaluation.longest
-        )
+        longest = self.inputs.corpus.evaluation.longest
+        return batch_tokens(self.inputs.options, self.subject.vocab_size, self.subject.device, longest)
 
     def _run_key(self) -> str:
         """Names the folder of a run in progress: two runs share it only if they would measure the same."""
@@ -297,6 +308,7 @@ class Session:
             [(w.record.name, w.record.weights_sha256, [w.protocols[n][0] for n in self.specs]) for w in self.work],
             self.controls,
             self._batch_tokens(),
+            FORMAT,
             str(self.subject.device),
             self.subject.backend,
             versions(),

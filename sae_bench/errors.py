@@ -10,6 +10,7 @@
     ├── TaskError            a task definition that is missing, malformed or inconsistent
     ├── ResultError          a result file that cannot be read or written
     ├── NotComparable        results of different protocols (exit code 3; sae_bench.results.compare_protocol)
+    ├── Deferred             work that waits for something outside; its result is "skipped"
     └── JudgeError           an LLM endpoint or its cache that cannot be used (sae_bench.judge)
 
 Every message says what must hold, what came, and what to do.
@@ -42,6 +43,10 @@ class TaskError(SaeBenchError):
 
 class ResultError(SaeBenchError):
     """A result file that cannot be read, written or compared."""
+
+
+class Deferred(SaeBenchError):
+    """Work that waits for something outside, such as answers to a batch of requests."""
 
 
 _LONGEST = 200  # characters

@@ -6,21 +6,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sae_bench.engine.run import Progress
 from sae_bench.errors import UsageError
 from sae_bench.judge import Judge, JudgeError, JudgeOptions, Request
 from sae_bench.settings import Settings
-from sae_bench.tasks.autointerp import Autointerp
+from sae_bench.streams.base import Progress
 from sae_bench.tasks.autointerp.asking import Exporter
 from sae_bench.tasks.base import Task
+from sae_bench.tasks.judged import JudgedTask
 
 NO_JUDGE = (
     "no judge (give --judge-model NAME, and --judge-base-url URL where it is not OpenAI's; the key is read from "
     "OPENAI_API_KEY)"
 )
 _HELLO = Request([{"role": "user", "content": "Answer with one word: ready"}], None, 64)
+
+
+def asking_of(tasks: Mapping[str, Task]) -> list[JudgedTask]:
+    """The tasks that ask a judge."""
+    return [cast(JudgedTask, task) for task in tasks.values() if task.asks_judge]
 
 
 def judge_options(settings: Settings) -> JudgeOptions | None:
@@ -45,7 +50,7 @@ def judge_options(settings: Settings) -> JudgeOptions | None:
 def configure(tasks: Mapping[str, Task], settings: Settings, controls: tuple[str, ...]) -> JudgeOptions | None:
     """The options of the judge, if there is a task that asks one; tells such tasks what else the settings say."""
     options = judge_options(settings)
-    asking = [task for task in tasks.values() if isinstance(task, Autointerp)]
+    asking = asking_of(tasks)
     if settings.null == "untrained" and "random" not in controls:
         raise UsageError("null untrained judges the control random; add it to --controls")
     for task in asking:
@@ -55,18 +60,18 @@ def configure(tasks: Mapping[str, Task], settings: Settings, controls: tuple[str
 
 def parameters(task: Task, options: JudgeOptions | None) -> dict[str, Any]:
     """What of the judge belongs to the protocol of a task: who judges, not where, nor at what cost."""
-    if not isinstance(task, Autointerp) or options is None:
+    if not task.asks_judge or options is None:
         return {}
     return {"judge": options.model, "temperature": options.temperature}
 
 
 def forecast(tasks: Mapping[str, Task], options: JudgeOptions | None, n_saes: int) -> dict[str, Any]:
     """What the judge would be asked for ``n_saes``, without what its cache has; empty without a judge."""
-    asking = [task for task in tasks.values() if isinstance(task, Autointerp)]
+    asking = asking_of(tasks)
     if not asking or options is None or not n_saes:
         return {}
     coders = n_saes * (2 if asking[0].null == "untrained" else 1)
-    requests, tokens_in, tokens_out = (coders * n for n in asking[0].at_most())
+    requests, tokens_in, tokens_out = (coders * sum(n) for n in zip(*(t.at_most() for t in asking), strict=True))
     cost = options.cost(tokens_in, tokens_out)
     return {
         "requests to the judge, at most": requests + 1,
@@ -84,7 +89,7 @@ def opened(
 
     With ``batch`` nothing is sent: the requests that have no answer yet are written to that file at the end.
     """
-    asking = [task for task in tasks.values() if isinstance(task, Autointerp)]
+    asking = asking_of(tasks)
     if not asking or options is None:
         yield
         return

@@ -160,6 +160,12 @@ UNITS = (
     Entry("example", "sae_bench.units.kinds:EXAMPLE", "a test example of a labelled set; a figure is a mean over sets"),
     Entry("ablation", "sae_bench.units.kinds:ABLATION", "an ablation; documents and latents are resampled"),
 )
+STREAMS = (  # in the order in which they run
+    Entry("documents", "sae_bench.streams.documents:Documents", "every document of the text"),
+    Entry("tracked", "sae_bench.streams.tracked:TrackedStream", "where some latents fire, on some documents"),
+    Entry("labelled", "sae_bench.streams.labelled:LabelledStream", "labelled sets of texts"),
+    Entry("ablations", "sae_bench.streams.ablations:AblationStream", "latents taken away one by one"),
+)
 DEFAULT_CONTROLS = ("mean", "identity", "pca", "random", "random_l0", "permuted")
 
 
@@ -176,6 +182,11 @@ def controls() -> dict[str, Entry]:
 def units() -> dict[str, Entry]:
     """All kinds of units by name."""
     return _with_entry_points(UNITS, "sae_bench.units")
+
+
+def streams() -> dict[str, Entry]:
+    """All streams by name, in the order in which they run."""
+    return _with_entry_points(STREAMS, "sae_bench.streams")
 
 
 def _with_entry_points(builtin: Iterable[Entry], group: str) -> dict[str, Entry]:

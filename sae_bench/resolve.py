@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sae_bench import demo, registry
+from sae_bench.data.documents import Corpus, DataOptions, load_corpus
 from sae_bench.data.labelled import LabelledOptions, Suite, load_suite
 from sae_bench.data.readers import open_source
 from sae_bench.data.sources import TextSource
-from sae_bench.errors import CoderError, TaskError, UsageError
+from sae_bench.errors import CoderError, DataError, TaskError, UsageError
 from sae_bench.files import sha256
 from sae_bench.models.subject import SubjectModel
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.load import load_saes
 from sae_bench.saes.model_names import hub_id
-from sae_bench.saes.protocol import HasPreActivations, SparseCoder
+from sae_bench.saes.protocol import SparseCoder
 from sae_bench.saes.wrap import as_coder
 from sae_bench.schema import TaskSpec
-from sae_bench.settings import PROBE_TIERS, Settings, Told
+from sae_bench.settings import PROBE_TIERS, TIERS, Settings, Told
+from sae_bench.tasks.base import Context, Task
 
 if TYPE_CHECKING:
     from sae_bench.engine.workspace import Entry
-    from sae_bench.tasks.base import Task
 
 DEFAULT_CONTEXT = 128
 
@@ -63,9 +64,8 @@ def control_names(names: str) -> tuple[str, ...]:
     """The chosen controls. Raises UsageError."""
     if names == "none":
         return ()
-    if names == "default":
-        return registry.DEFAULT_CONTROLS
-    return tuple(registry.choose(names, registry.controls(), "control"))
+    chosen = [registry.DEFAULT_CONTROLS if part.strip() == "default" else (part,) for part in names.split(",")]
+    return tuple(registry.choose(",".join(name for part in chosen for name in part), registry.controls(), "control"))
 
 
 def device_name(name: str) -> str:
@@ -177,6 +177,11 @@ def text_of(tokenizer: Any) -> Callable[[Sequence[int]], str]:
     return lambda tokens: str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
 
 
+def context(tokenizer: Any, subject: SubjectModel) -> Context:
+    """What tasks are told of the run."""
+    return Context(token_text(tokenizer), text_of(tokenizer), padding_token(tokenizer, subject))
+
+
 def padding_token(tokenizer: Any, subject: SubjectModel) -> int:
     """A token that stands for "nothing" in a text: " _" (Gao et al. 2024), else a special one."""
     known = tokenizer.get_vocab() if tokenizer is not None else {}
@@ -198,12 +203,31 @@ def check_fit(entry: Entry, subject: SubjectModel) -> None:
             )
 
 
-def check_pre_activations(entries: Sequence[Entry], tasks: Mapping[str, Task]) -> None:
-    """Refuse SAEs without the pre-activations that a task was told to read. Raises UsageError."""
-    asking = [name for name, task in tasks.items() if getattr(task, "source", "") == "pre_activations"]
-    lacking = [entry.label for entry in entries if not isinstance(entry.encoder, HasPreActivations)]
-    if asking and lacking:
-        raise UsageError(f"{lacking[0]} offers no pre-activations; leave {asking[0]}.source at codes")
+def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, tokenizer: Any, data: Any) -> Corpus:
+    """The text of a run. Raises DataError."""
+    limit, calibration_limit = TIERS[settings.tier]
+    loaded = load_corpus(
+        data,
+        tokenizer=tokenizer,
+        vocab_size=subject.vocab_size,
+        options=DataOptions(
+            text_field=settings.text_field,
+            split=settings.split,
+            context=context_length(settings, infos, subject),
+            packed=settings.packed,
+            prepend_bos=prepend_bos(settings, infos, tokenizer),
+            limit=settings.limit or limit,
+            calibration_limit=calibration_limit,
+            mean_from_evaluation=settings.mean_from == "evaluation",
+            seed=settings.seed,
+        ),
+    )
+    if subject.context_length and loaded.evaluation.longest > subject.context_length:
+        raise DataError(
+            f"{loaded.source} has sequences of {loaded.evaluation.longest} tokens, but the model takes at most "
+            f"{subject.context_length}; give shorter rows"
+        )
+    return loaded
 
 
 def labelled_suite(
@@ -236,19 +260,6 @@ def labelled_suite(
             test_limit=test,
             names=settings.probe_sets,
         ),
-    )
-
-
-def why_no_sets(suite: Suite | None) -> str | None:
-    """Why tasks on labelled texts cannot be measured, or None if they can."""
-    if suite is None:
-        return "labelled texts need a tokenizer, and there is none for this model; give one (--model FOLDER)"
-    if suite.sets:
-        return None
-    first = next(iter(suite.skipped.values()), "there is none")
-    return (
-        f"none of {len(suite.skipped)} labelled sets can be used ({first[:1].lower()}{first[1:].rstrip('.')}; ...); "
-        "give a folder of sets with --probe-data"
     )
 
 

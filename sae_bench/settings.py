@@ -17,7 +17,7 @@ PROBE_TIERS: dict[str, tuple[int | None, int | None]] = {
     "full": (None, None),
 }
 ABLATION_TIERS: dict[str, int | None] = {"smoke": 8, "standard": 64, "full": 512}  # documents with ablations
-WATCHED_TIERS: dict[str, int | None] = {"smoke": 32, "standard": 512, "full": 2048}  # documents to explain from
+TRACKED_TIERS: dict[str, int | None] = {"smoke": 32, "standard": 512, "full": 2048}  # documents to explain from
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 DEFAULT_CONTEXT = 128
 

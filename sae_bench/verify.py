@@ -8,7 +8,6 @@ beforehand which rows to leave alone.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import secrets
 from collections.abc import Mapping
@@ -21,22 +20,21 @@ from pydantic import TypeAdapter, ValidationError
 from scipy.stats import binom
 
 from sae_bench.api import REPEAT, Session
-from sae_bench.data.documents import Corpus
-from sae_bench.data.tokens import TokenSet
-from sae_bench.engine.run import Progress, measure
-from sae_bench.engine.sampling import sampled_sequences
-from sae_bench.engine.watch import watched_units
+from sae_bench.engine.workspace import CoderFailure
 from sae_bench.errors import ResultError, UsageError
 from sae_bench.results import store
 from sae_bench.results.recompute import differences
 from sae_bench.schema import Result
+from sae_bench.session.report import tables_of
+from sae_bench.session.run import measure
 from sae_bench.settings import Settings
-from sae_bench.tasks.autointerp import Autointerp
+from sae_bench.streams import stream
+from sae_bench.streams.base import Progress
+from sae_bench.streams.guard import TaskFailure
 from sae_bench.units import Units
 
 CLOSE, FAR = 1e-3, 5e-2  # rows on other hardware: most agree to CLOSE; a latent at its threshold may flip, not to FAR
 FLIPS = 0.05  # share of rows of a column that may lie between CLOSE and FAR
-WHOLE = ("latent", "output", "dataset")  # tables of sums over all of the text or of all sets
 ROUNDING = ("noise_l2_squared",)  # columns that measure rounding itself
 SHARES = (0.01, 0.05, 0.2)
 
@@ -76,6 +74,8 @@ def verify(
     n, wrong = differences(result, tables)
     report.checked.append(f"{n} figures with their intervals were computed again from the units")
     report.wrong += wrong
+    if "partners" in result.provenance.protocol.parameters:
+        raise ResultError(f"{file} was measured beside other SAEs, which verify cannot be given: no row can be checked")
     session = Session(sae, _settings(result, given))
     if _inputs(result, session, report):
         _rows(result, tables, session, report, share, secrets.randbits(32) if seed is None else seed, progress)
@@ -136,70 +136,47 @@ def _rows(
     progress: Progress,
 ) -> None:
     """Measure a random part again and compare."""
-    task, options = session.tasks[result.task], session.options()
-    corpus, suite, what = session.corpus, session.suite, "documents"
-    if isinstance(task, Autointerp):
+    task, inputs = session.tasks[result.task], session.inputs
+    of = stream(task.stream)
+    if task.asks_judge:
         report.checked.append("no row was measured again: a judge does not answer twice alike")
         return
-    if task.stream == "watched" and share < 1:
+    if not of.partial and share < 1:
         report.checked.append(
             "no row was measured again: those of this task need the whole text (--share 1 measures it)"
         )
         return
-    if task.stream == "labelled" and suite is not None:
-        what, pool = "labelled sets", list(range(len(suite.sets)))
-    elif task.stream == "ablations":
-        rows = sampled_sequences(corpus.evaluation, options.ablation_documents, options.seed)
-        pool = sorted({int(corpus.evaluation.units[i]) for i in rows})
-    elif task.stream == "watched":
-        pool = sorted(watched_units(corpus.evaluation, options.watched_documents, options.seed))
-    else:
-        pool = list(range(corpus.evaluation.n_units))
-        _documents(tables, corpus, report)
+    pool = of.pool(inputs)
+    _complete(tables, of.expected(inputs), report)
     n = max(1, round(share * len(pool)))
     if share < 1:
-        chosen = sorted(np.random.default_rng(seed).choice(pool, n, replace=False).tolist())
-        if task.stream == "labelled" and suite is not None:
-            suite = dataclasses.replace(suite, sets=tuple(suite.sets[i] for i in chosen))
-        else:
-            corpus = _subset(corpus, chosen)
-    measured = measure(
-        session.subject, corpus, [session.work[0].entry], {result.task: task}, options, suite=suite, progress=progress
-    )
-    entry = measured.cast.saes[0]
-    if entry.key in measured.state.failures:
-        report.wrong.append(f"the SAE fails here: {measured.state.failures[entry.key]}")
+        inputs = of.part(inputs, sorted(np.random.default_rng(seed).choice(pool, n, replace=False).tolist()))
+    entry = session.work[0].entry
+    measured = measure(session.subject, inputs, [entry], {result.task: task}, progress=progress)
+    try:
+        found = tables_of(measured, task, entry)
+    except (CoderFailure, TaskFailure) as failure:
+        report.wrong.append(f"the SAE fails here: {failure}")
         return
-    for kind, table in measured.tables(result.task, entry).items():
+    for kind, table in found.items():
         # per latent there are sums over all of the text; of labelled sets, "dataset" is there for those measured
-        if kind in tables and (share == 1 or kind not in WHOLE):
+        if kind in tables and (share == 1 or kind not in of.whole):
             report.rows += _compare(kind, tables[kind], table, report, whole=share == 1)
+    what = of.counts
     report.checked.append(f"{n} of {len(pool)} {what} were measured again ({report.rows} rows; chosen by seed {seed})")
     if share < 1:
         report.checked += dict.fromkeys(_odds(part, len(pool), n, what) for part in SHARES)
 
 
-def _subset(corpus: Corpus, units: list[int]) -> Corpus:
-    """The same corpus with these documents alone to evaluate; calibration stays."""
-    tokens = corpus.evaluation
-    place = {unit: i for i, unit in enumerate(units)}
-    rows = [i for i, unit in enumerate(tokens.units.tolist()) if unit in place]
-    ids = [tokens[i].ids for i in rows]
-    offsets = np.cumsum([0, *map(len, ids)]).astype(np.int64)
-    of_row = np.array([place[int(tokens.units[i])] for i in rows], dtype=np.int32)
-    names = tuple(tokens.unit_ids[unit] for unit in units)
-    return dataclasses.replace(corpus, evaluation=TokenSet(np.concatenate(ids), offsets, of_row, names))
-
-
-def _documents(tables: Mapping[str, Units], corpus: Corpus, report: Report) -> None:
-    """Which documents there are is known without measuring them."""
-    theirs, ours = set(tables["document"].ids) if "document" in tables else set(), set(corpus.evaluation.unit_ids)
-    if "document" in tables and theirs != ours:
-        one = min(theirs ^ ours)
-        report.wrong.append(
-            f"{len(theirs - ours)} document rows are of no document of the text, and {len(ours - theirs)} documents "
-            f"have no row, for instance {one}"
-        )
+def _complete(tables: Mapping[str, Units], expected: Mapping[str, set[str]], report: Report) -> None:
+    """Which rows there are is sometimes known without measuring them."""
+    for kind, ours in expected.items():
+        theirs = set(tables[kind].ids) if kind in tables else ours
+        if theirs != ours:
+            report.wrong.append(
+                f"{len(theirs - ours)} {kind} rows are of no {kind} of the text, and {len(ours - theirs)} {kind}s "
+                f"have no row, for instance {min(theirs ^ ours)}"
+            )
 
 
 def _compare(kind: str, claimed: Units, again: Units, report: Report, *, whole: bool) -> int:

@@ -31,7 +31,7 @@ from sae_bench.tasks.autointerp import Autointerp, optional, prompts
 from sae_bench.tasks.autointerp.answers import Answers
 from sae_bench.tasks.autointerp.asking import Outcome
 from sae_bench.tasks.autointerp.windows import Case, Sizes, Window, cases
-from sae_bench.tasks.watched import Watched
+from sae_bench.tasks.tracked import Tracked
 from sae_bench.units import Units
 from tests.judge_server import Answer, Fault, Messages, Oracle, Reply, Server
 from tests.test_autointerp_windows import Rule, planted
@@ -178,7 +178,7 @@ class Judged:
 
 
 @pytest.fixture(scope="module")
-def watched() -> Watched:
+def watched() -> Tracked:
     return watched_by(Planted(*PLANTS), data=TEXTS, tasks="token_rules")
 
 
@@ -191,7 +191,7 @@ def task_of(parameters: Mapping[str, Any] | None = None) -> Autointerp:
 
 
 def judged(
-    watched: Watched,
+    watched: Tracked,
     answer: Answer,
     folder: Path,
     parameters: Mapping[str, Any] | None = None,
@@ -210,7 +210,7 @@ def judged(
 
 
 @pytest.fixture(scope="module")
-def perfect(watched: Watched, tmp_path_factory: pytest.TempPathFactory) -> Judged:
+def perfect(watched: Tracked, tmp_path_factory: pytest.TempPathFactory) -> Judged:
     folder = tmp_path_factory.mktemp("perfect")
     return judged(watched, oracle(), folder, {"scorers": "detection,fuzz", "null_latents": 30})
 
@@ -249,7 +249,7 @@ def test_fuzz_knows_right_marks_from_wrong_ones(perfect: Judged) -> None:
 
 
 @pytest.mark.parametrize("accuracy", [0.9, 0.7])
-def test_detection_is_what_the_accuracy_of_the_judge_implies(watched: Watched, tmp_path: Path, accuracy: float) -> None:
+def test_detection_is_what_the_accuracy_of_the_judge_implies(watched: Tracked, tmp_path: Path, accuracy: float) -> None:
     found = judged(watched, oracle(accuracy), tmp_path, {"null_latents": 30})
     sayable = [*ON_TOKENS, *PAIRS]
     assert found.of("detection", sayable).mean() == pytest.approx(2 * accuracy - 1, abs=0.17)
@@ -264,7 +264,7 @@ def test_detection_is_what_the_accuracy_of_the_judge_implies(watched: Watched, t
     assert found.requests == task_of({"null_latents": 30, "latents": 30}).at_most()[0]
 
 
-def test_answers_are_filed_under_the_window_that_was_asked(watched: Watched, tmp_path: Path) -> None:
+def test_answers_are_filed_under_the_window_that_was_asked(watched: Tracked, tmp_path: Path) -> None:
     """Windows are shuffled under random ids: one slip and every score is noise."""
 
     def number(text: str) -> int:
@@ -298,7 +298,7 @@ def hard_to_read(rate: float, stubborn: bool) -> Answer:
 
 @pytest.mark.parametrize(("stubborn", "coverage"), [(True, 0.8), (False, 0.96)])
 def test_unreadable_replies_cost_coverage_and_not_the_mean(
-    watched: Watched, perfect: Judged, tmp_path: Path, stubborn: bool, coverage: float
+    watched: Tracked, perfect: Judged, tmp_path: Path, stubborn: bool, coverage: float
 ) -> None:
     """Counting them as "no" would pull every score down; the second try gets most of them back."""
     found = judged(watched, hard_to_read(0.2, stubborn), tmp_path, {"null_latents": 2})
@@ -323,7 +323,7 @@ SILENT = {
 
 
 @pytest.mark.parametrize("name", SILENT)
-def test_a_judge_that_answers_nothing_has_no_score(watched: Watched, tmp_path: Path, name: str) -> None:
+def test_a_judge_that_answers_nothing_has_no_score(watched: Tracked, tmp_path: Path, name: str) -> None:
     """In another suite "None" scores 0.83, since most windows are silent."""
 
     def answer(messages: Messages) -> str:
@@ -342,7 +342,7 @@ def test_a_judge_that_answers_nothing_has_no_score(watched: Watched, tmp_path: P
 
 
 @pytest.mark.parametrize("p", [0, 49, 50, 100])
-def test_the_same_answer_to_everything_scores_chance(watched: Watched, tmp_path: Path, p: int) -> None:
+def test_the_same_answer_to_everything_scores_chance(watched: Tracked, tmp_path: Path, p: int) -> None:
     found = judged(watched, answering(lambda text: p), tmp_path, {"null_latents": 2})
     for name in ("detection", "detection_worst", "detection_random", "detection_matched", "null_empty"):
         assert found.value(name) == 0, name
@@ -354,7 +354,7 @@ def test_the_same_answer_to_everything_scores_chance(watched: Watched, tmp_path:
     assert found.value("detection_f1_natural") == pytest.approx(always if p >= 50 else 0.0)
 
 
-def test_failures_have_their_status_and_their_raw_text(watched: Watched, tmp_path: Path) -> None:
+def test_failures_have_their_status_and_their_raw_text(watched: Tracked, tmp_path: Path) -> None:
     """Each is a row: who reads the result can see what the judge wrote, and nothing counts as a zero."""
     prose = "I would rather describe it in prose."
 
@@ -391,7 +391,7 @@ def test_failures_have_their_status_and_their_raw_text(watched: Watched, tmp_pat
     assert found.metrics["detection"].n_units == 30
 
 
-def test_one_failure_in_twenty_is_not_degraded_and_two_are(watched: Watched, tmp_path: Path) -> None:
+def test_one_failure_in_twenty_is_not_degraded_and_two_are(watched: Tracked, tmp_path: Path) -> None:
     for n, degraded in ((1, False), (2, True)):
 
         def answer(messages: Messages, n: int = n) -> str | Reply:
@@ -405,7 +405,7 @@ def test_one_failure_in_twenty_is_not_degraded_and_two_are(watched: Watched, tmp
 
 
 @pytest.mark.parametrize("limit", [12, 40])
-def test_the_end_of_the_budget_is_a_clean_partial_result(watched: Watched, tmp_path: Path, limit: int) -> None:
+def test_the_end_of_the_budget_is_a_clean_partial_result(watched: Tracked, tmp_path: Path, limit: int) -> None:
     """What was paid for is scored, the rest has the status budget with the limit in words."""
     found = judged(watched, oracle(), tmp_path, max_requests=limit, concurrency=1)
     assert found.requests == limit
@@ -446,7 +446,7 @@ def test_a_request_that_failed_names_the_failure_not_the_reply_that_was_fine() -
 # ---------------------------------------------------------------- places and ids
 
 
-def test_a_judge_that_tires_shows_in_right_by_slot(watched: Watched, tmp_path: Path) -> None:
+def test_a_judge_that_tires_shows_in_right_by_slot(watched: Tracked, tmp_path: Path) -> None:
     def answer(messages: Messages) -> str:
         if kind_of(messages) != DETECT:
             return explained(messages)
@@ -459,7 +459,7 @@ def test_a_judge_that_tires_shows_in_right_by_slot(watched: Watched, tmp_path: P
     assert max(right[4:]) < 0.2
 
 
-def test_a_judge_that_says_yes_to_what_comes_first_shows_in_fires_by_slot(watched: Watched, tmp_path: Path) -> None:
+def test_a_judge_that_says_yes_to_what_comes_first_shows_in_fires_by_slot(watched: Tracked, tmp_path: Path) -> None:
     """The usual bias for places. Where half of the windows are positives, either half is right half of the time."""
     sizes = {"null_latents": 2, "random": 10}
     plain = judged(watched, oracle(0.9), tmp_path, sizes).details["fires_by_slot"]
@@ -470,7 +470,7 @@ def test_a_judge_that_says_yes_to_what_comes_first_shows_in_fires_by_slot(watche
     assert np.ptp(biased.details["fires_by_slot"][:8]) > 0.5
 
 
-def test_ids_and_the_number_of_positives_in_a_request_give_nothing_away(watched: Watched) -> None:
+def test_ids_and_the_number_of_positives_in_a_request_give_nothing_away(watched: Tracked) -> None:
     made = cases(watched, task_of().sizes, 0)
     asked = [q for seed in range(20) for q in prompts.questions(made, 10, seed, "detection")]
     assert all(len(set(q.ids)) == len(q.ids) and set(q.ids) <= set(prompts.IDS) for q in asked)
@@ -575,7 +575,7 @@ def test_wrong_marks_are_never_on_a_token_on_which_the_latent_fires() -> None:
             assert (marked == {own}) if right else (own not in marked)
 
 
-def test_the_odd_one_out_stands_at_any_place_under_any_id(watched: Watched) -> None:
+def test_the_odd_one_out_stands_at_any_place_under_any_id(watched: Tracked) -> None:
     trials = [t for seed in range(25) for t in optional.intruder(cases(watched, task_of().sizes, 0), seed, plain_text)]
     places = [t.ids.index(t.odd) for t in trials]
     ranks = [sorted(t.ids).index(t.odd) for t in trials]
@@ -588,7 +588,7 @@ def test_the_odd_one_out_stands_at_any_place_under_any_id(watched: Watched) -> N
     assert np.isnan(optional.intruder_scores(trials, [None] * len(trials), n)).all()
 
 
-def test_intruder_over_the_socket(watched: Watched, tmp_path: Path) -> None:
+def test_intruder_over_the_socket(watched: Tracked, tmp_path: Path) -> None:
     """A judge that knows which windows are silent scores 1; one that names the first, or no id of ours, does not."""
     trials = optional.intruder(cases(watched, task_of().sizes, 0), 0, task_of().text_of)
     odd = {frozenset(zip(t.ids, t.texts, strict=True)): t.odd for t in trials}
@@ -754,7 +754,7 @@ def test_pieces_join_to_the_text_of_the_window() -> None:
             assert "".join(prompts.split(tokens, text_of)) == text_of(tokens)
 
 
-def test_the_model_of_these_tests_is_what_they_say(watched: Watched) -> None:
+def test_the_model_of_these_tests_is_what_they_say(watched: Tracked) -> None:
     """Each planted latent is watched; else a test above is about fewer latents than it seems."""
     assert watched.latents.tolist() == list(range(len(PLANTS)))
     assert planted_model() is not None

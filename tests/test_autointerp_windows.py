@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from sae_bench.kernels.detection import DECILES, MATCHED, RANDOM
 from sae_bench.kernels.token_counts import Firings, firings
 from sae_bench.tasks.autointerp.windows import SHINGLE, Case, Sizes, Window, cases, check
-from sae_bench.tasks.watched import Text, Watched
+from sae_bench.tasks.tracked import Text, Tracked
 
 Ints = NDArray[np.int64]
 Rule = Callable[[Ints, Ints, np.random.Generator], NDArray[np.bool_]]  # tokens, the ones before -> fires
@@ -70,13 +70,13 @@ def planted(
     vocabulary: int = 20,
     seed: int = 0,
     shared: tuple[Ints, ...] = (),
-) -> Watched:
+) -> Tracked:
     """Latents that fire by rules on random text; ``shared`` documents are in both halves."""
     draw = np.random.default_rng(seed)
     halves = [text_of_documents([*documents(draw, n, shortest, longest, vocabulary), *shared]) for _ in range(2)]
     fit, test = halves
     density = np.full(len(rules), 0.01)
-    return Watched(np.array(list(rules)), density, fit, fired(fit, rules, draw), test, fired(test, rules, draw))
+    return Tracked(np.array(list(rules)), density, fit, fired(fit, rules, draw), test, fired(test, rules, draw))
 
 
 def positives(case: Case) -> list[Window]:
@@ -117,12 +117,12 @@ def overlap(one: Window, other: Window) -> bool:
 
 
 @pytest.fixture(scope="module")
-def watched() -> Watched:
+def watched() -> Tracked:
     return planted()
 
 
 @pytest.fixture(scope="module")
-def found(watched: Watched) -> list[Case]:
+def found(watched: Tracked) -> list[Case]:
     made = cases(watched, SIZES, 0)
     assert [case.latent for case in made] == list(RULES)
     return made
@@ -131,7 +131,7 @@ def found(watched: Watched) -> list[Case]:
 # ---------------------------------------------------------------- what windows hold
 
 
-def test_positives_hold_a_peak_of_their_decile_from_weak_to_strong(watched: Watched, found: list[Case]) -> None:
+def test_positives_hold_a_peak_of_their_decile_from_weak_to_strong(watched: Tracked, found: list[Case]) -> None:
     """Else recall by decile is about other activations than it says."""
     for slot, case in enumerate(found):
         fires = places(watched.test_firings, slot)
@@ -142,7 +142,7 @@ def test_positives_hold_a_peak_of_their_decile_from_weak_to_strong(watched: Watc
             assert window.activations.max() > 0
 
 
-def test_windows_are_slices_of_their_half_with_the_activations_there(watched: Watched, found: list[Case]) -> None:
+def test_windows_are_slices_of_their_half_with_the_activations_there(watched: Tracked, found: list[Case]) -> None:
     """Shown ones of the fit documents, scored ones of the others: the bug of explaining what is then scored."""
     halves = ((watched.fit, watched.fit_firings), (watched.test, watched.test_firings))
     for slot, case in enumerate(found):
@@ -157,7 +157,7 @@ def test_windows_are_slices_of_their_half_with_the_activations_there(watched: Wa
                 assert len(window.tokens) == LENGTH
 
 
-def test_random_windows_hold_no_token_of_a_peak_and_matched_ones_do(watched: Watched, found: list[Case]) -> None:
+def test_random_windows_hold_no_token_of_a_peak_and_matched_ones_do(watched: Tracked, found: list[Case]) -> None:
     """Else the hard negatives are easy, or the easy ones hard, and the two figures mean something else."""
     for slot, case in enumerate(found):
         peaks = loop_peaks(watched.test, places(watched.test_firings, slot))
@@ -175,7 +175,7 @@ def test_random_windows_hold_no_token_of_a_peak_and_matched_ones_do(watched: Wat
             assert (len(silent(case, RANDOM)), len(silent(case, MATCHED))) == (5, 5)
 
 
-def test_the_shown_windows_are_the_strongest_and_then_all_strengths(watched: Watched, found: list[Case]) -> None:
+def test_the_shown_windows_are_the_strongest_and_then_all_strengths(watched: Tracked, found: list[Case]) -> None:
     for slot, case in enumerate(found):
         fires = places(watched.fit_firings, slot)
         peaks = loop_peaks(watched.fit, fires)
@@ -190,7 +190,7 @@ def test_the_shown_windows_are_the_strongest_and_then_all_strengths(watched: Wat
         assert not any(overlap(a, b) for i, a in enumerate(case.shown) for b in case.shown[:i])
 
 
-def test_sizes_count_every_block_of_the_text_once(watched: Watched, found: list[Case]) -> None:
+def test_sizes_count_every_block_of_the_text_once(watched: Tracked, found: list[Case]) -> None:
     """Else precision at natural rates is about a text that does not exist."""
     lengths = np.bincount(watched.test.document)
     blocks = int(np.ceil(lengths / LENGTH).sum())
@@ -220,7 +220,7 @@ def test_random_windows_are_found_where_the_text_has_any() -> None:
         assert len(silent(case, RANDOM)) == SIZES.random
 
 
-def test_fewer_than_ten_positives_still_span_weak_to_strong(watched: Watched) -> None:
+def test_fewer_than_ten_positives_still_span_weak_to_strong(watched: Tracked) -> None:
     """A user who saves requests must not get the score of the weakest firings alone."""
     for case in cases(watched, replace(SIZES, positives=4), 0):
         strata = sorted(window.stratum for window in positives(case))
@@ -340,13 +340,13 @@ def same(one: list[Case], other: list[Case]) -> bool:
     return key(one) == key(other)
 
 
-def test_the_same_seed_gives_the_same_windows_and_another_others(watched: Watched, found: list[Case]) -> None:
+def test_the_same_seed_gives_the_same_windows_and_another_others(watched: Tracked, found: list[Case]) -> None:
     """Otherwise a killed run asks other questions, and pays again."""
     assert same(cases(watched, SIZES, 0), found)
     assert not same(cases(watched, SIZES, 1), found)
 
 
-def test_windows_of_a_latent_do_not_depend_on_what_else_is_watched(watched: Watched, found: list[Case]) -> None:
+def test_windows_of_a_latent_do_not_depend_on_what_else_is_watched(watched: Tracked, found: list[Case]) -> None:
     """So a run with fewer latents is answered from the cache of one with more."""
     keep = [1, 4]
 
@@ -364,7 +364,7 @@ def test_windows_of_a_latent_do_not_depend_on_what_else_is_watched(watched: Watc
     assert same(cases(fewer, SIZES, 0), [found[slot] for slot in keep])
 
 
-def test_the_order_of_firings_changes_nothing(watched: Watched, found: list[Case]) -> None:
+def test_the_order_of_firings_changes_nothing(watched: Tracked, found: list[Case]) -> None:
     def shuffled(own: Firings) -> Firings:
         order = np.random.default_rng(5).permutation(len(own.latent))
         return Firings(own.latent[order], own.position[order], own.activation[order])
@@ -374,7 +374,7 @@ def test_the_order_of_firings_changes_nothing(watched: Watched, found: list[Case
 
 
 def test_another_numbering_changes_the_draw_but_neither_who_is_explained_nor_what_windows_stand_for(
-    watched: Watched, found: list[Case]
+    watched: Tracked, found: list[Case]
 ) -> None:
     """The draw is keyed by the number of the latent in its dictionary: other windows, of the same strata."""
     renamed = cases(replace(watched, latents=watched.latents + 1000), SIZES, 0)

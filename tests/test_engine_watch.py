@@ -85,7 +85,7 @@ def values(result: Result) -> dict[str, Any]:
 
 
 @for_all(n=st.integers(1, 30), asked=st.integers(0, 32), seed=st.integers(0, 1000))
-def test_fewer_watched_documents_are_a_part_of_more(n: int, asked: int, seed: int) -> None:
+def test_fewer_tracked_documents_are_a_part_of_more(n: int, asked: int, seed: int) -> None:
     """So a smaller tier is a part of a larger one, and adding text changes few of them."""
 
     def tokens(k: int) -> TokenSet:

@@ -23,7 +23,7 @@ from sae_bench.results import store
 from sae_bench.saes.protocol import CoderInfo, Codes, codes_from_dense
 from sae_bench.schema import Result
 from sae_bench.settings import Settings
-from sae_bench.tasks.watched import Text, Watched
+from sae_bench.tasks.tracked import Text, Tracked
 from sae_bench.units import Units
 from tests.test_downstream_sparsity import module_of, passed
 from tests.test_kernels_rules import loop_scores
@@ -129,7 +129,7 @@ def measured(sae: Any, **settings: Any) -> Measured:
     return measure(session.subject, session.corpus, entries, session.tasks, session.options())
 
 
-def watched(sae: Any, **settings: Any) -> Watched:
+def watched(sae: Any, **settings: Any) -> Tracked:
     """Where the latents of the first SAE fire, as the task gets it."""
     run = measured(sae, **settings)
     entry = run.cast.saes[0]

@@ -153,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
             forecast = session.forecast()
             print(json.dumps(forecast, indent=1) if args.json else _listing(forecast))
             return 0
-        if show_progress and (cost := session.ablation_cost() | session.judge_cost()):
+        if show_progress and (cost := session.stream_cost(announced=True) | session.judge_cost()):
             print(_listing(cost), file=sys.stderr)
         if show_progress and (there := [w for w in session.work if w.finished]):
             print(f"already there: results of {len(there)} SAEs in {args.out}", file=sys.stderr)

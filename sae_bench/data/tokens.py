@@ -61,6 +61,18 @@ class TokenSet:
         """Length of the longest sequence in tokens, 0 for an empty set."""
         return int(np.diff(self.offsets).max(initial=0))
 
+    def sequence_name(self, index: int) -> str:
+        """A name for a sequence: that of its unit, with `/1`, `/2`, ... behind it from its second sequence on."""
+        place = index - self._first[int(self.units[index])]
+        name = self.unit_ids[int(self.units[index])]
+        return f"{name}/{place}" if place else name
+
+    @cached_property
+    def _first(self) -> dict[int, int]:
+        """The first sequence of every unit."""
+        units, places = np.unique(self.units, return_index=True)
+        return dict(zip(units.tolist(), places.tolist(), strict=True))
+
     @cached_property
     def sha256(self) -> str:
         """Hex digest over all ids, the boundaries of the sequences and their units."""

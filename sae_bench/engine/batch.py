@@ -1,13 +1,14 @@
 """The lazy view of a batch: what no task asks for is not computed; what two tasks ask for is computed once.
 
 Three layers, each memoised: the batch (one pass of the model up to the deepest hook point), a site (one hook point: the
-losses that do not depend on an SAE), and a coder's view (codes, reconstruction, spliced loss).
+losses that do not depend on an SAE), and a coder's view (codes, reconstruction, spliced loss, and whatever else a task
+lets the model run on).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +18,9 @@ from sae_bench.engine.loss import Clean, clean_scores, score
 from sae_bench.engine.rest import Logits
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace, guarded
 from sae_bench.errors import ModelError
+from sae_bench.kernels.divergence import Scores
 from sae_bench.models.subject import Capture
+from sae_bench.randomness import Noise
 from sae_bench.saes.protocol import CoderInfo, Codes
 
 T = TypeVar("T")
@@ -41,12 +44,37 @@ class _Lazy:
         return value
 
 
-class Batch(_Lazy):
-    """Some sequences: ``tokens`` int64 ``[batch, seq]``, ``attention`` and ``keep`` bool ``[batch, seq]``."""
+REPLACEMENTS = ("clean", "zero", "mean", "spliced")  # what has a name of its own; see Site.loss
 
-    def __init__(self, work: Workspace, tokens: Tensor, attention: Tensor, keep: Tensor) -> None:
+
+class _Asked(NamedTuple):
+    """What the model was run on under a key, and what came of it."""
+
+    mark: Tensor
+    scores: Scores
+
+
+class Batch(_Lazy):
+    """Some sequences: ``tokens`` int64 ``[batch, seq]``, ``attention`` and ``keep`` bool ``[batch, seq]``.
+
+    ``names`` of the sequences key what is drawn at random, with ``seed``. ``saes`` are the views of the SAEs of the run
+    on this batch, by their keys, and ``failed`` says which of them failed before.
+    """
+
+    def __init__(
+        self,
+        work: Workspace,
+        tokens: Tensor,
+        attention: Tensor,
+        keep: Tensor,
+        *,
+        names: tuple[str, ...] = (),
+        seed: int = 0,
+    ) -> None:
         super().__init__()
-        self.work = work
+        self.work, self.names, self.seed = work, names, seed
+        self.saes: Mapping[str, CoderView] = {}
+        self.failed: Mapping[str, str] = {}
         self.tokens, self.attention, self.keep = tokens, attention, keep & attention
         self.kept = self.keep[attention]
         self.first = (torch.arange(tokens.shape[1], device=tokens.device) == 0).expand_as(tokens)[attention]
@@ -96,12 +124,11 @@ class Batch(_Lazy):
 
         return self.once("clean", compute)
 
-    def replaced(self, hook: str, values: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-        """CE and KL summed by sequence, float64 ``[batch]`` each, with ``values`` ``[T, d]`` at the kept tokens."""
+    def scores(self, hook: str, values: Tensor, kind: str) -> Scores:
+        """CE, KL and agreement of every prediction with ``values`` ``[T, d]`` at the kept tokens."""
         full = self.capture.activations[hook].clone()
         full[self.keep] = values[self.kept].to(full.dtype)
-        loss, divergence = score(self.logits(hook, full, kind), self.predicts, self.targets, self.clean)
-        return self.sum_predictions(loss), self.sum_predictions(divergence)
+        return score(self.logits(hook, full, kind), self.predicts, self.targets, self.clean)
 
     def logits(self, hook: str, activation: Tensor, kind: str) -> Logits:
         """Logits of the rest of the model when ``hook`` carries ``activation`` ``[batch, seq, d]``."""
@@ -135,14 +162,24 @@ class SiteView(_Lazy):
         """Cross-entropy summed over each sequence's predictions ``[batch]``, nats."""
         if replacement == "clean":
             return self.batch.sum_predictions(self.batch.clean.loss)
-        return self._scores(replacement)[0]
+        return self.batch.sum_predictions(self.replaced(replacement).ce)
 
     def kl(self, replacement: str) -> Tensor:
         """KL(clean || replaced) summed over each sequence's predictions ``[batch]``, nats."""
-        return self._scores(replacement)[1]
+        return self.batch.sum_predictions(self.replaced(replacement).kl)
 
-    def _scores(self, replacement: str) -> tuple[Tensor, Tensor]:
-        return self.once(replacement, lambda: self.batch.replaced(self.hook, self.values(replacement), replacement))
+    def sum_predictions(self, values: Tensor) -> Tensor:
+        """Float64 sums over the predictions of each sequence: ``[predictions]`` to ``[batch]``."""
+        return self.batch.sum_predictions(values)
+
+    def replaced(self, replacement: str) -> Scores:
+        """What :meth:`loss` and :meth:`kl` sum, for every prediction."""
+        return self.once(replacement, lambda: self.batch.scores(self.hook, self.values(replacement), replacement))
+
+    def noise(self, role: str) -> Noise:
+        """Random numbers for every token, keyed by seed, ``role`` and sequence."""
+        batch = self.batch
+        return Noise(batch.seed, role, batch.names, batch.attention.sum(1).tolist(), batch.tokens.device)
 
     def values(self, replacement: str) -> Tensor:
         """What the tokens carry ``[T, d]``."""
@@ -159,6 +196,7 @@ class CoderView(SiteView):
     def __init__(self, site: SiteView, entry: Entry) -> None:
         super().__init__(site.batch, entry.hook_out)
         self.site, self.entry = site, entry
+        self.task = ""  # whose keys :meth:`scores` are asked under
 
     @property
     def info(self) -> CoderInfo:
@@ -183,31 +221,71 @@ class CoderView(SiteView):
     @property
     def x_hat(self) -> Tensor:
         """Reconstruction ``[T, d_out]``."""
+        return self.once("x_hat", lambda: self.decode(self.codes))
 
-        def compute() -> Tensor:
-            codes = self.codes
-            self.batch.work.counters["decode"] += len(self.batch.tokens)
-            self.batch.work.count_dense(self.entry, codes.n_tokens)
-            out = guarded(self.entry, lambda: self.entry.coder.decode(codes, self.x))
-            if not bool(out[self.kept].isfinite().all()):
-                raise CoderFailure("the reconstruction holds NaN or infinite numbers")
-            return out
+    def decode(self, codes: Codes) -> Tensor:
+        """What the coder makes of ``codes`` ``[T, n_latents]``, for instance a part of its own: ``[T, d_out]``."""
+        if codes.n_tokens != len(self.kept) or codes.n_latents != self.info.n_latents:
+            raise ValueError(
+                f"decode takes codes of {len(self.kept)} tokens and {self.info.n_latents} latents, not of "
+                f"{codes.n_tokens} and {codes.n_latents}"
+            )
+        self.batch.work.counters["decode"] += len(self.batch.tokens)
+        self.batch.work.count_dense(self.entry, codes.n_tokens)
+        out = guarded(self.entry, lambda: self.entry.coder.decode(codes, self.x))
+        if not bool(out[self.kept].isfinite().all()):
+            raise CoderFailure("the reconstruction holds NaN or infinite numbers", self.entry.key)
+        return out
 
-        return self.once("x_hat", compute)
+    def scores(self, values: Tensor, key: str) -> Scores:
+        """What the model says with ``values`` ``[T, d_out]`` at the kept tokens; memoised under ``key``.
+
+        A key belongs to one task and to one replacement: other values under it are refused, since what the first ones
+        gave would be taken for theirs. Raises ValueError.
+        """
+        if key in REPLACEMENTS:
+            raise ValueError(f"the key {key!r} is taken: replaced({key!r}) has its scores")
+        if values.shape != self.target.shape:
+            raise ValueError(f"scores takes values {list(self.target.shape)}, not {list(values.shape)}")
+        mark = _mark(values, self.kept)
+        if not bool(mark.isfinite().all()):
+            raise ValueError(f"the values under the key {key!r} are NaN or infinite at kept tokens")
+        asked = self.once(
+            ("scores", self.task, key), lambda: _Asked(mark, self.batch.scores(self.hook, values, "replaced"))
+        )
+        if not torch.equal(asked.mark, mark):
+            raise ValueError(f"the key {key!r} was used for other values in this batch; a key names one replacement")
+        return asked.scores
+
+    @property
+    def partners(self) -> tuple[CoderView, ...]:
+        """The other SAEs of the run on this batch (for a control: all SAEs), in the order of the run.
+
+        Raises CoderFailure where one of them has failed.
+        """
+        others = [view for key, view in self.batch.saes.items() if key != self.entry.key]
+        for view in others:
+            if (why := self.batch.failed.get(view.entry.key)) is not None:
+                raise CoderFailure(why, view.entry.key)
+        return tuple(others)
 
     @property
     def sizes(self) -> Tensor:
         """``|f| ||d||`` of every entry of the codes, float64 ``[entries]``."""
         return self.once("sizes", lambda: self.batch.work.sizes(self.entry, self.codes))
 
-    def loss(self, replacement: str) -> Tensor:
-        """Cross-entropy summed over each sequence's predictions ``[batch]``, nats."""
-        return super().loss(replacement) if replacement == "spliced" else self.site.loss(replacement)
-
-    def kl(self, replacement: str) -> Tensor:
-        """KL(clean || replaced) summed over each sequence's predictions ``[batch]``, nats."""
-        return super().kl(replacement) if replacement == "spliced" else self.site.kl(replacement)
+    def replaced(self, replacement: str) -> Scores:
+        """What :meth:`loss` and :meth:`kl` sum, for every prediction."""
+        return super().replaced(replacement) if replacement == "spliced" else self.site.replaced(replacement)
 
     def values(self, replacement: str) -> Tensor:
         """The reconstruction ``[T, d_out]``."""
         return self.x_hat
+
+
+def _mark(values: Tensor, kept: Tensor) -> Tensor:
+    """Three sums ``[3]`` by which replacements are told apart without keeping them."""
+    x = values[kept].double()
+    place = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=torch.float64)
+    order = torch.arange(1, len(x) + 1, device=x.device, dtype=torch.float64)
+    return torch.stack([x.sum(), x.square().sum(), (x @ place) @ order])

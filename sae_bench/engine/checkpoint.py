@@ -24,6 +24,7 @@ from torch import Tensor
 from sae_bench.files import write_atomically, writing
 from sae_bench.saes.controls import Moments
 
+FORMAT = 2  # of the files here: a run that an older version began is begun anew
 Key = tuple[str, str, str]  # task, coder or hook point, column
 Arrays = dict[Key, NDArray[Any]]
 _MOMENTS = ("mean", "covariance", "sample")
@@ -33,11 +34,10 @@ _MOMENTS = ("mean", "covariance", "sample")
 class State:
     """Progress of a run."""
 
-    done: int = 0  # batches of documents
-    groups: int = 0  # groups of labelled sets
-    ablations: int = 0  # batches of ablated documents
+    done: dict[str, int] = field(default_factory=dict)  # steps, by reader
     totals: Arrays = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)  # of coders
+    task_failures: dict[str, dict[str, str]] = field(default_factory=dict)  # by task, then coder or @hook point
     counters: dict[str, int] = field(default_factory=dict)
     row_files: list[str] = field(default_factory=list)
 

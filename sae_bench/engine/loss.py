@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sae_bench.engine.rest import Logits
-from sae_bench.kernels.divergence import Normaliser, divergence, normaliser
+from sae_bench.kernels.divergence import Normaliser, Scores, divergence, normaliser, peak_place
 
 CHUNK_ELEMENTS = 1 << 19  # 2 MiB in float32: small enough that a chunk stays in the cache between passes
 ACCELERATOR_CHUNK_ELEMENTS = 1 << 22  # fewer and larger operations, still 16 MiB each
@@ -19,38 +19,44 @@ ACCELERATOR_CHUNK_ELEMENTS = 1 << 22  # fewer and larger operations, still 16 Mi
 class Clean:
     """The clean model's logits as they came from it, with what is known of each prediction.
 
-    norm: of each predicting position, ``[positions]``; loss: cross-entropy there, nats, float64 ``[positions]``.
+    norm: of each predicting position, ``[positions]``; loss: cross-entropy there, nats, float64 ``[positions]``; top:
+    the most likely token there, the lowest of equals, int64 ``[positions]``.
     """
 
     logits: Logits
     norm: Normaliser
     loss: Tensor
+    top: Tensor
 
 
 def clean_scores(logits: Logits, at: Tensor, targets: Tensor) -> Clean:
     """What :func:`score` compares with; ``logits``, ``at`` and ``targets`` are as there. Keeps ``logits`` itself."""
     # results have their places before the first chunk: small ones made between large ones would split the heap
     peak, total, loss = _numbers(targets, 3)
+    top = torch.zeros_like(targets)
     for part, (rows,) in _chunks(at, logits):
         norm = normaliser(rows)
         peak[part], total[part] = norm
         loss[part] = _cross_entropy(rows, norm, targets[part])
-    return Clean(logits, Normaliser(peak, total), loss)
+        top[part] = peak_place(rows, norm.peak)
+    return Clean(logits, Normaliser(peak, total), loss, top)
 
 
-def score(logits: Logits, at: Tensor, targets: Tensor, clean: Clean) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of ``targets`` and KL(clean || logits) of every predicting position, nats, float64 ``[positions]``.
+def score(logits: Logits, at: Tensor, targets: Tensor, clean: Clean) -> Scores:
+    """Cross-entropy of ``targets``, KL(clean || logits) and agreement of every predicting position.
 
     ``at`` bool ``[batch, seq]``; ``targets`` ``[positions]``; ``clean`` of the same positions. Half precision is taken
     to float32 first.
     """
     loss, kl = _numbers(targets, 2)
+    agrees = torch.zeros_like(targets, dtype=torch.bool)
     for part, (rows, reference) in _chunks(at, logits, clean.logits):
         norm = normaliser(rows)
         loss[part] = _cross_entropy(rows, norm, targets[part])
         of_clean = Normaliser(clean.norm.peak[part].to(rows), clean.norm.total[part])
         kl[part] = divergence(reference, of_clean, rows, norm)
-    return loss, kl
+        agrees[part] = rows.gather(1, clean.top[part].unsqueeze(1)).squeeze(1) == norm.peak.to(rows)
+    return Scores(loss, kl, agrees)
 
 
 def _numbers(like: Tensor, n: int) -> Tensor:

@@ -22,6 +22,7 @@ Mask = Literal["special", "first", "none"]
 # One copy of the logits of a batch stays below these bytes, and a batch below these tokens: more costs memory and saves
 # no time.
 LOGIT_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}
+LOGIT_COPIES = 3  # copies of a batch's logits: a run was seen to need two at its peak
 MOST_TOKENS = {"cpu": 2048, "cuda": 16_384}
 
 
@@ -31,7 +32,7 @@ class Options:
 
     ``batch_tokens`` None: what :func:`batch_tokens` finds good for the vocabulary and the device. ``vocabulary``: how
     many of the model's output rows belong to tokens (None: all); the rest is padding. ``ablation_documents``: on how
-    many documents latents are ablated, ``watched_documents``: on how many it is kept where they fire (None: on all).
+    many documents latents are ablated, ``tracked_documents``: on how many it is kept where they fire (None: on all).
     """
 
     mask: Mask = "special"
@@ -43,7 +44,7 @@ class Options:
     special_ids: frozenset[int] = frozenset()
     vocabulary: int | None = None
     ablation_documents: int | None = None
-    watched_documents: int | None = None
+    tracked_documents: int | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,10 @@ class Batches:
         elif options.mask == "first":
             keep &= position > 0
         return tokens, attention, keep
+
+    def names(self, index: int) -> tuple[str, ...]:
+        """A name for every sequence of a batch, by its document's content and its place in the document."""
+        return tuple(self.tokens.sequence_name(i) for i in self.groups[index])
 
     def units(self, index: int) -> list[int]:
         """The unit of every sequence of a batch, as an index into the unit ids."""
@@ -172,3 +177,8 @@ def _control_key(name: str, entry: Entry, calibration: Calibration) -> str:
     }
     on = f"{entry.hook_in} -> {entry.hook_out}"
     return f"control {name} at {on} {depends.get(name, 'of ' + entry.key)}".rstrip()
+
+
+def memory(weights: Sequence[int], batch_tokens: int, vocab_size: int) -> int:
+    """Roughly the memory beside the model, MiB: the SAEs' ``weights`` (numbers of each), and a batch's logits."""
+    return round(4 * (sum(weights) + LOGIT_COPIES * batch_tokens * vocab_size) / 2**20)

@@ -23,7 +23,11 @@ NORM_ROWS = 256  # a tile that stays in the cache
 
 
 class CoderFailure(Exception):
-    """A coder raised, or returned numbers that are not finite. The others go on."""
+    """A coder raised, or returned numbers that are not finite. The others go on; ``key`` says which one it was."""
+
+    def __init__(self, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,10 @@ class Workspace:
     moments: dict[str, Moments]
     counters: Counter[str] = field(default_factory=Counter)
     _norms: dict[str, Tensor] = field(default_factory=dict)
+
+    def fresh(self) -> Workspace:
+        """The same model, hook points and moments with counters of its own."""
+        return Workspace(self.subject, self.hooks, self.moments)
 
     def encode(self, entry: Entry, x: Tensor) -> Codes:
         """Codes of ``x`` ``[T, d_in]``, counted. Raises CoderFailure."""
@@ -121,4 +129,4 @@ def guarded(entry: Entry, call: Callable[[], T]) -> T:
     try:
         return call()
     except Exception as error:
-        raise CoderFailure(named(error)) from error
+        raise CoderFailure(named(error), entry.key) from error

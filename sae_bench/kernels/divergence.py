@@ -25,6 +25,17 @@ class Normaliser(NamedTuple):
         return self.peak.double() + self.total.log()
 
 
+class Scores(NamedTuple):
+    """Of every prediction ``[P]``: cross-entropy and KL(clean || replaced), nats, float64, and agreement, bool.
+
+    ``agrees``: the clean model's most likely token (the lowest of equals) has the highest logit here too.
+    """
+
+    ce: Tensor
+    kl: Tensor
+    agrees: Tensor
+
+
 def normaliser(logits: Tensor) -> Normaliser:
     """What turns rows of logits ``[rows, vocabulary]``, float32 or float64, into probabilities.
 
@@ -32,6 +43,24 @@ def normaliser(logits: Tensor) -> Normaliser:
     """
     peak = logits.amax(1)
     return Normaliser(peak, _sums((logits - peak.unsqueeze(1)).exp_()))
+
+
+def peak_place(logits: Tensor, peak: Tensor) -> Tensor:
+    """Where each row of ``[rows, vocabulary]`` has its ``peak``, the lowest place of equals, int64 ``[rows]``.
+
+    Blocks are looked through before places: an argmax over whole rows takes ten times as long as their maxima.
+    """
+    slab = max(1, logits.shape[1] // _AT_ONCE)
+    tail = logits.shape[1] % slab
+    body = logits[:, : logits.shape[1] - tail].reshape(len(logits), -1, slab)
+    has = body.amax(2) == peak.unsqueeze(1)
+    block = has.byte().argmax(1)
+    own = body[torch.arange(len(logits), device=logits.device), block] == peak.unsqueeze(1)
+    place = block * slab + own.byte().argmax(1)
+    if not tail:
+        return place
+    last = logits.shape[1] - tail + (logits[:, -tail:] == peak.unsqueeze(1)).byte().argmax(1)
+    return torch.where(has.any(1), place, last)
 
 
 def divergence(clean: Tensor, of_clean: Normaliser, logits: Tensor, of_logits: Normaliser) -> Tensor:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from sae_bench.kernels.divergence import Scores
 from sae_bench.metrics import metrics_of
+from sae_bench.randomness import Noise
 from sae_bench.saes.protocol import CoderInfo, Codes
 from sae_bench.schema import TaskSpec
 from sae_bench.units import Column, Units
@@ -59,6 +62,18 @@ class Site(Protocol):
         """KL(clean || replaced) summed over each sequence's predictions, nats, float64 ``[sequences]``."""
         ...
 
+    def replaced(self, replacement: str) -> Scores:
+        """What :meth:`loss` and :meth:`kl` sum, of every prediction: "zero" or "mean", for a coder also "spliced"."""
+        ...
+
+    def sum_predictions(self, values: Tensor) -> Tensor:
+        """Float64 sums over the predictions of each sequence: ``[P]`` to ``[sequences]``."""
+        ...
+
+    def noise(self, role: str) -> Noise:
+        """Random numbers for every token, keyed by seed, ``role`` and sequence and not by batch."""
+        ...
+
 
 class View(Site, Protocol):
     """One batch as one coder sees it."""
@@ -83,6 +98,32 @@ class View(Site, Protocol):
         """Of every entry of ``codes``: its magnitude times the norm of its decoder direction, float64 ``[entries]``."""
         ...
 
+    def decode(self, codes: Codes) -> Tensor:
+        """What the coder makes of other codes of the same T tokens, for instance a part of its own: ``[T, d_out]``."""
+        ...
+
+    def scores(self, values: Tensor, key: str) -> Scores:
+        """What the model says with ``values`` ``[T, d_out]`` at the kept tokens, of every prediction ``[P]``.
+
+        Memoised under ``key``, which must name one replacement; each key costs a pass of the rest of the model, which
+        :meth:`Task.passes` declares. Raises ValueError for a key that was used for other values.
+        """
+        ...
+
+    @property
+    def partners(self) -> tuple[View, ...]:
+        """The other SAEs of the run on this batch, no controls; for tasks whose definition says ``pairs = true``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a run knows: how a token and a run of tokens read, and a token that stands for "nothing" in a text."""
+
+    token_text: Callable[[int], str]
+    text_of: Callable[[Sequence[int]], str]
+    padding: int
+
 
 class Task:
     """Base class of all tasks. All columns are float64 tensors ``[sequences]`` or ``[sequences, width]``.
@@ -90,7 +131,11 @@ class Task:
     ``metrics`` maps the metric ids of the task's definition to functions of column sums, from its module of figures.
     """
 
-    stream = "documents"  # what the task reads; "labelled" in tasks/labelled.py, "ablations" in downstream_sparsity.py
+    stream = "documents"  # what the task reads: a name of sae_bench.streams
+    replacements: tuple[str, ...] = ()  # of "clean", "zero", "mean", "spliced": those whose losses it reads
+    may_be_nan: frozenset[str] = frozenset()  # columns in which NaN has a meaning
+    only_of_coders: frozenset[str] = frozenset()  # metrics that references do not have
+    asks_judge = False  # whether it needs a language model that judges: see tasks/judged.py
     constants: Mapping[str, Mapping[str, float]] = {}  # known scores that stand beside the controls, by name and metric
     text_of: Callable[[Sequence[int]], str] = staticmethod(lambda ids: " ".join(map(str, ids)))  # the same for several
     token_text: Callable[[int], str] = staticmethod(str)  # how to show a token; a run with a tokenizer sets it
@@ -98,6 +143,14 @@ class Task:
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec
         self.metrics: Mapping[str, Metric] = metrics_of(spec)
+
+    def prepare(self, context: Context) -> None:
+        """Take what a run knows and a definition does not; called once, before anything is measured."""
+        self.token_text, self.text_of = context.token_text, context.text_of
+
+    def passes(self) -> int:
+        """How many replacements of its own the task lets the model run on, a coder and batch: the keys of scores."""
+        return 0
 
     def shared(self, site: Site) -> dict[str, Tensor]:
         """Columns that do not depend on the coder; measured once for all coders at a hook point."""

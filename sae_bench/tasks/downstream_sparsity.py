@@ -22,21 +22,18 @@ from sae_bench.kernels.divergence import divergence, normaliser
 from sae_bench.kernels.effects import centred, effect_sparsity
 from sae_bench.metrics import downstream_sparsity
 from sae_bench.schema import TaskSpec
-from sae_bench.tasks.base import Task
+from sae_bench.tasks.ablations import AblationTask
 from sae_bench.units import Column, Units, crossed
 from sae_bench.units.bootstrap import estimate_of
 
 BINS = 10
 BIN_RESAMPLES = 500
 GAUSSIAN = 2 / math.pi  # what independent Gaussian changes of all logits score
-SHOWN = 100  # latents whose output a result holds, at most
-TOKENS = 5  # promoted and suppressed tokens of each
 
 
-class DownstreamSparsity(Task):
+class DownstreamSparsity(AblationTask):
     """Ablation table: one row an ablation; documents and latents are resampled. Beside it, the sampled latents."""
 
-    stream = "ablations"
     columns = (  # of the ablation table: :meth:`score`, and where the ablation is
         *("tokens", "entries", "l1", "l2_squared", "token_sparsity", "kl", "noise_l2_squared"),
         *("position", "latent", "value", "norm"),
@@ -94,12 +91,6 @@ class DownstreamSparsity(Task):
             output = {n.removeprefix("output_"): c for n, c in totals.items() if n.startswith("output_")}
             tables["output"] = Units(_names(output.pop("latent")), output)
         return tables
-
-    def unusable(self, tables: Mapping[str, Units]) -> str | None:
-        """Without any ablation there is nothing to score."""
-        if len(tables["ablation"]):
-            return None
-        return "no latent is active at any of the sampled positions; on such text this SAE explains nothing"
 
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
         """Counts, the figure by decile of activation and of density, and the output of latents."""
@@ -160,14 +151,4 @@ def _deciles(ablations: Units, by: NDArray[np.float64]) -> list[dict[str, Any]]:
             "ablations": len(members),
         }
         found.append(span | {"value": e.value, "low": e.low, "high": e.high})
-    return found
-
-
-def extremes(logits: Tensor) -> dict[str, NDArray[np.float64]]:
-    """The most promoted and most suppressed tokens of each row of ``logits`` ``[latents, vocabulary]``, with values."""
-    k = min(TOKENS, logits.shape[1])
-    found = {}
-    for what, largest in (("promoted", True), ("suppressed", False)):
-        values, tokens = logits.topk(k, dim=1, largest=largest)
-        found[f"{what}_token"], found[f"{what}_logit"] = tokens.double().cpu().numpy(), values.double().cpu().numpy()
     return found

@@ -79,7 +79,6 @@ class LabelledTask(Task):
 
     stream = "labelled"
     source = "codes"  # or "pre_activations", if the task has that parameter and it is set
-    only_of_coders: frozenset[str] = frozenset()  # metrics that the full residual stream does not have
 
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)

@@ -20,6 +20,8 @@ from sae_bench.units import Units
 class LossRecovered(Task):
     """Columns: number of predictions, and sums of CE and KL for each replacement."""
 
+    replacements = ("clean", *loss_recovered.ABLATIONS, "spliced")
+
     def shared(self, site: Site) -> dict[str, Tensor]:
         """Losses that do not depend on the SAE."""
         losses = {f"ce_{name}": site.loss(name) for name in ("clean", *loss_recovered.ABLATIONS)}

@@ -21,14 +21,14 @@ from sae_bench.kernels.token_counts import token_entropy
 from sae_bench.metrics import token_rules
 from sae_bench.randomness import generator
 from sae_bench.schema import TaskSpec
-from sae_bench.tasks.watched import Text, Watched, WatchedTask
+from sae_bench.tasks.tracked import Text, Tracked, TrackedTask
 from sae_bench.units import Units
 
 LONGEST = 32  # tokens of an example of the n-gram explanation
 SHOWN_ITEMS = 12  # tokens and pairs of a rule that a result shows, the most frequent ones first
 
 
-class TokenRules(WatchedTask):
+class TokenRules(TrackedTask):
     """Latent table: a row an explained latent, with the scores of its rule on documents that it was not fitted on."""
 
     def __init__(self, spec: TaskSpec) -> None:
@@ -38,7 +38,7 @@ class TokenRules(WatchedTask):
         self.bounds = {"max_tokens": p.max_tokens, "max_pairs": p.max_pairs, "least_pair": p.least_pair}
         self.trie_examples = p.trie_examples
 
-    def explain(self, watched: Watched, seed: int) -> tuple[dict[str, Units], dict[str, Any]]:
+    def explain(self, watched: Tracked, seed: int) -> tuple[dict[str, Units], dict[str, Any]]:
         """Fit a rule to every watched latent, and score those that fire often enough on both halves."""
         n, fit, test = len(watched.latents), watched.fit, watched.test
         often = [np.bincount(f.latent, minlength=n) for f in (watched.fit_firings, watched.test_firings)]
@@ -76,7 +76,7 @@ class TokenRules(WatchedTask):
         tables = {"latent": table, "item": items}
         return tables, self.details(tables)
 
-    def _tries(self, watched: Watched, chosen: list[int], seed: int) -> dict[str, NDArray[np.float64]]:
+    def _tries(self, watched: Tracked, chosen: list[int], seed: int) -> dict[str, NDArray[np.float64]]:
         """Scores of the n-gram explanation of each chosen latent, with passes of the model of its own; zeros if off."""
         names = ("tries", "trie_matching", "trie_f1", "trie_precision", "trie_recall")
         columns = {name: np.zeros(len(watched.latents)) for name in names}
@@ -122,7 +122,7 @@ class TokenRules(WatchedTask):
         return found
 
 
-def _examples(watched: Watched, slot: int, n: int, seed: int) -> tuple[list[list[int]], list[float]]:
+def _examples(watched: Tracked, slot: int, n: int, seed: int) -> tuple[list[list[int]], list[float]]:
     """Up to ``n`` firings on the fit documents, at random, each with the tokens of its document before it."""
     text, firings = watched.fit, watched.fit_firings
     own = np.flatnonzero(firings.latent == slot)
@@ -135,7 +135,7 @@ def _examples(watched: Watched, slot: int, n: int, seed: int) -> tuple[list[list
     return examples, firings.activation[chosen].tolist()
 
 
-def _where(watched: Watched, slot: int) -> bytes:
+def _where(watched: Tracked, slot: int) -> bytes:
     """The positions at which a latent fires on the fit documents."""
     own = np.sort(watched.fit_firings.position[watched.fit_firings.latent == slot])
     return bytes(own.astype(">i8").tobytes())

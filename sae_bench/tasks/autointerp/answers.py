@@ -10,7 +10,7 @@ from sae_bench.kernels.detection import DECILES
 from sae_bench.tasks.autointerp import prompts
 from sae_bench.tasks.autointerp.asking import UNREADABLE, Outcome
 from sae_bench.tasks.autointerp.windows import Case
-from sae_bench.tasks.watched import Watched
+from sae_bench.tasks.tracked import Tracked
 from sae_bench.units import Units
 
 Floats = NDArray[np.float64]
@@ -66,7 +66,7 @@ class Answers:
         return {name: [number(float(share[i])) for share in shares] for i, name in enumerate(names)}
 
 
-def by_rule(watched: Watched, found: list[Case]) -> list[Floats]:
+def by_rule(watched: Tracked, found: list[Case]) -> list[Floats]:
     """What the token rule of each case says of its scored windows: 1 where it matches anywhere, else 0."""
     fit, test = watched.fit, watched.test
     fitted = rules.fit(fit.tokens, fit.previous, watched.fit_firings, len(watched.latents))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sae_bench.errors import SaeBenchError
 from sae_bench.judge import Completion, Judge, JudgeOptions, Request
 from sae_bench.tasks.autointerp.prompts import again
 
@@ -78,10 +77,6 @@ def _read(reader: Callable[[str], T | None], replies: tuple[Completion, ...]) ->
         return Outcome(last.status if len(replies) == 1 else UNREADABLE, None, replies)
     value = reader(last.text)
     return Outcome(UNREADABLE if value is None else "ok", value, replies)
-
-
-class Deferred(SaeBenchError):
-    """Requests wait for an answer that comes later, from a batch."""
 
 
 class Exporter(Judge):

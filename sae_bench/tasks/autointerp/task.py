@@ -9,26 +9,27 @@ against answers with another latent's explanation, or none.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_bench.judge import Judge, read_answers, read_explanation
+from sae_bench.errors import Deferred
+from sae_bench.judge import read_answers, read_explanation
 from sae_bench.kernels import detection, rules
 from sae_bench.kernels.detection import DECILES, MATCHED, RANDOM
 from sae_bench.metrics import autointerp
 from sae_bench.schema import TaskSpec
 from sae_bench.tasks.autointerp import optional, prompts
 from sae_bench.tasks.autointerp.answers import Answers, by_rule, number, window_table
-from sae_bench.tasks.autointerp.asking import UNREADABLE, Asker, Deferred, Exporter, Outcome
+from sae_bench.tasks.autointerp.asking import UNREADABLE, Asker, Exporter, Outcome
 from sae_bench.tasks.autointerp.windows import Case, Sizes, cases
-from sae_bench.tasks.watched import Watched, WatchedTask
+from sae_bench.tasks.judged import JudgedTask
+from sae_bench.tasks.tracked import Tracked, TrackedTask
 from sae_bench.units import Units
 
 Floats = NDArray[np.float64]
-Progress = Callable[[str, int, int], None]
 NULLS = ("shuffled", "empty")
 DEGRADED = 0.05  # share of failed latents above which a result says so
 PROMPT, EXPLANATION, ANSWER = 200, 60, 12  # tokens of instructions, of an explanation, of one answer, roughly
@@ -37,12 +38,8 @@ SHOWN = 20  # latents whose windows a result holds; explanations are there for a
 SCORERS = autointerp.SCORERS
 
 
-class Autointerp(WatchedTask):
+class Autointerp(JudgedTask, TrackedTask):
     """Latent table: a row a latent, with its figures and, for each (``_n``), whether it has one."""
-
-    judge: Judge | None = None  # what runs is given before it starts
-    null = "none"  # or "untrained": the control "random" runs through the whole task
-    progress: Progress = staticmethod(lambda what, done, total: None)
 
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)
@@ -65,11 +62,7 @@ class Autointerp(WatchedTask):
         tokens_in += more * (PROMPT + 2 * self.sizes.positives * self.sizes.length)
         return self.latents + scoring + more, tokens_in, tokens_out + more * ANSWER * self.each
 
-    def wants_control(self, name: str) -> bool:
-        """Judging costs money: a control is judged only where it was asked for."""
-        return self.null == "untrained" and name == "random"
-
-    def explain(self, watched: Watched, seed: int) -> tuple[dict[str, Units], dict[str, Any]]:
+    def explain(self, watched: Tracked, seed: int) -> tuple[dict[str, Units], dict[str, Any]]:
         """Explanations, answers and scores of one coder. Raises JudgeError."""
         assert self.judge is not None, "a run without a judge skips this task"
         found = cases(watched, self.sizes, seed)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sae_bench.kernels.detection import DECILES, MATCHED, RANDOM, STRATA
 from sae_bench.kernels.token_counts import Firings
 from sae_bench.randomness import generator
-from sae_bench.tasks.watched import Ints, Text, Watched
+from sae_bench.tasks.tracked import Ints, Text, Tracked
 
 TRIES = 4  # random places in a silent block, before its start is taken
 SHINGLE = 8  # tokens in a row that a scored window may not share with a shown one
@@ -117,7 +117,7 @@ class _Half:
         return position[best], activation[best]
 
 
-def cases(watched: Watched, sizes: Sizes, seed: int) -> list[Case]:
+def cases(watched: Tracked, sizes: Sizes, seed: int) -> list[Case]:
     """A case for every watched latent with enough windows on both halves, in order of the latents."""
     n = len(watched.latents)
     fit = _Half(watched.fit, watched.fit_firings, n, sizes.length)

@@ -8,8 +8,10 @@ text.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,10 +24,17 @@ from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.plan import Batches, Cast, Options
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace
 from sae_bench.kernels.token_counts import Firings, firings
+from sae_bench.modules import as_declared
 from sae_bench.randomness import generator, random_bytes
-from sae_bench.tasks.watched import Text, Watched, WatchedTask
+from sae_bench.streams.base import Inputs, Population, Reader, Run, Stream, of_text
+from sae_bench.streams.documents import pass_over, some_documents
+from sae_bench.streams.guard import guarded
+from sae_bench.tasks.base import Task
+from sae_bench.tasks.tracked import Text, Tracked, TrackedTask
+from sae_bench.units import Units
+from sae_bench.units.kinds import Draws
 
-WATCH = "watched"  # where a task's name stands in the keys of what is collected for all of them
+TRACKED = "tracked"  # where a task's name stands in the keys of what is collected for all of them
 AT_ONCE = 64  # sequences of the n-gram explanation in one pass
 LEAST_SEEN = 2  # calibration tokens on which a latent must be active
 
@@ -59,8 +68,8 @@ def choose_latents(entry: Entry, work: Workspace, n: int, most_density: float, s
     return Chosen(latents, count[latents].double() / max(len(sample), 1))
 
 
-def watched_units(tokens: TokenSet, n: int | None, seed: int) -> list[int]:
-    """The documents that are watched: ``n`` of them (None: all), those first by a hash of their content."""
+def tracked_units(tokens: TokenSet, n: int | None, seed: int) -> list[int]:
+    """The documents that are tracked: ``n`` of them (None: all), those first by a hash of their content."""
 
     def place(unit: int) -> bytes:
         return random_bytes(seed, f"watched document {tokens.unit_ids[unit]}")
@@ -74,52 +83,129 @@ def is_fit(unit_id: str, seed: int) -> bool:
     return random_bytes(seed, f"explained on {content}")[0] < 128
 
 
-class Watch:
-    """What to collect of every coder, and the collecting."""
+class TrackedStream(Stream):
+    """Tasks that explain latents, on some documents of the text; their rows come with the pass over all of it."""
 
-    def __init__(
-        self, work: Workspace, cast: Cast, tasks: list[WatchedTask], tokens: TokenSet, options: Options
-    ) -> None:
-        self.work, self.tokens, self.options = work, tokens, options
-        self.units = watched_units(tokens, options.watched_documents, options.seed)
-        self._watched = frozenset(self.units)
+    name = "tracked"
+    whole = frozenset()
+    partial = False  # an explanation needs all of the text that it was made on
+
+    def population(self, inputs: Inputs) -> Population:
+        """The documents that are tracked."""
+        tokens = inputs.corpus.evaluation
+        units, lengths = self.pool(inputs), np.diff(tokens.offsets)
+        return of_text(inputs.corpus, len(units), int(lengths[np.isin(tokens.units, units)].sum()))
+
+    def open(self, run: Run, tasks: Mapping[str, Task]) -> dict[str, Reader]:
+        """One reader for all tasks; it rides along in the pass over the documents."""
+        reader = TrackedReader(run, {name: cast(TrackedTask, task) for name, task in tasks.items()})
+        pass_over(run).riders.append(reader)
+        return dict.fromkeys(tasks, reader)
+
+    def pool(self, inputs: Inputs) -> list[int]:
+        """The documents that are tracked."""
+        options = inputs.options
+        return tracked_units(inputs.corpus.evaluation, options.tracked_documents, options.seed)
+
+    def part(self, inputs: Inputs, chosen: Sequence[int]) -> Inputs:
+        """The same inputs with only these documents."""
+        return some_documents(inputs, chosen)
+
+
+class TrackedReader(Reader):
+    """What to collect of every coder, the collecting, and the explaining."""
+
+    tasks: Mapping[str, TrackedTask]
+
+    def __init__(self, run: Run, tasks: Mapping[str, TrackedTask]) -> None:
+        super().__init__("tracked", run, tasks, run.work)
+        self.tokens, self.options, self.cast = run.inputs.corpus.evaluation, run.inputs.options, run.cast
+        self.units = tracked_units(self.tokens, self.options.tracked_documents, self.options.seed)
+        self._tracked = frozenset(self.units)
         self.chosen: dict[tuple[str, str], Chosen] = {}  # by encoder and task
-        self.failures: dict[str, str] = {}
         self._slots: dict[str, Tensor] = {}
-        for entry in cast.entries:
-            if encoder_of(entry, cast) != entry.key:
-                continue
-            slots = torch.full((entry.coder.info.n_latents,), -1, dtype=torch.int32, device=work.subject.device)
-            try:
-                for task in tasks:
-                    chosen = choose_latents(entry, work, task.latents, task.most_density, options.seed)
-                    self.chosen[entry.key, task.spec.id] = chosen
-                    slots[chosen.latents] = chosen.latents.int()
-            except CoderFailure as failure:
-                same = (e.key for e in cast.entries if e.encoder is entry.encoder)
-                self.failures |= dict.fromkeys(same, str(failure))
-                continue
-            self._slots[entry.key] = slots
+        self._made: dict[tuple[str, str], tuple[dict[str, Units], dict[str, Any]]] = {}
+        self._cost: dict[tuple[str, str], Counter[str]] = {}  # of explanations
+        for entry in self.cast.entries:
+            if encoder_of(entry, self.cast) == entry.key:
+                self._choose(entry)
+
+    def _choose(self, entry: Entry) -> None:
+        slots = torch.full((entry.coder.info.n_latents,), -1, dtype=torch.int32, device=self.work.subject.device)
+        try:
+            for name, task in self.tasks.items():
+                chosen = choose_latents(entry, self.work, task.latents, task.most_density, self.options.seed)
+                self.chosen[entry.key, name] = chosen
+                slots[chosen.latents] = chosen.latents.int()
+        except CoderFailure as failure:
+            same = (e.key for e in self.cast.entries if e.encoder is entry.encoder)
+            self.run.state.failures |= dict.fromkeys(same, str(failure))
+            return
+        self._slots[entry.key] = slots
+
+    def __len__(self) -> int:
+        return 0  # it has no loop of its own
+
+    def tables(self, task: Task, entry: Entry) -> dict[str, Units]:
+        """The tables that the task makes of what was collected."""
+        return self._explained(task, entry)[0]
+
+    def details(
+        self, task: Task, entry: Entry, tables: Mapping[str, Units], draws: Mapping[str, Draws]
+    ) -> dict[str, Any]:
+        """What the task shows; it says so if a control beside the SAE waits for more."""
+        found = self._explained(task, entry)[1]
+        for name, key in self.cast.controls_of.get(entry.key, {}).items():
+            if (encoder := self._encoder(key), task.spec.id) in self._made and encoder != encoder_of(entry, self.cast):
+                why = self._made[encoder, task.spec.id][1].get("incomplete")
+                found = found | ({"incomplete": f"control {name}: {why}"} if why else {})
+        return found
+
+    def _encoder(self, key: str) -> str:
+        return next(encoder_of(entry, self.cast) for entry in self.cast.entries if entry.key == key)
+
+    def counters(self, task: Task, entry: Entry) -> Counter[str]:
+        """What explaining an SAE and its controls took, as far as it was done."""
+        beside = set(self.cast.controls_of.get(entry.key, {}).values())
+        coders = [entry, *(control for control in self.cast.controls if control.key in beside)]
+        found: Counter[str] = Counter()
+        for key in dict.fromkeys((encoder_of(coder, self.cast), task.spec.id) for coder in coders):
+            found.update({f"explain_{name}": n for name, n in self._cost.get(key, {}).items()})
+        return found
+
+    @as_declared()
+    def _explained(self, task: Task, entry: Entry) -> tuple[dict[str, Units], dict[str, Any]]:
+        """Explanations of one coder's latents; made once for all coders that share an encoder."""
+        key = (encoder_of(entry, self.cast), task.spec.id)
+        if key not in self._made:
+            own = cast(TrackedTask, task)
+            rows = self.run.checkpoint.rows(self.run.state, {(TRACKED, key[0])})
+            own.activation = self.activation(entry)
+            self._cost[key] = self.work.counters = Counter()
+            found = self.tracked(entry, rows, task.spec.id)
+            with torch.no_grad():
+                self._made[key] = guarded(task, lambda: own.explain(found, self.options.seed), "explain")
+        return self._made[key]
 
     def collect(self, view: CoderView, sequences: tuple[int, ...]) -> Arrays:
-        """Where the watched latents fire in one batch; ``sequences`` are its rows. Raises CoderFailure."""
+        """Where the tracked latents fire in one batch; ``sequences`` are its rows. Raises CoderFailure."""
         key = view.entry.key
         if key not in self._slots:
             return {}
         batch, codes = view.batch, view.codes
-        here = [int(self.tokens.units[i]) in self._watched for i in sequences]
-        watched = torch.tensor(here, device=codes.indices.device)
+        here = [int(self.tokens.units[i]) in self._tracked for i in sequences]
+        tracked = torch.tensor(here, device=codes.indices.device)
         row, position = batch.attention.nonzero(as_tuple=True)
         token = codes.token_of_entry()
         slot = self._slots[key][codes.indices]
-        own = (slot >= 0) & (batch.kept & watched[row])[token]
+        own = (slot >= 0) & (batch.kept & tracked[row])[token]
         token = token[own]
         sequence = torch.tensor(sequences, dtype=torch.int32, device=token.device)[row[token]]
         size = codes.values[own].double().abs()
         if not bool(size.isfinite().all()):
-            raise CoderFailure("the activation of a latent is NaN or infinite")
+            raise CoderFailure("the activation of a latent is NaN or infinite", key)
         columns = (sequence, position[token].int(), slot[own], size)
-        return {(WATCH, key, name): c.cpu().numpy() for name, c in zip(_COLUMNS, columns, strict=True)}
+        return {(TRACKED, key, name): c.cpu().numpy() for name, c in zip(_COLUMNS, columns, strict=True)}
 
     def activation(self, entry: Entry) -> Callable[[int, list[list[int]]], list[float]]:
         """A function that runs sequences through the model: the size of a latent's activation at their last tokens.
@@ -148,9 +234,9 @@ class Watch:
 
         return run
 
-    def watched(self, entry: Entry, cast: Cast, rows: Arrays, task: str) -> Watched:
+    def tracked(self, entry: Entry, rows: Arrays, task: str) -> Tracked:
         """What was collected of the latents of one coder that a task explains, cut in two."""
-        key = encoder_of(entry, cast)
+        key = encoder_of(entry, self.cast)
         chosen = self.chosen[key, task]
         own = {name: column for (_, owner, name), column in rows.items() if owner == key}
         fit = {unit for unit in self.units if is_fit(self.tokens.unit_ids[unit], self.options.seed)}
@@ -167,7 +253,7 @@ class Watch:
             there = (at >= 0) & mine
             return text, firings(slot[there], at[there], activation[there], n, len(text.tokens))
 
-        return Watched(latents, chosen.density.cpu().numpy(), *half(fit), *half(set(self.units) - fit))
+        return Tracked(latents, chosen.density.cpu().numpy(), *half(fit), *half(set(self.units) - fit))
 
 
 _COLUMNS = ("sequence", "position", "latent", "activation")

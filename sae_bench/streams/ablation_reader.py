@@ -9,10 +9,9 @@ same norm, and one change by rounding alone: the floor below which an effect is 
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,11 +20,16 @@ from torch import Tensor
 
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import Batch, CoderView, SiteView
-from sae_bench.engine.checkpoint import Arrays, Checkpoint, State, added
-from sae_bench.engine.labelled import channels_entry, channels_key
-from sae_bench.engine.outputs import Census, Outputs
-from sae_bench.engine.plan import Batches, Cast, Options
-from sae_bench.engine.sampling import (
+from sae_bench.engine.checkpoint import Arrays, State
+from sae_bench.engine.plan import Batches
+from sae_bench.engine.workspace import CoderFailure, Entry
+from sae_bench.models.continuation import Continuation
+from sae_bench.randomness import generator
+from sae_bench.streams.base import Part, Progress, Reader, Run
+from sae_bench.streams.channels import channels_entry, channels_key, is_identity
+from sae_bench.streams.guard import Columns, TaskFailure, guarded
+from sae_bench.streams.outputs import Census, Outputs
+from sae_bench.streams.sampling import (
     Ablations,
     Sampled,
     random_directions,
@@ -33,13 +37,9 @@ from sae_bench.engine.sampling import (
     sampled_positions,
     sampled_sequences,
 )
-from sae_bench.engine.workspace import CoderFailure, Entry, Workspace
-from sae_bench.models.continuation import Continuation
-from sae_bench.randomness import generator
-from sae_bench.tasks.downstream_sparsity import DownstreamSparsity
+from sae_bench.tasks.ablations import AblationTask
+from sae_bench.tasks.base import Task
 from sae_bench.units import Units
-
-Progress = Callable[[str, int, int], None]
 
 
 def random_key(entry: Entry) -> str:
@@ -57,56 +57,47 @@ class _Job:
     base: Tensor | None = None
 
 
-class AblationLoop:
+class AblationReader(Reader):
     """One task's ablations on every coder."""
 
-    def __init__(
-        self, work: Workspace, cast: Cast, task: DownstreamSparsity, tokens: TokenSet, options: Options, size: int
-    ) -> None:
-        self.work = Workspace(work.subject, work.hooks, work.moments)
-        self.cast, self.task, self.tokens, self.options = cast, task, tokens, options
-        self.name = task.spec.id
-        self.batches = Batches.of(tokens, size, sampled_sequences(tokens, options.ablation_documents, options.seed))
-        hooks = dict.fromkeys(entry.hook_out for entry in cast.saes)
+    label = "ablations"
+    prefix = "ablation_"
+    atomic = False  # outputs are summed in place
+
+    def __init__(self, run: Run, task: AblationTask) -> None:
+        super().__init__(f"ablations of {task.spec.id}", run, {task.spec.id: task})
+        self.cast, self.task, self.options = run.cast, task, run.inputs.options
+        self.tokens = run.inputs.corpus.evaluation
+        self.id = task.spec.id
+        sampled = sampled_sequences(self.tokens, self.options.ablation_documents, self.options.seed)
+        self.batches = Batches.of(self.tokens, run.size, sampled)
+        hooks = dict.fromkeys(entry.hook_out for entry in self.cast.saes)
         self.channels = [channels_entry(self.work, hook) for hook in hooks]
-        self.entries = [e for e in cast.entries if e.coder.info.n_latents and measured_as(e) == e.key]
-        self.vocabulary = options.vocabulary or work.subject.vocab_size
+        self.entries = [e for e in self.cast.entries if e.coder.info.n_latents and measured_as(e) == e.key]
+        self.vocabulary = self.options.vocabulary or self.work.subject.vocab_size
+        self.census: dict[str, Census] = {}
+        self.outputs: dict[str, Outputs] = {}
+        self._columns = Columns()
 
-    def run(self, checkpoint: Checkpoint, state: State, progress: Progress) -> None:
-        """Measure the batches that are left, saving after each that took long."""
-        total = len(self.batches)
-        if state.ablations == total:
-            return
-        census = self._first_pass(state, progress)
-        if state.ablations:  # a run that goes on has counted its first pass already
-            self.work.counters.clear()
-        outputs = {key: Outputs.of(own, self.vocabulary, len(self.cast.saes)) for key, own in census.items()}
-        for key, own in outputs.items():
-            if (kept := state.totals.get((self.name, key, "sum_logits"))) is not None:
-                own.logits.copy_(torch.from_numpy(kept))
-                own.positions.copy_(torch.from_numpy(state.totals[self.name, key, "sum_positions"]))
-        pending: dict[tuple[str, str, str], list[NDArray[np.float64]]] = {}
-        saved = time.monotonic()
-        for index in range(state.ablations, total):
-            progress("ablations", index, total)
-            for row_key, column in self._batch(index, state, outputs).items():
-                pending.setdefault(row_key, []).append(column)
-            state.ablations += 1
-            state.counters = added(state.counters, self._counts())
-            if time.monotonic() - saved >= self.options.checkpoint_seconds and state.ablations < total:
-                for key, own in outputs.items():
-                    state.totals[self.name, key, "sum_logits"] = own.logits.cpu().numpy()
-                    state.totals[self.name, key, "sum_positions"] = own.positions.cpu().numpy()
-                checkpoint.save(state, {key: np.concatenate(parts) for key, parts in pending.items()})
-                pending, saved = {}, time.monotonic()
-        self._finish(census, outputs, state)
-        checkpoint.save(state, {key: np.concatenate(parts) for key, parts in pending.items()})
-        progress("ablations", total, total)
+    def __len__(self) -> int:
+        return len(self.batches)
 
-    def _counts(self) -> Counter[str]:
-        """What this batch cost, under names of its own; and from now on that of the next one."""
-        found = Counter({f"ablation_{name.removeprefix('ablation_')}": n for name, n in self.work.counters.items()})
-        self.work.counters.clear()
+    def begin(self, progress: Progress) -> None:
+        """Encode the sampled documents: density of the latents, and which outputs are kept."""
+        state = self.run.state
+        self.census = self._first_pass(state, progress)
+        self.outputs = {key: Outputs.of(own, self.vocabulary, len(self.cast.saes)) for key, own in self.census.items()}
+        for key, out in self.outputs.items():
+            if (kept := state.totals.get((self.id, key, "sum_logits"))) is not None:
+                out.logits.copy_(torch.from_numpy(kept))
+                out.positions.copy_(torch.from_numpy(state.totals[self.id, key, "sum_positions"]))
+
+    def sums(self) -> Arrays:
+        """The summed outputs so far."""
+        found: Arrays = {}
+        for key, own in self.outputs.items():
+            found[self.id, key, "sum_logits"] = own.logits.cpu().numpy()
+            found[self.id, key, "sum_positions"] = own.positions.cpu().numpy()
         return found
 
     def _prepared(self, index: int) -> tuple[Batch, Sampled]:
@@ -140,12 +131,13 @@ class AblationLoop:
         progress("ablations, first pass", len(self.batches), len(self.batches))
         return {key: own for key, own in census.items() if key not in state.failures}
 
-    def _finish(self, census: dict[str, Census], outputs: dict[str, Outputs], state: State) -> None:
+    def finish(self) -> None:
         """Put the most promoted and suppressed tokens in the place of the summed logits."""
+        census, outputs, state = self.census, self.outputs, self.run.state
         for entry in self.cast.saes:
             for what in ("logits", "positions"):
-                state.totals.pop((self.name, entry.key, f"sum_{what}"), None)
-            if entry.key in state.failures or not len(outputs[entry.key].latents):
+                state.totals.pop((self.id, entry.key, f"sum_{what}"), None)
+            if entry.key in state.failures or self.id in state.task_failures or not len(outputs[entry.key].latents):
                 continue
             own = census[entry.key]
             try:
@@ -153,10 +145,14 @@ class AblationLoop:
             except CoderFailure as failure:
                 state.failures[entry.key] = str(failure)
                 continue
-            state.totals |= {(self.name, entry.key, f"output_{name}"): column for name, column in columns.items()}
-            state.totals[self.name, entry.key, "density"] = own.density()
+            state.totals |= {(self.id, entry.key, f"output_{name}"): column for name, column in columns.items()}
+            state.totals[self.id, entry.key, "density"] = own.density()
 
-    def _batch(self, index: int, state: State, outputs: dict[str, Outputs]) -> Arrays:
+    def step(self, index: int, progress: Progress) -> Part:
+        """One batch."""
+        part, state = Part(), self.run.state
+        if self.id in state.task_failures:  # whatever the task raised, it has no complete table any more
+            return part
         batch, places = self._prepared(index)
         jobs: dict[tuple[str, str], list[_Job]] = {}
         for entry in [*self.channels, *self.entries]:
@@ -166,12 +162,14 @@ class AblationLoop:
                 for job in self._jobs(entry, batch, places):
                     jobs.setdefault((job.hook, "" if job.base is None else entry.key), []).append(job)
             except CoderFailure as failure:
-                state.failures[entry.key] = str(failure)
-        rows: Arrays = {}
+                part.failures[entry.key] = str(failure)
         sequences = np.array(self.batches.groups[index])
-        for group in jobs.values():
-            rows |= self._measure(group, batch, places, sequences, outputs)
-        return rows
+        try:
+            for group in jobs.values():
+                part.rows |= self._measure(group, batch, places, sequences)
+        except TaskFailure as failure:  # the ablations of all coders are scored together
+            part.task_failures |= {(self.id, entry.key): str(failure) for entry in self.cast.entries}
+        return part
 
     def _jobs(self, entry: Entry, batch: Batch, places: Sampled) -> Iterator[_Job]:
         chosen = self._sample(entry, batch, places)
@@ -184,9 +182,7 @@ class AblationLoop:
         if entry in self.cast.saes:
             yield _Job(random_key(entry), entry.hook_out, random_directions(chosen, places, self.options.seed), base)
 
-    def _measure(
-        self, jobs: list[_Job], batch: Batch, places: Sampled, sequences: NDArray[np.int64], outputs: dict[str, Outputs]
-    ) -> Arrays:
+    def _measure(self, jobs: list[_Job], batch: Batch, places: Sampled, sequences: NDArray[np.int64]) -> Arrays:
         """Rows of some coders whose model carries the same at their hook point."""
         hook, capture = jobs[0].hook, batch.capture
         if jobs[0].base is not None:
@@ -204,22 +200,44 @@ class AblationLoop:
             places.sequence[place], places.position[place], torch.cat(changed), self.task.horizon
         ):
             change, clean = change[..., : self.vocabulary], clean[..., : self.vocabulary]
-            for name, values in self.task.score(change, clean).items():
+            for name, values in self._scored(change, clean).items():
                 scores.setdefault(name, nothing.clone())[rows] = values
-            logits = self.task.output(change)
+            logits = guarded(self.task, partial(self.task.output, change), "output")
             for job, start in zip(jobs, starts[1:-1], strict=True):
-                if job.key in outputs:
-                    outputs[job.key].add(job.ablations, rows - int(start), logits)
+                if job.key in self.outputs:
+                    self.outputs[job.key].add(job.ablations, rows - int(start), logits)
         self.work.counters.update(continuation.counters)
         noise = scores["l2_squared"][: len(before)] if scores else before.new_zeros(0)
         found: Arrays = {}
         for job, start, stop in zip(jobs, starts[1:-1], starts[2:], strict=True):
             columns = {name: values[start:stop] for name, values in scores.items()}
             columns |= _facts(job.ablations, places) | {"noise_l2_squared": noise[job.ablations.place]}
-            found |= {(self.name, job.key, n): c.double().cpu().numpy() for n, c in columns.items()}
+            found |= {(self.id, job.key, n): c.double().cpu().numpy() for n, c in columns.items()}
             of_place = sequences[places.sequence[job.ablations.place].cpu().numpy()]
-            found[self.name, job.key, "sequence"] = of_place.astype(np.float64)
+            found[self.id, job.key, "sequence"] = of_place.astype(np.float64)
         return found
+
+    def _scored(self, change: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        """What the task makes of some ablations, checked. Raises TaskFailure."""
+        found = guarded(self.task, partial(self.task.score, change, clean), "score")
+        names = [f"ablation {i} of a batch" for i in range(len(change))]
+        checked = self._columns.rows(self.task, "score", found, names)
+        if "l2_squared" not in checked:
+            raise TaskFailure(f"task {self.id}: score must return a column l2_squared, by which noise is told apart")
+        return dict(found)
+
+    def tables(self, task: Task, entry: Entry) -> dict[str, Units]:
+        """The ablation table, and of an SAE what is known of its latents."""
+        return self._tables(measured_as(entry))
+
+    def references(self, task: Task, entry: Entry) -> dict[str, dict[str, Units]]:
+        """All channels, and random directions of the same norm."""
+        keys = {"all_channels": channels_key(entry.hook_out), "random_directions": random_key(entry)}
+        return {label: self._tables(key) for label, key in keys.items()}
+
+    def _tables(self, key: str) -> dict[str, Units]:
+        rows = self.run.checkpoint.rows(self.run.state, {(self.id, key)})
+        return ablation_tables(rows, self.run.state.totals, self.task, key, self.tokens)
 
 
 def _facts(ablations: Ablations, places: Sampled) -> dict[str, Tensor]:
@@ -242,13 +260,10 @@ def _rounded(x: Tensor, places: Sampled, seed: int) -> Tensor:
 
 def measured_as(entry: Entry) -> str:
     """The key of the coder whose ablations these are: the identity's are those of all channels."""
-    info = entry.coder.info
-    return channels_key(entry.hook_out) if info.architecture == "identity" and not info.is_transcoder else entry.key
+    return channels_key(entry.hook_out) if is_identity(entry) else entry.key
 
 
-def ablation_tables(
-    rows: Arrays, totals: Arrays, task: DownstreamSparsity, key: str, tokens: TokenSet
-) -> dict[str, Units]:
+def ablation_tables(rows: Arrays, totals: Arrays, task: AblationTask, key: str, tokens: TokenSet) -> dict[str, Units]:
     """The tables of one coder (or random directions, or channels), rows sorted by document, position and latent."""
     columns = {name: column for (_, owner, name), column in rows.items() if owner == key}
     n = len(columns.get("latent", ()))

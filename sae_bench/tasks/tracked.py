@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sae_bench.kernels.token_counts import Firings
-from sae_bench.tasks.base import Task
+from sae_bench.tasks.base import Context, Task
 from sae_bench.units import Units
 
 Ints = NDArray[np.int64]
@@ -31,7 +31,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Watched:
+class Tracked:
     """The watched latents ``[n]`` of one coder, how often each is active, and where they fire on both halves.
 
     ``density`` ``[n]`` is the share of calibration tokens. Firings count the watched latents from 0.
@@ -45,14 +45,14 @@ class Watched:
     test_firings: Firings
 
 
-class WatchedTask(Task):
+class TrackedTask(Task):
     """Base class of tasks that explain latents from where they fire; the pass over the documents collects that once.
 
     Parameters of every such task: ``latents``, how many to explain; ``most_density``, above which a latent is not
     eligible.
     """
 
-    stream = "watched"
+    stream = "tracked"
     activation: Callable[[int, list[list[int]]], list[float]] | None = (
         None  # of a latent at the last token of sequences
     )
@@ -60,7 +60,12 @@ class WatchedTask(Task):
     most_density: float
     latents: int
 
-    def explain(self, watched: Watched, seed: int) -> tuple[dict[str, Units], dict[str, Any]]:
+    def prepare(self, context: Context) -> None:
+        """Take what a run knows."""
+        super().prepare(context)
+        self.padding = context.padding
+
+    def explain(self, watched: Tracked, seed: int) -> tuple[dict[str, Units], dict[str, Any]]:
         """All tables of units, and what a result shows beside metrics, from what was collected of one coder."""
         raise NotImplementedError
 

@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sae_bench.engine.sampling import Ablations
 from sae_bench.engine.workspace import Entry, guarded
 from sae_bench.models.subject import SubjectModel
 from sae_bench.models.unembedding import direct_logits
 from sae_bench.saes.protocol import Codes
-from sae_bench.tasks.downstream_sparsity import SHOWN, extremes
+from sae_bench.streams.sampling import Ablations
 
+SHOWN = 100  # latents whose output a result holds, at most
+TOKENS = 5  # promoted and suppressed tokens of each
 OUTPUT_BYTES = 32 << 20  # sums of logits, for all SAEs of a run together
 
 
@@ -82,3 +83,13 @@ class Outputs:
         if direct is not None:
             found |= {f"direct_{name}": column for name, column in extremes(direct).items()}
         return found | {"latent": self.latents.double().cpu().numpy()}
+
+
+def extremes(logits: Tensor) -> dict[str, NDArray[np.float64]]:
+    """The most promoted and most suppressed tokens of each row of ``logits`` ``[latents, vocabulary]``, with values."""
+    k = min(TOKENS, logits.shape[1])
+    found = {}
+    for what, largest in (("promoted", True), ("suppressed", False)):
+        values, tokens = logits.topk(k, dim=1, largest=largest)
+        found[f"{what}_token"], found[f"{what}_logit"] = tokens.double().cpu().numpy(), values.double().cpu().numpy()
+    return found

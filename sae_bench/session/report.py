@@ -1,0 +1,254 @@
+"""From what was measured to results: figures with intervals, controls beside them, provenance."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from sae_bench.engine.plan import Options
+from sae_bench.engine.workspace import CoderFailure, Entry
+from sae_bench.engine.workspace import guarded as guarded_coder
+from sae_bench.errors import Deferred, SaeBenchError, said
+from sae_bench.saes.wrap import content_sha256
+from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result
+from sae_bench.session.run import Measured
+from sae_bench.streams import Reader, Run
+from sae_bench.streams.guard import TaskFailure, guarded
+from sae_bench.tasks.base import Task
+from sae_bench.units import Units, kinds
+from sae_bench.units.bootstrap import CONFIDENCE
+from sae_bench.units.kinds import Draws
+
+PACKAGES = (
+    "sae-bench-suite",
+    "torch",
+    "transformers",
+    "transformer-lens",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "safetensors",
+)
+
+
+def coder_record(entry: Entry, source: str) -> CoderRecord:
+    """Who was measured."""
+    info = entry.coder.info
+    digest = info.provenance.get("sha256")
+    if digest is None:
+        try:
+            digest = guarded_coder(entry, lambda: content_sha256(entry.coder))
+        except CoderFailure:
+            digest = "0" * 64
+    return CoderRecord(
+        name=entry.key,
+        source=source,
+        format=info.format,
+        architecture=info.architecture,
+        weights_sha256=digest,
+        n_latents=info.n_latents,
+        d_in=info.d_in,
+        d_out=info.d_out,
+        hooks_in=info.hooks_in,
+        hooks_out=info.hooks_out,
+        provenance={k: v for k, v in info.provenance.items() if k != "sha256"},
+    )
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Installed versions of what numbers depend on."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found | {"python": platform.python_version()}
+
+
+def results(
+    measured: Measured,
+    records: dict[str, CoderRecord],
+    protocols: dict[tuple[str, str], tuple[str, Protocol]],
+    provenance: dict[str, dict[str, Any]],
+) -> Iterator[tuple[Result, dict[str, Units]]]:
+    """A result for every SAE and task, with its tables of units.
+
+    Tables are called ``document``, ``latent``, and ``control/<name>/document`` and so on for controls, whose tables
+    leave out the columns that they share with the SAE.
+    """
+    run = measured.run
+    for entry in run.cast.saes:
+        record = records[entry.key]
+        for name, task in measured.tasks.items():
+            digest, protocol = protocols[entry.key, name]
+            common: dict[str, Any] = {"sae": record, "task": name, "version": task.spec.version, "protocol": digest}
+
+            def origin(
+                entry: Entry = entry, name: str = name, protocol: Protocol = protocol
+            ) -> Provenance:  # made last: explanations are counted too
+                return Provenance(
+                    **_common(protocol, run.inputs.options),
+                    n_calibration_documents=run.inputs.corpus.calibration.n_units,
+                    n_calibration_tokens=run.work.moments[entry.hook_in].n_tokens,
+                    counters=measured.counters(name, entry),
+                    **provenance[name],
+                )
+
+            try:
+                content, tables = _measured(measured, task, entry)
+            except (TaskFailure, CoderFailure) as failure:
+                yield Result(**common, status="error", reason=str(failure), provenance=origin()), {}
+            except Deferred as stop:
+                yield Result(**common, status="skipped", reason=str(stop), provenance=origin()), {}
+            else:
+                yield Result(**common, status="ok", **content, provenance=origin()), tables
+
+
+def tables_of(measured: Measured, task: Task, entry: Entry) -> dict[str, Units]:
+    """The tables of units of one coder on one task. Raises CoderFailure, TaskFailure, Deferred."""
+    return _tables(measured.run, measured.readers[task.spec.id], task, entry)
+
+
+def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, Any], dict[str, Units]]:
+    """Figures, controls and details of one SAE, and all tables. Raises TaskFailure, CoderFailure, Deferred."""
+    run, reader = measured.run, measured.readers[task.spec.id]
+    tables = _tables(run, reader, task, entry)
+    controls, control_tables, lost = _controls(run, reader, task, entry, tables)
+    if why := guarded(task, lambda: task.unusable(tables), "unusable"):
+        raise TaskFailure(why)
+    draws = drawn(task, tables, run.inputs.options)
+    metrics = figures(task, draws)
+    references = guarded(task, lambda: reader.references(task, entry), "tables")
+    options = run.inputs.options
+    beside = {label: figures(task, drawn(task, own, options), task.only_of_coders) for label, own in references.items()}
+    details = guarded(task, lambda: reader.details(task, entry, tables, draws), "details")
+    details = details | ({"controls that failed": lost} if lost else {})
+    content = {"metrics": metrics, "controls": _constants(task) | beside | controls, "details": plain(task, details)}
+    return content, tables | control_tables
+
+
+def _tables(run: Run, reader: Reader, task: Task, entry: Entry) -> dict[str, Units]:
+    """The tables of one coder on one task. Raises CoderFailure, TaskFailure, Deferred."""
+    if (why := run.state.failures.get(entry.key)) is not None:
+        raise CoderFailure(why, entry.key)
+    if (why := reader.failure(task, entry)) is not None:
+        raise TaskFailure(why)
+    tables = guarded(task, lambda: reader.tables(task, entry), "tables")
+    if not isinstance(tables, dict) or not all(isinstance(table, Units) for table in tables.values()):
+        raise TaskFailure(f"task {task.spec.id}: tables must return tables of units by name")
+    lacking = sorted({metric.table for metric in task.spec.metrics.values()} - tables.keys())
+    if lacking:
+        raise TaskFailure(f"task {task.spec.id}: its metrics are made of the table {lacking[0]}, which is not made")
+    return tables
+
+
+def plain(task: Task, details: Any) -> dict[str, Any]:
+    """The details of a task, if they are plain JSON. Raises TaskFailure."""
+    try:
+        json.dumps(details, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TaskFailure(f"task {task.spec.id}: details must be plain JSON, but {said(error)}") from error
+    if not isinstance(details, dict):
+        raise TaskFailure(f"task {task.spec.id}: details must be an object, not {type(details).__name__}")
+    return details
+
+
+def skipped(
+    record: CoderRecord, digest: str, protocol: Protocol, reason: str, provenance: dict[str, Any], options: Options
+) -> Result:
+    """The result of a task that cannot be measured here."""
+    full = Provenance(
+        **_common(protocol, options),
+        n_calibration_documents=0,
+        n_calibration_tokens=0,
+        counters={},
+        **provenance,
+    )
+    common: dict[str, Any] = {"sae": record, "task": protocol.task, "version": protocol.version, "protocol": digest}
+    return Result(**common, status="skipped", reason=reason, provenance=full)
+
+
+def _common(protocol: Protocol, options: Options) -> dict[str, Any]:
+    return {
+        "protocol": protocol,
+        "versions": versions(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "resamples": options.resamples,
+        "confidence": CONFIDENCE,
+        "controls": options.controls,
+    }
+
+
+def _constants(task: Task) -> dict[str, dict[str, MetricValue]]:
+    """Scores that are known without a measurement."""
+    found: dict[str, dict[str, MetricValue]] = {}
+    for label, values in task.constants.items():
+        for name, value in values.items():
+            spec = task.spec.metrics[name]
+            known = MetricValue(value=value, low=None, high=None, unit=spec.unit, better=spec.better, n_units=0)
+            found.setdefault(label, {})[name] = known
+    return found
+
+
+def drawn(task: Task, tables: Mapping[str, Units], options: Options) -> dict[str, Draws]:
+    """The resampled sums of every table that the task's metrics are made of."""
+    return kinds.drawn(task.spec, tables, seed=options.seed, resamples=options.resamples)
+
+
+def figures(task: Task, draws: Mapping[str, Draws], without: frozenset[str] = frozenset()) -> dict[str, MetricValue]:
+    """All metrics of a task (``without`` some) from what :func:`drawn` gave for its tables. Raises TaskFailure."""
+    found = {}
+    for name, spec in task.spec.metrics.items():
+        if name in without:
+            continue
+        e = guarded(
+            task,
+            partial(kinds.estimate, draws[spec.table], task.metrics[name], interval=spec.interval),
+            f"the metric {name}, on the table {spec.table},",
+        )
+        found[name] = MetricValue(
+            value=e.value,
+            low=e.low,
+            high=e.high,
+            unit=spec.unit,
+            better=spec.better,
+            n_units=e.n_units,
+            reason=e.reason,
+        )
+    return found
+
+
+def _controls(
+    run: Run, reader: Reader, task: Task, entry: Entry, own: dict[str, Units]
+) -> tuple[dict[str, dict[str, MetricValue]], dict[str, Units], dict[str, str]]:
+    """Figures and tables of every control, and why those that the task cannot measure have none."""
+    scores, kept, lost = {}, {}, {}
+    entries = {e.key: e for e in run.cast.controls}
+    for name, key in run.cast.controls_of.get(entry.key, {}).items():
+        if key in run.state.failures or not reader.has_rows(entries[key]) or not task.wants_control(name):
+            continue
+        try:
+            tables = _tables(run, reader, task, entries[key])
+            if guarded(task, partial(task.unusable, tables), "unusable"):
+                continue
+            scores[name] = figures(task, drawn(task, tables, run.inputs.options))
+        except TaskFailure as failure:
+            if isinstance(failure.__cause__, SaeBenchError):
+                raise  # a judge that is gone is gone for all
+            lost[name] = str(failure)
+            continue
+        for kind, table in tables.items():
+            same = own[kind].columns if kind in own else {}
+            columns = {c: v for c, v in table.columns.items() if not _equal(same.get(c), v)}
+            kept[f"control/{name}/{kind}"] = Units(table.ids, columns)
+    return scores, kept, lost
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return a is not None and a.shape == b.shape and bool((a == b).all())

@@ -1,0 +1,128 @@
+"""The run: calibration, one loop for each reader, and what was measured."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sae_bench import registry
+from sae_bench.engine.batch import Batch
+from sae_bench.engine.calibrate import calibrate
+from sae_bench.engine.checkpoint import Checkpoint
+from sae_bench.engine.plan import Batches, batch_tokens, with_controls
+from sae_bench.engine.workspace import Entry, Workspace
+from sae_bench.models.subject import SubjectModel
+from sae_bench.modules import as_declared
+from sae_bench.saes.controls import Moments
+from sae_bench.streams import Inputs, Reader, Run, stream
+from sae_bench.streams.base import Progress
+from sae_bench.streams.loop import read
+from sae_bench.tasks.base import Task
+
+
+@dataclass
+class Measured:
+    """All that a run has measured; figures are made from it in :mod:`sae_bench.session.report`."""
+
+    run: Run
+    tasks: dict[str, Task]
+    readers: dict[str, Reader]  # by task
+
+    def counters(self, task: str, entry: Entry) -> dict[str, int]:
+        """What the run cost, and what the tables of this SAE and its controls took besides, as far as that was done."""
+        found = Counter(self.run.state.counters)
+        found.update(self.readers[task].counters(self.tasks[task], entry))
+        return dict(sorted(found.items()))
+
+
+def hook_points(subject: SubjectModel, saes: list[Entry]) -> tuple[str, ...]:
+    """All hook points of the run, checked against the model; the last one is where the clean pass is resumed."""
+    hooks: list[str] = []
+    for entry in saes:
+        for hook in (entry.hook_in, entry.hook_out):
+            subject.width(hook)
+            if hook not in hooks:
+                hooks.append(hook)
+    return tuple(sorted(hooks, key=_depth))
+
+
+def _depth(hook: str) -> int:
+    """Layer of a hook point, -1 before the first block."""
+    layer = re.search(r"\d+", hook)
+    return int(layer.group()) if layer else -1
+
+
+@as_declared()
+def measure(
+    subject: SubjectModel,
+    inputs: Inputs,
+    saes: list[Entry],
+    tasks: dict[str, Task],
+    *,
+    folder: Path | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> Measured:
+    """Run the model once over what the tasks read and measure every task on every SAE and its controls.
+
+    With ``folder`` the run can be killed at any moment and called again with the same arguments.
+    """
+    checkpoint = Checkpoint(folder)
+    hooks = hook_points(subject, saes)
+    size = batch_tokens(inputs.options, subject.vocab_size, subject.device, inputs.corpus.evaluation.longest)
+    moments, counters = _calibration(subject, inputs, hooks, size, checkpoint, progress)
+    work = Workspace(subject, hooks, moments)
+    cast = with_controls(saes, work, inputs.options)
+    run = Run(work, cast, inputs, size, checkpoint, checkpoint.load())
+    fresh = not run.state.done
+    if fresh:
+        run.state.failures = dict(cast.failures)
+    with torch.no_grad():
+        readers = _open(run, tasks)
+        if fresh:  # else what comes before the first step is counted already
+            run.state.counters = counters | {f"calibration_{name}": n for name, n in work.counters.items()}
+        work.counters.clear()
+        for reader in run.readers.values():
+            read(reader, progress)
+    return Measured(run, tasks, readers)
+
+
+def _open(run: Run, tasks: Mapping[str, Task]) -> dict[str, Reader]:
+    """The reader of every task, in the order in which streams run."""
+    readers: dict[str, Reader] = {}
+    for name in registry.streams():
+        own = {task: made for task, made in tasks.items() if made.stream == name}
+        if own:
+            readers |= stream(name).open(run, own)
+    return readers
+
+
+def _calibration(
+    subject: SubjectModel,
+    inputs: Inputs,
+    hooks: tuple[str, ...],
+    size: int,
+    checkpoint: Checkpoint,
+    progress: Progress,
+) -> tuple[dict[str, Moments], dict[str, int]]:
+    if (kept := checkpoint.load_moments(subject.device)) is not None:
+        return kept
+    calibration = inputs.corpus.calibration
+    batches = Batches.of(calibration, size)
+    work = Workspace(subject, hooks, {})
+
+    def each() -> Iterator[Batch]:
+        for i in range(len(batches)):
+            progress("calibration", i, len(batches))
+            yield Batch(work, *batches.tensors(i, inputs.options, subject.device))
+
+    with torch.no_grad():
+        moments = calibrate(each(), hooks, len(calibration))
+    progress("calibration", len(batches), len(batches))
+    counters = {"calibration_prefix": work.counters["prefix"]}
+    checkpoint.save_moments(moments, counters)
+    return moments, counters

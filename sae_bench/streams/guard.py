@@ -1,0 +1,104 @@
+"""The guard around tasks: what a task returns is checked, and what it raises ends that task for that SAE alone.
+
+A failure is one sentence that names the task, and where it can the column and the document. What is not the task's
+fault passes through: a coder that fails, a model whose numbers are not finite, an interrupt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sae_bench.engine.workspace import CoderFailure
+from sae_bench.errors import Deferred, ModelError, SaeBenchError, named
+from sae_bench.tasks.base import Task
+
+T = TypeVar("T")
+
+
+class TaskFailure(Exception):
+    """A task raised, or returned what it may not."""
+
+
+def guarded(task: Task, call: Callable[[], T], what: str, own: str | None = None) -> T:
+    """The result of a task's own code. Raises TaskFailure for whatever it raises.
+
+    ``what`` names the method. ``own`` is the key of the coder that is measured: another coder that fails meanwhile is
+    a partner, and then it is the task that cannot go on.
+    """
+    try:
+        return call()
+    except (ModelError, Deferred):
+        raise
+    except CoderFailure as failure:
+        if own is None or failure.key in (None, own):
+            raise
+        raise TaskFailure(
+            f"task {task.spec.id}: the SAE {failure.key}, which it looks at, fails: {failure}"
+        ) from failure
+    except SaeBenchError as error:
+        raise TaskFailure(str(error)) from error
+    except Exception as error:
+        raise TaskFailure(f"task {task.spec.id}: {what} raises {named(error)}") from error
+
+
+class Columns:
+    """Checks the columns that tasks return, and that they stay the same from batch to batch and from SAE to SAE."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, str], frozenset[str]] = {}
+
+    def rows(
+        self, task: Task, what: str, found: Any, names: Sequence[str], n: int | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Columns with one entry for each of ``names`` (documents or examples), as arrays. Raises TaskFailure."""
+        columns = self._arrays(task, what, found)
+        n = len(names) if n is None else n
+        for name, column in columns.items():
+            if column.ndim not in (1, 2) or len(column) != n:
+                raise TaskFailure(
+                    f"task {task.spec.id}: the column {name} of {what} has the shape {list(column.shape)}, and must "
+                    f"have one row for each of {n} sequences"
+                )
+            if name not in task.may_be_nan and not (finite := _finite(column)).all():
+                row = int(np.flatnonzero(~finite.reshape(n, -1).all(1))[0])
+                raise TaskFailure(
+                    f"task {task.spec.id}: the column {name} of {what} is NaN or infinite for {names[row]}"
+                )
+        return columns
+
+    def totals(self, task: Task, found: Any) -> dict[str, NDArray[Any]]:
+        """Sums over all tokens, as arrays. Raises TaskFailure."""
+        columns = self._arrays(task, "totals", found)
+        for name, column in columns.items():
+            if name not in task.may_be_nan and not _finite(column).all():
+                raise TaskFailure(f"task {task.spec.id}: the column {name} of totals is NaN or infinite")
+        return columns
+
+    def _arrays(self, task: Task, what: str, found: Any) -> dict[str, NDArray[Any]]:
+        if not isinstance(found, Mapping):
+            raise TaskFailure(f"task {task.spec.id}: {what} must return columns by name, not {type(found).__name__}")
+        arrays = {}
+        for name, column in found.items():
+            if not isinstance(column, torch.Tensor | np.ndarray) or not isinstance(name, str) or "/" in name:
+                raise TaskFailure(
+                    f"task {task.spec.id}: {what} must return tensors under names without /, and {name!r} is a "
+                    f"{type(column).__name__}"
+                )
+            arrays[name] = column.detach().cpu().numpy() if isinstance(column, torch.Tensor) else column
+        known = self._names.setdefault((task.spec.id, what), frozenset(arrays))
+        if known != frozenset(arrays):
+            listed = (", ".join(sorted(names)) or "none" for names in (known, arrays))
+            raise TaskFailure(
+                "task {}: {} returned the columns {} before, and now {}".format(task.spec.id, what, *listed)
+            )
+        return arrays
+
+
+def _finite(column: NDArray[Any]) -> NDArray[np.bool_]:
+    finite: NDArray[np.bool_] = np.isfinite(column)
+    return finite

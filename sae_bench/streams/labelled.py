@@ -1,0 +1,278 @@
+"""The pass over labelled texts: each text once through the model, pooled codes of every coder, then all sets.
+
+Sets that share texts form a group. The pooled codes of one group are in memory, sparse; once its sets are measured they
+are dropped. The residual channels run as if they were a coder: they are the floor of every score, and what the ceiling
+is computed from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sae_bench.data.labelled import Suite
+from sae_bench.engine.batch import Batch, CoderView, SiteView
+from sae_bench.engine.checkpoint import Arrays
+from sae_bench.engine.plan import Batches
+from sae_bench.engine.workspace import CoderFailure, Entry
+from sae_bench.errors import UsageError
+from sae_bench.models.subject import SubjectModel
+from sae_bench.saes.protocol import HasPreActivations
+from sae_bench.streams.base import Inputs, Part, Population, Progress, Reader, Run, Stream
+from sae_bench.streams.channels import channels_entry
+from sae_bench.streams.guard import Columns, TaskFailure, guarded
+from sae_bench.streams.labelled_tables import ceiling_key, labelled_tables, measured_as, reference_tables, wanted_keys
+from sae_bench.streams.pooled import Pooled, SetView, TokenStore
+from sae_bench.tasks.base import Task
+from sae_bench.tasks.labelled import LabelledTask
+from sae_bench.units import Units, nested
+from sae_bench.units.kinds import Draws
+
+
+class LabelledStream(Stream):
+    """Tasks that read labelled texts."""
+
+    name = "labelled"
+    counts = "labelled sets"
+    whole = frozenset({"dataset"})
+    labels = True
+
+    def why_not(self, inputs: Inputs) -> str | None:
+        """Without a tokenizer there are no sets, and those that there are may all be missing."""
+        suite = inputs.suite
+        if suite is None:
+            return "labelled texts need a tokenizer, and there is none for this model; give one (--model FOLDER)"
+        if suite.sets:
+            return None
+        first = next(iter(suite.skipped.values()), "there is none").rstrip(".")
+        return (
+            f"none of {len(suite.skipped)} labelled sets can be used ({first[:1].lower()}{first[1:]}; ...); "
+            "give a folder of sets with --probe-data"
+        )
+
+    def check(self, entries: Sequence[Entry], tasks: Mapping[str, Task]) -> None:
+        """Refuse SAEs without the pre-activations that a task was told to read. Raises UsageError."""
+        asking = [name for name, task in tasks.items() if cast(LabelledTask, task).source == "pre_activations"]
+        lacking = [entry.label for entry in entries if not isinstance(entry.encoder, HasPreActivations)]
+        if asking and lacking:
+            raise UsageError(f"{lacking[0]} offers no pre-activations; leave {asking[0]}.source at codes")
+
+    def population(self, inputs: Inputs) -> Population:
+        """The sets; without any, the text."""
+        if inputs.suite is None:
+            return super().population(inputs)
+        suite, tokens = inputs.suite, inputs.suite.tokens
+        return Population(suite.name, suite.sha256, tokens.n_units, tokens.n_tokens, suite.details())
+
+    def cost(
+        self,
+        inputs: Inputs,
+        subject: SubjectModel,
+        tasks: Mapping[str, Task],
+        saes: Sequence[Entry],
+        controls: Sequence[str],
+    ) -> dict[str, Any]:
+        """How much labelled text there is."""
+        suite = inputs.suite
+        return {
+            "labelled sets": len(suite.sets) if suite else 0,
+            "labelled texts": suite.tokens.n_units if suite else 0,
+            "labelled tokens": suite.tokens.n_tokens if suite else 0,
+        }
+
+    def open(self, run: Run, tasks: Mapping[str, Task]) -> dict[str, Reader]:
+        """One reader for all tasks."""
+        reader = LabelledReader(run, {name: cast(LabelledTask, task) for name, task in tasks.items()})
+        run.readers[reader.name] = reader
+        return dict.fromkeys(tasks, reader)
+
+    def pool(self, inputs: Inputs) -> list[int]:
+        """The sets."""
+        return list(range(len(_suite(inputs).sets)))
+
+    def part(self, inputs: Inputs, chosen: Sequence[int]) -> Inputs:
+        """The same inputs with only these sets."""
+        suite = _suite(inputs)
+        sets = tuple(suite.sets[i] for i in chosen)
+        return dataclasses.replace(inputs, suite=dataclasses.replace(suite, sets=sets))
+
+
+def _suite(inputs: Inputs) -> Suite:
+    assert inputs.suite is not None, "a run without labelled sets skips these tasks"
+    return inputs.suite
+
+
+class LabelledReader(Reader):
+    """Every group of sets: its texts through the model, then every task on every coder."""
+
+    label = "labelled sets"
+    prefix = "labelled_"
+    tasks: Mapping[str, LabelledTask]
+
+    def __init__(self, run: Run, tasks: Mapping[str, LabelledTask]) -> None:
+        super().__init__("labelled", run, tasks)
+        self.cast, self.options, self.suite = run.cast, run.inputs.options, _suite(run.inputs)
+        self.groups = self.suite.groups()
+        hooks = dict.fromkeys(entry.hook_in for entry in self.cast.entries)
+        self.floors = [channels_entry(self.work, hook) for hook in hooks]
+        own = [e for e in self.cast.entries if e.coder.info.n_latents and measured_as(e, self.cast) == e.key]
+        self.entries = [*self.floors, *own]
+        self._columns = Columns()
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def place(self, done: int) -> tuple[int, int]:
+        """Sets, not groups."""
+        sizes = [len(group) for group in self.groups]
+        return sum(sizes[:done]), sum(sizes)
+
+    def step(self, index: int, progress: Progress) -> Part:
+        """One group of sets that share texts."""
+        group, part = self.groups[index], Part()
+        done, total = self.place(index)
+        sets = [self.suite.sets[i] for i in group]
+        texts = np.unique(np.concatenate([half.texts for one in sets for half in (one.train, one.test)]))
+        numbers = np.full(self.suite.tokens.n_units, -1, dtype=np.int64)
+        numbers[texts] = np.arange(len(texts))
+        asks = any(task.source == "pre_activations" for task in self.tasks.values())
+        stores = {floor.hook_in: self._store(floor, len(texts)) for floor in self.floors} if asks else {}
+        pooled = self._pooled(texts, part, stores)
+        with one_thread():
+            for i, (number, one) in enumerate(zip(group, sets, strict=True)):
+                progress(self.label, done + i, total)
+                for entry in self._left(part):
+                    view = SetView(one, numbers, pooled[entry.key], self.options.seed, entry, stores.get(entry.hook_in))
+                    self._set(entry, view, number, part)
+        for store in stores.values():
+            store.close()
+        return part
+
+    def _left(self, part: Part) -> list[Entry]:
+        failed = {*self.run.state.failures, *part.failures}
+        return [entry for entry in self.entries if entry.key not in failed]
+
+    def _store(self, floor: Entry, n_texts: int) -> TokenStore:
+        return TokenStore(floor.coder.info.d_in, n_texts, self.work.subject.dtype)
+
+    def _set(self, entry: Entry, view: SetView, number: int, part: Part) -> None:
+        """All tasks on one set of one coder."""
+        for name, task in self.tasks.items():
+            failed = {*self.run.state.task_failures.get(name, {}), *(k for t, k in part.task_failures if t == name)}
+            if entry.key in failed:
+                continue
+            try:
+                _append(part.rows, self._measure(name, task, entry, view, number))
+            except CoderFailure as failure:
+                part.failures[entry.key] = str(failure)
+                return
+            except TaskFailure as failure:
+                keys = [entry.key, *([ceiling_key(entry.hook_in)] if entry in self.floors else [])]
+                part.task_failures |= {(name, key): str(failure) for key in keys}
+
+    def _measure(self, name: str, task: LabelledTask, entry: Entry, view: SetView, number: int) -> Arrays:
+        found: Arrays = {}
+        test = view.one.test
+        names = [f"text {i} of set {view.set_name}" for i in range(len(test.texts))]
+        made = guarded(task, lambda: task.examples(view), f"examples of set {view.set_name}", entry.key)
+        if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping)):
+            raise TaskFailure(f"task {name}: examples must return columns and numbers, not {type(made).__name__}")
+        tables = {entry.key: self._columns.rows(task, "examples", made[0], names)}
+        if entry in self.floors:
+            rows = guarded(task, lambda: task.ceiling(view), f"ceiling of set {view.set_name}")
+            tables[ceiling_key(entry.hook_in)] = self._columns.rows(task, "ceiling", rows, names)
+        for key, columns in tables.items():
+            found[name, key, "example.set"] = np.full(len(test.texts), float(number))
+            found[name, key, "example.text"] = test.texts.astype(np.float64)
+            found |= {(name, key, f"example.{c}"): column for c, column in columns.items()}
+        found[name, entry.key, "dataset.set"] = np.array([float(number)])
+        found |= {(name, entry.key, f"dataset.{c}"): np.array([float(value)]) for c, value in made[1].items()}
+        return found
+
+    def _pooled(self, texts: NDArray[np.int64], part: Part, stores: dict[str, TokenStore]) -> dict[str, Pooled]:
+        """The pooled codes of every coder on these texts."""
+        asked = {task.pooling for task in self.tasks.values()}
+        pooled = {
+            entry.key: Pooled(
+                entry.coder.info.n_latents,
+                len(texts),
+                asked | ({"mean"} if entry in self.floors else set()),  # the mean is for the ceiling
+                self.work.subject.device,
+            )
+            for entry in self.entries
+        }
+        mean = {entry.hook_in: self.work.moments[entry.hook_in].mean for entry in self.floors}
+        batches = Batches.of(self.suite.tokens, self.run.size, texts.tolist())
+        numbers = {int(text): i for i, text in enumerate(texts)}
+        device = self.work.subject.device
+        for index, members in enumerate(batches.groups):
+            batch = Batch(self.work, *batches.tensors(index, self.options, device))
+            of_text = torch.tensor([numbers[i] for i in members], device=device)
+            for hook, store in stores.items():
+                store.add(batch.activations(hook), batch, of_text)
+            for entry in self._left(part):
+                view = CoderView(SiteView(batch, entry.hook_in), entry)
+                try:
+                    if entry in self.floors:
+                        pooled[entry.key].add_channels(view.x - mean[entry.hook_in], batch, of_text)
+                    else:
+                        pooled[entry.key].add_codes(view.codes, batch, of_text)
+                except CoderFailure as failure:
+                    part.failures[entry.key] = str(failure)
+        return pooled
+
+    def tables(self, task: Task, entry: Entry) -> dict[str, Units]:
+        """The tables "example" and "dataset"."""
+        return labelled_tables(self._rows(task, entry), task.spec.id, entry, self.cast, self.suite)
+
+    def references(self, task: Task, entry: Entry) -> dict[str, dict[str, Units]]:
+        """The best channels and the full residual stream: what sets floor and ceiling."""
+        return reference_tables(self._rows(task, entry), task.spec.id, entry, self.cast, self.suite)
+
+    def _rows(self, task: Task, entry: Entry) -> Arrays:
+        keys = {(task.spec.id, key) for key in wanted_keys(entry, self.cast)}
+        return self.run.checkpoint.rows(self.run.state, keys)
+
+    def failure(self, task: Task, entry: Entry) -> str | None:
+        """A set needs its floor and ceiling too."""
+        failed = self.run.state.task_failures.get(task.spec.id, {})
+        return next((failed[key] for key in wanted_keys(entry, self.cast) if key in failed), None)
+
+    def details(
+        self, task: Task, entry: Entry, tables: Mapping[str, Units], draws: Mapping[str, Draws]
+    ) -> dict[str, Any]:
+        """What the task shows, and the headline figures of each set."""
+        found = task.details(tables)
+        examples = draws.get("example")
+        if not isinstance(examples, nested.Draws) or not isinstance(found.get("sets"), dict):
+            return found
+        for name, spec in task.spec.metrics.items():
+            if not spec.headline:
+                continue
+            for unit, e in nested.each_set(examples, task.metrics[name]).items():
+                own = found["sets"].setdefault(unit.partition("@")[0], {}).setdefault("metrics", {})
+                own[name] = {"value": e.value, "low": e.low, "high": e.high}
+                own[name] |= {"reason": e.reason} if e.reason else {}
+        return found
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For thousands of small fits: a second thread would mostly wait, and slow them down where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _append(rows: Arrays, more: Arrays) -> None:
+    for key, column in more.items():
+        rows[key] = np.concatenate([rows[key], column]) if key in rows else column

@@ -1,0 +1,84 @@
+"""The one loop: the steps of a reader, saved as they go, so that a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sae_bench.engine.checkpoint import Key, added
+from sae_bench.streams.base import Part, Progress, Reader
+
+
+def read(reader: Reader, progress: Progress) -> None:
+    """Measure the steps that are left of a reader."""
+    done, total = reader.run.state.done.get(reader.name, 0), len(reader)
+    if done == total:
+        return
+    reader.begin(progress)
+    if done:  # a run that goes on has counted what comes before its first step already
+        reader.work.counters.clear()
+    loop = _Loop(reader)
+    try:
+        for index in range(done, total):
+            progress(reader.label, *reader.place(index))
+            loop.record(loop.step(index, progress))
+            if index + 1 < total:
+                loop.save_if_long()
+        reader.finish()
+        loop.complete = True
+    finally:
+        if loop.complete or (reader.atomic and not loop.recording):
+            loop.save()
+    progress(reader.label, *reader.place(total))
+
+
+@dataclass
+class _Loop:
+    """What was measured since the last save; ``recording`` while a step is half recorded."""
+
+    reader: Reader
+    pending: dict[Key, list[NDArray[Any]]] = field(default_factory=dict)
+    saved: float = field(default_factory=time.monotonic)
+    recording: bool = False
+    complete: bool = False
+
+    def step(self, index: int, progress: Progress) -> Part:
+        before = self.reader.work.counters.copy()
+        try:
+            return self.reader.step(index, progress)
+        except BaseException:
+            self.reader.work.counters = before
+            raise
+
+    def record(self, part: Part) -> None:
+        self.recording = True
+        reader, state = self.reader, self.reader.run.state
+        for key in [key for key in self.pending if key[1] in part.failures or key[:2] in part.task_failures]:
+            del self.pending[key]
+        for key, column in part.rows.items():
+            self.pending.setdefault(key, []).append(column)
+        for key, array in part.totals.items():
+            state.totals[key] = state.totals[key] + array if key in state.totals else array
+        state.failures |= part.failures
+        for (task, owner), why in part.task_failures.items():
+            state.task_failures.setdefault(task, {})[owner] = why
+        counts = {f"{reader.prefix}{n.removeprefix(reader.prefix)}": c for n, c in reader.work.counters.items()}
+        state.counters = added(state.counters, counts)
+        reader.work.counters.clear()
+        state.done[reader.name] = state.done.get(reader.name, 0) + 1
+        self.recording = False
+
+    def save_if_long(self) -> None:
+        if time.monotonic() - self.saved >= self.reader.run.inputs.options.checkpoint_seconds:
+            self.reader.run.state.totals |= self.reader.sums()
+            self.save()
+            self.saved = time.monotonic()
+
+    def save(self) -> None:
+        rows = {key: np.concatenate(parts) for key, parts in self.pending.items()}
+        self.reader.run.checkpoint.save(self.reader.run.state, rows)
+        self.pending = {}

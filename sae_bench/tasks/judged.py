@@ -1,0 +1,25 @@
+"""What a task that asks a judge has: the run gives it the judge, and asks it beforehand what it will cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sae_bench.judge import Judge
+from sae_bench.tasks.base import Task
+
+
+class JudgedTask(Task):
+    """Base class, beside that of its stream, of tasks in which a language model judges."""
+
+    asks_judge = True
+    judge: Judge | None = None  # what the run gives it before it starts
+    null = "none"  # or "untrained": the control "random" runs through the whole task
+    progress: Callable[[str, int, int], None] = staticmethod(lambda what, done, total: None)
+
+    def at_most(self) -> tuple[int, int, int]:
+        """Requests for one coder, and roughly the tokens in and out of all of them; second tries not counted."""
+        raise NotImplementedError
+
+    def wants_control(self, name: str) -> bool:
+        """Judging costs money: a control is judged only where it was asked for."""
+        return self.null == "untrained" and name == "random"
