@@ -1,8 +1,8 @@
-"""Tasks, SAE formats and controls by name.
+"""Tasks, SAE formats, controls and back ends by name.
 
 Built-in ones are listed here, without importing what they name; others come from entry points (groups
-``sae_bench.tasks``, ``sae_bench.formats``, ``sae_bench.controls``) or, for tasks, from a folder given by the user.
-A task is a folder with a ``task.toml`` whose ``code`` names one class.
+``sae_bench.tasks``, ``sae_bench.formats``, ``sae_bench.controls``, ``sae_bench.backends``) or, for tasks, from a folder
+given by the user. A task is a folder with a ``task.toml`` whose ``code`` names one class.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_bench.errors import SaeBenchError, TaskError, UsageError
+from sae_bench.errors import SaeBenchError, TaskError, UsageError, named
 from sae_bench.parsing import read_record
 
 if TYPE_CHECKING:
@@ -154,6 +154,12 @@ CONTROLS = (
 )
 DEFAULT_CONTROLS = ("mean", "identity", "pca", "random", "random_l0", "permuted")
 
+# what runs the language model; sae_bench.models.subject says what the code must be
+BACKENDS = (
+    Entry("hf", "sae_bench.models.huggingface:HuggingFaceSubject", "transformers"),
+    Entry("tl", "sae_bench.models.transformer_lens:TransformerLensSubject", "TransformerLens"),
+)
+
 
 def formats() -> dict[str, Entry]:
     """All formats by name, in the order in which they are tried."""
@@ -163,6 +169,11 @@ def formats() -> dict[str, Entry]:
 def controls() -> dict[str, Entry]:
     """All controls by name."""
     return _with_entry_points(CONTROLS, "sae_bench.controls")
+
+
+def backends() -> dict[str, Entry]:
+    """All back ends by name."""
+    return _with_entry_points(BACKENDS, "sae_bench.backends")
 
 
 def _with_entry_points(builtin: Iterable[Entry], group: str) -> dict[str, Entry]:
@@ -183,8 +194,10 @@ def load(code: str) -> Any:
     try:
         loaded = importlib.import_module(module)
         return getattr(loaded, attribute) if attribute else loaded
-    except (ImportError, AttributeError) as error:
-        raise SaeBenchError(f"{code} cannot be imported ({error}); install or correct what registers it") from error
+    except Exception as error:  # a module of somebody else may raise anything
+        raise SaeBenchError(
+            f"{code} cannot be imported ({named(error)}); install or correct what registers it"
+        ) from error
 
 
 def choose(names: str, known: Mapping[str, Any], what: str) -> list[str]:
