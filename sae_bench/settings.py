@@ -111,7 +111,8 @@ class Settings(Told):
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} must be one of {', '.join(allowed)}, but it is {getattr(self, name)!r}")
-        if self.backend not in (known := list(registry.backends())):
+        known = list(registry.backends())
+        if self.backend not in known:
             raise UsageError(f"no backend is named {self.backend!r}; {registry.suggest(str(self.backend), known)}")
         for name, least in (("limit", 1), ("context", 3), ("batch_tokens", 1), ("resamples", 20), ("seed", 0)):
             value = getattr(self, name)
