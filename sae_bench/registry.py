@@ -1,8 +1,8 @@
-"""Tasks, SAE formats and controls by name.
+"""Tasks, SAE formats, controls and back ends by name.
 
 Built-in ones are listed here, without importing what they name; others come from entry points (groups
-``sae_bench.tasks``, ``sae_bench.formats``, ``sae_bench.controls``) or, for tasks, from a folder given by the user.
-A task is a folder with a ``task.toml`` whose ``code`` names one class.
+``sae_bench.tasks``, ``sae_bench.formats``, ``sae_bench.controls``, ``sae_bench.backends``) or, for tasks, from a folder
+given by the user. A task is a folder with a ``task.toml`` whose ``code`` names one class.
 """
 
 from __future__ import annotations
@@ -168,6 +168,12 @@ STREAMS = (  # in the order in which they run
 )
 DEFAULT_CONTROLS = ("mean", "identity", "pca", "random", "random_l0", "permuted")
 
+# what runs the language model; sae_bench.models.subject says what the code must be
+BACKENDS = (
+    Entry("hf", "sae_bench.models.huggingface:HuggingFaceSubject", "transformers"),
+    Entry("tl", "sae_bench.models.transformer_lens:TransformerLensSubject", "TransformerLens"),
+)
+
 
 def formats() -> dict[str, Entry]:
     """All formats by name, in the order in which they are tried."""
@@ -187,6 +193,11 @@ def units() -> dict[str, Entry]:
 def streams() -> dict[str, Entry]:
     """All streams by name, in the order in which they run."""
     return _with_entry_points(STREAMS, "sae_bench.streams")
+
+
+def backends() -> dict[str, Entry]:
+    """All back ends by name."""
+    return _with_entry_points(BACKENDS, "sae_bench.backends")
 
 
 def _with_entry_points(builtin: Iterable[Entry], group: str) -> dict[str, Entry]:
@@ -210,7 +221,7 @@ def load(code: str) -> Any:
         return getattr(loaded, attribute) if attribute else loaded
     except SaeBenchError:
         raise
-    except Exception as error:  # whatever the code of a plug-in does while it is imported
+    except Exception as error:  # a module of somebody else may raise anything
         raise SaeBenchError(
             f"{code} cannot be imported ({named(error)}); install or correct what registers it"
         ) from error

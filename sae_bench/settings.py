@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from sae_bench import registry
 from sae_bench.errors import UsageError
 
 TIERS: dict[str, tuple[int | None, int | None]] = {"smoke": (32, 16), "standard": (512, 128), "full": (None, 512)}
@@ -60,6 +61,7 @@ class Settings(Told):
     it is; see :class:`sae_bench.judge.JudgeOptions` for its cache, limits and prices. ``judge_batch``: a file to which
     requests are written instead of being sent. ``null="untrained"``: judge the control "random" too.
     What is told of an SAE (:class:`Told`) settles what its files leave open, and overrides what they say.
+    ``backend``: what runs the model, "hf" (``transformers``), "tl" (TransformerLens) or one of another package.
     ``select_in="bfloat16"``: TopK selects by certified bfloat16 products (the same latents); see
     :mod:`sae_bench.kernels.candidates`.
     ``out``: folder for result files, None to write none.
@@ -95,7 +97,7 @@ class Settings(Told):
     mean_from: Literal["calibration", "evaluation"] = "calibration"
     controls: str = "default"
     select_in: Literal["exact", "bfloat16"] = "exact"
-    backend: Literal["hf", "tl"] = "hf"
+    backend: str = "hf"
     device: str = "auto"
     dtype: str = "float32"
     seed: int = 0
@@ -109,6 +111,9 @@ class Settings(Told):
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} must be one of {', '.join(allowed)}, but it is {getattr(self, name)!r}")
+        known = list(registry.backends())
+        if self.backend not in known:
+            raise UsageError(f"no backend is named {self.backend!r}; {registry.suggest(str(self.backend), known)}")
         for name, least in (("limit", 1), ("context", 3), ("batch_tokens", 1), ("resamples", 20), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -120,7 +125,6 @@ _CHOICES = {
     "bos": ("auto", "yes", "no"),
     "mask": ("special", "first", "none"),
     "mean_from": ("calibration", "evaluation"),
-    "backend": ("hf", "tl"),
     "dtype": DTYPES,
     "select_in": ("exact", "bfloat16"),
     "null": ("none", "untrained"),

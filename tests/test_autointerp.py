@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sae_bench.engine.report import drawn, figures
 from scipy.stats import chisquare
 
 from sae_bench import resolve
 from sae_bench.api import evaluate
 from sae_bench.cli.main import main
 from sae_bench.engine.plan import Options
-from sae_bench.engine.report import drawn, figures
 from sae_bench.errors import TaskError
 from sae_bench.judge import Completion, Judge, JudgeOptions, Patience
 from sae_bench.kernels.detection import DECILES, RANDOM

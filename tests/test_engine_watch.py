@@ -14,11 +14,11 @@ import pytest
 import torch
 from hypothesis import given as for_all
 from hypothesis import strategies as st
+from sae_bench.engine.watch import WATCH, choose_latents, is_fit, watched_units
 from torch import Tensor
 
 from sae_bench.api import evaluate
 from sae_bench.data.tokens import TokenSet
-from sae_bench.engine.watch import WATCH, choose_latents, is_fit, watched_units
 from sae_bench.engine.workspace import Entry, Workspace
 from sae_bench.results import store
 from sae_bench.saes.controls import Moments

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from sae_bench.errors import ModelError
 from sae_bench.kernels.effects import effect_sparsity
 from sae_bench.models import continuation as module
-from sae_bench.models.continuation import Continuation, cache_argument
+from sae_bench.models.continuation import Continuation
 from sae_bench.models.hooks import find_blocks, known_names
+from sae_bench.models.huggingface_suffix import cache_argument
 from sae_bench.models.loading import load_subject
 from sae_bench.models.subject import Capture
 from tests import tiny_models

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sae_bench.engine.run import Measured, measure
+from sae_bench.engine.watch import WATCH
 from scipy.stats import entropy
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 from torch import Tensor, nn
 
 from sae_bench.api import Session, evaluate
-from sae_bench.engine.run import Measured, measure
-from sae_bench.engine.watch import WATCH
 from sae_bench.results import store
 from sae_bench.saes.protocol import CoderInfo, Codes, codes_from_dense
 from sae_bench.schema import Result

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from sae_bench.cli.saes import SAE_HELP, add_told, plain_warnings
+from sae_bench.cli.saes import BACKEND_HELP, SAE_HELP, add_told, plain_warnings
 from sae_bench.errors import UsageError
 from sae_bench.settings import TOLD, Told
 
@@ -42,7 +42,7 @@ def add(verbs: Any) -> None:
                        help="start every sequence with the BOS token; auto: as the SAE was trained")  # fmt: skip
     where.add_argument("--mask", default="special", choices=["special", "first", "none"],
                        help="positions that a run leaves out: BOS, EOS and padding; position 0; none")  # fmt: skip
-    where.add_argument("--backend", default="hf", choices=["hf", "tl"], help="transformers or TransformerLens")
+    where.add_argument("--backend", default="hf", metavar="NAME", help=BACKEND_HELP)
     where.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
     where.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16", "float16"],
                        help="of the language model")  # fmt: skip

@@ -12,9 +12,11 @@ from sae_bench import registry
 
 def add(verbs: Any) -> None:
     """Register the verb."""
-    p = verbs.add_parser("ls", help="list tasks, formats, controls or results", description="List what there is.")
+    p = verbs.add_parser(
+        "ls", help="list tasks, formats, controls, back ends or results", description="List what there is."
+    )
     p.set_defaults(function=run)
-    p.add_argument("what", nargs="?", default="tasks", choices=["tasks", "formats", "controls", "results"])
+    p.add_argument("what", nargs="?", default="tasks", choices=list(_ROWS))
     p.add_argument("--out", default="runs", metavar="DIR", help="folder of results (default: runs)")
     p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
     p.add_argument("--markdown", action="store_true", help="print the table in Markdown")
@@ -25,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the list."""
     from tabulate import tabulate
 
-    rows = {"tasks": _tasks, "formats": _formats, "controls": _controls, "results": _results}[args.what](args)
+    rows = _ROWS[args.what](args)
     if args.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
     elif rows and args.markdown:
@@ -67,6 +69,10 @@ def _controls(args: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
+def _backends(args: argparse.Namespace) -> list[dict[str, Any]]:
+    return [{"backend": e.name, "what": e.description} for e in registry.backends().values()]
+
+
 def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
     from sae_bench.board.tables import printable
     from sae_bench.results import store
@@ -83,3 +89,6 @@ def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
         }
         for file, result in found
     ]
+
+
+_ROWS = {"tasks": _tasks, "formats": _formats, "controls": _controls, "backends": _backends, "results": _results}

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sae_bench.cli.saes import SAE_HELP, add_told, plain_warnings
+from sae_bench.cli.saes import BACKEND_HELP, SAE_HELP, add_told, plain_warnings
 from sae_bench.errors import UsageError
 from sae_bench.settings import TOLD
 
@@ -67,7 +67,7 @@ def _what(what: Any) -> None:
 
 def _model(model: Any) -> None:
     model.add_argument("--model", metavar="M", help="folder of a saved model, hub id, or demo (default: the SAE's own)")
-    model.add_argument("--backend", default="hf", choices=["hf", "tl"], help="transformers or TransformerLens")
+    model.add_argument("--backend", default="hf", metavar="NAME", help=BACKEND_HELP)
     model.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
     model.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16", "float16"],
                        help="of the language model; SAEs compute in float32, or float64 with float64")  # fmt: skip

@@ -1,4 +1,4 @@
-"""What verbs that read an SAE have in common: the flags that say what its files do not, and how warnings look."""
+"""What verbs that read an SAE have in common: help, flags that say what its files do not, and how warnings look."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sae_bench.registry import BACKENDS
+
 SAE_HELP = (
     "folder or file of an SAE, demo, demo/NAME, 'demo/*', hf:OWNER/REPO[/PATH][@REVISION], saelens:RELEASE/ID or "
     "module:factory; '#16' behind it: the nested dictionary of 16 latents, '#*': all of them"
 )
+
+# without entry points, which --help need not look for
+BACKEND_HELP = f"{', '.join(f'{e.name} ({e.description})' for e in BACKENDS)}, or another (see: sae-bench ls backends)"
 
 
 def add_told(group: Any) -> None:

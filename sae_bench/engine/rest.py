@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sae_bench.models.subject import Capture, SubjectModel
+from sae_bench.models.subject import Capture, SubjectModel, is_bottleneck
 
 
 class Logits(NamedTuple):
@@ -35,7 +35,7 @@ def logits(subject: SubjectModel, capture: Capture, hook: str, activation: Tenso
     end reaches no logits before it. Where logits depend on more than this activation, every sequence passes.
     """
     of = None
-    if len(activation) > 1 and subject.is_bottleneck(hook):
+    if len(activation) > 1 and is_bottleneck(subject, hook):
         continued = _continued(activation, capture.attention_mask)
         first, kind = distinct(continued)
         if len(first) < len(activation):

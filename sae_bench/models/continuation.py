@@ -2,28 +2,23 @@
 
 A causal model cannot look ahead, so a change at position p of a hook point leaves every key and value of the positions
 before p alone. They are computed once a sequence; an ablation then runs the blocks behind the hook point on positions
-p, p + 1, ... alone. Hugging Face back end only, and only where a self-test finds the logits of a full pass; elsewhere
-each ablation is a pass over the whole sequence, with the same result.
+p, p + 1, ... alone. This takes a back end that can do it (`SubjectModel.continuation`), and a self-test that finds the
+logits of a full pass; elsewhere each ablation is a pass over the whole sequence, with the same result.
 """
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from sae_bench.errors import ModelError, named
-from sae_bench.models.edits import attach, close, fit
-from sae_bench.models.huggingface import HuggingFaceSubject
-from sae_bench.models.subject import Capture, SubjectModel
-from sae_bench.modules import evaluating
+from sae_bench.models.edits import close
+from sae_bench.models.subject import Capture, SubjectModel, Suffix, suffix_of
 
 MAX_BYTES = 128 << 20  # logits, keys and values of one internal batch
 
@@ -49,14 +44,13 @@ class Continuation:
                 f"{'none' if x is None else list(x.shape)}; add it to the captured hooks, or name another hook point"
             )
         self.hook = hook
-        self.cached = reuses(subject, hook, capture.tokens.shape[1])
+        reused = reuses(subject, hook, capture.tokens.shape[1])
+        self._suffix: Suffix | None = suffix_of(subject, capture, hook) if reused else None
+        self.cached = self._suffix is not None
         self.counters: Counter[str] = Counter()
         self._subject, self._capture, self._max_bytes = subject, capture, max_bytes
         self._clean: Tensor = x
         self._lengths: list[int] = capture.attention_mask.sum(1).tolist()
-        self._suffix = (
-            _Suffix(subject, capture, hook) if isinstance(subject, HuggingFaceSubject) and self.cached else None
-        )
 
     def clean(self, sequences: Tensor, positions: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
         """Return what `ablated` does when nothing is changed, from the same computation."""
@@ -167,104 +161,18 @@ class Continuation:
         return torch.promote_types(self._subject.dtype, torch.float32)
 
 
-class _Suffix:
-    """The rest of a Hugging Face model behind a hook point, with keys and values of the clean run.
-
-    `kept_per_token` counts the numbers that keys and values of one token take.
-    """
-
-    def __init__(self, subject: HuggingFaceSubject, capture: Capture, hook: str) -> None:
-        from transformers.cache_utils import DynamicCache
-
-        self._subject, self._capture, self._hook = subject, capture, hook
-        self._place = subject._hook(hook)
-        cache = DynamicCache()  # made without the configuration it drops nothing behind a sliding window
-        subject.counters["suffix"] += len(capture.tokens)
-        with ExitStack() as stack:
-            self._attach(stack, slice(None), capture.activations[hook])
-            self._forward(subject.model.base_model, capture.tokens, 0, cache)  # the output head is not needed
-        kept = {i: layer for i, layer in enumerate(cache.layers) if layer.is_initialized}
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {i: (layer.keys, layer.values) for i, layer in kept.items()}
-        self.kept_per_token = sum(x.shape[1] * x.shape[3] for pair in self._kept.values() for x in pair)
-
-    def logits(self, sequence: int, position: int, activations: Tensor, steps: int) -> Tensor:
-        """Return logits `[n, steps, vocab_size]` with each of `activations` `[n, d]` at one place of a sequence."""
-        n, place = len(activations), (slice(sequence, sequence + 1), slice(position, position + steps))
-        x = self._capture.activations[self._hook][place].repeat(n, 1, 1)
-        x[:, 0] = activations
-        tokens = self._capture.tokens[place].repeat(n, 1)
-        with ExitStack() as stack:
-            self._attach(stack, place, x)
-            out = self._forward(self._subject.model, tokens, position, self._prefix(sequence, position, n))
-        logits: Tensor = out.logits
-        return logits[..., : self._subject.vocab_size]
-
-    def _attach(self, stack: ExitStack, place: Any, x: Tensor) -> None:
-        """Skip what comes before the hook point and let it carry `x`; `place` says which tokens run."""
-        subject, layer = self._subject, self._place.layer
-        assert layer is not None  # `can_resume` is False outside the blocks
-        for index in range(layer):
-            subject._bypass(stack, index, None)
-        if subject._is_block_output(self._place):
-            subject._bypass(stack, layer, x)
-            return
-        if subject._needs_carry(self._place):
-            if layer not in self._capture.carry:
-                raise ModelError(f"changing {self._hook!r} needs a capture of it; add it to the captured hooks")
-            carry = self._capture.carry[layer][place].expand(len(x), -1, -1)
-            attach(stack, subject._blocks[layer], "in", lambda old: fit(carry, old, self._hook))
-        subject._replace(stack, self._place, x)
-
-    def _prefix(self, sequence: int, position: int, n: int) -> Any:
-        """Return a cache of the tokens before `position`, repeated `n` times without a copy.
-
-        A skipped block holds empty entries: models read off the first one how many tokens came before.
-        """
-        from transformers.cache_utils import Cache, DynamicLayer
-
-        layers = []
-        nothing = self._capture.activations[self._hook].new_zeros(1, 1, 1, 1).expand(n, 1, position, 1)
-        for index in range(self._subject.n_layers):
-            keys = values = nothing
-            if index in self._kept:
-                keys, values = (x[sequence, :, :position].expand(n, -1, -1, -1) for x in self._kept[index])
-            layer = DynamicLayer()
-            layer.lazy_initialization(keys, values)
-            layer.keys, layer.values = keys, values
-            layers.append(layer)
-        return Cache(layers=layers)
-
-    def _forward(self, module: Any, tokens: Tensor, before: int, cache: Any) -> Any:
-        mask = tokens.new_ones(len(tokens), before + tokens.shape[1])
-        with evaluating(self._subject.model):
-            return module(input_ids=tokens, attention_mask=mask, use_cache=True, **{cache_argument(module): cache})
-
-
-def cache_argument(module: Any) -> str:
-    """Return the name under which `module.forward` takes keys and values: `cache`, or `past_key_values` in older ones.
-
-    Raises ModelError where the signature has neither: a name that only `**kwargs` swallows would be ignored in silence.
-    """
-    names = inspect.signature(module.forward).parameters
-    for name in ("cache", "past_key_values"):
-        if name in names:
-            return name
-    raise ModelError(f"forward of {type(module).__name__} takes neither cache nor past_key_values")
-
-
 def reuses(subject: SubjectModel, hook: str, length: int) -> bool:
     """Whether keys and values can be reused at `hook` for sequences of this length, by one test for a model and hook.
 
     A sequence longer than all before is tested again: attention windows and scaled rotary positions act from some
-    length on.
+    length on. Warns where the test fails, but not where the back end does not offer to reuse them.
     """
-    if not isinstance(subject, HuggingFaceSubject) or not subject.can_resume(hook):
+    if not hasattr(subject, "continuation") or not subject.can_resume(hook):
         return False
     tested = _TESTED.setdefault(subject, {})
     longest, passed = tested.get(hook, (0, True))
     if passed and length > longest:
-        why = _why_not(subject, hook, length)
-        passed = why is None
+        passed, why = _tried(subject, hook, length)
         tested[hook] = (length, passed)
         if why:
             warnings.warn(
@@ -275,16 +183,17 @@ def reuses(subject: SubjectModel, hook: str, length: int) -> bool:
     return passed
 
 
-def _why_not(subject: HuggingFaceSubject, hook: str, length: int) -> str | None:
+def _tried(subject: SubjectModel, hook: str, length: int) -> tuple[bool, str | None]:
     """Compare with full splices after perturbations of random tokens, one near the start and one in the middle.
 
-    Returns None where they agree, else what stands in the way.
+    Returns whether they agree, and else what stands in the way, None where the back end does not offer it at `hook`.
 
     The start with few tokens, because a model that scales rotary positions by the length it sees takes it for a short
     sequence.
     """
     counters = dict(subject.counters)
     tokens = torch.randint(subject.vocab_size, (1, length), generator=torch.Generator().manual_seed(0))
+    tokens = tokens.to(subject.device)
     mask = torch.ones_like(tokens, dtype=torch.bool)
     capture = subject.capture(tokens, mask, [hook])
     x = capture.activations[hook]
@@ -297,12 +206,15 @@ def _why_not(subject: HuggingFaceSubject, hook: str, length: int) -> str | None:
         expected.append(subject.splice(tokens, mask, {hook: changed})[:, position : position + steps])
     subject.splice((tokens + 1) % subject.vocab_size, mask, {})  # no module still holds the state that we expect
     try:
-        suffix = _Suffix(subject, capture, hook)
+        suffix = suffix_of(subject, capture, hook)
+        if suffix is None:
+            return False, None
         found = [suffix.logits(0, position, x[:, position] + noise, steps) for position, steps in places]
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, ModelError) as error:
-        return named(error)  # the rest of the model keeps something else than keys and values
+        return False, named(error)  # the rest of the model keeps something else than keys and values
     finally:
         subject.counters.update(counters)
         subject.counters["selftest"] += 3 + len(places)
-    agrees = all(close(a, b) for a, b in zip(found, expected, strict=True))
-    return None if agrees else "the model's logits with them are not those of whole sequences"
+    if all(close(a, b) for a, b in zip(found, expected, strict=True)):
+        return True, None
+    return False, "the model's logits with them are not those of whole sequences"

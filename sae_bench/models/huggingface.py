@@ -17,18 +17,10 @@ from torch import Tensor, nn
 
 from sae_bench.errors import ModelError, said
 from sae_bench.models.checks import check_place, embedding_scale
-from sae_bench.models.edits import (
-    AffineFreeNorm,
-    Edit,
-    ResidualMid,
-    attach,
-    centre,
-    close,
-    first_tensor,
-    fit,
-    written,
-)
-from sae_bench.models.hooks import Hook, find_blocks, parse_hook
+from sae_bench.models.edits import close
+from sae_bench.models.hooks import Hook, parse_hook
+from sae_bench.models.huggingface_modules import Modules
+from sae_bench.models.huggingface_suffix import KeysAndValues
 from sae_bench.models.subject import Capture, check_batch
 from sae_bench.modules import evaluating
 
@@ -38,11 +30,14 @@ class _Stop(Exception):
 
 
 class HuggingFaceSubject:
-    """A `transformers` causal language model; see `SubjectModel` for the members."""
+    """A `transformers` causal language model; see `SubjectModel` for the members.
+
+    `copy_model` makes no difference: nothing stays on the model, whoever else holds it.
+    """
 
     backend = "hf"
 
-    def __init__(self, model: nn.Module, name: str) -> None:
+    def __init__(self, model: nn.Module, name: str, *, copy_model: bool = False) -> None:
         self.name = name
         self.model = model
         self.device = model.get_input_embeddings().weight.device  # type: ignore[operator]
@@ -53,11 +48,9 @@ class HuggingFaceSubject:
         self.context_length: int | None = getattr(text, "max_position_embeddings", None)
         self.counters = {"prefix": 0, "suffix": 0, "full": 0, "selftest": 0}
         self._hooks: dict[str, Hook] = {}
-        self._norms: dict[str, AffineFreeNorm] = {}
         self._widths: dict[Hook, int] = {}
         self._resumable: dict[Hook, tuple[bool, bool]] = {}  # and whether tokens play no part in it
-        self._arity: dict[int, int] = {}  # by block: 0 if it returns a tensor, else the length of its tuple
-        self._blocks_path, self._blocks = _blocks(model)
+        self._modules = Modules(model)
         self._check_model()
         self.embed_scale = 1.0  # for the names that are looked up while it is measured
         self.embed_scale = embedding_scale(self)
@@ -88,7 +81,7 @@ class HuggingFaceSubject:
         place = self._hook(hook)
         if not self.can_resume(hook):
             return self._splice(capture.tokens, {place: activation}, "full")
-        if self._needs_carry(place) and place.layer not in capture.carry:
+        if self._modules.needs_carry(place) and place.layer not in capture.carry:
             raise ModelError(f"resuming at {hook!r} needs a capture of that hook point; add it to the captured hooks")
         return self._resume(capture.tokens, capture.carry, place, activation, "suffix")
 
@@ -100,30 +93,35 @@ class HuggingFaceSubject:
         """Whether logits follow from the activation at `hook` alone, by the same test with other tokens."""
         return self._tested(self._hook(hook))[1]
 
+    def continuation(self, capture: Capture, hook: str) -> KeysAndValues | None:
+        """Return what runs behind one position with the keys and values of the clean run; None where not resumable."""
+        if not self.can_resume(hook):
+            return None
+        return KeysAndValues(self, self._modules, capture, hook, self._hook(hook))
+
     # --- the three kinds of forward pass -----------------------------------------------------------------------------
 
     def _record(self, tokens: Tensor, hooks: list[Hook], count: str) -> tuple[dict[Hook, Tensor], dict[int, Tensor]]:
         """Run up to the deepest of `hooks`; return what passed there, and the inputs of the blocks to resume in."""
         found: dict[Hook, Tensor] = {}
         carry: dict[int, Tensor] = {}
-        layers = {hook.layer for hook in hooks if hook.layer is not None and self._needs_carry(hook)}
+        layers = {hook.layer for hook in hooks if hook.layer is not None and self._modules.needs_carry(hook)}
         left = len(hooks) + len(layers)
 
         def keep(target: dict[Any, Tensor], key: Any, x: Tensor) -> None:
             nonlocal left
             if key in target:
                 return
-            target[key] = self._read(key, x) if isinstance(key, Hook) else x.clone()
+            target[key] = x
             left -= 1
             if left == 0:
                 raise _Stop
 
         with ExitStack() as stack:
             for layer in layers:
-                attach(stack, self._blocks[layer], "in", partial(keep, carry, layer))
+                self._modules.observe_input(stack, layer, partial(keep, carry, layer))
             for hook in hooks:
-                module = self.model.get_submodule(hook.path)
-                attach(stack, module, hook.io, partial(keep, found, hook))
+                self._modules.observe(stack, hook, partial(keep, found, hook))
             try:
                 if hooks:
                     self._forward(tokens, count)
@@ -135,7 +133,7 @@ class HuggingFaceSubject:
 
     def _splice(self, tokens: Tensor, replacements: Mapping[Hook, Tensor], count: str) -> Tensor:
         with ExitStack() as stack:
-            used = [self._replace(stack, hook, x) for hook, x in replacements.items()]
+            used = [self._modules.replace(stack, hook, x) for hook, x in replacements.items()]
             logits = self._forward(tokens, count)
         for hook, was_used in zip(replacements, used, strict=True):
             if not was_used:
@@ -143,17 +141,8 @@ class HuggingFaceSubject:
         return logits
 
     def _resume(self, tokens: Tensor, carry: Mapping[int, Tensor], hook: Hook, x: Tensor, count: str) -> Tensor:
-        layer = hook.layer
-        assert layer is not None  # `can_resume` is False outside the blocks
         with ExitStack() as stack:
-            for index in range(layer):
-                self._bypass(stack, index, None)
-            if self._is_block_output(hook):
-                self._bypass(stack, layer, x)
-            else:
-                if self._needs_carry(hook):
-                    attach(stack, self._blocks[layer], "in", lambda x: fit(carry[layer], x, hook.name))
-                self._replace(stack, hook, x)
+            self._modules.enter(stack, hook, x, carry)
             return self._forward(tokens, count)
 
     def _forward(self, tokens: Tensor, count: str) -> Tensor:
@@ -168,56 +157,6 @@ class HuggingFaceSubject:
         logits: Tensor = out.logits
         return logits[..., : self.vocab_size]
 
-    # --- edits on modules --------------------------------------------------------------------------------------------
-
-    def _read(self, hook: Hook, x: Tensor) -> Tensor:
-        """Return the activation at `hook` when `x` passes there; a copy, because later modules may write into `x`."""
-        if hook.form == "normalized":
-            return self._norm(hook).normalize(x)
-        return centre(x) if hook.centered else x.clone()
-
-    def _replace(self, stack: ExitStack, hook: Hook, new: Tensor) -> list[bool]:
-        """Make `hook` carry `new` until the stack closes; the returned list is non-empty once that happened."""
-        used: list[bool] = []
-        module = self.model.get_submodule(hook.path)
-
-        def put(old: Tensor) -> Tensor:
-            used.append(True)
-            return written(new, old, hook)
-
-        if hook.residual_mid:
-            self._replace_residual_mid(stack, hook, put)
-        elif hook.form == "normalized":
-            norm = self._norm(hook)
-            attach(stack, module, "out", lambda old: norm.scale(put(old)))
-        else:
-            attach(stack, module, hook.io, put)
-        return used
-
-    def _replace_residual_mid(self, stack: ExitStack, hook: Hook, put: Edit) -> None:
-        branch, norm = (
-            parse_hook(f"blocks.{hook.layer}.{site}", self.model) for site in ("hook_attn_out", "ln1.hook_out")
-        )
-        edits = ResidualMid(put, hook)
-        assert hook.layer is not None
-        attach(stack, self._blocks[hook.layer], "in", edits.block_input)
-        attach(stack, self.model.get_submodule(norm.path), "in", edits.norm_input)
-        attach(stack, self.model.get_submodule(branch.path), branch.io, edits.branch_output)
-        attach(stack, self.model.get_submodule(hook.path), "in", edits.verify)
-
-    def _bypass(self, stack: ExitStack, layer: int, new: Tensor | None) -> None:
-        """Let block `layer` return its input, or `new`, in the type that it normally returns."""
-        block, arity = self._blocks[layer], self._arity[layer]
-
-        def passthrough(*args: Any, **kwargs: Any) -> Any:
-            x = first_tensor(args, kwargs)
-            x = x if new is None else fit(new, x, f"output of block {layer}")
-            return (x,) + (None,) * (arity - 1) if arity else x
-
-        had = block.__dict__.get("forward")
-        stack.callback(block.__dict__.pop if had is None else block.__dict__.__setitem__, "forward", had)
-        block.__dict__["forward"] = passthrough
-
     # --- self-tests --------------------------------------------------------------------------------------------------
 
     def _check_model(self) -> None:
@@ -226,13 +165,7 @@ class HuggingFaceSubject:
         tokens[1] = tokens[0]
         tokens[1, -1] = (tokens[0, -1] + 1) % self.vocab_size
         with ExitStack() as stack:
-            for layer, block in enumerate(self._blocks):
-                handle = block.register_forward_hook(
-                    lambda _m, _a, out, layer=layer: self._arity.update(
-                        {layer: len(out) if isinstance(out, tuple) else 0}
-                    )
-                )
-                stack.callback(handle.remove)
+            self._modules.learn_outputs(stack)
             try:
                 logits = self._forward(tokens, "selftest")
             except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
@@ -264,7 +197,7 @@ class HuggingFaceSubject:
             resumed = self._resume(tokens, carry, hook, perturbed, "selftest")
             if not close(resumed, expected):
                 return False, False
-            if self._needs_carry(hook):
+            if self._modules.needs_carry(hook):
                 return True, False
             # to the bit: the operations are the same, and a small part that tokens play would hide in a tolerance
             again = (self._resume(each, {}, hook, perturbed, "selftest") for each in others)
@@ -288,25 +221,3 @@ class HuggingFaceSubject:
             check_place(self, name, place, self.embed_scale)
             self._hooks[name] = place
         return self._hooks[name]
-
-    def _norm(self, hook: Hook) -> AffineFreeNorm:
-        if hook.path not in self._norms:
-            self._norms[hook.path] = AffineFreeNorm(self.model.get_submodule(hook.path), hook.name)
-        return self._norms[hook.path]
-
-    def _needs_carry(self, hook: Hook) -> bool:
-        """Whether resuming needs the block's input besides the activation: not where the activation is all there is."""
-        return hook.centered or not (hook.residual_mid or hook.path == f"{self._blocks_path}.{hook.layer}")
-
-    def _is_block_output(self, hook: Hook) -> bool:
-        """Whether the block of `hook` can be skipped; in centred form its output is needed for the mean."""
-        return not hook.centered and (hook.path, hook.io) == (f"{self._blocks_path}.{hook.layer}", "out")
-
-
-def _blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:
-    """Return the path and the blocks; none where there is no list of them: module paths only, and no resuming."""
-    try:
-        path, blocks = find_blocks(model)
-    except ModelError:
-        return "", []
-    return path, list(blocks)

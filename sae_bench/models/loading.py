@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from sae_bench import registry
 from sae_bench.errors import ModelError, said
-from sae_bench.models.huggingface import HuggingFaceSubject
-from sae_bench.models.subject import SubjectModel
+from sae_bench.models.subject import Backend, SubjectModel, missing_members
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.model")
 
@@ -28,19 +28,31 @@ def load_subject(
 ) -> tuple[SubjectModel, Any]:
     """Load a causal language model from a local folder, a hub id, or a module in memory.
 
-    A module keeps its own device and dtype. `tokenizer` is a tokenizer object or where to load one from, by default the
-    one beside the model. Returns the model and its tokenizer, None if there is none. Raises ModelError with what is
-    missing.
+    A module keeps its own device and dtype. `backend` is a name in `registry.backends()`. `tokenizer` is a tokenizer
+    object or where to load one from, by default the one beside the model. Returns the model and its tokenizer, None if
+    there is none. Raises ModelError with what is missing, SaeBenchError if the back end cannot be imported.
     """
-    if backend not in ("hf", "tl"):
-        raise ModelError(f"the backend must be 'hf' (transformers) or 'tl' (TransformerLens), not {backend!r}")
+    known = registry.backends()
+    if backend not in known:
+        raise ModelError(f"the backend must be {' or '.join(map(repr, known))}, not {backend!r}")
+    open_model: Backend = registry.load(known[backend].code)
     model, tokenizer, name = load_pretrained(source, device=device, dtype=dtype, tokenizer=tokenizer)
-    if backend == "tl":
-        from sae_bench.models.transformer_lens import TransformerLensSubject
+    subject = open_model(model, name, copy_model=isinstance(source, nn.Module))
+    _check_subject(subject, backend)
+    return subject, tokenizer
 
-        own = not isinstance(source, torch.nn.Module)
-        return TransformerLensSubject(model, name, copy_model=not own), tokenizer
-    return HuggingFaceSubject(model, name), tokenizer
+
+def _check_subject(subject: SubjectModel, backend: str) -> None:
+    """Raise ModelError where a back end lacks members of `SubjectModel`, or writes another name into results."""
+    if missing := missing_members(subject):
+        raise ModelError(
+            f"the subject model of the backend {backend!r} lacks {', '.join(missing)}; add that, or use the backend hf"
+        )
+    if subject.backend != backend:
+        raise ModelError(
+            f"the subject model of the backend {backend!r} calls its backend {subject.backend!r}; "
+            "results must name the one that made them"
+        )
 
 
 def load_pretrained(

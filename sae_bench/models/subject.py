@@ -1,16 +1,17 @@
 """The subject model: the language model whose activations an SAE reads, seen through capture, splice and resume.
 
-Two back ends implement the same protocol: Hugging Face `transformers` (the default) and TransformerLens.
+Back ends implement the same protocol. Two are built in, Hugging Face `transformers` (the default) and TransformerLens;
+entry points of the group `sae_bench.backends` add others. Each names a `Backend`, as "module:attribute".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sae_bench.errors import ModelError
 
@@ -38,13 +39,31 @@ class Capture:
         )
 
 
+class Suffix(Protocol):
+    """What runs behind a hook point after a change at one position, with keys and values of the clean run.
+
+    It belongs to one capture. `kept_per_token` counts the numbers that keys and values of one token take.
+    """
+
+    kept_per_token: int
+
+    def logits(self, sequence: int, position: int, activations: Tensor, steps: int) -> Tensor:
+        """Return logits `[n, steps, vocab_size]` at `position` of a row of the capture and behind it.
+
+        Each of `activations` `[n, d]` in turn stands at the hook point there; position + steps is at most the length of
+        the capture's sequences.
+        """
+
+
 @runtime_checkable
 class SubjectModel(Protocol):
     """A language model with hook points. No method computes gradients or leaves anything behind in the model.
 
     `model` is the module itself. `vocab_size` counts the rows of the output head that the configuration declares,
-    `n_layers` the blocks; `counters` counts sequences: "prefix" (capture), "suffix" (resume), "full" (splice),
-    "selftest" (the model's own checks).
+    `n_layers` the blocks; `backend` is the name under which the back end is registered; `counters` counts sequences:
+    "prefix" (capture), "suffix" (resume), "full" (splice), "selftest" (the model's own checks).
+
+    A back end may leave out the members in `OPTIONAL`, which say what it can do faster than whole passes.
     """
 
     name: str
@@ -75,8 +94,49 @@ class SubjectModel(Protocol):
     def is_bottleneck(self, hook: str) -> bool:
         """Whether all that the rest of the model reads stands at `hook`: logits follow from the activation alone.
 
-        Then `resume` gives sequences with equal activations equal logits, whatever their tokens are.
+        Then `resume` gives sequences with equal activations equal logits, whatever their tokens are. A back end without
+        this method counts as one where it is False.
         """
+
+    def continuation(self, capture: Capture, hook: str) -> Suffix | None:
+        """Return what can run from a change at one position of `hook` with the keys and values of the clean run.
+
+        None where the back end cannot, as for one without this method. Asked only where `can_resume`; what is returned
+        is compared with full splices before it is used, and what it raises there counts as a failed comparison.
+        """
+
+
+OPTIONAL = ("is_bottleneck", "continuation")
+
+
+class Backend(Protocol):
+    """What opens a model: the class of a subject model, or a function."""
+
+    def __call__(self, model: nn.Module, name: str, *, copy_model: bool) -> SubjectModel:
+        """Return `model`, a causal language model of `transformers`, as a subject model of this name.
+
+        With `copy_model` somebody else holds the model: what would change it is done to a copy. Raises ModelError for a
+        model that the back end cannot run.
+        """
+
+
+def is_bottleneck(subject: SubjectModel, hook: str) -> bool:
+    """Ask `SubjectModel.is_bottleneck`, which is optional."""
+    ask = getattr(subject, "is_bottleneck", None)
+    return bool(ask(hook)) if ask else False
+
+
+def suffix_of(subject: SubjectModel, capture: Capture, hook: str) -> Suffix | None:
+    """Ask `SubjectModel.continuation`, which is optional."""
+    ask: Callable[[Capture, str], Suffix | None] | None = getattr(subject, "continuation", None)
+    return ask(capture, hook) if ask else None
+
+
+def missing_members(subject: object) -> list[str]:
+    """Return the members of `SubjectModel` that `subject` lacks, without those in `OPTIONAL`."""
+    methods = [name for name, value in vars(SubjectModel).items() if callable(value) and not name.startswith("_")]
+    needed = [name for name in (*SubjectModel.__annotations__, *methods) if name not in OPTIONAL]
+    return [name for name in needed if not hasattr(subject, name)]
 
 
 def check_batch(tokens: Tensor, attention_mask: Tensor, vocab_size: int, context_length: int | None) -> None:

@@ -84,6 +84,9 @@ class TransformerLensSubject:
         """Return False: every pass begins at the tokens."""
         return self.can_resume(hook)
 
+    def continuation(self, capture: Capture, hook: str) -> None:
+        """Return None: the bridge offers no keys and values."""
+
     def _record(self, tokens: Tensor, hooks: list[Hook], count: str) -> dict[Hook, Tensor]:
         found: dict[Hook, Tensor] = {}
 
