@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sae_bench import demo, forecast, judging, registry, resolve
+from sae_bench import demo, forecast, given, judging, registry, resolve
 from sae_bench.data.labelled import Suite
 from sae_bench.engine.checkpoint import plan_of
-from sae_bench.engine.plan import Options, batch_tokens, sae_entries
+from sae_bench.engine.plan import Options, batch_tokens
 from sae_bench.engine.report import coder_record, results, skipped, versions
 from sae_bench.engine.run import Progress, measure
 from sae_bench.errors import DataError, UsageError
@@ -43,7 +43,8 @@ def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> 
     """Measure one SAE or a list of them; returns one result for every SAE and task, in that order.
 
     ``sae`` is what ``--sae`` takes (a path, "demo/*", "module:factory"), a :class:`SparseCoder`, or a module with dense
-    ``encode`` and ``decode`` (give ``hook_in`` too). ``settings`` are the fields of :class:`Settings`. Raises
+    ``encode`` and ``decode`` (give ``hook_in`` too; it is as wide as the model there unless it says); or a mapping from
+    names to these. ``settings`` are the fields of :class:`Settings`. Raises
     SaeBenchError with one sentence for whatever cannot be used; an SAE that fails while it runs gives results with
     status "error" instead.
     """
@@ -73,8 +74,8 @@ class Session:
         self.tasks = {name: resolve.task(spec) for name, spec in self.specs.items()}
         self.controls = resolve.control_names(settings.controls)
         device = resolve.device_name(settings.device)
-        coders, sources = resolve.coders(sae, settings, device)
-        infos = [coder.info for coder in coders]
+        saes = given.saes(sae, settings, device)
+        infos = [one.info for one in saes]
         self.model_source = resolve.model_source(settings.model, infos)
         self.subject, self.tokenizer = load_subject(
             self.model_source,
@@ -85,7 +86,7 @@ class Session:
         )
         if self.model_source == demo.MODEL_PATH:
             self.subject.name = "demo"
-        entries = sae_entries(coders)
+        entries = given.entries(saes, self.subject)
         for entry in entries:
             resolve.check_fit(entry, self.subject)
         resolve.check_pre_activations(entries, self.tasks)
@@ -104,7 +105,7 @@ class Session:
         self.populations = {
             name: population(task.stream, self.corpus, self.suite, self.options()) for name, task in self.tasks.items()
         }
-        self.work = [Work(e, coder_record(e, source)) for e, source in zip(entries, sources, strict=True)]
+        self.work = [Work(e, coder_record(e, one.source)) for e, one in zip(entries, saes, strict=True)]
         self._identify()
 
     def _data(self) -> Any:
@@ -245,14 +246,14 @@ class Session:
 
     def _provenance(self, name: str) -> dict[str, Any]:
         """What a result says of its origin that the engine does not know."""
-        given = {name: getattr(self.settings, name) for name in REPEAT}
+        repeat = {name: getattr(self.settings, name) for name in REPEAT}
         return {
             "device": str(self.subject.device),
             "backend": self.subject.backend,
             "batch_tokens": self._batch_tokens(),
             "data": self.populations[name].details,
             "n_tokens": self.populations[name].n_tokens,
-            "settings": {name: value for name, value in given.items() if value != _DEFAULT[name]},
+            "settings": {name: value for name, value in repeat.items() if value != _DEFAULT[name]},
         }
 
     def _measure(self, todo: list[Work], progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""From settings to what they name: SAEs, the language model, conditions of the text."""
+"""From settings to what they name: tasks, the language model, conditions of the text."""
 
 from __future__ import annotations
 
@@ -17,13 +17,10 @@ from sae_bench.data.sources import TextSource
 from sae_bench.errors import CoderError, TaskError, UsageError
 from sae_bench.files import sha256
 from sae_bench.models.subject import SubjectModel
-from sae_bench.saes.linear import LinearCoder
-from sae_bench.saes.load import load_saes
 from sae_bench.saes.model_names import hub_id
-from sae_bench.saes.protocol import HasPreActivations, SparseCoder
-from sae_bench.saes.wrap import as_coder
+from sae_bench.saes.protocol import HasPreActivations
 from sae_bench.schema import TaskSpec
-from sae_bench.settings import PROBE_TIERS, Settings, Told
+from sae_bench.settings import PROBE_TIERS, Settings
 
 if TYPE_CHECKING:
     from sae_bench.engine.workspace import Entry
@@ -58,7 +55,7 @@ def _changed(spec: TaskSpec, parameter: str, value: Any) -> TaskSpec:
     return spec.model_copy(update={"parameters": spec.parameters | {parameter: value}})
 
 
-def changed_parameters(spec: TaskSpec, task_dir: str | None) -> dict[str, Any]:
+def changed_parameters(spec: TaskSpec, task_dir: str | Path | None) -> dict[str, Any]:
     """The parameters that differ from the definition."""
     shipped = registry.tasks(task_dir)[spec.id].parameters
     return {name: value for name, value in spec.parameters.items() if shipped[name] != value}
@@ -89,37 +86,19 @@ def device_name(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def coders(sae: Any, settings: Settings, device: str) -> tuple[list[SparseCoder], list[str]]:
-    """The coders that are meant, and what the user wrote for each. Raises CoderError."""
-    given = list(sae) if isinstance(sae, list | tuple) else [sae]
-    if not given:
-        raise UsageError("give at least one SAE")
-    dtype = torch.float64 if settings.dtype == "float64" else torch.float32
-    told = Told(**settings.given())
-    coders, sources = [], []
-    for one in given:
-        if isinstance(one, str | Path):
-            for source, coder in load_saes([str(one)], device=device, dtype=dtype, told=told):
-                if isinstance(coder, LinearCoder):
-                    coder.select_in = settings.select_in
-                coders.append(coder)
-                sources.append(source)
-        else:
-            coders.append(as_coder(one, hook=settings.hook_in, hook_out=settings.hook_out))
-            sources.append("in memory")
-    return coders, sources
-
-
 def model_source(model: Any, infos: Sequence[Any]) -> Any:
     """The language model: what the user gave, else what all SAEs declare. Raises UsageError.
 
     A name of another library is taken for the id on the hub that it stands for, with a warning.
     """
     if model is None:
-        declared = {_declared_model(info) for info in infos}
+        found = [_declared_model(info) for info in infos]
+        declared = set(found)
         if len(declared) != 1 or None in declared:
-            listed = ", ".join(sorted(str(name) for name in declared))
-            raise UsageError(f"which model do the SAEs read? They declare {listed}; give --model FOLDER or a hub id")
+            listed = ", ".join(sorted(name or "none" for name in declared))
+            silent = ", ".join(info.name for info, name in zip(infos, found, strict=True) if name is None)
+            who = f"{silent} declares none" if silent and len(declared) == 1 else f"They declare {listed}"
+            raise UsageError(f"which model do the SAEs read? {who}; give --model FOLDER, a hub id or demo")
         model = declared.pop()
     return demo.MODEL_PATH if isinstance(model, str) and model == "demo" else model
 
@@ -284,8 +263,8 @@ def _folder(source: Any) -> Path | None:
     """Where the weight files of a model lie: its folder, or its snapshot in the hub's cache."""
     if not isinstance(source, str | Path):
         return None
-    if Path(source).is_dir():
-        return Path(source)
+    if (folder := Path(source).expanduser()).is_dir():
+        return folder
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(str(source), "config.json")

@@ -52,6 +52,7 @@ class Settings(Told):
     """Everything about an evaluation except the SAEs. The command line has a flag for each.
 
     ``model``: a folder, a hub id, "demo", or a ``transformers`` model in memory; by default what the SAE declares.
+    ``name``: what the results of a single SAE are called; see :mod:`sae_bench.given` for what they are called without.
     ``data``: a file, folder, hub id, "demo", a list of texts, or token ids ``[sequences, length]``.
     ``limit``: evaluation documents; otherwise the ``tier`` decides. ``controls``: "none", "default", "all" or names.
     ``probe_data``: folder of labelled sets, instead of the built-in suite; ``probe_sets``: names or globs of sets.
@@ -62,14 +63,16 @@ class Settings(Told):
     What is told of an SAE (:class:`Told`) settles what its files leave open, and overrides what they say.
     ``select_in="bfloat16"``: TopK selects by certified bfloat16 products (the same latents); see
     :mod:`sae_bench.kernels.candidates`.
-    ``out``: folder for result files, None to write none.
+    ``out``: folder for result files, None to write none. Paths are texts or ``pathlib.Path``, and ``~`` in them is the
+    home folder; a ``Path`` is never taken for a name such as "demo".
     """
 
     model: Any = None
     data: Any = None
     tokenizer: Any = None
+    name: str | None = None
     tasks: str = "all"
-    task_dir: str | None = None
+    task_dir: str | Path | None = None
     tier: Literal["smoke", "standard", "full"] = "standard"
     limit: int | None = None
     probe_data: str | Path | None = None
@@ -109,10 +112,18 @@ class Settings(Told):
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} must be one of {', '.join(allowed)}, but it is {getattr(self, name)!r}")
+        if self.name is not None:
+            check_name(self.name)
         for name, least in (("limit", 1), ("context", 3), ("batch_tokens", 1), ("resamples", 20), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} must be at least {least}, but it is {value}")
+
+
+def check_name(name: Any) -> None:
+    """Refuse what no result can be called. Raises UsageError."""
+    if not isinstance(name, str) or not name.isprintable() or not any(map(str.isalnum, name)):
+        raise UsageError(f"the name of an SAE must be a line of text with a letter or digit in it, but it is {name!r}")
 
 
 _CHOICES = {
