@@ -43,10 +43,9 @@ def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> 
     """Measure one SAE or a list of them; returns one result for every SAE and task, in that order.
 
     ``sae`` is what ``--sae`` takes (a path, "demo/*", "module:factory"), a :class:`SparseCoder`, or a module with dense
-    ``encode`` and ``decode`` (give ``hook_in`` too; it is as wide as the model there unless it says); or a mapping from
-    names to these. ``settings`` are the fields of :class:`Settings`. Raises
-    SaeBenchError with one sentence for whatever cannot be used; an SAE that fails while it runs gives results with
-    status "error" instead.
+    ``encode`` and ``decode`` (give ``hook_in``; unless it says its width, it has the model's there); or a mapping from
+    names to these. ``settings`` are the fields of :class:`Settings`. Raises SaeBenchError with one sentence for what
+    cannot be used; an SAE that fails while it runs gives results with status "error" instead.
     """
     fields = [f.name for f in dataclasses.fields(Settings)]
     unknown = [name for name in settings if name not in fields]

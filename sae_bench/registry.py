@@ -12,6 +12,7 @@ import fnmatch
 import hashlib
 import importlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -212,15 +213,16 @@ def data_folder(name: str) -> Path:
 
 
 @cache
-def tasks(extra: str | None = None) -> dict[str, TaskSpec]:
+def tasks(extra: str | Path | None = None) -> dict[str, TaskSpec]:
     """All task definitions by id: built-in, from entry points (a folder), and from the folder ``extra``."""
     folders = [data_folder("tasks"), *(Path(load(p.value)) for p in entry_points(group="sae_bench.tasks"))]
     if extra is not None:
-        if not Path(extra).is_dir():
+        extra = Path(os.path.expanduser(extra))
+        if not extra.is_dir():
             raise UsageError(f"--task-dir must be a folder with <task>/task.toml files, but {extra} is not a folder")
-        if not any(Path(extra).glob("*/task.toml")):
+        if not any(extra.glob("*/task.toml")):
             raise UsageError(f"--task-dir must be a folder with <task>/task.toml files, but {extra} has none")
-        folders.append(Path(extra))
+        folders.append(extra)
     found: dict[str, TaskSpec] = {}
     for file in (file for folder in folders for file in sorted(folder.glob("*/task.toml"))):
         spec = read_task(file)

@@ -15,7 +15,7 @@ from sae_bench.data.labelled import LabelledOptions, Suite, load_suite
 from sae_bench.data.readers import open_source
 from sae_bench.data.sources import TextSource
 from sae_bench.errors import CoderError, TaskError, UsageError
-from sae_bench.files import sha256
+from sae_bench.files import at_home, sha256
 from sae_bench.models.subject import SubjectModel
 from sae_bench.saes.model_names import hub_id
 from sae_bench.saes.protocol import HasPreActivations
@@ -106,7 +106,7 @@ def model_source(model: Any, infos: Sequence[Any]) -> Any:
 def _declared_model(info: Any) -> str | None:
     """The model that an SAE declares, else the registry that lists it; as its id on the hub where that is known."""
     name: str | None = info.model or info.provenance.get("registry_model")
-    if name is None or Path(name).expanduser().is_dir():
+    if name is None or at_home(name).is_dir():
         return name
     known = hub_id(name) or name
     if known != name:
@@ -263,7 +263,7 @@ def _folder(source: Any) -> Path | None:
     """Where the weight files of a model lie: its folder, or its snapshot in the hub's cache."""
     if not isinstance(source, str | Path):
         return None
-    if (folder := Path(source).expanduser()).is_dir():
+    if (folder := at_home(source)).is_dir():
         return folder
     from huggingface_hub import try_to_load_from_cache
 

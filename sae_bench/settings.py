@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -44,6 +45,7 @@ class Told:
         return {name: value for name in TOLD if (value := getattr(self, name)) is not None}
 
 
+PATHS = ("model", "data", "tokenizer", "task_dir", "probe_data", "judge_cache", "judge_batch", "out")
 TOLD = tuple(f.name for f in fields(Told))
 
 
@@ -114,10 +116,23 @@ class Settings(Told):
                 raise UsageError(f"{name} must be one of {', '.join(allowed)}, but it is {getattr(self, name)!r}")
         if self.name is not None:
             check_name(self.name)
+        for name in PATHS:
+            object.__setattr__(self, name, _resolved(getattr(self, name)))
         for name, least in (("limit", 1), ("context", 3), ("batch_tokens", 1), ("resamples", 20), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} must be at least {least}, but it is {value}")
+
+
+def _resolved(given: Any) -> Any:
+    """A path in which ``~`` is the home folder; whatever else a setting takes stays as it is.
+
+    Where there is no such home folder the path begins with a dot, so that nobody behind looks for it again.
+    """
+    if not isinstance(given, str | Path) or not str(given).startswith("~"):
+        return given
+    found = os.path.expanduser(given)
+    return type(given)(os.path.join(os.curdir, found) if found.startswith("~") else found)
 
 
 def check_name(name: Any) -> None:

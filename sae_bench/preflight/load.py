@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from sae_bench import demo, given, resolve
 from sae_bench.data.documents import DataOptions, load_corpus
 from sae_bench.errors import DataError
+from sae_bench.files import at_home
 from sae_bench.models.loading import load_subject
 from sae_bench.models.subject import SubjectModel
 from sae_bench.modules import as_declared
@@ -71,7 +71,7 @@ class Loader:
     def _own(self, info: CoderInfo) -> str | None:
         """The model that the SAE declares, if it is here: the demo, or a folder."""
         name = info.model
-        return name if name and (name == "demo" or (Path(name).expanduser() / "config.json").is_file()) else None
+        return name if name and (name == "demo" or (at_home(name) / "config.json").is_file()) else None
 
     def _subject(self, source: Any) -> tuple[SubjectModel, Any]:
         key = str(source)
