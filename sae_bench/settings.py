@@ -127,12 +127,12 @@ class Settings(Told):
 def _resolved(given: Any) -> Any:
     """A path in which ``~`` is the home folder; whatever else a setting takes stays as it is.
 
-    Where there is no such home folder the path begins with a dot, so that nobody behind looks for it again.
+    Where there is no such home folder the path becomes absolute, so that nobody behind looks for it again.
     """
     if not isinstance(given, str | Path) or not str(given).startswith("~"):
         return given
     found = os.path.expanduser(given)
-    return type(given)(os.path.join(os.curdir, found) if found.startswith("~") else found)
+    return type(given)(os.path.abspath(found) if found.startswith("~") else found)
 
 
 def check_name(name: Any) -> None:
