@@ -199,6 +199,7 @@ def _from_factory(source: str, told: Told) -> SparseCoder | Unsized:
     module, _, attribute = source.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")  # the user's module lies in the current folder more often than not
+    importlib.invalidate_caches()  # the file may have been written a moment ago, by a notebook for instance
     try:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
