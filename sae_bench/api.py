@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sae_bench import demo, judging, registry, resolve
+from sae_bench import demo, given, judging, registry, resolve
 from sae_bench.engine.checkpoint import FORMAT, plan_of
-from sae_bench.engine.plan import Batches, Options, batch_tokens, memory, sae_entries
+from sae_bench.engine.plan import Batches, Options, batch_tokens, memory
 from sae_bench.errors import DataError, UsageError
 from sae_bench.models.loading import load_subject
 from sae_bench.results import store
@@ -41,9 +41,9 @@ def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> 
     """Measure one SAE or a list of them; returns one result for every SAE and task, in that order.
 
     ``sae`` is what ``--sae`` takes (a path, "demo/*", "module:factory"), a :class:`SparseCoder`, or a module with dense
-    ``encode`` and ``decode`` (give ``hook_in`` too). ``settings`` are the fields of :class:`Settings`. Raises
-    SaeBenchError with one sentence for whatever cannot be used; an SAE that fails while it runs gives results with
-    status "error" instead.
+    ``encode`` and ``decode`` (give ``hook_in``; unless it says its width, it has the model's there); or a mapping from
+    names to these. ``settings`` are the fields of :class:`Settings`. Raises SaeBenchError with one sentence for what
+    cannot be used; an SAE that fails while it runs gives results with status "error" instead.
     """
     fields = [f.name for f in dataclasses.fields(Settings)]
     unknown = [name for name in settings if name not in fields]
@@ -71,8 +71,8 @@ class Session:
         self.tasks = {name: resolve.task(spec) for name, spec in self.specs.items()}
         self.controls = resolve.control_names(settings.controls)
         device = resolve.device_name(settings.device)
-        coders, sources = resolve.coders(sae, settings, device)
-        infos = [coder.info for coder in coders]
+        saes = given.saes(sae, settings, device)
+        infos = [one.info for one in saes]
         self.model_source = resolve.model_source(settings.model, infos)
         self.subject, self.tokenizer = load_subject(
             self.model_source,
@@ -83,7 +83,7 @@ class Session:
         )
         if self.model_source == demo.MODEL_PATH:
             self.subject.name = "demo"
-        entries = sae_entries(coders)
+        entries = given.entries(saes, self.subject)
         for entry in entries:
             resolve.check_fit(entry, self.subject)
         self.judge = judging.configure(self.tasks, settings, self.controls)
@@ -100,7 +100,7 @@ class Session:
         for name, own in self._by_stream(self.tasks).items():
             stream(name).check(entries, own)
         self.populations = {name: stream(task.stream).population(self.inputs) for name, task in self.tasks.items()}
-        self.work = [Work(e, coder_record(e, source)) for e, source in zip(entries, sources, strict=True)]
+        self.work = [Work(e, coder_record(e, one.source)) for e, one in zip(entries, saes, strict=True)]
         self._identify()
 
     def _data(self) -> Any:
@@ -266,14 +266,14 @@ class Session:
 
     def _provenance(self, name: str) -> dict[str, Any]:
         """What a result says of its origin that the engine does not know."""
-        given = {name: getattr(self.settings, name) for name in REPEAT}
+        repeat = {name: getattr(self.settings, name) for name in REPEAT}
         return {
             "device": str(self.subject.device),
             "backend": self.subject.backend,
             "batch_tokens": self._batch_tokens(),
             "data": self.populations[name].details,
             "n_tokens": self.populations[name].n_tokens,
-            "settings": {name: value for name, value in given.items() if value != _DEFAULT[name]},
+            "settings": {name: value for name, value in repeat.items() if value != _DEFAULT[name]},
         }
 
     def _measure(self, todo: list[Work], progress: Progress) -> None:

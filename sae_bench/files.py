@@ -12,6 +12,11 @@ from pathlib import Path
 from sae_bench.errors import ResultError
 
 
+def at_home(path: str | Path) -> Path:
+    """A path in which ``~`` is the home folder; it stays as it is where there is no such home folder."""
+    return Path(os.path.expanduser(path))
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn what the file system refuses into one sentence that names ``path``. Raises ResultError."""

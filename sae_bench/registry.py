@@ -1,7 +1,8 @@
 """Tasks, SAE formats, controls and back ends by name.
 
 Built-in ones are listed in :mod:`sae_bench.builtin`; others come from entry points (groups ``sae_bench.tasks``,
-``formats``, ``controls``, ``units``, ``streams`` and ``backends``) or, for tasks, from a folder given by the user. A task is a folder with a ``task.toml`` whose ``code`` names one class.
+``formats``, ``controls``, ``units``, ``streams`` and ``backends``) or, for tasks, from a folder given by the user. A
+task is a folder with a ``task.toml`` whose ``code`` names one class.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_bench.builtin import BACKENDS, CONTROLS, FORMATS, STREAMS, UNITS, Entry
+from sae_bench.builtin import BACKENDS, CONTROLS, DEFAULT_CONTROLS, FORMATS, STREAMS, UNITS, Entry, Format
 from sae_bench.errors import SaeBenchError, TaskError, UsageError, named
 from sae_bench.parsing import read_record
 

@@ -1,4 +1,4 @@
-"""From settings to what they name: SAEs, the language model, conditions of the text."""
+"""From settings to what they name: tasks, the language model, conditions of the text."""
 
 from __future__ import annotations
 
@@ -16,15 +16,11 @@ from sae_bench.data.labelled import LabelledOptions, Suite, load_suite
 from sae_bench.data.readers import open_source
 from sae_bench.data.sources import TextSource
 from sae_bench.errors import CoderError, DataError, TaskError, UsageError
-from sae_bench.files import sha256
+from sae_bench.files import at_home, sha256
 from sae_bench.models.subject import SubjectModel
-from sae_bench.saes.linear import LinearCoder
-from sae_bench.saes.load import load_saes
 from sae_bench.saes.model_names import hub_id
-from sae_bench.saes.protocol import SparseCoder
-from sae_bench.saes.wrap import as_coder
 from sae_bench.schema import TaskSpec
-from sae_bench.settings import PROBE_TIERS, TIERS, Settings, Told
+from sae_bench.settings import PROBE_TIERS, TIERS, Settings
 from sae_bench.tasks.base import Context, Task
 
 if TYPE_CHECKING:
@@ -45,7 +41,7 @@ def task_specs(settings: Settings) -> dict[str, TaskSpec]:
     return chosen
 
 
-def changed_parameters(spec: TaskSpec, task_dir: str | None) -> dict[str, Any]:
+def changed_parameters(spec: TaskSpec, task_dir: str | Path | None) -> dict[str, Any]:
     """The parameters that differ from the definition."""
     shipped = registry.tasks(task_dir)[spec.id].parameters
     return {name: value for name, value in spec.parameters.items() if shipped[name] != value}
@@ -75,37 +71,19 @@ def device_name(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def coders(sae: Any, settings: Settings, device: str) -> tuple[list[SparseCoder], list[str]]:
-    """The coders that are meant, and what the user wrote for each. Raises CoderError."""
-    given = list(sae) if isinstance(sae, list | tuple) else [sae]
-    if not given:
-        raise UsageError("give at least one SAE")
-    dtype = torch.float64 if settings.dtype == "float64" else torch.float32
-    told = Told(**settings.given())
-    coders, sources = [], []
-    for one in given:
-        if isinstance(one, str | Path):
-            for source, coder in load_saes([str(one)], device=device, dtype=dtype, told=told):
-                if isinstance(coder, LinearCoder):
-                    coder.select_in = settings.select_in
-                coders.append(coder)
-                sources.append(source)
-        else:
-            coders.append(as_coder(one, hook=settings.hook_in, hook_out=settings.hook_out))
-            sources.append("in memory")
-    return coders, sources
-
-
 def model_source(model: Any, infos: Sequence[Any]) -> Any:
     """The language model: what the user gave, else what all SAEs declare. Raises UsageError.
 
     A name of another library is taken for the id on the hub that it stands for, with a warning.
     """
     if model is None:
-        declared = {_declared_model(info) for info in infos}
+        found = [_declared_model(info) for info in infos]
+        declared = set(found)
         if len(declared) != 1 or None in declared:
-            listed = ", ".join(sorted(str(name) for name in declared))
-            raise UsageError(f"which model do the SAEs read? They declare {listed}; give --model FOLDER or a hub id")
+            listed = ", ".join(sorted(name or "none" for name in declared))
+            silent = ", ".join(info.name for info, name in zip(infos, found, strict=True) if name is None)
+            who = f"{silent} declares none" if silent and len(declared) == 1 else f"They declare {listed}"
+            raise UsageError(f"which model do the SAEs read? {who}; give --model FOLDER, a hub id or demo")
         model = declared.pop()
     return demo.MODEL_PATH if isinstance(model, str) and model == "demo" else model
 
@@ -113,7 +91,7 @@ def model_source(model: Any, infos: Sequence[Any]) -> Any:
 def _declared_model(info: Any) -> str | None:
     """The model that an SAE declares, else the registry that lists it; as its id on the hub where that is known."""
     name: str | None = info.model or info.provenance.get("registry_model")
-    if name is None or Path(name).expanduser().is_dir():
+    if name is None or at_home(name).is_dir():
         return name
     known = hub_id(name) or name
     if known != name:
@@ -281,8 +259,8 @@ def _folder(source: Any) -> Path | None:
     """Where the weight files of a model lie: its folder, or its snapshot in the hub's cache."""
     if not isinstance(source, str | Path):
         return None
-    if Path(source).is_dir():
-        return Path(source)
+    if (folder := at_home(source)).is_dir():
+        return folder
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(str(source), "config.json")

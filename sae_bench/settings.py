@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -45,6 +46,7 @@ class Told:
         return {name: value for name in TOLD if (value := getattr(self, name)) is not None}
 
 
+PATHS = ("model", "data", "tokenizer", "task_dir", "probe_data", "judge_cache", "judge_batch", "out")
 TOLD = tuple(f.name for f in fields(Told))
 
 
@@ -53,6 +55,7 @@ class Settings(Told):
     """Everything about an evaluation except the SAEs. The command line has a flag for each.
 
     ``model``: a folder, a hub id, "demo", or a ``transformers`` model in memory; by default what the SAE declares.
+    ``name``: what the results of a single SAE are called; see :mod:`sae_bench.given` for what they are called without.
     ``data``: a file, folder, hub id, "demo", a list of texts, or token ids ``[sequences, length]``.
     ``limit``: evaluation documents; otherwise the ``tier`` decides. ``controls``: "none", "default", "all" or names.
     ``probe_data``: folder of labelled sets, instead of the built-in suite; ``probe_sets``: names or globs of sets.
@@ -64,14 +67,16 @@ class Settings(Told):
     ``backend``: what runs the model, "hf" (``transformers``), "tl" (TransformerLens) or one of another package.
     ``select_in="bfloat16"``: TopK selects by certified bfloat16 products (the same latents); see
     :mod:`sae_bench.kernels.candidates`.
-    ``out``: folder for result files, None to write none.
+    ``out``: folder for result files, None to write none. Paths are texts or ``pathlib.Path``, and ``~`` in them is the
+    home folder; a ``Path`` is never taken for a name such as "demo".
     """
 
     model: Any = None
     data: Any = None
     tokenizer: Any = None
+    name: str | None = None
     tasks: str = "all"
-    task_dir: str | None = None
+    task_dir: str | Path | None = None
     tier: Literal["smoke", "standard", "full"] = "standard"
     limit: int | None = None
     probe_data: str | Path | None = None
@@ -114,10 +119,31 @@ class Settings(Told):
         known = list(registry.backends())
         if self.backend not in known:
             raise UsageError(f"no backend is named {self.backend!r}; {registry.suggest(str(self.backend), known)}")
+        if self.name is not None:
+            check_name(self.name)
+        for name in PATHS:
+            object.__setattr__(self, name, _resolved(getattr(self, name)))
         for name, least in (("limit", 1), ("context", 3), ("batch_tokens", 1), ("resamples", 20), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} must be at least {least}, but it is {value}")
+
+
+def _resolved(given: Any) -> Any:
+    """A path in which ``~`` is the home folder; whatever else a setting takes stays as it is.
+
+    Where there is no such home folder the path becomes absolute, so that nobody behind looks for it again.
+    """
+    if not isinstance(given, str | Path) or not str(given).startswith("~"):
+        return given
+    found = os.path.expanduser(given)
+    return type(given)(os.path.abspath(found) if found.startswith("~") else found)
+
+
+def check_name(name: Any) -> None:
+    """Refuse what no result can be called. Raises UsageError."""
+    if not isinstance(name, str) or not name.isprintable() or not any(map(str.isalnum, name)):
+        raise UsageError(f"the name of an SAE must be a line of text with a letter or digit in it, but it is {name!r}")
 
 
 _CHOICES = {

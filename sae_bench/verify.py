@@ -22,6 +22,7 @@ from scipy.stats import binom
 from sae_bench.api import REPEAT, Session
 from sae_bench.engine.workspace import CoderFailure
 from sae_bench.errors import ResultError, UsageError
+from sae_bench.files import at_home
 from sae_bench.results import store
 from sae_bench.results.recompute import differences
 from sae_bench.schema import Result
@@ -49,21 +50,23 @@ class Report:
 
 
 def verify(
-    file: Path,
-    sae: str,
+    file: str | Path,
+    sae: Any,
     *,
     share: float = 0.05,
     seed: int | None = None,
     progress: Progress = lambda what, done, total: None,
     **given: Any,
 ) -> Report:
-    """Check the result ``file`` against the SAE at ``sae``; ``given`` are settings that the result cannot hold.
+    """Check the result ``file`` against ``sae`` (as for ``evaluate``); ``given`` are settings that it cannot hold.
 
+    What the result calls its SAE is not compared: a name may be told, and says nothing of what was measured.
     ``share`` of the units is measured again (1: all of them), chosen by ``seed``, which is fresh unless given. Raises
     ResultError for a result without units, and what a run raises.
     """
     if not 0 < share <= 1:
         raise UsageError(f"the share to measure again must be above 0 and at most 1, not {share}")
+    file = at_home(file)
     result = store.read(file)
     if result.status != "ok":
         raise ResultError(f"{file} has the status {result.status}, so there is nothing to verify: {result.reason}")

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sae_bench.engine.report import drawn, figures
 from scipy.stats import chisquare
 
 from sae_bench import resolve
@@ -26,6 +25,7 @@ from sae_bench.errors import TaskError
 from sae_bench.judge import Completion, Judge, JudgeOptions, Patience
 from sae_bench.kernels.detection import DECILES, RANDOM
 from sae_bench.schema import MetricValue
+from sae_bench.session.report import drawn, figures
 from sae_bench.settings import Settings
 from sae_bench.tasks.autointerp import Autointerp, optional, prompts
 from sae_bench.tasks.autointerp.answers import Answers

@@ -153,8 +153,8 @@ def test_an_sae_whose_code_raises_is_an_error_and_the_others_are_measured(cli: R
     code, out, err = cli("run", *arguments, "--json", *SMALL)
     assert code == 1
     status = {(r["sae"], r["task"]): (r["status"], r["reason"]) for r in json.loads(out)["results"]}
-    assert status["Broken", "sparsity"][0] == "error"
-    assert "out of luck" in str(status["Broken", "sparsity"][1])
+    assert status["broken_sae.Broken", "sparsity"][0] == "error"
+    assert "out of luck" in str(status["broken_sae.Broken", "sparsity"][1])
     assert status[f"demo/{demo.DEFAULT_SAE}", "sparsity"] == ("ok", None)
     assert "out of luck" in err
 

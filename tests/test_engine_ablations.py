@@ -12,16 +12,16 @@ import pytest
 import torch
 from hypothesis import given as for_all
 from hypothesis import strategies as st
+from sae_bench.engine.sampling import sampled_sequences
 
 from sae_bench.api import Session, evaluate
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine import outputs
-from sae_bench.engine.run import measure
-from sae_bench.engine.sampling import sampled_sequences
 from sae_bench.results import store
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import Codes
 from sae_bench.saes.weights import Weights
+from sae_bench.session.run import measure
 from sae_bench.settings import Settings
 from sae_bench.units import Units
 from tests.conftest import Run

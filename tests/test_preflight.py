@@ -226,7 +226,7 @@ class _Dense(torch.nn.Module):
         return self.scale * (latents @ self.coder.weights.W_dec + self.coder.weights.b_dec)
 
 
-@pytest.mark.filterwarnings("ignore:_Dense is wrapped")
+@pytest.mark.filterwarnings("ignore:.*_Dense is wrapped")
 def test_code_of_ones_own_is_measured_as_far_as_it_can_be_seen(on_demo: Activations) -> None:
     coder = load_sae("demo/topk_k32")
     assert isinstance(coder, LinearCoder)

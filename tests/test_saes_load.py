@@ -300,10 +300,11 @@ DENSE = f"""
 """
 
 
-@pytest.mark.filterwarnings("ignore:MySAE is wrapped")
+@pytest.mark.filterwarnings("ignore:.*MySAE is wrapped")
 def test_a_class_is_constructed_although_it_has_an_encode(module):
-    coder = load_sae(f"{module(DENSE)}:MySAE")
-    assert coder.info.name == "MySAE"
+    name = module(DENSE)
+    coder = load_sae(f"{name}:MySAE")
+    assert coder.info.name == f"{name}.MySAE"
     assert len(coder.encode(activations(3)).indptr) == 4
 
 

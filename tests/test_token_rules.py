@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sae_bench.engine.run import Measured, measure
 from sae_bench.engine.watch import WATCH
 from scipy.stats import entropy
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
@@ -22,6 +21,7 @@ from sae_bench.api import Session, evaluate
 from sae_bench.results import store
 from sae_bench.saes.protocol import CoderInfo, Codes, codes_from_dense
 from sae_bench.schema import Result
+from sae_bench.session.run import Measured, measure
 from sae_bench.settings import Settings
 from sae_bench.tasks.tracked import Text, Tracked
 from sae_bench.units import Units

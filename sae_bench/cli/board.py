@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sae_bench.files import at_home
 
 if TYPE_CHECKING:
     from sae_bench.board.layout import Board
@@ -41,11 +42,11 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.files import write_atomically
 
     specs = registry.tasks(args.task_dir)
-    file = Path(args.columns) if args.columns else registry.data_folder("leaderboard") / "columns.toml"
+    file = at_home(args.columns) if args.columns else registry.data_folder("leaderboard") / "columns.toml"
     wanted = columns.read_columns(file, specs, everything=args.all_metrics or bool(args.metrics))
     if args.metrics:
         wanted = columns.chosen(wanted, args.metrics)
-    collection = collect.collect(Path(args.results), specs)
+    collection = collect.collect(at_home(args.results), specs)
     board = layout.make(collection, wanted, models=args.model)
     for problem in board.problems:
         print(f"sae-bench: {line(problem)}", file=sys.stderr)
@@ -63,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
     if args.plots:
         from sae_bench.board.figures import write_plots
 
-        write_plots(board, collection, wanted, Path(args.plots))
+        write_plots(board, collection, wanted, at_home(args.plots))
     if args.out:
-        write_atomically(Path(args.out), content.encode())
+        write_atomically(at_home(args.out), content.encode())
     else:
         sys.stdout.write(content)
     return 0

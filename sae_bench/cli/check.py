@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_bench.cli.compare import code, escaped, refused
+from sae_bench.files import at_home
 
 if TYPE_CHECKING:
     from sae_bench.results.gate import Outcome
@@ -44,13 +44,13 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.results.compare import NotComparable
     from sae_bench.results.compare_sides import read_side
 
-    gates = gate.read_gates(Path(args.gates) if args.gates else None, registry.tasks(args.task_dir))
-    new = read_side(Path(args.new), args.task_dir)
+    gates = gate.read_gates(at_home(args.gates) if args.gates else None, registry.tasks(args.task_dir))
+    new = read_side(at_home(args.new), args.task_dir)
     name = f"{new.sae.name} ({new.sae.weights_sha256[:12]})"
     try:
         pairs, notes = gate.baselines(
             new,
-            Path(args.baseline) if args.baseline is not None else None,
+            at_home(args.baseline) if args.baseline is not None else None,
             sae_name=args.sae_name,
             allow_missing=args.allow_missing,
             task_dir=args.task_dir,
@@ -79,13 +79,13 @@ def _write(
     from sae_bench.files import write_atomically
 
     if args.junit:
-        write_atomically(Path(args.junit), junit(name, outcomes, failures, refusal))
+        write_atomically(at_home(args.junit), junit(name, outcomes, failures, refusal))
     if args.markdown:
         text = markdown(name, outcomes, failures, refusal, notes)
         if args.markdown == "-":
             print(text, end="")
         else:
-            write_atomically(Path(args.markdown), text.encode())
+            write_atomically(at_home(args.markdown), text.encode())
 
 
 def _summary(outcomes: Sequence[Outcome], failures: Sequence[Outcome]) -> str:

@@ -7,8 +7,9 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sae_bench.files import at_home
 
 if TYPE_CHECKING:
     from sae_bench.results.compare import Difference
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.results.compare import NotComparable
     from sae_bench.results.compare_sides import choose_metrics, comparisons, match, read_sides
 
-    sides = read_sides([Path(one) for one in args.results], args.task_dir)
+    sides = read_sides([at_home(one) for one in args.results], args.task_dir)
     try:
         matches, notes = match(sides, other_text=args.other_text)
     except NotComparable as error:

@@ -32,7 +32,7 @@ def add(verbs: Any) -> None:
     add_told(p.add_argument_group("what the files of the SAE leave open"))
     where = p.add_argument_group("preflight")
     where.add_argument("--model", metavar="M", help="folder of a saved model, hub id, or demo (default: the SAE's own, "
-                       "if it is the demo's or a folder)")  # fmt: skip
+                       "if it is the demo's or a folder); gives an SAE of your own code its width")  # fmt: skip
     where.add_argument("--data", metavar="D", help="text or token ids, as for run (default for the demo model: demo)")
     where.add_argument("--text-field", default="text", metavar="NAME", help="column that holds the text (default text)")
     where.add_argument("--split", metavar="NAME", help="split of a data set that has several")
@@ -84,6 +84,7 @@ def _reports(args: argparse.Namespace) -> list[tuple[dict[str, Any], list[str]]]
     device = resolve.device_name(args.device)
     found = []
     for _, coder in load_saes(args.sae, device=device, told=told):
+        coder = loader.sized(coder)
         found.append(_with_preflight(coder, _described_record(coder, device), loader))
     return found
 
@@ -109,12 +110,12 @@ def _described_record(coder: Any, device: str) -> dict[str, Any]:
 
 
 def _with_preflight(coder: Any, found: dict[str, Any], loader: Any) -> tuple[dict[str, Any], list[str]]:
-    from sae_bench.engine.plan import sae_entries
+    from sae_bench.engine.plan import entry_of
     from sae_bench.preflight import lines, preflight
 
     if (why := loader.why_not(coder.info)) is not None:
         return {**found, "not_measured": why}, [_line("not measured", why)]
-    report = preflight(sae_entries([coder])[0], loader.activations(coder.info))
+    report = preflight(entry_of(coder), loader.activations(coder.info))
     problems = [*dict.fromkeys([*found["breaks_the_contract"], *report.broken])]
     return {**found, "breaks_the_contract": problems, "preflight": report.plain()}, lines(report)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
+
+from sae_bench.files import at_home
 
 
 def add(verbs: Any) -> None:
@@ -27,8 +28,8 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.judge import Judge, JudgeOptions
     from sae_bench.judge.options import default_cache
 
-    cache = Path(args.judge_cache).expanduser() if args.judge_cache else default_cache()
+    cache = at_home(args.judge_cache) if args.judge_cache else default_cache()
     with Judge(JudgeOptions(model="any", cache=cache)) as judge:  # answers are found by their key, whoever gave them
-        imported, failed = judge.import_batch(Path(args.file))
+        imported, failed = judge.import_batch(at_home(args.file))
     print(f"{imported} answers are in {cache}; {failed} requests of the batch failed")
     return 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from sae_bench import registry
+from sae_bench.files import at_home
 
 
 def add(verbs: Any) -> None:
@@ -77,7 +77,7 @@ def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
     from sae_bench.board.tables import printable
     from sae_bench.results import store
 
-    found = [(file, store.read(file)) for file in store.find(Path(args.out))]
+    found = [(file, store.read(file)) for file in store.find(at_home(args.out))]
     return [
         {
             "sae": printable(result.sae.name),

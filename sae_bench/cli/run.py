@@ -17,7 +17,21 @@ if TYPE_CHECKING:
     from sae_bench.schema import Result
 
 FIELDS = (
-    *("model", "data", "tasks", "task_dir", "tier", "limit", "text_field", "split", "context", "packed", "bos", "mask"),
+    *(
+        "name",
+        "model",
+        "data",
+        "tasks",
+        "task_dir",
+        "tier",
+        "limit",
+        "text_field",
+        "split",
+        "context",
+        "packed",
+        "bos",
+        "mask",
+    ),
     *("mean_from", "controls", "backend", "device", "dtype", "seed", "resamples"),
     *("batch_tokens", "out", "overwrite", "probe_data", "probe_sets", "judge_model", "judge_base_url", "judge_cache"),
     *("judge_cache_only", "judge_batch", "null", "max_requests", "max_tokens", "max_cost", "price_in", "price_out"),
@@ -55,6 +69,9 @@ def _what(what: Any) -> None:
         "--sae", action="append", required=True, metavar="SAE",
         help=f"{SAE_HELP}; may be repeated",
     )  # fmt: skip
+    what.add_argument("--name", metavar="NAME", help="what results are called, of a single SAE (default: as its files "
+                      "say, else as its folder or module.factory is called; equal names in a run get how their paths "
+                      "or weights differ)")  # fmt: skip
     what.add_argument(
         "--tasks", default="all", help="all, ids separated by commas, or a glob (see: sae-bench ls tasks)"
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
+
+from sae_bench.files import at_home
 
 
 def add(verbs: Any) -> None:
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.board.tables import line, printable
     from sae_bench.results.submit import check, place, result_files
 
-    checked = [check(file) for file in result_files([Path(path) for path in args.results])]
+    checked = [check(file) for file in result_files([at_home(path) for path in args.results])]
     for one in checked:
         for problem in one.problems:
             print(line(f"sae-bench: {one.file}: {problem}"), file=sys.stderr)
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if args.check_only:
         print(f"{len(checked)} results are fit for the board")
         return 0
-    placed = [place(one, Path(args.to)) for one in checked]
+    placed = [place(one, at_home(args.to)) for one in checked]
     for target in placed:
         print(printable(str(target)))
     names = ", ".join(sorted({one.result.sae.name for one in checked if one.result}))

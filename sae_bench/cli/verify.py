@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
+
+from sae_bench.files import at_home
 
 GIVEN = ("model", "data", "probe_data", "device", "batch_tokens")
 
@@ -42,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
 
     with Bar(not args.quiet) as bar:
         given = {name: getattr(args, name) for name in GIVEN}
-        report = verify(Path(args.result), args.sae, share=args.share, seed=args.seed, progress=bar, **given)
+        report = verify(at_home(args.result), args.sae, share=args.share, seed=args.seed, progress=bar, **given)
     if args.record and not report.wrong:
-        record(Path(args.result), "re-run" if report.rows else "recomputed", args.record)
+        record(at_home(args.result), "re-run" if report.rows else "recomputed", args.record)
     if args.json:
         print(json.dumps({"ok": not report.wrong} | vars(report)))
         return 1 if report.wrong else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -118,20 +117,12 @@ class Cast:
         return [*self.saes, *self.controls]
 
 
-def sae_entries(coders: Sequence[SparseCoder]) -> list[Entry]:
-    """SAEs with a key each; equal names are numbered. Raises CoderError for coders with several hook points."""
-    seen: Counter[str] = Counter()
-    entries = []
-    for coder in coders:
-        info = coder.info
-        if len(info.hooks_in) != 1 or len(info.hooks_out) != 1:
-            raise CoderError(
-                f"{info.name} reads or writes several hook points at once; only one of each can be evaluated"
-            )
-        seen[info.name] += 1
-        suffix = f" ({seen[info.name]})" if seen[info.name] > 1 else ""
-        entries.append(Entry(info.name + suffix, info.name, coder))
-    return entries
+def entry_of(coder: SparseCoder, name: str | None = None) -> Entry:
+    """An SAE that is called ``name``, by default what it calls itself. Raises CoderError for several hook points."""
+    info = coder.info
+    if len(info.hooks_in) != 1 or len(info.hooks_out) != 1:
+        raise CoderError(f"{info.name} reads or writes several hook points at once; only one of each can be evaluated")
+    return Entry(name or info.name, name or info.name, coder)
 
 
 def with_controls(saes: list[Entry], work: Workspace, options: Options) -> Cast:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from sae_bench import demo, resolve
+from sae_bench import demo, given, resolve
 from sae_bench.data.documents import DataOptions, load_corpus
 from sae_bench.errors import DataError
+from sae_bench.files import at_home
 from sae_bench.models.loading import load_subject
 from sae_bench.models.subject import SubjectModel
 from sae_bench.modules import as_declared
 from sae_bench.preflight.text import LEAST_LENGTH, SEQUENCES, Activations, Text, sample
-from sae_bench.saes.protocol import CoderInfo
+from sae_bench.saes.protocol import CoderInfo, SparseCoder
+from sae_bench.saes.wrap import Unsized
 from sae_bench.settings import Settings
 
 
@@ -32,14 +33,24 @@ class Loader:
 
     def why_not(self, info: CoderInfo) -> str | None:
         """Why this SAE cannot be measured unless more is given; None if it can be tried."""
-        given, own = self.settings, self._own(info)
+        told, own = self.settings, self._own(info)
         if len(info.hooks_in) != 1 or len(info.hooks_out) != 1:
             return "it reads or predicts several hook points at once, which sae-bench does not measure"
-        if given.model is None and given.data is None and own is None:
+        if told.model is None and told.data is None and own is None:
             return "give --model and --data to measure the SAE and to look for usual mistakes"
-        if given.model is None and given.data is None and own != "demo":
+        if told.model is None and told.data is None and own != "demo":
             return f"give --data to measure the SAE on {own} and to look for usual mistakes"
+        if told.data is None and told.model != "demo" and "width_of" in info.provenance:  # what the model is given for
+            return f"give --data to measure the SAE on {told.model} and to look for usual mistakes"
         return None
+
+    def sized(self, coder: SparseCoder | Unsized) -> SparseCoder:
+        """The SAE, as wide as its language model where it does not say. Raises CoderError, ModelError."""
+        if not isinstance(coder, Unsized):
+            return coder
+        if self.settings.model is None:
+            raise coder.no_width()
+        return given.sized(coder, self._subject(resolve.model_source(self.settings.model, [coder.info]))[0])
 
     @as_declared()
     def activations(self, info: CoderInfo) -> Activations:
@@ -60,7 +71,7 @@ class Loader:
     def _own(self, info: CoderInfo) -> str | None:
         """The model that the SAE declares, if it is here: the demo, or a folder."""
         name = info.model
-        return name if name and (name == "demo" or (Path(name).expanduser() / "config.json").is_file()) else None
+        return name if name and (name == "demo" or (at_home(name) / "config.json").is_file()) else None
 
     def _subject(self, source: Any) -> tuple[SubjectModel, Any]:
         key = str(source)

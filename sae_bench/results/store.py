@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save
 
 from sae_bench.errors import ResultError
-from sae_bench.files import write_atomically
+from sae_bench.files import at_home, write_atomically
 from sae_bench.parsing import first_problem
 from sae_bench.schema import RESULT_SCHEMA, CoderRecord, Protocol, Result
 from sae_bench.units import Units, pack, unpack
@@ -32,10 +32,10 @@ def protocol_hash(protocol: Protocol) -> str:
     return hashlib.sha256(protocol.model_dump_json(exclude={"model", "data"}).encode()).hexdigest()
 
 
-def path_of(out: Path, sae: CoderRecord, task: str, version: int, protocol: str) -> Path:
+def path_of(out: str | Path, sae: CoderRecord, task: str, version: int, protocol: str) -> Path:
     """Where a result belongs: always three levels below ``out``, whatever the names hold."""
     file = f"{_part(task)}@v{version}-{_part(protocol[:8])}.json"
-    return out / _part(sae.name) / _part(sae.weights_sha256[:12]) / file
+    return at_home(out) / _part(sae.name) / _part(sae.weights_sha256[:12]) / file
 
 
 def _part(name: str) -> str:
@@ -44,7 +44,7 @@ def _part(name: str) -> str:
     return safe.encode()[:120].decode(errors="ignore")
 
 
-def write(out: Path, result: Result, tables: dict[str, Units]) -> Path:
+def write(out: str | Path, result: Result, tables: dict[str, Units]) -> Path:
     """Write a result, its units and ``sae.json``; returns the path of the result. Raises ResultError."""
     file = path_of(out, result.sae, result.task, result.version, result.protocol)
     if tables:
@@ -60,8 +60,9 @@ def to_json(content: Any) -> bytes:
     return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def read(file: Path) -> Result:
+def read(file: str | Path) -> Result:
     """One result. Raises ResultError that names the file and the field."""
+    file = at_home(file)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         bad = _not_finite(content)
@@ -97,9 +98,9 @@ def _not_finite(content: Any, path: str = "") -> str | None:
     return next((place for place in found if place is not None), None)
 
 
-def read_units(file: Path) -> dict[str, Units]:
+def read_units(file: str | Path) -> dict[str, Units]:
     """The tables of units beside the result ``file``; empty if it has none."""
-    units = file.with_suffix(".units.safetensors")
+    units = at_home(file).with_suffix(".units.safetensors")
     if not units.exists():
         return {}
     from safetensors import SafetensorError, safe_open
@@ -112,6 +113,6 @@ def read_units(file: Path) -> dict[str, Units]:
         raise ResultError(f"{units} is not a table of units ({error}); is it truncated?") from error
 
 
-def find(out: Path) -> Iterator[Path]:
+def find(out: str | Path) -> Iterator[Path]:
     """All result files below ``out``, in order."""
-    yield from sorted(file for file in out.glob("*/*/*@v*.json") if not file.name.startswith("."))
+    yield from sorted(file for file in at_home(out).glob("*/*/*@v*.json") if not file.name.startswith("."))

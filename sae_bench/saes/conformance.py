@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sae_bench.errors import CoderError
 from sae_bench.saes.protocol import Codes, SparseCoder
 
 _TOKENS_ALONE = 8
@@ -15,8 +16,14 @@ _LATENTS = 16
 def check(coder: SparseCoder, x: Tensor, *, rtol: float = 1e-4) -> list[str]:
     """What ``coder`` breaks of the contract on activations ``x`` ``[tokens, d_in]``; empty when it conforms.
 
-    Give at least three typical tokens. ``rtol`` is relative to the largest entry of what is compared.
+    Give at least three typical tokens. ``rtol`` is relative to the largest entry of what is compared. Raises CoderError
+    for what is no coder yet, such as a module with dense ``encode`` and ``decode``.
     """
+    if not isinstance(coder, SparseCoder):
+        raise CoderError(
+            f"{type(coder).__name__} is no SparseCoder: check what sae_bench.saes.wrap.as_coder(..., hook=..., "
+            f"d_in={x.shape[-1]}) makes of a module with dense encode and decode"
+        )
     problems: list[str] = []
     state = torch.get_rng_state()
     codes = coder.encode(x)

@@ -7,6 +7,7 @@ dictionary of 16 latents of a Matryoshka SAE, ``#*`` all of them and the whole.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import fnmatch
 import glob
@@ -14,7 +15,9 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,17 +29,20 @@ from sae_bench.saes.prefixes import prefix_of
 from sae_bench.saes.protocol import SparseCoder
 from sae_bench.saes.reading import Reading, build, hook_points
 from sae_bench.saes.source import SUFFIXES, Source
-from sae_bench.saes.wrap import as_coder
+from sae_bench.saes.wrap import DenseCoder, Unsized, coder_or_unsized
 from sae_bench.settings import Told
 
 _FACTORY = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 _PREFIX = re.compile(r"(.+)#(\d+|\*)")
 
 
-def expand(sources: list[str], told: Told | None = None) -> list[str]:
-    """The sources with globs over the demo SAEs, files and nested dictionaries resolved; each once. CoderError."""
+def expand(sources: Sequence[str | Path], told: Told | None = None) -> list[str]:
+    """The sources with globs over the demo SAEs, files and nested dictionaries resolved; each once. CoderError.
+
+    What was written in several ways stays as one of them, which does not depend on the order of ``sources``.
+    """
     found: dict[str, str] = {}
-    for source in sources:
+    for source in map(written, sources):
         whole, width = _parted(source)
         for match in _matched(whole):
             names = [match] if width is None else [f"{match}#{width}"]
@@ -47,8 +53,25 @@ def expand(sources: list[str], told: Told | None = None) -> list[str]:
             for name in names:
                 is_path = os.path.exists(match) and not match.startswith("demo/")
                 key = os.path.realpath(match) + name.removeprefix(match) if is_path else name
-                found.setdefault(key, name)
+                found[key] = min(found.get(key, name), name, key=_spelling)
     return list(found.values())
+
+
+def written(source: str | Path) -> str:
+    """What a user would write for ``source`` after ``--sae``: a ``Path`` is one, also where a name is spelled alike."""
+    text = str(source)
+    is_name = text == "demo" or text.startswith(("demo/", *origin.REMOTE)) or _FACTORY.match(text)
+    return f".{os.sep}{text}" if isinstance(source, Path) and is_name else text
+
+
+def _spelling(source: str) -> tuple[str, bool, int, str]:
+    """Orders the ways to write one path: an SAE may be called by its last part, and absolute ones say most."""
+    return os.path.basename(os.path.normpath(source)), not os.path.isabs(source), len(source), source
+
+
+def _at_home(source: str) -> str:
+    """A path with ``~`` for the home folder resolved."""
+    return source if source.startswith(origin.REMOTE) else os.path.expanduser(source)
 
 
 def _matched(source: str) -> list[str]:
@@ -61,7 +84,7 @@ def _matched(source: str) -> list[str]:
         if not matched:
             demo.sae_path(pattern)  # raises with a suggestion
         return matched
-    source = source if source.startswith(origin.REMOTE) else os.path.expanduser(source)
+    source = _at_home(source)
     if source.startswith(origin.REMOTE) or not any(c in source for c in "*?[") or os.path.exists(source):
         return [source]
     found = sorted(glob.glob(source, recursive=True))
@@ -72,29 +95,45 @@ def _matched(source: str) -> list[str]:
 
 
 def load_sae(
-    source: str, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, told: Told | None = None
-) -> SparseCoder:
-    """The coder that ``source`` names, computing in ``dtype`` on ``device``. Raises CoderError.
-
-    ``told`` settles what its files leave open, and overrides what they say.
-    """
-    whole, width = _parted(source)
-    coder = _whole(whole, told or Told(), device, dtype)
-    return coder if width is None else _nested(source, coder, int(width))
-
-
-def load_saes(
-    sources: list[str],
+    source: str | Path,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     told: Told | None = None,
-) -> Iterator[tuple[str, SparseCoder]]:
+    d_in: int | None = None,
+) -> SparseCoder:
+    """The coder that ``source`` names, computing in ``dtype`` on ``device``. Raises CoderError.
+
+    ``told`` settles what its files leave open, and overrides what they say. ``d_in`` is the width of a module with
+    dense ``encode`` and ``decode`` that does not say it: here there is no language model whose width it could take.
+    """
+    found = expand([source], told)
+    if len(found) > 1:
+        raise CoderError(f"{source} stands for {len(found)} SAEs: load one of them, such as {found[0]}")
+    name = found[0]
+    whole, width = _parted(name)
+    coder = _whole(whole, told or Told(), device, dtype)
+    if width is not None:
+        return _nested(name, coder, int(width))
+    if isinstance(coder, Unsized):
+        if d_in is None:
+            raise coder.no_width()
+        return coder.of_width(d_in)
+    return coder
+
+
+def load_saes(
+    sources: Sequence[str | Path],
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    told: Told | None = None,
+) -> Iterator[tuple[str, SparseCoder | Unsized]]:
     """All that ``sources`` stand for (:func:`expand`), each with its coder when it is its turn. Raises CoderError.
 
     Nested dictionaries have the weights of their SAE, which is read once.
     """
-    last: tuple[str, SparseCoder] | None = None
+    last: tuple[str, SparseCoder | Unsized] | None = None
     for source in expand(sources, told):
         whole, width = _parted(source)
         if last is None or last[0] != whole:
@@ -102,7 +141,7 @@ def load_saes(
         yield source, last[1] if width is None else _nested(source, last[1], int(width))
 
 
-def _whole(source: str, told: Told, device: str | torch.device, dtype: torch.dtype) -> SparseCoder:
+def _whole(source: str, told: Told, device: str | torch.device, dtype: torch.dtype) -> SparseCoder | Unsized:
     if _is_factory(source):
         return _from_factory(source, told)
     coder = _from_files(source, told, device, dtype)
@@ -111,7 +150,7 @@ def _whole(source: str, told: Told, device: str | torch.device, dtype: torch.dty
     return coder
 
 
-def _nested(source: str, coder: SparseCoder, width: int) -> SparseCoder:
+def _nested(source: str, coder: SparseCoder | Unsized, width: int) -> SparseCoder:
     if not isinstance(coder, LinearCoder):
         raise CoderError(f"--sae {source}: {coder.info.architecture} has no nested dictionaries")
     return prefix_of(coder, width)
@@ -156,10 +195,11 @@ def _read(source: str, told: Told) -> tuple[Source, str, Reading, Told]:
     return place, entry.name, detect.reader(entry).read(place, told), told
 
 
-def _from_factory(source: str, told: Told) -> SparseCoder:
+def _from_factory(source: str, told: Told) -> SparseCoder | Unsized:
     module, _, attribute = source.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")  # the user's module lies in the current folder more often than not
+    importlib.invalidate_caches()  # the file may have been written a moment ago, by a notebook for instance
     try:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -174,15 +214,28 @@ def _from_factory(source: str, told: Told) -> SparseCoder:
             made = made()
         except Exception as error:
             raise CoderError(f"--sae {source}: {attribute}() fails: {named(error)}") from error
+    return from_object(made, told, f"--sae {source}", name=source.replace(":", "."))
+
+
+def from_object(made: Any, told: Told, source: str, *, name: str | None = None) -> SparseCoder | Unsized:
+    """The coder that an object of the user's own is or is wrapped to. Raises CoderError.
+
+    It is called ``name`` (by default ``module.Class``) unless it is a coder with a name of its own. ``source`` is what
+    the user calls it.
+    """
     meaningless = [name for name in told.given() if name not in ("hook_in", "hook_out")]
     if meaningless:
-        raise CoderError(f"--sae {source}: --{meaningless[0].replace('_', '-')} says nothing about code of your own")
-    coder = as_coder(made, name=attribute, hook=told.hook_in, hook_out=told.hook_out)
+        raise CoderError(f"{source}: --{meaningless[0].replace('_', '-')} says nothing about code of your own")
+    coder = coder_or_unsized(made, name=name, hook=told.hook_in, hook_out=told.hook_out)
+    if isinstance(coder, Unsized):
+        return coder
+    if name and isinstance(coder, DenseCoder) and coder.info.name == coder.info.provenance.get("class"):
+        coder.info = dataclasses.replace(coder.info, name=name)  # of overcomplete: nobody has given it a name
     return _moved(coder, told)
 
 
 def _moved(coder: SparseCoder, told: Told) -> SparseCoder:
-    """The coder with other hook points than it declares. Raises CoderError."""
+    """A coder with other hook points than this one declares, which is the user's own and stays as it is. CoderError."""
     old = coder.info
     new_in, new_out = ((hook,) if hook else None for hook in (told.hook_in, told.hook_out))
     hooks_in, hooks_out = hook_points(old.hooks_in, old.hooks_out, new_in, new_out)
@@ -191,10 +244,11 @@ def _moved(coder: SparseCoder, told: Told) -> SparseCoder:
     declared = {"declared_hooks": [*old.hooks_in, *old.hooks_out]}
     info = dataclasses.replace(old, hooks_in=hooks_in, hooks_out=hooks_out, provenance={**old.provenance, **declared})
     try:
-        coder.info = info  # type: ignore[misc]
-    except AttributeError as error:
+        moved = copy.copy(coder)
+        moved.info = info  # type: ignore[misc]
+    except (AttributeError, TypeError) as error:
         raise CoderError(
             f"{old.name}: the hook points cannot be changed, since info of {type(coder).__name__} is read-only; "
             "set hooks_in and hooks_out there"
         ) from error
-    return coder
+    return moved

@@ -21,7 +21,7 @@ from sae_bench.errors import CoderError, named
 from sae_bench.kernels.decode import sparse_decode
 from sae_bench.saes.conformance import check
 from sae_bench.saes.protocol import CoderInfo, Codes
-from sae_bench.saes.wrap import DenseCoder
+from sae_bench.saes.wrap import DenseCoder, class_name
 
 _TOKENS = 16
 
@@ -67,6 +67,7 @@ class OvercompleteCoder(DenseCoder):
 def wrap(model: Any, *, hook: str, name: str | None = None) -> OvercompleteCoder:
     """An SAE of overcomplete as a coder that reads and explains ``hook``. Raises CoderError.
 
+    Without ``name`` it is called ``module.factory`` where a factory returns it, else ``module.Class``.
     ``model`` is put into evaluation mode: in training, BatchNorm and BatchTopK depend on the other tokens of a batch,
     and the dictionary is normalised anew. ``top_k`` of its BatchTopK is the number of latents of a whole batch, so it
     says nothing about a token; ``running_threshold`` decides. The dictionary is read once, here.
@@ -86,7 +87,7 @@ def wrap(model: Any, *, hook: str, name: str | None = None) -> OvercompleteCoder
         )
     dictionary = _dictionary(model, kind)
     info = CoderInfo(
-        name=name or kind,
+        name=name or class_name(model),
         n_latents=dictionary.shape[0],
         d_in=dictionary.shape[1],
         d_out=dictionary.shape[1],
@@ -95,7 +96,7 @@ def wrap(model: Any, *, hook: str, name: str | None = None) -> OvercompleteCoder
         architecture=kind,
         signed=not _ends_in_relu(model),
         format="overcomplete",
-        provenance={"class": f"{type(model).__module__}.{type(model).__qualname__}", **_settings(model)},
+        provenance={"class": class_name(model), **_settings(model)},
     )
     coder = OvercompleteCoder(model, info, dictionary)
     _check(coder)

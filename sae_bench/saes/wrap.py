@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import itertools
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -88,14 +91,66 @@ class DenseCoder:
         return out
 
 
+@dataclass(frozen=True)
+class Unsized:
+    """A dense module that does not say how wide its input is: the language model's width at its hook point settles it.
+
+    ``info`` holds 0 for what is not known yet: ``n_latents``, ``d_in`` and ``d_out``. ``hook_out`` is the hook point
+    that the module was told to predict, None where it predicts what it reads.
+    """
+
+    module: Any
+    info: CoderInfo
+    hook_out: str | None = None
+
+    def of_width(self, d_in: int, model: str | None = None) -> DenseCoder:
+        """The coder that reads ``d_in`` numbers a token, which ``model`` has there. Raises CoderError."""
+        name, hook = self.info.name, self.info.hooks_in[0]
+        latents, out = _probe(self.module, name, d_in, f", as wide as {hook} of {model}" if model else "")
+        if self.hook_out is None and out.shape[1] != d_in:
+            raise CoderError(
+                f"{name} turns {d_in} numbers into {out.shape[1]}: if it predicts another hook point than it reads, "
+                "give hook_out=... (or --hook-out)"
+            )
+        warnings.warn(
+            f"{name} is wrapped: its dense latents cost memory and time that sparse codes do not", stacklevel=3
+        )
+        provenance = {**self.info.provenance, **({"width_of": f"{hook} of {model}"} if model else {})}
+        n, d_out = latents.shape[1], out.shape[1]
+        info = dataclasses.replace(self.info, n_latents=n, d_in=d_in, d_out=d_out, provenance=provenance)
+        return DenseCoder(self.module, info)
+
+    def no_width(self) -> CoderError:
+        """What to say where there is neither a width nor a language model that would settle it."""
+        return CoderError(
+            f"{self.info.name} does not say how wide its input is: give a language model (--model), whose width at "
+            f"{self.info.hooks_in[0]} it then takes, or d_in=... from Python, or its object an attribute d_in"
+        )
+
+
+def class_name(thing: Any) -> str:
+    """What an object is called that has no name of its own: ``module.Class``."""
+    return f"{type(thing).__module__}.{type(thing).__qualname__}".replace(".<locals>", "")
+
+
 def as_coder(
     sae: Any, *, name: str | None = None, d_in: int | None = None, hook: str | None = None, hook_out: str | None = None
 ) -> SparseCoder:
     """``sae`` itself if it conforms to the protocol, else a wrapper around its dense ``encode`` and ``decode``.
 
-    For a dense module ``hook`` is needed; ``d_in`` is read from its decoder or configuration if it is not given.
-    Raises CoderError.
+    For a dense module ``hook`` is needed; ``d_in`` is read from its decoder or configuration if it is not given, and
+    ``name`` is ``module.Class`` by default. Raises CoderError.
     """
+    found = coder_or_unsized(sae, name=name, d_in=d_in, hook=hook, hook_out=hook_out)
+    if isinstance(found, Unsized):
+        raise found.no_width()
+    return found
+
+
+def coder_or_unsized(
+    sae: Any, *, name: str | None = None, d_in: int | None = None, hook: str | None = None, hook_out: str | None = None
+) -> SparseCoder | Unsized:
+    """As :func:`as_coder`, but a dense module whose width nobody says waits for a language model. Raises CoderError."""
     kind = type(sae).__name__
     if isinstance(sae, SparseCoder) and not isinstance(sae, type):
         if not isinstance(sae.info, CoderInfo):
@@ -104,49 +159,51 @@ def as_coder(
     if isinstance(sae, type) or not (callable(getattr(sae, "encode", None)) and callable(getattr(sae, "decode", None))):
         what = f"the class {sae.__name__} is no object" if isinstance(sae, type) else f"{kind} has not"
         raise CoderError(f"an SAE must be an object with encode and decode methods, but {what}")
+    name = name or class_name(sae)
     hook = hook or _hook_of(sae)
     if hook is None:
-        raise CoderError(f"{kind} does not say where it reads the model: give hook=... (or --hook-in)")
-    d_in = d_in or _d_in_of(sae)
-    if d_in is None:
-        raise CoderError(f"{kind} does not say how wide its input is: give d_in=...")
-    latents, out = _probe(sae, d_in)
-    if hook_out is None and out.shape[1] != d_in:
-        raise CoderError(
-            f"{kind} turns {d_in} numbers into {out.shape[1]}: if it predicts another hook point than it reads, "
-            "give hook_out=... (or --hook-out)"
-        )
-    warnings.warn(f"{kind} is wrapped: its dense latents cost memory and time that sparse codes do not", stacklevel=2)
+        raise CoderError(f"{name} does not say where it reads the model: give hook_in=... (--hook-in)")
     info = CoderInfo(
-        name=name or kind,
-        n_latents=latents.shape[1],
-        d_in=d_in,
-        d_out=out.shape[1],
+        name=name,
+        n_latents=0,
+        d_in=0,
+        d_out=0,
         hooks_in=(hook,),
         hooks_out=(hook_out or hook,),
         architecture=kind,
         signed=True,  # unknown, so nothing may assume that latents are positive
         format="dense module",
-        provenance={"class": f"{type(sae).__module__}.{type(sae).__qualname__}"},
+        provenance={"class": class_name(sae)},
     )
-    return DenseCoder(sae, info)
+    unsized = Unsized(sae, info, hook_out)
+    said = d_in if d_in is not None else _d_in_of(sae)
+    if said is not None:
+        return unsized.of_width(said)
+    decoder = getattr(sae, "W_dec", None)
+    if isinstance(decoder, Tensor) and decoder.ndim == 2:
+        # A hint and no word of the module: some keep the decoder as [d_out, n_latents], for which the model decides.
+        with contextlib.suppress(CoderError):
+            return unsized.of_width(decoder.shape[1])
+    return unsized
 
 
-def _probe(sae: Any, d_in: int) -> tuple[Tensor, Tensor]:
-    """Latents and reconstruction of two tokens of zeros, of plausible shapes. Raises CoderError."""
-    kind = type(sae).__name__
+def _probe(sae: Any, name: str, d_in: int, why: str) -> tuple[Tensor, Tensor]:
+    """Latents and reconstruction of two tokens of zeros, of plausible shapes. Raises CoderError.
+
+    ``why`` says where the width ``d_in`` comes from.
+    """
     dtype, device = _parameter_type(sae)
     if device.type == "meta":
-        raise CoderError(f"the parameters of {kind} are on the meta device, without values: load its weights first")
+        raise CoderError(f"the parameters of {name} are on the meta device, without values: load its weights first")
     try:
         with evaluating(sae):
             latents = sae.encode(torch.zeros(2, d_in, dtype=dtype, device=device))
             out = sae.decode(latents) if isinstance(latents, Tensor) else None
     except Exception as error:
-        raise CoderError(f"{kind} fails on two tokens of {d_in} zeros: {named(error)}") from error
+        raise CoderError(f"{name} fails on two tokens of {d_in} zeros{why}: {named(error)}") from error
     if not (_is_pair(latents) and isinstance(out, Tensor) and _is_pair(out)):
         raise CoderError(
-            f"{kind}: encode must turn [tokens, {d_in}] into [tokens, n_latents] and decode must turn that into "
+            f"{name}: encode must turn [tokens, {d_in}] into [tokens, n_latents] and decode must turn that into "
             "[tokens, d_out]"
         )
     return latents, out
@@ -190,8 +247,7 @@ def _hook_of(sae: Any) -> str | None:
 
 
 def _d_in_of(sae: Any) -> int | None:
+    """The width that an object or its configuration declares."""
     names = ("d_in", "activation_dim", "d_model", "input_dim")
     values = (getattr(owner, key, None) for owner in _config_of(sae) for key in names)
-    known = next((value for value in values if isinstance(value, int)), None)
-    decoder = getattr(sae, "W_dec", None)
-    return decoder.shape[1] if known is None and isinstance(decoder, Tensor) and decoder.ndim == 2 else known
+    return next((value for value in values if isinstance(value, int) and not isinstance(value, bool)), None)

@@ -35,21 +35,26 @@ PACKAGES = (
 )
 
 
-def coder_record(entry: Entry, source: str) -> CoderRecord:
-    """Who was measured."""
-    info = entry.coder.info
-    digest = info.provenance.get("sha256")
+def weights_sha256(entry: Entry) -> str:
+    """Digest of the files of an SAE, else of what it does; zeros where it fails."""
+    digest: str | None = entry.coder.info.provenance.get("sha256")
     if digest is None:
         try:
             digest = guarded_coder(entry, lambda: content_sha256(entry.coder))
         except CoderFailure:
             digest = "0" * 64
+    return digest
+
+
+def coder_record(entry: Entry, source: str) -> CoderRecord:
+    """Who was measured."""
+    info = entry.coder.info
     return CoderRecord(
         name=entry.key,
         source=source,
         format=info.format,
         architecture=info.architecture,
-        weights_sha256=digest,
+        weights_sha256=weights_sha256(entry),
         n_latents=info.n_latents,
         d_in=info.d_in,
         d_out=info.d_out,

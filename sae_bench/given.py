@@ -1,0 +1,130 @@
+"""The SAEs of a run: loaded, as wide as the language model where they do not say, and called by what they are.
+
+An SAE has the name that it was told, else that of its files or its own, else ``module.factory`` or ``module.Class``.
+Equal names get an addition that does not depend on the order in which SAEs were given: how their paths differ, or the
+first digits of their weights' digest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sae_bench.engine.plan import entry_of
+from sae_bench.engine.workspace import Entry
+from sae_bench.errors import UsageError
+from sae_bench.models.subject import SubjectModel
+from sae_bench.saes.linear import LinearCoder
+from sae_bench.saes.load import from_object, load_saes
+from sae_bench.saes.protocol import CoderInfo, SparseCoder
+from sae_bench.saes.wrap import Unsized
+from sae_bench.session.report import weights_sha256
+from sae_bench.settings import Settings, Told, check_name
+
+IN_MEMORY = "in memory"
+DIGITS = 8  # of a digest, where nothing else tells two SAEs apart
+
+
+@dataclass(frozen=True)
+class Given:
+    """An SAE, what the user wrote for it (:data:`IN_MEMORY` for an object), and the name that it was told to have."""
+
+    coder: SparseCoder | Unsized
+    source: str
+    name: str | None = None
+
+    @property
+    def info(self) -> CoderInfo:
+        """What the SAE is, as far as it is known without a language model."""
+        return self.coder.info
+
+
+def saes(sae: Any, settings: Settings, device: str) -> list[Given]:
+    """All SAEs that are meant: ``sae`` is one, a list, or a mapping from names. Raises CoderError, UsageError."""
+    if isinstance(sae, Mapping):
+        if settings.name is not None:
+            raise UsageError("give the names of SAEs as the keys of the mapping or one name=..., not both")
+        for name in sae:
+            check_name(name)
+        found = [one for name, each in sae.items() for one in _loaded([each], settings, device, name)]
+    else:
+        found = _loaded(list(sae) if isinstance(sae, list | tuple) else [sae], settings, device, settings.name)
+    if not found:
+        raise UsageError("give at least one SAE")
+    return found
+
+
+def _loaded(asked: Sequence[Any], settings: Settings, device: str, name: str | None) -> list[Given]:
+    found = []
+    for is_path, some in groupby(asked, key=lambda one: isinstance(one, str | Path)):
+        load = _from_paths if is_path else _from_memory
+        for one in load(list(some), settings, device, name):
+            found.append(one)
+            if name is not None and len(found) > 1:
+                raise UsageError(
+                    f"the name {name} can be of one SAE only, but there are more ({found[0].source}, {one.source}, "
+                    "...): run them apart, or give evaluate a mapping {name: SAE}"
+                )
+    return found
+
+
+def _from_paths(sources: list[Any], settings: Settings, device: str, name: str | None) -> Iterator[Given]:
+    dtype = torch.float64 if settings.dtype == "float64" else torch.float32
+    for source, coder in load_saes(sources, device=device, dtype=dtype, told=Told(**settings.given())):
+        if isinstance(coder, LinearCoder):
+            coder.select_in = settings.select_in
+        yield Given(coder, source, name)
+
+
+def _from_memory(objects: list[Any], settings: Settings, device: str, name: str | None) -> Iterator[Given]:
+    told = Told(**settings.given())
+    for one in objects:
+        yield Given(from_object(one, told, "the SAE in memory", name=name), IN_MEMORY, name)
+
+
+def sized(coder: SparseCoder | Unsized, subject: SubjectModel) -> SparseCoder:
+    """The coder, as wide as the model at its hook point if it does not say. Raises CoderError, ModelError."""
+    if not isinstance(coder, Unsized):
+        return coder
+    return coder.of_width(subject.width(coder.info.hooks_in[0]), subject.name)
+
+
+def entries(given: Sequence[Given], subject: SubjectModel) -> list[Entry]:
+    """The SAEs under names that differ. Raises CoderError, ModelError, UsageError."""
+    made = [entry_of(sized(one.coder, subject), one.name) for one in given]
+    names = [entry.key for entry in made]
+    for name in {name for name in names if names.count(name) > 1}:
+        places = [i for i, entry in enumerate(made) if entry.key == name]
+        additions = _differing([given[i].source for i in places])
+        for i, addition in zip(places, additions or [weights_sha256(made[i])[:DIGITS] for i in places], strict=True):
+            names[i] = f"{name} ({addition})"
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(
+            f"two SAEs are called {twice}, and neither their paths nor their weights tell them apart: give one of them "
+            "alone, or give evaluate a mapping {name: SAE}"
+        )
+    return [Entry(name, name, entry.coder) for name, entry in zip(names, made, strict=True)]
+
+
+def _differing(sources: Sequence[str]) -> list[str] | None:
+    """The shortest runs of parts of paths, from the same place from the end, that differ; None where none do."""
+    parts = [_parts(source) for source in sources]
+    for most in range(1, max(map(len, parts)) + 1):
+        tails = [part[-most:] for part in parts]
+        if len(set(tails)) == len(tails):
+            same = next(n for n in range(most + 1) if len({tail[len(tail) - n :] for tail in tails}) > 1) - 1
+            return ["/".join(tail[: len(tail) - same]) for tail in tails]
+    return None
+
+
+def _parts(source: str) -> tuple[str, ...]:
+    whole, hash_sign, width = source.partition("#")
+    path = os.path.abspath(whole) if os.path.exists(whole) else whole
+    return tuple(part for part in (path + hash_sign + width).split("/") if part)
