@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from sae_bench import demo
+from tests.builders.tiny_saes import tiny_coder, write_native
 from tests.conftest import ON_TEXT, Run
-from tests.tiny_saes import tiny_coder, write_native
 
 SMALL = ("--limit", 8, "--resamples", 50, "--quiet", "--controls", "none", "--tasks", ON_TEXT)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import json
 import shutil
@@ -16,17 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sae_bench import registry
 from sae_bench.cli import compare as verb
 from sae_bench.errors import ResultError, SaeBenchError, UsageError
-from sae_bench.metrics import metrics_of
 from sae_bench.results import compare, compare_intervals, store
 from sae_bench.results.compare_intervals import Proportion, holm, p_value, p_value_of_shares, square_and_add
-from sae_bench.schema import MetricValue
 from sae_bench.units import Units, nested
 from sae_bench.units.bootstrap import quotient, total
-from tests.test_store import changed
-from tests.test_store import result as bare
+from tests.builders.comparisons import HOSTILE, documents, examples, frame, save
+from tests.builders.results import changed
 
 TRIALS = 200
 MOST = 0.05 + 2.5 * (0.05 * 0.95 / TRIALS) ** 0.5  # 5 % and the error of 200 trials
@@ -34,37 +30,6 @@ APART = "cannot be told apart"
 
 
 # --- synthetic results -----------------------------------------------------------------------------------------------
-
-
-def save(folder, task, tables, metrics, name="a", sha=None, units=True, **protocol):
-    """Write a result whose figures are what its units give; returns its file."""
-    spec = registry.tasks()[task]
-    values = {}
-    for metric in metrics:
-        one, table = spec.metrics[metric], tables[spec.metrics[metric].table]
-        function = metrics_of(spec)[metric]
-        if one.table == "example":
-            points = [quotient(function(total(t))) for t in nested.by_set(table).values()]
-            value = float(np.mean(points))
-        else:
-            value = float(quotient(function(total(table)))[0])
-        values[metric] = MetricValue(value=value, low=None, high=None, unit=one.unit, better=one.better, n_units=9)
-    sha = sha or hashlib.sha256(name.encode()).hexdigest()
-    return store.write(folder, bare(name, sha, values, task=task, **protocol), tables if units else {})
-
-
-def frame(ids, **columns):
-    return Units(tuple(ids), {key: np.asarray(c, dtype=float) for key, c in columns.items()})
-
-
-def documents(rng, n, errors, tag):
-    """The table of reconstruction for some SAEs: documents of unequal length and difficulty, and noise of each SAE."""
-    tokens = rng.integers(20, 200, n).astype(float)
-    hard = rng.lognormal(0, 0.5, n)
-    return [
-        frame([f"{tag}{i}" for i in range(n)], error=tokens * hard * rng.lognormal(np.log(e), 0.3, n), energy=tokens)
-        for e in errors
-    ]
 
 
 def pair(folder, task, tables, metrics, names=("a", "b"), **protocol):
@@ -143,17 +108,6 @@ def test_an_sae_with_permuted_latents_is_never_told_apart(tmp_path):
         found.append(compare.difference(*pair(tmp_path, "token_rules", tables, ["rule_f1"], names), "rule_f1"))
     assert {d.verdict for d in found} == {APART}
     assert max(abs(d.value) for d in found) < 1e-12
-
-
-def examples(rng, tag, n_sets=20, size=12, shift=0.0):
-    """Two SAEs on labelled sets: sets differ in level, and each SAE has its own noise by set and by example."""
-    ids = [f"s{i}@{tag}:{tag}t{i}-{j}" for i in range(n_sets) for j in range(size)]
-    level = np.repeat(rng.normal(0.5, 0.2, n_sets), size)
-    tables = []
-    for add in (0.0, shift):
-        own = np.repeat(rng.normal(0, 0.05, n_sets), size) + rng.normal(0, 0.1, len(ids))
-        tables.append({"example": frame(ids, examples=np.ones(len(ids)), loss=level + own + add)})
-    return tables
 
 
 def test_equal_saes_on_labelled_sets_are_rarely_told_apart(tmp_path):
@@ -572,9 +526,6 @@ def test_the_same_file_twice_and_several_saes_in_a_folder_are_usage_errors(tmp_p
     shutil.copytree(tmp_path / "a", tmp_path / "a" / "copy")
     with pytest.raises(UsageError, match="the same task under the same protocol"):
         cli(tmp_path / "a", tmp_path / "b")
-
-
-HOSTILE = "a|b `x` <img src=x onerror=alert(1)> [l](http://e.example) @someone\n| row |\x1b[31m"
 
 
 @pytest.mark.parametrize("style", ["text", "markdown"])

@@ -14,7 +14,7 @@ from sae_bench.saes.load import load_sae
 from sae_bench.saes.reading import build
 from sae_bench.saes.source import Source
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_close, assert_matches_fixture
+from tests.builders.format_fixtures import assert_close, assert_matches_fixture
 
 D, M, K = 6, 20, 3
 HOOK = Told(hook_in="blocks.1.hook_resid_post")

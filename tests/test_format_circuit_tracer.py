@@ -12,9 +12,9 @@ from sae_bench.saes.formats import circuit_tracer
 from sae_bench.saes.load import load_sae
 from sae_bench.saes.source import Source
 from sae_bench.settings import Told
-from tests import tiny_models
-from tests.format_fixtures import assert_matches_fixture
-from tests.numpy_saes import D, M, arrays, assert_codes, jump, largest, relu, tokens
+from tests.builders import tiny_models
+from tests.builders.format_fixtures import assert_matches_fixture
+from tests.builders.numpy_saes import D, M, arrays, assert_codes, jump, largest, relu, tokens
 
 K = 4
 CONFIG = {

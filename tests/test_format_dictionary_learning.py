@@ -8,7 +8,7 @@ from sae_bench.errors import CoderError
 from sae_bench.saes.load import load_sae
 from sae_bench.saes.prefixes import prefix_of
 from sae_bench.settings import Told
-from tests.dictionary_learning_files import (
+from tests.builders.dictionary_learning_files import (
     CLASSES,
     HOOK,
     D,
@@ -21,7 +21,7 @@ from tests.dictionary_learning_files import (
     random,
     tensors,
 )
-from tests.format_fixtures import assert_close, assert_matches_fixture
+from tests.builders.format_fixtures import assert_close, assert_matches_fixture
 
 
 @pytest.mark.parametrize("kind", [*CLASSES, "backup"])

@@ -12,9 +12,9 @@ from sae_bench.saes.load import load_sae
 from sae_bench.saes.reading import build
 from sae_bench.saes.source import Source
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_matches_fixture
-from tests.gemma_files import EMBEDDING, PLACE, jumprelu, write_1
-from tests.numpy_saes import D, M, arrays, assert_codes, jump, tokens
+from tests.builders.format_fixtures import assert_matches_fixture
+from tests.builders.gemma_files import EMBEDDING, PLACE, jumprelu, write_1
+from tests.builders.numpy_saes import D, M, arrays, assert_codes, jump, tokens
 
 FIXTURES = {
     "gemma_scope_npz": ("gemma-scope-2b-pt-res", PLACE),

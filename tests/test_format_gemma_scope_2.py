@@ -12,9 +12,9 @@ from sae_bench.saes.formats import gemma_scope_2
 from sae_bench.saes.load import load_sae
 from sae_bench.saes.source import Source
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_matches_fixture
-from tests.gemma_files import IN, OUT, jumprelu, write_2
-from tests.numpy_saes import D, M, arrays, assert_codes, tokens
+from tests.builders.format_fixtures import assert_matches_fixture
+from tests.builders.gemma_files import IN, OUT, jumprelu, write_2
+from tests.builders.numpy_saes import D, M, arrays, assert_codes, tokens
 
 FIXTURES = {
     "gemma_scope_2_resid": "resid_post/layer_7_width_16k_l0_medium",

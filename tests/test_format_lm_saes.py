@@ -12,8 +12,8 @@ from sae_bench.saes.formats import lm_saes
 from sae_bench.saes.load import load_sae
 from sae_bench.saes.source import Source
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_matches_fixture
-from tests.numpy_saes import D, M, arrays, assert_codes, jump, largest, relu, tokens
+from tests.builders.format_fixtures import assert_matches_fixture
+from tests.builders.numpy_saes import D, M, arrays, assert_codes, jump, largest, relu, tokens
 
 K = 4
 HOOK, OUT = "blocks.3.hook_resid_post", "blocks.3.hook_mlp_out"

@@ -8,7 +8,7 @@ from sae_bench.errors import CoderError
 from sae_bench.saes.conformance import check
 from sae_bench.saes.load import load_sae
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_close, assert_matches_fixture
+from tests.builders.format_fixtures import assert_close, assert_matches_fixture
 
 D, M, K = 6, 20, 3
 HOOK = Told(hook_in="blocks.6.hook_resid_post")

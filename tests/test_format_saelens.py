@@ -13,9 +13,18 @@ from safetensors.torch import load_file, save_file
 from sae_bench.errors import CoderError
 from sae_bench.saes.load import load_sae, load_saes
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_close, assert_matches_fixture, flat
-from tests.saelens_files import assert_by_hand, by_hand, config_of, folded, refusal, tensors_of, write, write_one
-from tests.tiny_saes import LATENTS, WIDTH, activations
+from tests.builders.format_fixtures import assert_close, assert_matches_fixture, flat
+from tests.builders.saelens_files import (
+    assert_by_hand,
+    by_hand,
+    config_of,
+    folded,
+    refusal,
+    tensors_of,
+    write,
+    write_one,
+)
+from tests.builders.tiny_saes import LATENTS, WIDTH, activations
 
 READ = (
     *("standard", "standard_bf16", "standard_no_bdec", "standard_layer_norm", "standard_constant_norm_rescale"),

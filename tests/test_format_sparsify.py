@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from sae_bench.errors import CoderError
 from sae_bench.saes.load import load_sae
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_matches_fixture
-from tests.numpy_saes import D, M, arrays, assert_codes, largest, relu, tokens
+from tests.builders.format_fixtures import assert_matches_fixture
+from tests.builders.numpy_saes import D, M, arrays, assert_codes, largest, relu, tokens
 
 K = 4
 FIXTURES = {

@@ -26,10 +26,10 @@ from sae_bench import registry
 from sae_bench.errors import CoderError, UsageError
 from sae_bench.saes.conformance import check
 from sae_bench.saes.load import load_sae
+from tests.builders.fuzz_files import Case, all_cases, chosen, plant
+from tests.builders.fuzz_pickles import MARKER, PAYLOADS, pickled
+from tests.builders.layouts import LAYOUTS, told, write
 from tests.conftest import Run
-from tests.fuzz_files import Case, all_cases, chosen, plant
-from tests.fuzz_pickles import MARKER, PAYLOADS, pickled
-from tests.layouts import LAYOUTS, told, write
 
 LONGEST_SENTENCE = 600
 MOST_SECONDS = 120  # of all cases of one layout, which take about one: beyond it something hangs

@@ -22,7 +22,7 @@ from sae_bench.kernels import logistic, probes
 from sae_bench.kernels.logistic import l1_logistic_cv, logistic_cv, probe_losses, stratified_folds
 from sae_bench.kernels.probes import Columns, Probes, columns, fit_probes, fit_probes_dense, mean_difference
 from sae_bench.kernels.ranks import auroc
-from tests.test_kernels import LargestAllocation
+from tests.builders.kernel_inputs import LargestAllocation
 
 STRENGTHS = [1e-3, 1e-2, 1e-1, 1.0]
 

@@ -22,8 +22,8 @@ from sae_bench.preflight import Activations, Preflight, Text, preflight, sample
 from sae_bench.preflight.measure import threshold_for
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.load import load_sae
-from tests.planted import Planted, matters, planted
-from tests.planted_saes import Healthy, changed, train
+from tests.builders.planted import Planted, matters, planted
+from tests.builders.planted_saes import Healthy, changed, train
 
 TOKENS = 160
 OF_LM = ("gated_b1_2048", "jumprelu_b1_2048", "topk32_b2_2048")

@@ -19,8 +19,8 @@ from sae_bench.saes.linear import LinearCoder, Nonlinearity
 from sae_bench.saes.protocol import CoderInfo
 from sae_bench.saes.weights import Weights
 from sae_bench.units import Units
-from tests.tiny_models import VOCAB, WIDTH, tiny_gpt2
-from tests.views import ArrayView, assert_same, cut, figures, measure_all, task
+from tests.builders.tiny_models import VOCAB, WIDTH, tiny_gpt2
+from tests.builders.views import ArrayView, assert_same, cut, figures, measure_all, task
 
 KINDS = ("clean", "spliced", "zero", "mean")
 HOOK = "blocks.1.hook_resid_post"

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.views import ArrayView, assert_same, cut, figures, measure_all, task
+from tests.builders.views import ArrayView, assert_same, cut, figures, measure_all, task
 
 DIMENSIONLESS = ("fvu", "nmse", "cosine", "norm_ratio", "relative_reconstruction_bias")
 X = [[1.0, 2.0], [3.0, 0.0], [0.0, 4.0], [2.0, 2.0]]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_bench.saes.protocol import codes_from_dense
-from tests.views import ArrayView, assert_same, cut, figures, measure_all, task
+from tests.builders.views import ArrayView, assert_same, cut, figures, measure_all, task
 
 
 def view_of(latents, lengths=None, norms=None, **changes):

@@ -15,8 +15,8 @@ from sae_bench.errors import CoderError
 from sae_bench.saes.conformance import check
 from sae_bench.saes.load import load_sae
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_close
-from tests.tiny_saes import HOOK, LATENTS, WIDTH, K, activations
+from tests.builders.format_fixtures import assert_close
+from tests.builders.tiny_saes import HOOK, LATENTS, WIDTH, K, activations
 
 
 def refusal(folder: Path, told: Told | None = None) -> str:

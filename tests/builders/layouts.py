@@ -17,8 +17,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sae_bench.settings import Told
-from tests.layout_parts import HOOK, HOOK_OUT, D, K, Layout, M, Random, renamed
-from tests.layouts_saelens import saelens
+from tests.builders.layout_parts import HOOK, HOOK_OUT, D, K, Layout, M, Random, renamed
+from tests.builders.layouts_saelens import saelens
 
 LAYOUTS: dict[str, Layout] = saelens()
 

@@ -1,4 +1,4 @@
-"""What layouts of :mod:`tests.layouts` are made of: sizes, hook points, seeded tensors."""
+"""What layouts of :mod:`tests.builders.layouts` are made of: sizes, hook points, seeded tensors."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from tests.numpy_saes import arrays, jump
+from tests.builders.numpy_saes import arrays, jump
 
 PLACE = "layer_3/width_16k/average_l0_40"
 EMBEDDING = "embedding/width_4k/average_l0_21"

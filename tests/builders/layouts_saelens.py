@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.layout_parts import D_OUT, HOOK, HOOK_NORM, HOOK_OUT, D, K, Layout, M, Random
+from tests.builders.layout_parts import D_OUT, HOOK, HOOK_NORM, HOOK_OUT, D, K, Layout, M, Random
 
 _METADATA: dict[str, Any] = {
     **{"sae_lens_version": "6.54.12", "model_name": "tiny-gpt2", "hook_name": HOOK, "context_size": 128},

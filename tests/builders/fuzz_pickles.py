@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tests.fuzz_archives import Mutators, archive, directory, entries_of, entry_header, flip, repacked
+from tests.builders.fuzz_archives import Mutators, archive, directory, entries_of, entry_header, flip, repacked
 
 MARKER = "SAE_BENCH_FUZZ_MARKER"  # environment variable: the file that code in a pickle would create
 

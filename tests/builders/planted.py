@@ -20,7 +20,7 @@ from sae_bench.preflight.measure import threshold_for
 from sae_bench.preflight.text import Activations
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.wrap import as_coder
-from tests.planted_saes import Healthy, at_hooks, changed, in_units, refolded, seeded, with_norms
+from tests.builders.planted_saes import Healthy, at_hooks, changed, in_units, refolded, seeded, with_norms
 
 
 @dataclass(frozen=True)

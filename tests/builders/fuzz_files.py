@@ -1,4 +1,4 @@
-"""Seeded damage to the files of every layout in :mod:`tests.layouts`: one file of an SAE changed, the rest as it is.
+"""Seeded damage to the files of every layout in :mod:`tests.builders.layouts`: one file of an SAE changed.
 
 A case is fixed by its layout, file, kind and the seed, so one that fails can be planted again.
 """
@@ -20,10 +20,10 @@ import torch
 import yaml
 from torch import Tensor
 
-from tests.fuzz_archives import NPZ, Mutators
-from tests.fuzz_configs import JSON, TEXT, YAML, configs
-from tests.fuzz_pickles import TORCH
-from tests.layouts import LAYOUTS, stored
+from tests.builders.fuzz_archives import NPZ, Mutators
+from tests.builders.fuzz_configs import JSON, TEXT, YAML, configs
+from tests.builders.fuzz_pickles import TORCH
+from tests.builders.layouts import LAYOUTS, stored
 
 ABSURD = ("huge", "bomb", "many", "deep")  # words in the kinds of cases that claim more than they hold
 _PLACES = ("directory", "loop", "pipe", "missing")

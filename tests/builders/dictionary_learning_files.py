@@ -7,7 +7,7 @@ import torch
 
 from sae_bench.saes.conformance import check
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_close
+from tests.builders.format_fixtures import assert_close
 
 D, M, K = 6, 20, 3
 HOOK = Told(hook_in="blocks.1.hook_resid_post")

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from tests.fuzz_archives import Mutators
-from tests.layout_parts import HOOK
+from tests.builders.fuzz_archives import Mutators
+from tests.builders.layout_parts import HOOK
 
 LONG = "y" * 100_000
 NESTED: list[Any] = []
