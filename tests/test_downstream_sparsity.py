@@ -325,8 +325,8 @@ def subject_with(unembedding: Any) -> Any:
     return SimpleNamespace(model=SimpleNamespace(get_output_embeddings=lambda: head))
 
 
-def test_direct_attribution_is_that_of_the_oracle(shared: Path) -> None:
-    oracle = json.loads((shared / "metrics_oracles.json").read_text())["15.logit_attribution"]
+def test_direct_attribution_is_that_of_the_oracle(references: Path) -> None:
+    oracle = json.loads((references / "metrics_oracles.json").read_text())["15.logit_attribution"]
     subject = subject_with(oracle["inputs"]["W_U"])
     direction = torch.tensor([oracle["inputs"]["decoder_row"]])
     for hook in ("blocks.0.hook_resid_post", "blocks.3.hook_mlp_out", "hook_embed"):

@@ -83,8 +83,8 @@ def assert_computes(coder, layout):
         ("connor_rob_hook_z", Told(), "blocks.3.attn.hook_z", "gpt2-small"),
     ],
 )
-def test_the_loaders_own_outputs(shared, name, told, hook, model):
-    place = shared / "fixtures" / name
+def test_the_loaders_own_outputs(references, name, told, hook, model):
+    place = references / "fixtures" / name
     coder = load_sae(str(place), told=told)
     assert_matches_fixture(place, coder)
     assert coder.info.hooks_in == coder.info.hooks_out == (hook,)

@@ -44,8 +44,8 @@ def pre_of(w, x):
     return x.astype(float) @ w["W_enc"] + w["b_enc"]
 
 
-def test_the_fixture_gives_the_numbers_of_its_library(shared):
-    folder = shared / "fixtures" / "mwhanna_transcoder"
+def test_the_fixture_gives_the_numbers_of_its_library(references):
+    folder = references / "fixtures" / "mwhanna_transcoder"
     for path in (folder, folder / "layer_3.safetensors"):
         coder = load_sae(str(path))
         assert_matches_fixture(folder, coder)

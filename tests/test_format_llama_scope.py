@@ -64,8 +64,8 @@ def folded(w, norm_in, norm_out, *, unit=True):
     return v, f_in / sizes
 
 
-def test_the_fixture_gives_the_numbers_of_its_library(shared):
-    folder = shared / "fixtures" / "llama_scope"
+def test_the_fixture_gives_the_numbers_of_its_library(references):
+    folder = references / "fixtures" / "llama_scope"
     coder = load_sae(str(folder / "Llama3_1-8B-Base-L3R-8x"))
     assert_matches_fixture(folder, coder)
     assert coder.info.hooks_in == coder.info.hooks_out == (HOOK,)

@@ -58,8 +58,8 @@ def by_hand(saved, x):
 
 
 @pytest.mark.parametrize("name", ["openai_v1_relu", "openai_v5_topk", "openai_v5_topk_identity"])
-def test_the_librarys_own_outputs(shared, name):
-    place = shared / "fixtures" / name
+def test_the_librarys_own_outputs(references, name):
+    place = references / "fixtures" / name
     with pytest.raises(CoderError, match=r"the path does not name one place in the model .* settle it with --hook-in"):
         load_sae(str(place))
     coder = load_sae(str(place), told=HOOK)

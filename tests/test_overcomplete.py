@@ -37,9 +37,9 @@ class JumpSAE(TopKSAE):
         return pre, codes * (codes >= self.thresholds.exp())
 
 
-def rebuilt(shared, name):
+def rebuilt(references, name):
     """The object whose outputs are recorded, from its state and what the state does not hold."""
-    place = shared / "fixtures" / f"overcomplete_{name}"
+    place = references / "fixtures" / f"overcomplete_{name}"
     made = {
         "topk": lambda: TopKSAE(32, 128),
         "topk_bn": lambda: TopKSAE(32, 128, norm=nn.BatchNorm1d(128)),
@@ -53,8 +53,8 @@ def rebuilt(shared, name):
 
 
 @pytest.mark.parametrize("name", ["topk", "topk_bn", "batchtopk", "jump"])
-def test_the_librarys_own_outputs(shared, name):
-    place, model = rebuilt(shared, name)
+def test_the_librarys_own_outputs(references, name):
+    place, model = rebuilt(references, name)
     coder = wrap(model, hook=HOOK, name="mine")
     assert_matches_fixture(place, coder)
     effective = np.load(place / "reference.npz")["W_dec_effective"]

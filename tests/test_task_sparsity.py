@@ -36,8 +36,8 @@ def values(view, splits=None):
 
 
 @pytest.mark.parametrize("splits", [None, cut(10, [1]), cut(10, [3, 2])])
-def test_density_oracle(shared, splits):
-    case = json.loads((shared / "metrics_oracles.json").read_text())["10.density"]
+def test_density_oracle(references, splits):
+    case = json.loads((references / "metrics_oracles.json").read_text())["10.density"]
     made = task("sparsity")
     view = view_of(case["inputs"]["acts"])
     tables = measure_all(made, view, splits)
