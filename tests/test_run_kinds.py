@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
     "controls": "mean,random_l0",
     "resamples": 50,
 }
-FEW = {"parameters": {"downstream_sparsity.latents": 2}}
+FEW = {"parameters": {"downstream_sparsity.latents": 2}, "probe_sets": "kind_r*"}  # one of the demo's labelled sets
 
 
 def scores(sae: Any, **settings: Any) -> dict[tuple[str, str], Any]:
