@@ -16,8 +16,14 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
+def references() -> Path:
+    """Files of numbers that other programs computed; ``references/README.md`` says which."""
+    return Path(__file__).parent / "references"
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
-    """Reference material beside the repository; tests that read it are skipped where it is absent."""
+    """Reference material too large for the repository, beside it; tests that read it are skipped without it."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip("needs the reference material in ../shared")

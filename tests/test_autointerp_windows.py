@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,73 +9,23 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy.stats import chisquare
 from sklearn.metrics import roc_auc_score
 
 from sae_bench.kernels.detection import DECILES, MATCHED, RANDOM
-from sae_bench.kernels.token_counts import Firings, firings
+from sae_bench.kernels.token_counts import Firings
 from sae_bench.tasks.autointerp.windows import SHINGLE, Case, Sizes, Window, cases, check
 from sae_bench.tasks.tracked import Text, Tracked
-
-Ints = NDArray[np.int64]
-Rule = Callable[[Ints, Ints, np.random.Generator], NDArray[np.bool_]]  # tokens, the ones before -> fires
-
-LENGTH = 16
-SIZES = Sizes(length=LENGTH, shown=20, contrast=4, positives=10, random=5, matched=5)
-
-
-def after(first: tuple[int, ...], token: int) -> Rule:
-    return lambda tokens, before, draw: np.isin(before, first) & (tokens == token)
-
-
-def sometimes(token: int, share: float) -> Rule:
-    return lambda tokens, before, draw: (tokens == token) & (draw.random(len(tokens)) < share)
-
-
-RULES: dict[int, Rule] = {  # by the number of the latent in its dictionary
-    3: lambda tokens, before, draw: tokens == 7,
-    10: after((1, 2, 3), 9),
-    11: sometimes(5, 0.3),
-    40: lambda tokens, before, draw: draw.random(len(tokens)) < 0.01,
-    41: lambda tokens, before, draw: np.isin(tokens, [11, 12]) & (before > 10),
-}
-
-
-def text_of_documents(documents: list[Ints]) -> Text:
-    tokens = np.concatenate(documents)
-    previous = np.concatenate([np.concatenate([[-1], own[:-1]]) for own in documents])
-    owner = np.repeat(np.arange(len(documents)), [len(own) for own in documents])
-    return Text(tokens, previous, owner, len(documents))
-
-
-def documents(draw: np.random.Generator, n: int, shortest: int, longest: int, vocabulary: int) -> list[Ints]:
-    return [draw.integers(1, vocabulary + 1, draw.integers(shortest, longest + 1)) for _ in range(n)]
-
-
-def fired(text: Text, rules: dict[int, Rule], draw: np.random.Generator) -> Firings:
-    places = [np.flatnonzero(rule(text.tokens, text.previous, draw)) for rule in rules.values()]
-    slots = np.repeat(np.arange(len(rules)), [len(own) for own in places])
-    strength = 0.1 + draw.exponential(size=len(slots))
-    return firings(slots, np.concatenate(places), strength, len(rules), len(text.tokens))
-
-
-def planted(
-    rules: dict[int, Rule] = RULES,
-    *,
-    n: int = 150,
-    shortest: int = 40,
-    longest: int = 80,
-    vocabulary: int = 20,
-    seed: int = 0,
-    shared: tuple[Ints, ...] = (),
-) -> Tracked:
-    """Latents that fire by rules on random text; ``shared`` documents are in both halves."""
-    draw = np.random.default_rng(seed)
-    halves = [text_of_documents([*documents(draw, n, shortest, longest, vocabulary), *shared]) for _ in range(2)]
-    fit, test = halves
-    density = np.full(len(rules), 0.01)
-    return Tracked(np.array(list(rules)), density, fit, fired(fit, rules, draw), test, fired(test, rules, draw))
+from tests.builders.windows import (
+    LENGTH,
+    RULES,
+    SIZES,
+    Ints,
+    Rule,
+    after,
+    planted,
+    sometimes,
+)
 
 
 def positives(case: Case) -> list[Window]:
@@ -86,11 +35,6 @@ def positives(case: Case) -> list[Window]:
 def silent(case: Case, kind: int | None = None) -> list[Window]:
     kinds = (RANDOM, MATCHED) if kind is None else (kind,)
     return [window for window in case.scored if window.stratum in kinds]
-
-
-def places(found: Firings, slot: int) -> dict[int, float]:
-    own = found.latent == slot
-    return dict(zip(found.position[own].tolist(), found.activation[own].tolist(), strict=True))
 
 
 def loop_peaks(text: Text, fires: dict[int, float], length: int = LENGTH) -> list[int]:
@@ -114,6 +58,11 @@ def runs(window: Window, width: int = SHINGLE) -> set[tuple[int, ...]]:
 
 def overlap(one: Window, other: Window) -> bool:
     return one.start < other.stop and other.start < one.stop
+
+
+def places(found: Firings, slot: int) -> dict[int, float]:
+    own = found.latent == slot
+    return dict(zip(found.position[own].tolist(), found.activation[own].tolist(), strict=True))
 
 
 @pytest.fixture(scope="module")

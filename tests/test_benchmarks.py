@@ -18,8 +18,9 @@ def ran(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run([sys.executable, str(GPU), *arguments], capture_output=True, text=True, env=given)
 
 
+@pytest.mark.slow
 def test_the_benchmark_for_gpus_runs_on_a_cpu() -> None:
-    found = ran("--quick", "--device", "cpu")
+    found = ran("--quick", "--rounds", "1", "--device", "cpu")
     assert found.returncode == 0, found.stderr
     assert "this repository, bfloat16: encode and decode |" in found.stdout
     assert "0 between exact and certified" in found.stdout

@@ -17,7 +17,7 @@ from sae_bench.board import columns, figures, page
 from sae_bench.board.collect import collect
 from sae_bench.board.details import blocks
 from sae_bench.registry import tasks
-from tests.test_board import COLUMNS, HOSTILE, SNAPSHOTS, main_board, make, put, small
+from tests.builders.boards import COLUMNS, HOSTILE, SNAPSHOTS, main_board, make, put, small
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytest.importorskip("vl_convert", reason="the extra 'board' is not installed")

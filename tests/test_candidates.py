@@ -11,8 +11,8 @@ from torch import Tensor
 from sae_bench.kernels import candidates, topk
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.weights import Weights
-from tests.test_kernels import LargestAllocation, normal, tiling
-from tests.tiny_saes import coder_of, tiny_rule
+from tests.builders.kernel_inputs import LargestAllocation, normal, tiling
+from tests.builders.tiny_saes import coder_of, tiny_rule
 
 D, N, K = 24, 400, 7
 

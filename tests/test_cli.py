@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from sae_bench import demo
+from tests.builders.tiny_saes import tiny_coder, write_native
 from tests.conftest import ON_TEXT, Run
-from tests.tiny_saes import tiny_coder, write_native
 
-SMALL = ("--limit", 8, "--resamples", 50, "--quiet", "--controls", "none", "--tasks", ON_TEXT)
+SMALL = ("--tier", "smoke", "--limit", 8, "--resamples", 50, "--quiet", "--controls", "none", "--tasks", ON_TEXT)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["ls"], ["ls", "formats"], ["show", "sparsity"]])
@@ -59,13 +59,7 @@ def test_the_table_shows_every_sae_between_its_controls(cli: Run) -> None:
         "demo/topk_k16",
         "--sae",
         "demo/relu",
-        "--limit",
-        8,
-        "--quiet",
-        "--resamples",
-        50,
-        "--tasks",
-        ON_TEXT,
+        *("--limit", 8, "--tier", "smoke", "--quiet", "--resamples", 50, "--tasks", ON_TEXT),
     )
     assert code == 0
     for text in ("demo/topk_k16", "demo/relu", "fvu", "permuted", "random_l0", "["):
@@ -127,7 +121,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(cli: Run, tmp_path: Path, 
     arguments, mention = list(bad_inputs(tmp_path).values())[number]
     before = {p for p in tmp_path.rglob("*")}
     sae = [] if "--sae" in arguments else ["--sae", "demo"]
-    small = [] if "--limit" in arguments else ["--limit", 8]
+    small = ["--tier", "smoke"] if "--limit" in arguments else ["--tier", "smoke", "--limit", 8]
     code, out, err = cli("run", *sae, *small, *arguments, "--quiet")
     assert code == 2
     assert not out
@@ -167,24 +161,23 @@ def test_the_users_own_sae_runs_on_the_demo_model(cli: Run, tmp_path: Path) -> N
     assert {r["sae"] for r in json.loads(out)["results"]} == {"mine"}
 
 
-def test_a_run_killed_outright_goes_on(tmp_path: Path) -> None:
+def test_a_run_killed_outright_goes_on(cli: Run, tmp_path: Path) -> None:
     """kill -9 in the middle, then the same command: the files equal those of a run that was left alone."""
-    command = [sys.executable, "-m", "sae_bench.cli.main", "run", "--sae", "demo", "--resamples", "50", "--quiet"]
+    command = ["run", "--sae", "demo", "--resamples", "50", "--quiet", "--tier", "smoke", "--controls", "mean"]
     command += ["--tasks", ON_TEXT, "--limit", "48", "--batch-tokens", "512"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    killed = subprocess.Popen([*command, "--out", str(tmp_path / "a")], env=environment, stderr=subprocess.DEVNULL)
+    program = [sys.executable, "-m", "sae_bench.cli.main", *command, "--out", str(tmp_path / "a")]
+    killed = subprocess.Popen(program, env=environment, stderr=subprocess.DEVNULL)
     state = tmp_path / "a" / ".partial"
     deadline = time.monotonic() + 120
     while killed.poll() is None and time.monotonic() < deadline and not list(state.glob("*/calibration.safetensors")):
         time.sleep(0.02)
-    time.sleep(0.5)
+    time.sleep(0.2)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     for out in ("a", "b"):
-        done = subprocess.run(
-            [*command, "--out", str(tmp_path / out)], env=environment, check=False, capture_output=True
-        )
-        assert done.returncode == 0, done.stderr
+        code, _, said = cli(*command, "--out", tmp_path / out)
+        assert code == 0, said
     files = {out: {f.relative_to(tmp_path / out): f.read_bytes() for f in (tmp_path / out).rglob("*") if f.is_file()}
              for out in ("a", "b")}  # fmt: skip
     assert files["a"] == files["b"]

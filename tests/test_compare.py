@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import json
 import shutil
@@ -16,55 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sae_bench import registry
 from sae_bench.cli import compare as verb
 from sae_bench.errors import ResultError, SaeBenchError, UsageError
-from sae_bench.metrics import metrics_of
 from sae_bench.results import compare, compare_intervals, store
 from sae_bench.results.compare_intervals import Proportion, holm, p_value, p_value_of_shares, square_and_add
-from sae_bench.schema import MetricValue
 from sae_bench.units import Units, nested
 from sae_bench.units.bootstrap import quotient, total
-from tests.test_store import changed
-from tests.test_store import result as bare
+from tests.builders.comparisons import HOSTILE, documents, examples, frame, save
+from tests.builders.results import changed
 
 TRIALS = 200
-MOST = 0.05 + 2.5 * (0.05 * 0.95 / TRIALS) ** 0.5  # 5 % and the error of 200 trials
+MANY = pytest.param(TRIALS, marks=pytest.mark.slow)
 APART = "cannot be told apart"
 
 
 # --- synthetic results -----------------------------------------------------------------------------------------------
-
-
-def save(folder, task, tables, metrics, name="a", sha=None, units=True, **protocol):
-    """Write a result whose figures are what its units give; returns its file."""
-    spec = registry.tasks()[task]
-    values = {}
-    for metric in metrics:
-        one, table = spec.metrics[metric], tables[spec.metrics[metric].table]
-        function = metrics_of(spec)[metric]
-        if one.table == "example":
-            points = [quotient(function(total(t))) for t in nested.by_set(table).values()]
-            value = float(np.mean(points))
-        else:
-            value = float(quotient(function(total(table)))[0])
-        values[metric] = MetricValue(value=value, low=None, high=None, unit=one.unit, better=one.better, n_units=9)
-    sha = sha or hashlib.sha256(name.encode()).hexdigest()
-    return store.write(folder, bare(name, sha, values, task=task, **protocol), tables if units else {})
-
-
-def frame(ids, **columns):
-    return Units(tuple(ids), {key: np.asarray(c, dtype=float) for key, c in columns.items()})
-
-
-def documents(rng, n, errors, tag):
-    """The table of reconstruction for some SAEs: documents of unequal length and difficulty, and noise of each SAE."""
-    tokens = rng.integers(20, 200, n).astype(float)
-    hard = rng.lognormal(0, 0.5, n)
-    return [
-        frame([f"{tag}{i}" for i in range(n)], error=tokens * hard * rng.lognormal(np.log(e), 0.3, n), energy=tokens)
-        for e in errors
-    ]
 
 
 def pair(folder, task, tables, metrics, names=("a", "b"), **protocol):
@@ -79,17 +44,22 @@ def share_of(found):
     return np.mean([d.verdict != APART for d in found])
 
 
+def most(trials):
+    """The share of 5 %, and the error of so many trials."""
+    return 0.05 + 2.5 * (0.05 * 0.95 / trials) ** 0.5
+
+
 # --- equal SAEs ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def null_documents(tmp_path_factory):
     rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("null")
-    return [nmse(folder, *documents(rng, 40, (0.1, 0.1), f"t{trial}d")) for trial in range(2 * TRIALS)]
+    return [nmse(folder, *documents(rng, 40, (0.1, 0.1), f"t{trial}d")) for trial in range(TRIALS)]
 
 
 def test_equal_saes_on_the_same_documents_are_rarely_told_apart(null_documents):
-    assert share_of(null_documents) <= MOST
+    assert share_of(null_documents) <= most(len(null_documents))
     assert {d.method for d in null_documents} == {"paired bootstrap"}
 
 
@@ -99,9 +69,10 @@ def test_p_values_are_uniform_where_there_is_no_difference(null_documents):
     assert all((d.p < 0.05) == (d.low > 0 or d.high < 0) for d in null_documents if not 0.04 < d.p < 0.06)
 
 
-def test_one_sae_on_two_halves_of_the_documents_is_rarely_told_apart(tmp_path):
+@pytest.mark.parametrize("trials", [40, MANY])
+def test_one_sae_on_two_halves_of_the_documents_is_rarely_told_apart(tmp_path, trials):
     rng, found = np.random.default_rng(1), []
-    for trial in range(TRIALS):
+    for trial in range(trials):
         (whole,) = documents(rng, 80, (0.1,), f"h{trial}d")
         halves = [{"document": whole.select(np.arange(start, 80, 2))} for start in (0, 1)]
         a, b = (
@@ -111,7 +82,7 @@ def test_one_sae_on_two_halves_of_the_documents_is_rarely_told_apart(tmp_path):
         with pytest.raises(compare.NotComparable, match="data_sha256"):
             compare.difference(a, b, "nmse")
         found.append(compare.difference(a, b, "nmse", other_text=True))
-    assert share_of(found) <= MOST
+    assert share_of(found) <= most(trials)
     assert {(d.method, d.left_out) for d in found} == {("bootstrap", (0, 0))}
 
 
@@ -120,24 +91,26 @@ def latents(values, **columns):
     return {"latent": frame(map(str, range(n)), f1=values, dead=values, latents=np.ones(n), **columns)}
 
 
+@pytest.mark.parametrize("trials", [40, MANY])
 @pytest.mark.parametrize(("task", "metric", "rate"), [
     ("token_rules", "rule_f1", None),
     *(("sparsity", "dead_fraction", rate) for rate in (0.004, 0.02, 0.1)),
 ])  # fmt: skip
-def test_equal_saes_with_other_latents_are_rarely_told_apart(tmp_path, task, metric, rate):
+def test_equal_saes_with_other_latents_are_rarely_told_apart(tmp_path, task, metric, rate, trials):
     rng, found = np.random.default_rng(2), []
-    for trial in range(TRIALS):
+    for trial in range(trials):
         draws = [rng.beta(2, 5, 150) if rate is None else rng.random(200) < rate for _ in range(2)]
         names = [f"{trial}{side}" for side in "ab"]
         found.append(compare.difference(*pair(tmp_path, task, map(latents, draws), [metric], names), metric))
-    assert share_of(found) <= MOST
+    assert share_of(found) <= most(trials)
     assert all(d.low < d.high for d in found)
 
 
-def test_an_sae_with_permuted_latents_is_never_told_apart(tmp_path):
+@pytest.mark.parametrize("trials", [40, MANY])
+def test_an_sae_with_permuted_latents_is_never_told_apart(tmp_path, trials):
     rng, found = np.random.default_rng(3), []
     values = rng.beta(2, 5, 100)
-    for trial in range(TRIALS):
+    for trial in range(trials):
         tables = [latents(values), latents(rng.permutation(values))]
         names = ["a", f"permuted {trial}"]
         found.append(compare.difference(*pair(tmp_path, "token_rules", tables, ["rule_f1"], names), "rule_f1"))
@@ -145,22 +118,12 @@ def test_an_sae_with_permuted_latents_is_never_told_apart(tmp_path):
     assert max(abs(d.value) for d in found) < 1e-12
 
 
-def examples(rng, tag, n_sets=20, size=12, shift=0.0):
-    """Two SAEs on labelled sets: sets differ in level, and each SAE has its own noise by set and by example."""
-    ids = [f"s{i}@{tag}:{tag}t{i}-{j}" for i in range(n_sets) for j in range(size)]
-    level = np.repeat(rng.normal(0.5, 0.2, n_sets), size)
-    tables = []
-    for add in (0.0, shift):
-        own = np.repeat(rng.normal(0, 0.05, n_sets), size) + rng.normal(0, 0.1, len(ids))
-        tables.append({"example": frame(ids, examples=np.ones(len(ids)), loss=level + own + add)})
-    return tables
-
-
-def test_equal_saes_on_labelled_sets_are_rarely_told_apart(tmp_path):
+@pytest.mark.parametrize("trials", [40, MANY])
+def test_equal_saes_on_labelled_sets_are_rarely_told_apart(tmp_path, trials):
     rng = np.random.default_rng(4)
-    sides = [pair(tmp_path, "probe_recovery", examples(rng, f"x{t}"), ["probe_loss"]) for t in range(TRIALS)]
+    sides = [pair(tmp_path, "probe_recovery", examples(rng, f"x{t}"), ["probe_loss"]) for t in range(trials)]
     found = [compare.difference(*side, "probe_loss") for side in sides]
-    assert share_of(found) <= MOST
+    assert share_of(found) <= most(trials)
     assert {d.n_units for d in found} == {20}
 
 
@@ -176,12 +139,13 @@ def ablations(rng, tag, shift=0.0):
     return tables
 
 
-def test_equal_saes_with_other_ablated_latents_are_rarely_told_apart(tmp_path):
+@pytest.mark.parametrize("trials", [40, MANY])
+def test_equal_saes_with_other_ablated_latents_are_rarely_told_apart(tmp_path, trials):
     rng, found = np.random.default_rng(5), []
-    for trial in range(TRIALS):
+    for trial in range(trials):
         sides = pair(tmp_path, "downstream_sparsity", ablations(rng, f"y{trial}"), ["effect_kl"], (f"a{trial}", "b"))
         found.append(compare.difference(*sides, "effect_kl"))
-    assert share_of(found) <= MOST
+    assert share_of(found) <= most(trials)
 
 
 # --- different SAEs --------------------------------------------------------------------------------------------------
@@ -195,12 +159,13 @@ def shifted_pairs(folder, rng, trials, size):
         yield nmse(folder, a, Units(b.ids, {"error": error, "energy": b.columns["energy"]}))
 
 
+@pytest.mark.slow
 def test_a_difference_as_large_as_said_is_found_four_times_of_five(tmp_path):
     rng = np.random.default_rng(6)
     size = float(np.mean([d.detectable for d in shifted_pairs(tmp_path, rng, TRIALS // 2, 0.0)]))
     found = list(shifted_pairs(tmp_path, rng, 2 * TRIALS, size))
     assert 0.74 <= np.mean([d.verdict == "worse" for d in found]) <= 0.86
-    assert np.mean([d.low <= size <= d.high for d in found]) >= 1 - MOST
+    assert np.mean([d.low <= size <= d.high for d in found]) >= 1 - most(2 * TRIALS)
 
 
 @pytest.mark.parametrize(("n", "errors"), [(10**6, 2.8016), (40, 2.91), (5, 4.156)])
@@ -572,9 +537,6 @@ def test_the_same_file_twice_and_several_saes_in_a_folder_are_usage_errors(tmp_p
     shutil.copytree(tmp_path / "a", tmp_path / "a" / "copy")
     with pytest.raises(UsageError, match="the same task under the same protocol"):
         cli(tmp_path / "a", tmp_path / "b")
-
-
-HOSTILE = "a|b `x` <img src=x onerror=alert(1)> [l](http://e.example) @someone\n| row |\x1b[31m"
 
 
 @pytest.mark.parametrize("style", ["text", "markdown"])

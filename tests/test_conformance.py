@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sae_bench.saes.conformance import check
 from sae_bench.saes.protocol import Codes, SparseCoder, codes_from_dense
-from tests.tiny_saes import ACTIVATIONS, LATENTS, WIDTH, activations, tiny_coder
+from tests.builders.tiny_saes import ACTIVATIONS, LATENTS, WIDTH, activations, tiny_coder
 
 
 class Altered:

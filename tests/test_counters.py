@@ -15,12 +15,12 @@ from sae_bench.cli.main import main
 from sae_bench.kernels import topk
 from sae_bench.saes.weights import Weights
 from sae_bench.settings import Settings
-from tests.test_engine import LENGTH, coder, token_rows
-from tests.test_kernels import LargestAllocation
-from tests.test_saes_wrap import Dense, wrapped
-from tests.test_token_rules import Planted, on, settings_of
-from tests.tiny_models import TinyTokenizer, number_texts, tiny_gpt2
-from tests.tiny_saes import LATENTS, coder_of, tiny_coder, tiny_rule, tiny_weights
+from tests.builders.foreign_saes import Dense, wrapped
+from tests.builders.kernel_inputs import LargestAllocation
+from tests.builders.tiny_models import TinyTokenizer, number_texts, tiny_gpt2
+from tests.builders.tiny_saes import LATENTS, coder_of, tiny_coder, tiny_rule, tiny_weights
+from tests.builders.token_rows import LENGTH, coder, token_rows
+from tests.builders.token_rules import Planted, on, settings_of
 
 OF_ENCODING = ("encode_tokens", "code_entries", "code_bytes", "dense_elements")
 SETTINGS: dict[str, Any] = {"dtype": "float64", "controls": "none", "resamples": 50}

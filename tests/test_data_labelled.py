@@ -21,30 +21,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from sae_bench.data import DataOptions, load_corpus
-from sae_bench.data.labelled import LabelledOptions, LabelledSet, Suite, load_suite
+from sae_bench.data.labelled import LabelledOptions, Suite, load_suite
 from sae_bench.data.labelled.build import quotas
 from sae_bench.errors import DataError, UsageError
+from tests.builders.labelled_texts import VOCABULARY, WORDS, Words, texts_of
 
 Rows = list[tuple[str, Any]]
-VOCABULARY = 100_000
-
-
-class Words:
-    """A tokenizer of words: each new word gets the next id, `<s>` is BOS."""
-
-    bos_token_id: int | None = 0
-    eos_token_id = None
-
-    def __init__(self) -> None:
-        self.ids = {"<s>": 0}
-
-    def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
-        assert options["add_special_tokens"] is False
-        text.encode()
-        return {"input_ids": [self.ids.setdefault(word, len(self.ids)) for word in text.split()]}
-
-
-WORDS = Words()
 
 
 def load(folder: Path, tokenizer: Any = WORDS, vocab_size: int = VOCABULARY, **options: Any) -> Suite:
@@ -57,14 +39,6 @@ def load(folder: Path, tokenizer: Any = WORDS, vocab_size: int = VOCABULARY, **o
         vocab_size=vocab_size,
         options=LabelledOptions(**({"context": 16, "prepend_bos": True} | options)),
     )
-
-
-def texts_of(suite: Suite, one: LabelledSet, part: str = "train") -> set[tuple[str, bool]]:
-    """The words and labels of a part."""
-    word = {number: name for name, number in WORDS.ids.items()}
-    chosen = getattr(one, part)
-    ids = (suite.tokens[int(place)].ids[1:] for place in chosen.texts)
-    return {(" ".join(word[int(i)] for i in row), bool(y)) for row, y in zip(ids, chosen.labels, strict=True)}
 
 
 def write(file: Path, rows: Iterable[tuple[Any, Any]]) -> Path:

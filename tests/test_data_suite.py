@@ -17,7 +17,7 @@ from sae_bench.data.labelled import suite as suite_module
 from sae_bench.data.labelled.entries import HubSet, UnavailableSet, collect, read_family, suite_entries, suite_folder
 from sae_bench.data.labelled.rules import Labelled, labelled
 from sae_bench.errors import DataError, TaskError, UsageError
-from tests.test_data_labelled import VOCABULARY, WORDS, texts_of
+from tests.builders.labelled_texts import VOCABULARY, WORDS, texts_of
 
 PARTS = ("train", "test")
 

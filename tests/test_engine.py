@@ -16,35 +16,15 @@ import torch
 from sae_bench.api import Session, evaluate
 from sae_bench.engine.calibrate import _spread
 from sae_bench.results import store
-from sae_bench.saes.linear import LinearCoder, Nonlinearity
+from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import CoderInfo, Codes
-from sae_bench.saes.weights import Weights
 from sae_bench.saes.wrap import as_coder
 from sae_bench.settings import Settings
+from tests.builders.foreign_saes import Dense
+from tests.builders.tiny_models import WIDTH, tiny_gpt2
+from tests.builders.tiny_saes import tiny_coder
+from tests.builders.token_rows import HOOK, LENGTH, coder, token_rows
 from tests.conftest import ON_TEXT
-from tests.test_saes_wrap import Dense
-from tests.tiny_models import VOCAB, WIDTH, tiny_gpt2
-from tests.tiny_saes import tiny_coder
-
-HOOK = "blocks.1.hook_resid_post"
-LENGTH = 12
-
-
-def token_rows(n: int = 24, seed: int = 0) -> np.ndarray[Any, Any]:
-    """Rows of ids that start with BOS (0) and hold another special token somewhere."""
-    rows = np.random.default_rng(seed).integers(1, VOCAB, (n, LENGTH))
-    rows[:, 0] = 0
-    rows[::3, 5] = 0
-    return rows
-
-
-def coder(name: str = "tiny", n: int = 40, k: int = 4, seed: int = 0, hook: str = HOOK) -> LinearCoder:
-    """A TopK coder with random weights, near enough to the activations that it reconstructs something."""
-    generator = torch.Generator().manual_seed(seed)
-    decoder = torch.nn.functional.normalize(torch.randn(n, WIDTH, generator=generator), dim=1)
-    weights = Weights(decoder.T.clone(), decoder, torch.zeros(WIDTH), torch.zeros(n))
-    info = CoderInfo(name, n, WIDTH, WIDTH, (hook,), (hook,), architecture="topk", model="tiny")
-    return LinearCoder(info, weights, Nonlinearity("topk", k=k), dtype=torch.float64)
 
 
 def run(saes: Any, **settings: Any) -> dict[tuple[str, str], Any]:

@@ -16,7 +16,7 @@ from sae_bench.engine import loss
 from sae_bench.engine.loss import clean_scores, score
 from sae_bench.engine.rest import Logits
 from sae_bench.kernels.divergence import divergence, normaliser
-from tests.test_kernels import LargestAllocation
+from tests.builders.kernel_inputs import LargestAllocation
 
 EVERY = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sae_bench.engine import rest
 from sae_bench.models.huggingface import HuggingFaceSubject
 from sae_bench.models.loading import load_subject
-from tests import tiny_models
+from tests.builders import tiny_models
 
 HOOK = "blocks.1.hook_resid_post"
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 from hypothesis import given as for_all
 from hypothesis import strategies as st
-from sae_bench.engine.watch import WATCH, choose_latents, is_fit, watched_units
 from torch import Tensor
 
 from sae_bench.api import evaluate
@@ -26,9 +25,12 @@ from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import CoderInfo, Codes, codes_from_dense
 from sae_bench.saes.weights import Weights
 from sae_bench.schema import Result
+from sae_bench.streams.tracked import TRACKED, choose_latents, is_fit, tracked_units
 from sae_bench.units import Units
-from tests.conftest import ON_TEXT, Run
-from tests.test_token_rules import (
+from tests.builders.said import complaints
+from tests.builders.tiny_models import TinyTokenizer, number_texts, tiny_gpt2
+from tests.builders.tiny_saes import LATENTS, coder_of, tiny_coder, tiny_rule, tiny_weights, write_native
+from tests.builders.token_rules import (
     TASK,
     Planted,
     content_of,
@@ -42,8 +44,7 @@ from tests.test_token_rules import (
     ruled,
     settings_of,
 )
-from tests.tiny_models import TinyTokenizer, number_texts, tiny_gpt2
-from tests.tiny_saes import LATENTS, coder_of, tiny_coder, tiny_rule, tiny_weights, write_native
+from tests.conftest import ON_TEXT, Run
 
 TEXTS = number_texts(90, shortest=10, longest=30, vocab=15, seed=3)
 ROUNDED = {"mass_recalled", "strength"}  # activations are kept in float32
@@ -92,11 +93,11 @@ def test_fewer_tracked_documents_are_a_part_of_more(n: int, asked: int, seed: in
         units = np.arange(k, dtype=np.int32)
         return TokenSet(units, np.arange(k + 1), units, tuple(f"document {i}" for i in range(k)))
 
-    few, more = (watched_units(tokens(n), k, seed) for k in (asked, asked + 1))
+    few, more = (tracked_units(tokens(n), k, seed) for k in (asked, asked + 1))
     assert set(few) <= set(more)
     assert len(few) == min(n, asked)
-    assert watched_units(tokens(n), None, seed) == list(range(n))
-    beside = watched_units(tokens(n + 5), asked, seed)
+    assert tracked_units(tokens(n), None, seed) == list(range(n))
+    beside = tracked_units(tokens(n + 5), asked, seed)
     assert {unit for unit in beside if unit < n} <= set(few)
 
 
@@ -104,7 +105,7 @@ def test_another_seed_watches_other_documents() -> None:
     """Else the spread between seeds would leave out that of the text."""
     units = np.arange(200, dtype=np.int32)
     tokens = TokenSet(units, np.arange(201), units, tuple(content_of([i]) for i in range(200)))
-    one, other = (watched_units(tokens, 50, seed) for seed in (0, 1))
+    one, other = (tracked_units(tokens, 50, seed) for seed in (0, 1))
     assert 2 < len(set(one) & set(other)) < 30
 
 
@@ -128,12 +129,12 @@ def test_a_tier_bounds_the_documents_and_the_memory_of_a_run() -> None:
         assert run.evaluation.n_units == limit
         assert len(run.watch.units) == 32
         found = run.watch.watched(
-            run.cast.saes[0], run.cast, run.checkpoint.rows(run.state, {(WATCH, "planted")}), TASK
+            run.cast.saes[0], run.cast, run.checkpoint.rows(run.state, {(TRACKED, "planted")}), TASK
         )
         rows = {}
         for entry in run.cast.entries:
-            own = run.checkpoint.rows(run.state, {(WATCH, entry.key)})
-            rows[entry.label] = {key[2]: column for key, column in own.items() if key[0] == WATCH}
+            own = run.checkpoint.rows(run.state, {(TRACKED, entry.key)})
+            rows[entry.label] = {key[2]: column for key, column in own.items() if key[0] == TRACKED}
         assert len(found.latents) == 3
         assert 3 not in found.latents  # it fires on every token
         firings = len(found.fit_firings.latent) + len(found.test_firings.latent)
@@ -559,7 +560,7 @@ def test_an_sae_with_nothing_to_explain_fails_alone(cli: Run, files: list[Any], 
 
 def test_a_control_with_nothing_to_explain_is_absent_and_no_error(cli: Run, files: list[Any]) -> None:
     code, out, error = cli(*files, "--json", "--tasks", TASK, "--controls", "identity,mean,permuted")
-    assert (code, error) == (0, "")
+    assert (code, complaints(error)) == (0, [])
     assert list(json.loads(out)["results"][0]["controls"]) == ["permuted"]
 
 
@@ -567,7 +568,7 @@ def test_a_larger_tier_or_parameter_is_another_protocol(cli: Run, files: list[An
     """Rules get better with more text, so these results must not stand in one column."""
     for more in ([], ["--tier", "smoke"], ["--param", f"{TASK}.latents=20"], ["--param", f"{TASK}.most_density=1"]):
         code, _, error = cli(*files, "--tasks", TASK, "--controls", "none", *more)
-        assert (code, error) == (0, "")
+        assert (code, complaints(error)) == (0, [])
     results = [store.read(file) for file in store.find(Path("runs"))]
     assert len({result.protocol for result in results}) == len(results) == 4
     assert {result.provenance.protocol.n_documents for result in results} > {32}
@@ -585,7 +586,7 @@ def test_show_prints_the_rules(cli: Run, tmp_path: Path) -> None:
     given = {"tokenizer": tokenizer, "parameters": {f"{TASK}.least_pair": 3}}
     result, _ = ruled(Planted(*plants, *(on(i, i + 2) for i in range(1, 11))), tmp_path / "out", **given)
     code, out, error = cli("show", tmp_path / "out")
-    assert (code, error) == (0, "")
+    assert (code, complaints(error)) == (0, [])
     lines = out.splitlines()
     density = {rule["latent"]: rule["density"] for rule in result.details["rules"]}
     for latent, below in (
@@ -626,7 +627,7 @@ def test_token_texts_cannot_write_to_the_terminal(cli: Run, tmp_path: Path) -> N
     assert any("\x1b[2J" in token for token in shown)
     assert any("\u202e" in token for token in shown)
     code, out, error = cli("show", tmp_path / "out")
-    assert (code, error) == (0, "")
+    assert (code, complaints(error)) == (0, [])
     assert all(c.isprintable() or c == "\n" for c in out)
     assert not [line for line in out.splitlines() if line.startswith("fake row")]
     assert len([line for line in out.splitlines() if line.startswith("  latent ")]) == 13
@@ -634,6 +635,6 @@ def test_token_texts_cannot_write_to_the_terminal(cli: Run, tmp_path: Path) -> N
 
 def test_the_card_is_shown(cli: Run) -> None:
     code, out, error = cli("show", TASK)
-    assert (code, error) == (0, "")
+    assert (code, complaints(error)) == (0, [])
     assert "More is not simply better" in out
     assert "rule_f1_null" in out

@@ -14,7 +14,7 @@ from sae_bench.saes.load import load_sae
 from sae_bench.saes.reading import build
 from sae_bench.saes.source import Source
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_close, assert_matches_fixture
+from tests.builders.format_fixtures import assert_close, assert_matches_fixture
 
 D, M, K = 6, 20, 3
 HOOK = Told(hook_in="blocks.1.hook_resid_post")
@@ -83,8 +83,8 @@ def assert_computes(coder, layout):
         ("connor_rob_hook_z", Told(), "blocks.3.attn.hook_z", "gpt2-small"),
     ],
 )
-def test_the_loaders_own_outputs(shared, name, told, hook, model):
-    place = shared / "fixtures" / name
+def test_the_loaders_own_outputs(references, name, told, hook, model):
+    place = references / "fixtures" / name
     coder = load_sae(str(place), told=told)
     assert_matches_fixture(place, coder)
     assert coder.info.hooks_in == coder.info.hooks_out == (hook,)

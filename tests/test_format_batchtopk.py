@@ -10,7 +10,7 @@ from sae_bench.errors import CoderError
 from sae_bench.saes.conformance import check
 from sae_bench.saes.load import load_sae
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_close
+from tests.builders.format_fixtures import assert_close
 
 D, M, K = 6, 20, 3
 THRESHOLD = 0.8

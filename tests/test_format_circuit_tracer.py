@@ -12,9 +12,9 @@ from sae_bench.saes.formats import circuit_tracer
 from sae_bench.saes.load import load_sae
 from sae_bench.saes.source import Source
 from sae_bench.settings import Told
-from tests import tiny_models
-from tests.format_fixtures import assert_matches_fixture
-from tests.numpy_saes import D, M, arrays, assert_codes, jump, largest, relu, tokens
+from tests.builders import tiny_models
+from tests.builders.format_fixtures import assert_matches_fixture
+from tests.builders.numpy_saes import D, M, arrays, assert_codes, jump, largest, relu, tokens
 
 K = 4
 CONFIG = {
@@ -44,8 +44,8 @@ def pre_of(w, x):
     return x.astype(float) @ w["W_enc"] + w["b_enc"]
 
 
-def test_the_fixture_gives_the_numbers_of_its_library(shared):
-    folder = shared / "fixtures" / "mwhanna_transcoder"
+def test_the_fixture_gives_the_numbers_of_its_library(references):
+    folder = references / "fixtures" / "mwhanna_transcoder"
     for path in (folder, folder / "layer_3.safetensors"):
         coder = load_sae(str(path))
         assert_matches_fixture(folder, coder)

@@ -8,7 +8,7 @@ from sae_bench.errors import CoderError
 from sae_bench.saes.load import load_sae
 from sae_bench.saes.prefixes import prefix_of
 from sae_bench.settings import Told
-from tests.dictionary_learning_files import (
+from tests.builders.dictionary_learning_files import (
     CLASSES,
     HOOK,
     D,
@@ -21,12 +21,12 @@ from tests.dictionary_learning_files import (
     random,
     tensors,
 )
-from tests.format_fixtures import assert_close, assert_matches_fixture
+from tests.builders.format_fixtures import assert_close, assert_matches_fixture
 
 
 @pytest.mark.parametrize("kind", [*CLASSES, "backup"])
-def test_the_librarys_own_outputs(shared, kind):
-    place = shared / "fixtures" / ("dl_backup_checkpoint" if kind == "backup" else f"dl_{kind}")
+def test_the_librarys_own_outputs(references, kind):
+    place = references / "fixtures" / ("dl_backup_checkpoint" if kind == "backup" else f"dl_{kind}")
     coder = load_sae(str(place))
     assert_matches_fixture(place, coder)
     info = coder.info
@@ -38,8 +38,8 @@ def test_the_librarys_own_outputs(shared, kind):
     assert info.provenance.get("declared_l0") == l0.get(kind, 8)
 
 
-def test_nested_dictionaries_of_the_library(shared):
-    place = shared / "fixtures" / "dl_MatryoshkaBatchTopKSAE"
+def test_nested_dictionaries_of_the_library(references):
+    place = references / "fixtures" / "dl_MatryoshkaBatchTopKSAE"
     coder, reference = load_sae(str(place)), np.load(place / "reference.npz")
     for width in coder.info.prefix_widths:
         part = prefix_of(coder, width)
@@ -47,15 +47,15 @@ def test_nested_dictionaries_of_the_library(shared):
         assert_close(part.decode(part.encode(x), x), reference[f"reconstruction_prefix_{width}"])
 
 
-def test_a_threshold_that_was_never_estimated_is_asked_for(shared):
-    place = shared / "fixtures" / "dl_BatchTopKSAE_unset_threshold"
+def test_a_threshold_that_was_never_estimated_is_asked_for(references):
+    place = references / "fixtures" / "dl_BatchTopKSAE_unset_threshold"
     with pytest.raises(CoderError, match="every positive latent would be active; settle it with --threshold"):
         load_sae(str(place))
     assert_matches_fixture(place, load_sae(str(place), told=Told(threshold=0.0)))  # what the library silently does
 
 
-def test_backups_crash_no_other_way_of_pointing_at_them(shared):
-    file = shared / "fixtures" / "dl_backup_checkpoint" / "ae.pt"
+def test_backups_crash_no_other_way_of_pointing_at_them(references):
+    file = references / "fixtures" / "dl_backup_checkpoint" / "ae.pt"
     coder = load_sae(str(file))
     assert_matches_fixture(file.parent, coder)
     assert coder.info.name == "dl_backup_checkpoint"

@@ -6,7 +6,7 @@ import torch
 from sae_bench.errors import CoderError
 from sae_bench.saes.load import load_sae
 from sae_bench.settings import Told
-from tests.dictionary_learning_files import HOOK, D, M, alone, config, folder, tensors
+from tests.builders.dictionary_learning_files import HOOK, D, M, alone, config, folder, tensors
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from transformers import Gemma3Config, Gemma3ForCausalLM, Gemma3ForConditionalGe
 from sae_bench.models.hooks import parse_hook
 from sae_bench.models.loading import load_subject
 from sae_bench.saes.load import load_sae
-from tests import tiny_models
-from tests.gemma_files import EMBEDDING, IN, OUT, write_1, write_2
+from tests.builders import tiny_models
+from tests.builders.gemma_files import EMBEDDING, IN, OUT, write_1, write_2
 
 TOKENS = torch.randint(1, 40, (2, 9), generator=torch.Generator().manual_seed(5))
 MASK = torch.ones_like(TOKENS, dtype=torch.bool)

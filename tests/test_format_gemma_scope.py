@@ -12,9 +12,9 @@ from sae_bench.saes.load import load_sae
 from sae_bench.saes.reading import build
 from sae_bench.saes.source import Source
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_matches_fixture
-from tests.gemma_files import EMBEDDING, PLACE, jumprelu, write_1
-from tests.numpy_saes import D, M, arrays, assert_codes, jump, tokens
+from tests.builders.format_fixtures import assert_matches_fixture
+from tests.builders.gemma_files import EMBEDDING, PLACE, jumprelu, write_1
+from tests.builders.numpy_saes import D, M, arrays, assert_codes, jump, tokens
 
 FIXTURES = {
     "gemma_scope_npz": ("gemma-scope-2b-pt-res", PLACE),
@@ -25,9 +25,9 @@ FIXTURES = {
 
 
 @pytest.mark.parametrize("name", FIXTURES)
-def test_a_fixture_by_its_name_on_the_hub(shared, name):
+def test_a_fixture_by_its_name_on_the_hub(references, name):
     repo, place = FIXTURES[name]
-    folder = shared / "fixtures" / name
+    folder = references / "fixtures" / name
     described = json.loads((folder / "fixture.json").read_text())
     source = Source(folder / place, label=f"google/{repo}/{place}")
     assert gemma_scope.matches(source)
@@ -43,8 +43,8 @@ def test_a_fixture_by_its_name_on_the_hub(shared, name):
 
 
 @pytest.mark.parametrize("name", ["gemma_scope_npz", "gemma_scope_npz_att", "gemma_scope_npz_transcoder"])
-def test_a_fixture_without_the_words_of_the_release_asks(shared, name):
-    folder = shared / "fixtures" / name
+def test_a_fixture_without_the_words_of_the_release_asks(references, name):
+    folder = references / "fixtures" / name
     for path in (folder / PLACE, folder / PLACE / "params.npz", folder / "layer_3"):
         with pytest.raises(CoderError, match=r"do not say site or layer.*; settle it with --hook-in$"):
             load_sae(str(path))
@@ -53,8 +53,8 @@ def test_a_fixture_without_the_words_of_the_release_asks(shared, name):
     assert coder.info.hooks_out == ("blocks.3.hook_mlp_out",)
 
 
-def test_every_fixture_is_tested(shared):
-    assert {path.name for path in (shared / "fixtures").glob("gemma_scope_npz*")} == set(FIXTURES)
+def test_every_fixture_is_tested(references):
+    assert {path.name for path in (references / "fixtures").glob("gemma_scope_npz*")} == set(FIXTURES)
 
 
 @pytest.mark.parametrize(

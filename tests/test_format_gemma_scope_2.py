@@ -12,9 +12,9 @@ from sae_bench.saes.formats import gemma_scope_2
 from sae_bench.saes.load import load_sae
 from sae_bench.saes.source import Source
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_matches_fixture
-from tests.gemma_files import IN, OUT, jumprelu, write_2
-from tests.numpy_saes import D, M, arrays, assert_codes, tokens
+from tests.builders.format_fixtures import assert_matches_fixture
+from tests.builders.gemma_files import IN, OUT, jumprelu, write_2
+from tests.builders.numpy_saes import D, M, arrays, assert_codes, tokens
 
 FIXTURES = {
     "gemma_scope_2_resid": "resid_post/layer_7_width_16k_l0_medium",
@@ -24,8 +24,8 @@ NORM_OUTPUT = "model.layers.7.pre_feedforward_layernorm:out"
 
 
 @pytest.mark.parametrize("name", FIXTURES)
-def test_a_fixture_of_the_second_release(shared, name):
-    folder, place = shared / "fixtures" / name, FIXTURES[name]
+def test_a_fixture_of_the_second_release(references, name):
+    folder, place = references / "fixtures" / name, FIXTURES[name]
     described = json.loads((folder / "fixture.json").read_text())
     coder = load_sae(str(folder / place))
     assert_matches_fixture(folder, coder)
@@ -190,5 +190,5 @@ def test_other_folders_do_not_match(tmp_path):
     assert not gemma_scope_2.matches(Source(tmp_path))
 
 
-def test_every_fixture_is_tested(shared):
-    assert {path.name for path in (shared / "fixtures").glob("gemma_scope_2*")} == set(FIXTURES)
+def test_every_fixture_is_tested(references):
+    assert {path.name for path in (references / "fixtures").glob("gemma_scope_2*")} == set(FIXTURES)

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from sae_bench.errors import CoderError
 from sae_bench.saes.load import load_sae
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_close, assert_matches_fixture
-from tests.numpy_saes import D, M, arrays, assert_codes, jump, largest, relu, tokens
+from tests.builders.format_fixtures import assert_close, assert_matches_fixture
+from tests.builders.numpy_saes import D, M, arrays, assert_codes, jump, largest, relu, tokens
 
 K = 4
 HOOK, OUT = "blocks.3.hook_resid_post", "blocks.3.hook_mlp_out"
@@ -64,8 +64,8 @@ def folded(w, norm_in, norm_out, *, unit=True):
     return v, f_in / sizes
 
 
-def test_the_fixture_gives_the_numbers_of_its_library(shared):
-    folder = shared / "fixtures" / "llama_scope"
+def test_the_fixture_gives_the_numbers_of_its_library(references):
+    folder = references / "fixtures" / "llama_scope"
     coder = load_sae(str(folder / "Llama3_1-8B-Base-L3R-8x"))
     assert_matches_fixture(folder, coder)
     assert coder.info.hooks_in == coder.info.hooks_out == (HOOK,)

@@ -12,8 +12,8 @@ from sae_bench.saes.formats import lm_saes
 from sae_bench.saes.load import load_sae
 from sae_bench.saes.source import Source
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_matches_fixture
-from tests.numpy_saes import D, M, arrays, assert_codes, jump, largest, relu, tokens
+from tests.builders.format_fixtures import assert_matches_fixture
+from tests.builders.numpy_saes import D, M, arrays, assert_codes, jump, largest, relu, tokens
 
 K = 4
 HOOK, OUT = "blocks.3.hook_resid_post", "blocks.3.hook_mlp_out"
@@ -73,8 +73,8 @@ def norms_of(w):
 
 
 @pytest.mark.parametrize("name", FIXTURES)
-def test_a_fixture_gives_the_numbers_of_the_library(shared, name):
-    folder = shared / "fixtures" / name
+def test_a_fixture_gives_the_numbers_of_the_library(references, name):
+    folder = references / "fixtures" / name
     described = json.loads((folder / "fixture.json").read_text())
     coder = load_sae(str(folder))
     assert_matches_fixture(folder, coder)
@@ -85,8 +85,8 @@ def test_a_fixture_gives_the_numbers_of_the_library(shared, name):
     assert load_sae(str(folder / "sae_weights.safetensors")).info.hooks_in == coder.info.hooks_in
 
 
-def test_every_fixture_is_tested(shared):
-    assert {path.name for path in (shared / "fixtures").glob("lm_saes*")} == set(FIXTURES)
+def test_every_fixture_is_tested(references):
+    assert {path.name for path in (references / "fixtures").glob("lm_saes*")} == set(FIXTURES)
 
 
 @pytest.mark.parametrize("linear", [False, True])

@@ -8,7 +8,7 @@ from sae_bench.errors import CoderError
 from sae_bench.saes.conformance import check
 from sae_bench.saes.load import load_sae
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_close, assert_matches_fixture
+from tests.builders.format_fixtures import assert_close, assert_matches_fixture
 
 D, M, K = 6, 20, 3
 HOOK = Told(hook_in="blocks.6.hook_resid_post")
@@ -58,8 +58,8 @@ def by_hand(saved, x):
 
 
 @pytest.mark.parametrize("name", ["openai_v1_relu", "openai_v5_topk", "openai_v5_topk_identity"])
-def test_the_librarys_own_outputs(shared, name):
-    place = shared / "fixtures" / name
+def test_the_librarys_own_outputs(references, name):
+    place = references / "fixtures" / name
     with pytest.raises(CoderError, match=r"the path does not name one place in the model .* settle it with --hook-in"):
         load_sae(str(place))
     coder = load_sae(str(place), told=HOOK)

@@ -75,8 +75,8 @@ def test_a_file_of_the_folder_is_refused_with_the_reason(tmp_path, write):
             load_sae(str(file))
 
 
-def test_a_layer_of_a_cross_layer_transcoder_is_refused(shared):
-    assert "holds a cross-layer transcoder" in refusal(shared / "fixtures" / "mntss_clt_layer")
+def test_a_layer_of_a_cross_layer_transcoder_is_refused(references):
+    assert "holds a cross-layer transcoder" in refusal(references / "fixtures" / "mntss_clt_layer")
 
 
 def test_what_merely_resembles_them_is_not_called_so(tmp_path):

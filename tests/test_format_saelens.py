@@ -13,9 +13,18 @@ from safetensors.torch import load_file, save_file
 from sae_bench.errors import CoderError
 from sae_bench.saes.load import load_sae, load_saes
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_close, assert_matches_fixture, flat
-from tests.saelens_files import assert_by_hand, by_hand, config_of, folded, refusal, tensors_of, write, write_one
-from tests.tiny_saes import LATENTS, WIDTH, activations
+from tests.builders.format_fixtures import assert_close, assert_matches_fixture, flat
+from tests.builders.saelens_files import (
+    assert_by_hand,
+    by_hand,
+    config_of,
+    folded,
+    refusal,
+    tensors_of,
+    write,
+    write_one,
+)
+from tests.builders.tiny_saes import LATENTS, WIDTH, activations
 
 READ = (
     *("standard", "standard_bf16", "standard_no_bdec", "standard_layer_norm", "standard_constant_norm_rescale"),
@@ -29,22 +38,22 @@ D_OUT = 12
 FACTOR = 0.37
 
 
-def fixture_folder(shared: Path, name: str) -> Path:
-    return shared / "fixtures" / f"saelens_{name}"
+def fixture_folder(references: Path, name: str) -> Path:
+    return references / "fixtures" / f"saelens_{name}"
 
 
 # fixtures: outputs of SAELens 6.54
 
 
-def test_every_fixture_is_read_asked_about_or_refused(shared):
-    there = {folder.name.removeprefix("saelens_") for folder in (shared / "fixtures").glob("saelens_*")}
+def test_every_fixture_is_read_asked_about_or_refused(references):
+    there = {folder.name.removeprefix("saelens_") for folder in (references / "fixtures").glob("saelens_*")}
     assert there == {*READ, *ASKED, *REFUSED}
 
 
 @pytest.mark.filterwarnings("ignore:.*centred the writing weights")
 @pytest.mark.parametrize("name", READ)
-def test_an_sae_gives_the_numbers_of_its_library(shared, name):
-    folder = fixture_folder(shared, name)
+def test_an_sae_gives_the_numbers_of_its_library(references, name):
+    folder = fixture_folder(references, name)
     described = json.loads((folder / "fixture.json").read_text())
     coder = load_sae(str(folder))
     assert_matches_fixture(folder, coder)
@@ -61,8 +70,8 @@ def test_an_sae_gives_the_numbers_of_its_library(shared, name):
 
 @pytest.mark.filterwarnings("ignore:.*centred the writing weights")
 @pytest.mark.parametrize("name", READ)
-def test_float64_agrees_too(shared, name):
-    folder = fixture_folder(shared, name)
+def test_float64_agrees_too(references, name):
+    folder = fixture_folder(references, name)
     reference = np.load(folder / "reference.npz")
     coder = load_sae(str(folder), dtype=torch.float64)
     x = torch.from_numpy(flat(reference["x"])).double()
@@ -71,8 +80,8 @@ def test_float64_agrees_too(shared, name):
     assert_close(out, flat(reference["reconstruction"]))
 
 
-def test_the_factor_of_a_normalisation_is_asked_for_and_used_as_saelens_folds_it(shared):
-    folder = fixture_folder(shared, "standard_expected_average")
+def test_the_factor_of_a_normalisation_is_asked_for_and_used_as_saelens_folds_it(references):
+    folder = fixture_folder(references, "standard_expected_average")
     message = refusal(folder)
     assert "expected_average_only_in" in message
     assert message.endswith("settle it with --norm-factor")
@@ -85,12 +94,12 @@ def test_the_factor_of_a_normalisation_is_asked_for_and_used_as_saelens_folds_it
 
 
 @pytest.mark.parametrize("name", ["matryoshka", "matryoshka_training_ckpt"])
-def test_nested_dictionaries_of_a_matryoshka_sae_stand_alone(shared, name):
-    folder = fixture_folder(shared, name)
+def test_nested_dictionaries_of_a_matryoshka_sae_stand_alone(references, name):
+    folder = fixture_folder(references, name)
     coder = load_sae(str(folder))
     assert coder.info.prefix_widths == (16, 48)
     assert coder.info.provenance["declared_l0"] == 8
-    reference = np.load(fixture_folder(shared, "matryoshka") / "reference.npz")
+    reference = np.load(fixture_folder(references, "matryoshka") / "reference.npz")
     x = torch.from_numpy(reference["x"])
     for width in (16, 48):
         nested = load_sae(f"{folder}#{width}")
@@ -98,8 +107,8 @@ def test_nested_dictionaries_of_a_matryoshka_sae_stand_alone(shared, name):
         assert_close(nested.decode(nested.encode(x), x), reference[f"reconstruction_prefix_{width}"])
 
 
-def test_a_temporal_sae_is_refused_because_tokens_depend_on_each_other(shared):
-    message = refusal(fixture_folder(shared, "temporal"))
+def test_a_temporal_sae_is_refused_because_tokens_depend_on_each_other(references):
+    message = refusal(fixture_folder(references, "temporal"))
     assert "architecture is temporal" in message
     assert "need the sequence" in message
 

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from sae_bench.saes.load import load_sae
 from sae_bench.settings import Told
-from tests.saelens_files import assert_by_hand, config_of, folded, refusal, tensors_of, write, write_one
-from tests.tiny_saes import HOOK, LATENTS, WIDTH, K
+from tests.builders.saelens_files import assert_by_hand, config_of, folded, refusal, tensors_of, write, write_one
+from tests.builders.tiny_saes import HOOK, LATENTS, WIDTH, K
 
 FACTOR = 0.37
 

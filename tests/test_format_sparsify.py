@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from sae_bench.errors import CoderError
 from sae_bench.saes.load import load_sae
 from sae_bench.settings import Told
-from tests.format_fixtures import assert_matches_fixture
-from tests.numpy_saes import D, M, arrays, assert_codes, largest, relu, tokens
+from tests.builders.format_fixtures import assert_matches_fixture
+from tests.builders.numpy_saes import D, M, arrays, assert_codes, largest, relu, tokens
 
 K = 4
 FIXTURES = {
@@ -56,9 +56,9 @@ def write(folder, config=None, *, weights=None, drop=(), dtype=torch.float32):
 
 
 @pytest.mark.parametrize("name", FIXTURES)
-def test_a_fixture_gives_the_numbers_of_the_library(shared, name):
+def test_a_fixture_gives_the_numbers_of_the_library(references, name):
     place, hook_in, hook_out = FIXTURES[name]
-    folder = shared / "fixtures" / name
+    folder = references / "fixtures" / name
     coder = load_sae(str(folder / place))
     assert_matches_fixture(folder, coder)
     assert coder.info.format == "sparsify"
@@ -67,8 +67,8 @@ def test_a_fixture_gives_the_numbers_of_the_library(shared, name):
     assert load_sae(str(folder / place / "sae.safetensors")).info.hooks_in == (hook_in,)
 
 
-def test_every_fixture_is_tested(shared):
-    assert {path.name for path in (shared / "fixtures").glob("sparsify_*")} == set(FIXTURES)
+def test_every_fixture_is_tested(references):
+    assert {path.name for path in (references / "fixtures").glob("sparsify_*")} == set(FIXTURES)
 
 
 def test_topk_of_x_minus_b_dec(tmp_path):

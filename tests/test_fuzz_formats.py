@@ -26,10 +26,10 @@ from sae_bench import registry
 from sae_bench.errors import CoderError, UsageError
 from sae_bench.saes.conformance import check
 from sae_bench.saes.load import load_sae
+from tests.builders.fuzz_files import SHARE, Case, all_cases, chosen, plant
+from tests.builders.fuzz_pickles import MARKER, PAYLOADS, pickled
+from tests.builders.layouts import LAYOUTS, told, write
 from tests.conftest import Run
-from tests.fuzz_files import Case, all_cases, chosen, plant
-from tests.fuzz_pickles import MARKER, PAYLOADS, pickled
-from tests.layouts import LAYOUTS, told, write
 
 LONGEST_SENTENCE = 600
 MOST_SECONDS = 120  # of all cases of one layout, which take about one: beyond it something hangs
@@ -74,16 +74,17 @@ def test_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_plan() -> None:
-    """What the next test tries: thousands of files, of all layouts, damaged in every way."""
+    """What the next test tries where it is slow: thousands of files, of all layouts, damaged in every way."""
     cases = [case for name in LAYOUTS for case in chosen(name)]
     assert len(cases) >= 2000
     assert {LAYOUTS[case.layout].format for case in cases} == {entry.name for entry in registry.FORMATS}
     assert {case.kind for case in cases} == {case.kind for name in LAYOUTS for case in all_cases(name)}
 
 
+@pytest.mark.parametrize("share", [4 * SHARE, pytest.param(SHARE, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_damaged(name: str, tmp_path: Path, marker: Path) -> None:
-    outcomes = collections.Counter(_outcome(case, tmp_path / "planted", marker) for case in chosen(name))
+def test_damaged(name: str, share: int, tmp_path: Path, marker: Path) -> None:
+    outcomes = collections.Counter(_outcome(case, tmp_path / "planted", marker) for case in chosen(name, share=share))
     assert outcomes["refused"] > 0  # damage that is harmless does not make up the whole
 
 
@@ -185,6 +186,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_what_a_file_claims_is_not_allocated(tmp_path: Path) -> None:
     """In a process that may map little more than it has: sizes in headers, bombs, and deep or many values."""

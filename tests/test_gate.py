@@ -14,9 +14,9 @@ from sae_bench.cli import check as verb
 from sae_bench.errors import ResultError, UsageError
 from sae_bench.results import compare, gate, store
 from sae_bench.schema import MetricValue
-from tests.test_compare import HOSTILE, documents, examples, frame, save
-from tests.test_store import changed
-from tests.test_store import result as bare
+from tests.builders.comparisons import HOSTILE, documents, examples, frame, save
+from tests.builders.results import changed
+from tests.builders.results import result as bare
 
 TRIALS = 200
 

@@ -8,7 +8,7 @@ from sae_bench.errors import ModelError
 from sae_bench.models.hooks import known_names, parse_hook
 from sae_bench.models.layouts import CENTERED_SITES
 from sae_bench.saes.hook_names import OPENAI_LOCATIONS, centered, from_module, from_submodule, is_lens_name
-from tests import tiny_models
+from tests.builders import tiny_models
 
 IDENTIFIER = st.from_regex(r"[a-z_][a-z0-9_]{0,6}", fullmatch=True)
 

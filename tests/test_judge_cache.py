@@ -17,8 +17,8 @@ import pytest
 from sae_bench.errors import UsageError
 from sae_bench.judge import Completion, Judge, JudgeError, JudgeOptions, key
 from sae_bench.judge.cache import Cache, Row
-from tests.judge_server import Fault, Server
-from tests.test_judge_client import FAST, ask, echo, options
+from tests.builders.judge_asks import FAST, ask, echo, options
+from tests.builders.judge_server import Fault, Server
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = """

@@ -5,29 +5,14 @@ import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sae_bench.errors import UsageError
-from sae_bench.judge import Completion, Judge, JudgeError, JudgeOptions, Patience, Request, read_answers
+from sae_bench.judge import Completion, Judge, JudgeError, JudgeOptions, read_answers
 from sae_bench.judge.endpoint import Limiter, endpoint
-from tests.judge_server import BUSY, Fault, Oracle, Reply, Server, in_order
-
-FAST = Patience(base=0.005, longest=0.05)
-SCHEMA = {"type": "object"}
-
-
-def ask(text: object, **more: Any) -> Request:
-    return Request([{"role": "user", "content": str(text)}], SCHEMA, 20, **more)
-
-
-def echo(messages: list[dict[str, str]]) -> str:
-    return f"reply to {messages[-1]['content']}"
-
-
-def options(server: Server, folder: Path, **more: Any) -> JudgeOptions:
-    return JudgeOptions("m", server.url, cache=folder / "judge.sqlite", **{"timeout": 20, **more})
+from tests.builders.judge_asks import FAST, ask, echo, options
+from tests.builders.judge_server import BUSY, Fault, Oracle, Reply, Server, in_order
 
 
 def test_completions_come_in_the_order_of_the_requests_and_equal_ones_are_sent_once(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from sae_bench.errors import UsageError
 from sae_bench.judge import Judge, JudgeError, JudgeOptions, Patience, Request
 from sae_bench.judge.outcomes import classify, retry_after
-from tests.judge_server import BROKEN, BUSY, QUOTA, Fault, Reply, Server, at_random, in_order, key_of
-from tests.test_judge_client import FAST, ask, echo, options
+from tests.builders.judge_asks import FAST, ask, echo, options
+from tests.builders.judge_server import BROKEN, BUSY, QUOTA, Fault, Reply, Server, at_random, in_order, key_of
 
 SECRET = "sk-0123456789-very-secret"
 

@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from sae_bench.kernels import topk
 from sae_bench.kernels.decode import sparse_decode
 from sae_bench.saes.protocol import Codes, codes_from_dense, indptr_of
-from tests.tiny_saes import ACTIVATIONS, coder_of, tiny_rule, tiny_weights
+from tests.builders.kernel_inputs import LargestAllocation, normal, tiling
+from tests.builders.tiny_saes import ACTIVATIONS, coder_of, tiny_rule, tiny_weights
 
 TILINGS = [(1, 1), (3, 1), (7, 20), (16, 64), (1000, 1 << 22)]
-
-
-@contextmanager
-def tiling(latents: int, elements: int) -> Iterator[None]:
-    """Other tile sizes for a while."""
-    old = topk.TILE_LATENTS, topk.TILE_ELEMENTS
-    topk.TILE_LATENTS, topk.TILE_ELEMENTS = latents, elements
-    try:
-        yield
-    finally:
-        topk.TILE_LATENTS, topk.TILE_ELEMENTS = old
 
 
 def lowest_index_first(keys: Tensor, k: int) -> Tensor:
     """Independent reference in plain Python: the k largest keys of every row, ties to the lowest index, ascending."""
     rows = [sorted(sorted(range(len(row)), key=lambda i, row=row: (-row[i], i))[:k]) for row in keys.tolist()]
     return torch.tensor(rows, dtype=torch.int64).reshape(len(keys), min(k, keys.shape[1]))
-
-
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 @pytest.mark.parametrize(("latents", "elements"), TILINGS)
@@ -158,25 +138,6 @@ def test_decode_of_no_entries_is_zero(stored, tokens):
     counts = torch.zeros(tokens, dtype=torch.int64)
     out = sparse_decode(indptr_of(counts), empty, torch.zeros(0), normal(5, 4, dtype=stored))
     assert torch.equal(out, torch.zeros(tokens, 4))
-
-
-class LargestAllocation(TorchDispatchMode):
-    """The most numbers that one operation writes into memory of its own (views of inputs do not count)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numbers = 0
-        self.by = ""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        known = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in known:
-                numbers = tensor.untyped_storage().nbytes() // max(tensor.element_size(), 1)
-                if numbers > self.numbers:
-                    self.numbers, self.by = numbers, str(func)
-        return out
 
 
 def test_the_recorder_sees_a_dense_array_and_ignores_views():

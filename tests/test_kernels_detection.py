@@ -22,8 +22,8 @@ from sklearn.metrics import (
 from sae_bench.kernels import detection as d
 
 
-def oracle(shared, name):
-    entry = json.loads((shared / "metrics_oracles.json").read_text())[name]
+def oracle(references, name):
+    entry = json.loads((references / "metrics_oracles.json").read_text())[name]
     return entry["inputs"], entry["expected"]
 
 
@@ -41,8 +41,8 @@ def some_windows(seed, n=400, n_latents=3, missing=0.0):
     return latent, stratum, p
 
 
-def test_detection_of_the_reference(shared):
-    inputs, expected = oracle(shared, "12.detection")
+def test_detection_of_the_reference(references):
+    inputs, expected = oracle(references, "12.detection")
     graded = one_latent(inputs["y"], inputs["prob"])
     assert d.auroc(graded) == pytest.approx(expected["auroc"], rel=1e-15)
     for answers in (inputs["prob"], inputs["pred"]):
@@ -57,8 +57,8 @@ def test_detection_of_the_reference(shared):
         assert d.natural_f1(at_natural_rates) == pytest.approx(expected["f1"])
 
 
-def test_missing_answers_of_the_reference(shared):
-    inputs, expected = oracle(shared, "12.detection_parse_failures")
+def test_missing_answers_of_the_reference(references):
+    inputs, expected = oracle(references, "12.detection_parse_failures")
     sums = one_latent(inputs["y"], inputs["pred"])
     assert sums["missing"].sum() == expected["n_failed"]
     assert d.balanced_accuracy(sums) == expected["balanced_accuracy_if_dropped"]
@@ -67,9 +67,9 @@ def test_missing_answers_of_the_reference(shared):
     assert d.missing_share(sums) == 2 / 6
 
 
-def test_plain_accuracy_of_the_reference(shared):
+def test_plain_accuracy_of_the_reference(references):
     """Answering "none" has an accuracy of 0.714, and no more than chance once that is corrected."""
-    inputs, expected = oracle(shared, "12.saebench_autointerp")
+    inputs, expected = oracle(references, "12.saebench_autointerp")
     n = len(inputs["labels"])
     assert d.accuracy(one_latent(inputs["labels"], inputs["pred"])) == pytest.approx(expected["score"])
     none, everything = one_latent(inputs["labels"], [0] * n), one_latent(inputs["labels"], [1] * n)
@@ -79,8 +79,8 @@ def test_plain_accuracy_of_the_reference(shared):
     assert d.detection(none) == d.detection(everything) == 0
 
 
-def test_intruders_of_the_reference(shared):
-    inputs, expected = oracle(shared, "12.intruder")
+def test_intruders_of_the_reference(references):
+    inputs, expected = oracle(references, "12.intruder")
     options = inputs["n_options"]
     assert d.intruder_accuracy(inputs["correct"], options=options) == expected["accuracy_failures_wrong"]
     assert d.intruder_accuracy(inputs["correct"], "out", options) == pytest.approx(2 / 3)
@@ -92,8 +92,8 @@ def test_intruders_of_the_reference(shared):
     assert d.intruder_accuracy([None, None], "chance") == 0.2
 
 
-def test_frequency_weights_of_the_reference(shared):
-    inputs, expected = oracle(shared, "12.frequency_weighted_f1")
+def test_frequency_weights_of_the_reference(references):
+    inputs, expected = oracle(references, "12.frequency_weighted_f1")
     assert d.frequency_weighted(inputs["f1"], inputs["freq"]) == pytest.approx(expected["weighted"], rel=1e-15)
     assert d.frequency_weighted(inputs["f1"], np.ones(4)) == pytest.approx(expected["unweighted"], rel=1e-15)
     assert d.frequency_weighted([0.5, math.nan], [2, 0]) == 0.5

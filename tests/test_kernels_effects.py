@@ -32,8 +32,8 @@ def plain(diff, centre):
     return l1, l2**2, (l1 / l2) ** 2 / sum(len(row) for row in rows), np.mean(per_token)
 
 
-def test_values_of_the_oracles(shared):
-    oracles = json.loads((shared / "metrics_oracles.json").read_text())
+def test_values_of_the_oracles(references):
+    oracles = json.loads((references / "metrics_oracles.json").read_text())
     diff, expected = (oracles["5.ablation_sparsity"][k] for k in ("inputs", "expected"))
     diff = diff["logit_diff"]
     assert score(diff) == pytest.approx(expected["S_numpy_median"], rel=1e-12)

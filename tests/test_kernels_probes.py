@@ -22,7 +22,7 @@ from sae_bench.kernels import logistic, probes
 from sae_bench.kernels.logistic import l1_logistic_cv, logistic_cv, probe_losses, stratified_folds
 from sae_bench.kernels.probes import Columns, Probes, columns, fit_probes, fit_probes_dense, mean_difference
 from sae_bench.kernels.ranks import auroc
-from tests.test_kernels import LargestAllocation
+from tests.builders.kernel_inputs import LargestAllocation
 
 STRENGTHS = [1e-3, 1e-2, 1e-1, 1.0]
 
@@ -89,13 +89,13 @@ def both(z: Tensor, labels: Tensor, **options: Any) -> list[Probes]:
     return [fit_probes(sparse(z), labels, **options), fit_probes_dense(z, labels, **options)]
 
 
-def oracle(shared: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    entry = json.loads((shared / "metrics_oracles.json").read_text())[name]
+def oracle(references: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    entry = json.loads((references / "metrics_oracles.json").read_text())[name]
     return entry["inputs"], entry["expected"]
 
 
-def test_oracle_probe_loss(shared):
-    given_, expected = oracle(shared, "4.probe_loss")
+def test_oracle_probe_loss(references):
+    given_, expected = oracle(references, "4.probe_loss")
     z, labels = torch.tensor(given_["latents"]), torch.tensor(given_["y"]) == 1
     for fit in both(z, labels, ridge=0.0):
         np.testing.assert_allclose(fit.weight, expected["w"], rtol=2e-5, atol=1e-9)  # the oracle's own solver
@@ -104,8 +104,8 @@ def test_oracle_probe_loss(shared):
         assert int(fit.loss.argmin()) == expected["best_latent"]
 
 
-def test_oracle_constant_latent(shared):
-    given_, expected = oracle(shared, "4.probe_loss_constant_latent")
+def test_oracle_constant_latent(references):
+    given_, expected = oracle(references, "4.probe_loss_constant_latent")
     z, labels = torch.tensor(given_["z"])[:, None], torch.tensor(given_["y"]) == 1
     for ridge in (0.0, 1e-3):
         for standardised in (True, False):
@@ -115,16 +115,16 @@ def test_oracle_constant_latent(shared):
                 assert fit.loss.item() == pytest.approx(expected["ce"], rel=1e-9)
 
 
-def test_oracle_separable_with_the_ridge_on_the_raw_weight(shared):
-    given_, expected = oracle(shared, "4.probe_loss_separable")
+def test_oracle_separable_with_the_ridge_on_the_raw_weight(references):
+    given_, expected = oracle(references, "4.probe_loss_separable")
     z, labels = torch.tensor(given_["z"])[:, None], torch.tensor(given_["y"]) == 1
     for fit in both(z, labels, ridge=given_["ridge_on_w"], standardised=False):
         assert fit.weight.item() == pytest.approx(expected["w"], rel=1e-6)
         assert fit.loss.item() == pytest.approx(expected["ce"], rel=1e-6)
 
 
-def test_oracle_the_best_of_many_noise_latents_beats_the_base_rate_in_sample(shared):
-    given_, expected = oracle(shared, "4.probe_loss_selection_bias")
+def test_oracle_the_best_of_many_noise_latents_beats_the_base_rate_in_sample(references):
+    given_, expected = oracle(references, "4.probe_loss_selection_bias")
     z = torch.tensor(np.random.default_rng(given_["seed"]).standard_normal((given_["n"], given_["latents"])))
     labels = torch.arange(given_["n"]) < given_["n"] // 2
     for fit in both(z, labels, ridge=0.0):
@@ -312,8 +312,8 @@ def test_losses_are_exact_for_scores_of_any_size():
     assert losses[3:].tolist() == [0.0, 1e4, 1e4]
 
 
-def test_oracle_selection_by_mean_difference(shared):
-    given_, expected = oracle(shared, "16.sparse_probe_selection")
+def test_oracle_selection_by_mean_difference(references):
+    given_, expected = oracle(references, "16.sparse_probe_selection")
     z, labels = torch.tensor(given_["Z"], dtype=torch.float64), torch.tensor(given_["y"]) == 1
     plain, scaled = mean_difference(sparse(z), labels, normalised=False), mean_difference(sparse(z), labels)
     np.testing.assert_allclose(plain, expected["abs_mean_diff"], rtol=1e-12)

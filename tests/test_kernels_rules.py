@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score
 from sae_bench.kernels.graded_rules import average_precision, grade
 from sae_bench.kernels.rules import TokenRule, derangement, fit, matches, score
 from sae_bench.kernels.token_counts import firings, token_entropy
+from tests.builders.rule_scores import loop_scores
 
 
 def text(n, vocabulary, seed=0, documents=8):
@@ -312,19 +313,6 @@ def test_ratios_are_ratios_of_sums_and_nan_without_meaning():
     np.testing.assert_array_equal(total.mass_recalled, [2 / 3, math.nan, 0])
     np.testing.assert_array_equal(total.tokens, 4)
     assert math.isnan(score([rules[2]], tokens, previous, sparse(fires[1:2]), [0] * 4, 1).total().f1[0])
-
-
-def loop_scores(tokens, previous, fires, held_out, held_out_previous, strength, least):
-    """The score of every held-out token for every latent, from the definition."""
-    out = np.zeros((len(fires), len(held_out)))
-    for i, actual in enumerate(fires):
-        for j, (v, u) in enumerate(zip(held_out, held_out_previous, strict=True)):
-            own, pair = tokens == v, (tokens == v) & (previous == u)
-            if actual[own].any():
-                out[i, j] = actual[own].sum() / (own.sum() + strength)
-                if pair.sum() >= least:
-                    out[i, j] = (actual[pair].sum() + strength * out[i, j]) / (pair.sum() + strength)
-    return out
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -50,8 +50,8 @@ def predict(trie, text):
     return trie.predict([ids(text)])[0].tolist()
 
 
-def test_cases_of_the_reference(shared):
-    expected = json.loads((shared / "metrics_oracles.json").read_text())["6.n2g"]["expected"]
+def test_cases_of_the_reference(references):
+    expected = json.loads((references / "metrics_oracles.json").read_text())["6.n2g"]["expected"]
     c, a_star_c, first = (trie_of(expected[name]) for name in ("trie_c", "trie_a_star_c", "trie_first_position"))
     assert predict(c, "c b c") == expected["c_on_cbc"]
     assert predict(a_star_c, "a e c a c") == expected["astarc_on_aecac"]
@@ -59,9 +59,9 @@ def test_cases_of_the_reference(shared):
     assert predict(a_star_c, "a b b c") == expected["known_failure_astarc_on_abbc"]
 
 
-def test_explanations_of_planted_latents_are_the_tries_of_the_reference(shared):
+def test_explanations_of_planted_latents_are_the_tries_of_the_reference(references):
     """On "c"; on "c" with an "a" one or two places before; on whatever is first: found from examples alone."""
-    expected = json.loads((shared / "metrics_oracles.json").read_text())["6.n2g"]["expected"]
+    expected = json.loads((references / "metrics_oracles.json").read_text())["6.n2g"]["expected"]
     a, c = ids("a c")
 
     def on_c(tokens):
@@ -82,8 +82,8 @@ def test_explanations_of_planted_latents_are_the_tries_of_the_reference(shared):
         assert nested(found.trie) == expected[name]
 
 
-def test_precision_and_recall_of_the_reference(shared):
-    oracle = json.loads((shared / "metrics_oracles.json").read_text())["6.n2g_precision_recall"]
+def test_precision_and_recall_of_the_reference(references):
+    oracle = json.loads((references / "metrics_oracles.json").read_text())["6.n2g_precision_recall"]
     found = agreement(oracle["inputs"]["true"], oracle["inputs"]["pred"])
     assert found.true_positive == oracle["expected"]["tp"]
     for name, key in (("precision",) * 2, ("recall",) * 2, ("f1",) * 2, ("scale", "scale_E_sa_over_E_ss")):

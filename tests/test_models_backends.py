@@ -14,7 +14,7 @@ from sae_bench.errors import ModelError
 from sae_bench.models.hooks import known_names
 from sae_bench.models.loading import load_subject
 from sae_bench.models.subject import Capture, SubjectModel
-from tests import tiny_models
+from tests.builders import tiny_models
 
 FAMILIES = sorted(tiny_models.FAMILIES)
 SITES = [

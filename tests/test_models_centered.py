@@ -10,7 +10,7 @@ from sae_bench.models.continuation import Continuation
 from sae_bench.models.hooks import Hook, find_blocks, parse_hook
 from sae_bench.models.loading import load_subject
 from sae_bench.models.transformer_lens import _placeholder_tokenizer
-from tests import tiny_models
+from tests.builders import tiny_models
 
 SITES = ["hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "hook_mlp_in"]
 UNCHANGED = ["attn.hook_z", "mlp.hook_post", "mlp.hook_in", "ln1.hook_out", "ln2.hook_out", "ln2.hook_normalized"]

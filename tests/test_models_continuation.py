@@ -18,7 +18,7 @@ from sae_bench.models.hooks import find_blocks, known_names
 from sae_bench.models.huggingface_suffix import cache_argument
 from sae_bench.models.loading import load_subject
 from sae_bench.models.subject import Capture
-from tests import tiny_models
+from tests.builders import tiny_models
 
 HOOK = "blocks.1.hook_resid_post"
 SEQ = 24  # three times the attention window of the tiny Gemma 2

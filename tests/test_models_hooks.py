@@ -5,7 +5,7 @@ from torch import nn
 
 from sae_bench.errors import ModelError
 from sae_bench.models.hooks import Hook, find_blocks, known_names, parse_hook
-from tests import tiny_models
+from tests.builders import tiny_models
 
 # The table of hook points, written out once more by hand: (site, path below the block, side, form).
 GPT2 = [

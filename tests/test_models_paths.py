@@ -18,7 +18,7 @@ from transformers import (
 from sae_bench.errors import ModelError
 from sae_bench.models.hooks import find_blocks, known_names, parse_hook
 from sae_bench.models.loading import load_subject
-from tests import tiny_models
+from tests.builders import tiny_models
 
 TEXT = tiny_models._LLAMA | {"head_dim": 8, "sliding_window": 8, "query_pre_attn_scalar": 8, "pad_token_id": 0}
 TOKENS = torch.randint(1, 40, (2, 9), generator=torch.Generator().manual_seed(5))

@@ -30,7 +30,7 @@ from sae_bench.saes.hub import Place, chosen, parse
 from sae_bench.saes.load import load_sae
 from sae_bench.saes.origin import Fetched, fetch
 from sae_bench.settings import Told
-from tests.tiny_saes import activations, tiny_coder, write_native, write_saelens
+from tests.builders.tiny_saes import activations, tiny_coder, write_native, write_saelens
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OTHER = "fedcba9876543210fedcba9876543210fedcba98"

@@ -11,67 +11,10 @@ from sae_bench.errors import CoderError
 from sae_bench.saes.conformance import check
 from sae_bench.saes.load import load_sae
 from sae_bench.saes.overcomplete import wrap
-from tests.format_fixtures import assert_matches_fixture
+from tests.builders.format_fixtures import assert_matches_fixture
+from tests.builders.overcomplete_saes import D, M, TopKSAE
 
 HOOK = "blocks.3.hook_resid_post"
-D, M = 6, 20
-
-
-class Encoder(nn.Module):
-    """Linear layer, normalisation, ReLU."""
-
-    def __init__(self, d: int, m: int, norm: nn.Module | None = None) -> None:
-        super().__init__()
-        self.final_block = nn.Sequential(nn.Linear(d, m), nn.Identity() if norm is None else norm)
-        self.final_activation = nn.ReLU()
-
-    def forward(self, x):
-        pre = self.final_block(x)
-        return pre, self.final_activation(pre)
-
-
-class Dictionary(nn.Module):
-    """Rows of norm 1, fused when the mode is switched."""
-
-    def __init__(self, d: int, m: int) -> None:
-        super().__init__()
-        self._weights = nn.Parameter(torch.randn(m, d))
-        self.register_buffer("multiplier", torch.tensor(0.0))
-        self._fused = None
-
-    def get_dictionary(self):
-        if not self.training:
-            assert self._fused is not None, "Dictionary is not initialized."
-            return self._fused
-        unit = self._weights / (self._weights.norm(dim=1, keepdim=True) + 1e-8)
-        return unit * self.multiplier.exp()
-
-    def train(self, mode=True):
-        if not mode:
-            self._fused = self.get_dictionary()
-        return super().train(mode)
-
-    def forward(self, z):
-        return z @ self.get_dictionary()
-
-
-class TopKSAE(nn.Module):
-    """The members that an SAE of the library has, written anew."""
-
-    def __init__(self, d: int = D, m: int = M, k: int = 8, norm: nn.Module | None = None) -> None:
-        super().__init__()
-        self.encoder, self.dictionary, self.top_k = Encoder(d, m, norm), Dictionary(d, m), k
-
-    def get_dictionary(self):
-        return self.dictionary.get_dictionary()
-
-    def encode(self, x):
-        pre, codes = self.encoder(x)
-        top = codes.topk(self.top_k, dim=-1)
-        return pre, torch.zeros_like(codes).scatter(-1, top.indices, top.values)
-
-    def decode(self, z):
-        return self.dictionary(z)
 
 
 class BatchTopKSAE(TopKSAE):
@@ -94,9 +37,9 @@ class JumpSAE(TopKSAE):
         return pre, codes * (codes >= self.thresholds.exp())
 
 
-def rebuilt(shared, name):
+def rebuilt(references, name):
     """The object whose outputs are recorded, from its state and what the state does not hold."""
-    place = shared / "fixtures" / f"overcomplete_{name}"
+    place = references / "fixtures" / f"overcomplete_{name}"
     made = {
         "topk": lambda: TopKSAE(32, 128),
         "topk_bn": lambda: TopKSAE(32, 128, norm=nn.BatchNorm1d(128)),
@@ -110,8 +53,8 @@ def rebuilt(shared, name):
 
 
 @pytest.mark.parametrize("name", ["topk", "topk_bn", "batchtopk", "jump"])
-def test_the_librarys_own_outputs(shared, name):
-    place, model = rebuilt(shared, name)
+def test_the_librarys_own_outputs(references, name):
+    place, model = rebuilt(references, name)
     coder = wrap(model, hook=HOOK, name="mine")
     assert_matches_fixture(place, coder)
     effective = np.load(place / "reference.npz")["W_dec_effective"]
@@ -212,7 +155,7 @@ def test_from_a_factory_of_the_user(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "my_overcomplete.py").write_text(
         "from sae_bench.saes.overcomplete import wrap\n"
-        "from tests.test_overcomplete import TopKSAE\n"
+        "from tests.builders.overcomplete_saes import TopKSAE\n"
         f"def sae():\n    return wrap(TopKSAE(), hook={HOOK!r}, name='mine')\n"
     )
     coder = load_sae("my_overcomplete:sae")

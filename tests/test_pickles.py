@@ -133,9 +133,9 @@ def test_a_pickled_object_is_refused_with_what_to_do(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["batchtopk", "jump", "topk", "topk_bn"])
-def test_saved_objects_of_overcomplete_are_refused_with_the_hint(shared, name):
+def test_saved_objects_of_overcomplete_are_refused_with_the_hint(references, name):
     with pytest.raises(CoderError, match=r"needs overcomplete\.sae\.\w+\.\w+SAE.*--sae module:factory"):
-        open_pickle(shared / "fixtures" / f"overcomplete_{name}" / "sae.pth")
+        open_pickle(references / "fixtures" / f"overcomplete_{name}" / "sae.pth")
 
 
 def test_building_a_permitted_object_with_a_state_runs_nothing(tmp_path):

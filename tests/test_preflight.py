@@ -29,9 +29,9 @@ from sae_bench.preflight.places import candidates
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.load import load_sae
 from sae_bench.saes.wrap import as_coder
-from tests import tiny_models
-from tests.planted_saes import at_hooks, changed, seeded
-from tests.tiny_saes import HOOK, activations, tiny_coder
+from tests.builders import tiny_models
+from tests.builders.planted_saes import at_hooks, changed, seeded
+from tests.builders.tiny_saes import HOOK, activations, tiny_coder
 
 IDS = tuple(tuple(range(3 + 7 * i, 9 + 7 * i)) for i in range(6))
 

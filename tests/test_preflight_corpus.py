@@ -22,8 +22,8 @@ from sae_bench.preflight import Activations, Preflight, Text, preflight, sample
 from sae_bench.preflight.measure import threshold_for
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.load import load_sae
-from tests.planted import Planted, matters, planted
-from tests.planted_saes import Healthy, changed, train
+from tests.builders.planted import Planted, matters, planted
+from tests.builders.planted_saes import Healthy, changed, train
 
 TOKENS = 160
 OF_LM = ("gated_b1_2048", "jumprelu_b1_2048", "topk32_b2_2048")
@@ -147,6 +147,15 @@ def table(found: list[tuple[Planted, bool, Preflight]]) -> str:
     return "\n".join([f"{fault:<52} {sum(cells):>3} of {len(cells):>3}" for fault, cells in rows.items()] + missed)
 
 
+def test_faults_planted_into_one_sae_are_named(demos: list[Healthy]) -> None:
+    """A part of the next test that takes seconds."""
+    (healthy,) = (h for h in demos if h.name == "topk_k32")
+    found = diagnose(planted(healthy))
+    assert len(found) > 10
+    assert sum(right for _, right, _ in found) >= 0.9 * len(found), table(found)
+
+
+@pytest.mark.slow
 def test_nine_of_ten_planted_faults_are_named(
     demos: list[Healthy], variants: list[Healthy], off_centre: list[Healthy]
 ) -> None:
@@ -157,6 +166,7 @@ def test_nine_of_ten_planted_faults_are_named(
     assert sum(right for _, right, _ in found) >= 0.9 * len(found)
 
 
+@pytest.mark.slow
 def test_nine_of_ten_planted_faults_are_named_in_an_ordinary_language_model(of_lm: list[Healthy]) -> None:
     found = diagnose([plant for healthy in of_lm for plant in planted(healthy) if plant.fault in FAULTS_OF_LM])
     sys.stdout.write("\n" + table(found) + "\n")
@@ -189,7 +199,9 @@ def test_weights_of_16_bits_raise_no_alarm(demos: list[Healthy], storage: torch.
     assert alarms(rounded) == {}
 
 
-@pytest.mark.parametrize(("n_tokens", "skip"), [(100, 0), (200, 30), (200, 60), (1000, 0)])
+@pytest.mark.parametrize(
+    ("n_tokens", "skip"), [(100, 0), (200, 30), (200, 60), pytest.param(1000, 0, marks=pytest.mark.slow)]
+)
 def test_other_documents_and_more_of_them_raise_no_alarm(
     demos: list[Healthy], world: tuple[SubjectModel, object], n_tokens: int, skip: int
 ) -> None:

@@ -31,16 +31,31 @@ THEIRS = {
     "kl": "kl",
 }
 SETS = {"none": "set_all", "first": "set_no_bos"}
+EVEN, ODD = slice(0, None, 2), slice(1, None, 2)
 
 
-@pytest.mark.parametrize("mask", SETS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-6), ("float32", 1e-3)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "mask", "part"),
+    [
+        ("float32", 1e-3, "none", ODD),
+        *(
+            pytest.param(*run, marks=pytest.mark.slow)
+            for run in (
+                ("float32", 1e-3, "first", EVEN),
+                ("float64", 1e-6, "none", EVEN),
+                ("float64", 1e-6, "first", ODD),
+            )
+        ),
+    ],
+)
 def test_figures_equal_those_of_an_independent_program(
-    shared: Path, tmp_path: Path, mask: str, dtype: str, tolerance: float
+    shared: Path, tmp_path: Path, dtype: str, tolerance: float, mask: str, part: slice
 ) -> None:
+    """Every SAE under both masks and in both types: under one mask in float32, under the other in float64."""
     reference = json.loads((shared / "lm" / "reference.json").read_text())
+    saes = list(reference["saes"])[part]
     results = evaluate(
-        [shared / "lm" / "saes" / name for name in reference["saes"]],
+        [shared / "lm" / "saes" / name for name in saes],
         model=shared / "lm" / "model",
         data=shared / "lm" / "reference_tokens.npy",
         mask=mask,
@@ -63,7 +78,7 @@ def test_figures_equal_those_of_an_independent_program(
                     f"{result.sae.name} {ours}"
                 )
                 compared += 1
-    assert compared == len(reference["saes"]) * len(THEIRS)
+    assert compared == len(saes) * len(THEIRS)
     _check_densities(shared, tmp_path, mask, dtype)
 
 

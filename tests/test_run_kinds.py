@@ -15,7 +15,7 @@ from sae_bench.errors import CoderError
 from sae_bench.saes.load import expand, load_sae
 from sae_bench.saes.prefixes import prefix_of
 from sae_bench.saes.weights import Weights
-from tests.tiny_saes import coder_of, tiny_coder, tiny_rule, tiny_weights, write_native
+from tests.builders.tiny_saes import coder_of, tiny_coder, tiny_rule, tiny_weights, write_native
 
 D = 128  # of the demo model
 SMALL: dict[str, Any] = {
@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
     "controls": "mean,random_l0",
     "resamples": 50,
 }
-FEW = {"parameters": {"downstream_sparsity.latents": 2}}
+FEW = {"parameters": {"downstream_sparsity.latents": 2}, "probe_sets": "kind_r*"}  # one of the demo's labelled sets
 
 
 def scores(sae: Any, **settings: Any) -> dict[tuple[str, str], Any]:

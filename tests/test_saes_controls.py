@@ -15,7 +15,7 @@ from sae_bench.saes import conformance
 from sae_bench.saes.controls import MAX_RANDOM_LATENTS, Calibration, Moments
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import SparseCoder
-from tests.tiny_saes import ACTIVATIONS, LATENTS, WIDTH, K, activations, tiny_coder
+from tests.builders.tiny_saes import ACTIVATIONS, LATENTS, WIDTH, K, activations, tiny_coder
 
 NAMES = tuple(registry.CONTROLS[i].name for i in range(len(registry.CONTROLS)))
 ONLY_FOR_AUTOENCODERS = ("identity", "channels", "pca", "pca_topk")

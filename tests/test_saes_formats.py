@@ -10,7 +10,7 @@ import torch
 from sae_bench.saes.formats import native, saelens
 from sae_bench.saes.load import load_sae
 from sae_bench.saes.source import Source
-from tests.tiny_saes import ACTIVATIONS, HOOK, activations, tiny_coder, write_native, write_saelens
+from tests.builders.tiny_saes import ACTIVATIONS, HOOK, activations, tiny_coder, write_native, write_saelens
 
 RULES = [
     *((activation, {}) for activation in ACTIVATIONS),

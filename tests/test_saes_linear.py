@@ -14,7 +14,7 @@ from sae_bench.errors import CoderError
 from sae_bench.saes import conformance
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.weights import Weights
-from tests.tiny_saes import (
+from tests.builders.tiny_saes import (
     ACTIVATIONS,
     LATENTS,
     WIDTH,

@@ -17,7 +17,7 @@ from sae_bench import demo
 from sae_bench.errors import CoderError, SaeBenchError
 from sae_bench.saes.load import expand, load_sae
 from sae_bench.settings import Told
-from tests.tiny_saes import HOOK, LATENTS, WIDTH, activations, tiny_coder, write_native, write_saelens
+from tests.builders.tiny_saes import HOOK, LATENTS, WIDTH, activations, tiny_coder, write_native, write_saelens
 
 WEIGHTS = "weights.safetensors"
 
@@ -269,7 +269,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 CONFORMING = """
-    from tests.tiny_saes import tiny_coder
+    from tests.builders.tiny_saes import tiny_coder
     def make():
         return tiny_coder("relu")
     ready = tiny_coder("topk")
@@ -358,7 +358,7 @@ def test_a_coder_whose_record_is_of_another_kind_is_refused(module):
 
 def test_hooks_cannot_be_forced_on_a_coder_with_a_fixed_record(module):
     code = """
-        from tests.tiny_saes import tiny_coder
+        from tests.builders.tiny_saes import tiny_coder
         class Coder:
             def __init__(self):
                 self.inner = tiny_coder("relu")

@@ -8,8 +8,8 @@ import torch
 from sae_bench.kernels import stream
 from sae_bench.kernels.stream import Streamed
 from sae_bench.saes.linear import LinearCoder
-from tests.test_kernels import normal, tiling
-from tests.tiny_saes import ACTIVATIONS, activations, tiny_coder
+from tests.builders.kernel_inputs import normal, tiling
+from tests.builders.tiny_saes import ACTIVATIONS, activations, tiny_coder
 
 CPU = torch.device("cpu")
 DEVICES = [CPU, *([torch.device("cuda")] if torch.cuda.is_available() else [])]

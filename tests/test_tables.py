@@ -5,7 +5,7 @@ import pytest
 from sae_bench.board.tables import number, printable, result_tables, with_interval
 from sae_bench.registry import tasks
 from sae_bench.schema import MetricValue
-from tests.test_store import result
+from tests.builders.results import result
 
 
 def value(v, low=None, high=None, reason=None, better="lower"):

@@ -19,8 +19,8 @@ from sae_bench.saes.linear import LinearCoder, Nonlinearity
 from sae_bench.saes.protocol import CoderInfo
 from sae_bench.saes.weights import Weights
 from sae_bench.units import Units
-from tests.tiny_models import VOCAB, WIDTH, tiny_gpt2
-from tests.views import ArrayView, assert_same, cut, figures, measure_all, task
+from tests.builders.tiny_models import VOCAB, WIDTH, tiny_gpt2
+from tests.builders.views import ArrayView, assert_same, cut, figures, measure_all, task
 
 KINDS = ("clean", "spliced", "zero", "mean")
 HOOK = "blocks.1.hook_resid_post"
@@ -58,8 +58,8 @@ def from_losses(n=24, **mean_losses):
     return figures(made, {"document": units})
 
 
-def test_oracle(shared):
-    case = json.loads((shared / "metrics_oracles.json").read_text())["2.loss"]
+def test_oracle(references):
+    case = json.loads((references / "metrics_oracles.json").read_text())["2.loss"]
     inputs, expected = case["inputs"], case["expected"]
     names = {"clean": "orig", "spliced": "recon", "zero": "zero", "mean": "mean"}
     last = [[9.0, -5.0, 2.0]]  # the last token predicts nothing
@@ -81,16 +81,16 @@ def test_oracle(shared):
         assert found[mine] == pytest.approx(expected[theirs], abs=1e-14), mine
 
 
-def test_published_row(shared):
-    case = json.loads((shared / "metrics_oracles.json").read_text())["2.loss_recovered_gated_paper_row"]
+def test_published_row(references):
+    case = json.loads((references / "metrics_oracles.json").read_text())["2.loss_recovered_gated_paper_row"]
     i = case["inputs"]
     found = from_losses(ce_clean=i["ce_clean"], ce_spliced=i["ce_sae"], ce_zero=i["ce_zero"])
     assert found["loss_recovered_zero"].value == pytest.approx(case["expected"]["loss_recovered"], abs=1e-12)
     assert found["delta_ce"].value == pytest.approx(case["expected"]["delta_ce"], abs=1e-12)
 
 
-def test_tiny_denominator_gives_a_reason_and_not_a_score(shared):
-    i = json.loads((shared / "metrics_oracles.json").read_text())["2.loss_recovered_tiny_denominator"]["inputs"]
+def test_tiny_denominator_gives_a_reason_and_not_a_score(references):
+    i = json.loads((references / "metrics_oracles.json").read_text())["2.loss_recovered_tiny_denominator"]["inputs"]
     found = from_losses(ce_clean=i["ce_clean"], ce_spliced=i["ce_sae"], ce_zero=i["ce_zero"])["loss_recovered_zero"]
     assert (found.value, found.low, found.high) == (None, None, None)
     assert found.reason == "the cost of zero ablation in nats is 0.014, and must be above 0.05 to divide by it"

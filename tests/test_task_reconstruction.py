@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.views import ArrayView, assert_same, cut, figures, measure_all, task
+from tests.builders.views import ArrayView, assert_same, cut, figures, measure_all, task
 
 DIMENSIONLESS = ("fvu", "nmse", "cosine", "norm_ratio", "relative_reconstruction_bias")
 X = [[1.0, 2.0], [3.0, 0.0], [0.0, 4.0], [2.0, 2.0]]
@@ -49,8 +49,8 @@ def test_worked_example():
 
 
 @pytest.mark.parametrize("splits", [None, [[0], [1], [2], [3]], [[0, 1], [2, 3]], [[3, 1], [2, 0]]])
-def test_oracles(shared, splits):
-    oracles = json.loads((shared / "metrics_oracles.json").read_text())
+def test_oracles(references, splits):
+    oracles = json.loads((references / "metrics_oracles.json").read_text())
 
     def found(key):
         return values(view_of(oracles[key]["inputs"]["x"], oracles[key]["inputs"]["xhat"]), splits)
@@ -77,8 +77,8 @@ def test_oracles(shared, splits):
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.01, 1e-3, 10.0, 100.0, 1e4])
-def test_explained_variance_is_right_at_any_scale(shared, scale):
-    case = json.loads((shared / "metrics_oracles.json").read_text())["1.saelens_explained_variance_defect"]
+def test_explained_variance_is_right_at_any_scale(references, scale):
+    case = json.loads((references / "metrics_oracles.json").read_text())["1.saelens_explained_variance_defect"]
     x, x_hat = (scale * np.array(case["inputs"][k]) for k in ("x", "xhat"))
     found = values(view_of(x, x_hat))
     assert 1 - found["fvu"] == pytest.approx(case["expected"]["correct"], abs=1e-14)
@@ -86,15 +86,15 @@ def test_explained_variance_is_right_at_any_scale(shared, scale):
 
 
 @pytest.mark.parametrize("key", ["3.gamma_1d", "3.gamma_2d", "3.gamma_unbiased_projection"])
-def test_relative_reconstruction_bias_oracles(shared, key):
-    case = json.loads((shared / "metrics_oracles.json").read_text())[key]
+def test_relative_reconstruction_bias_oracles(references, key):
+    case = json.loads((references / "metrics_oracles.json").read_text())[key]
     found = values(view_of(case["inputs"]["x"], case["inputs"]["xhat"]))
     assert found["relative_reconstruction_bias"] == pytest.approx(case["expected"]["gamma_v2"], abs=1e-15)
     assert found["norm_ratio"] == pytest.approx(case["expected"]["mean_norm_ratio"], abs=1e-15)
 
 
-def test_norm_ratio_leaves_out_tokens_without_length(shared):
-    case = json.loads((shared / "metrics_oracles.json").read_text())["14.norm_ratio"]
+def test_norm_ratio_leaves_out_tokens_without_length(references):
+    case = json.loads((references / "metrics_oracles.json").read_text())["14.norm_ratio"]
     found = values(view_of(case["inputs"]["x"], case["inputs"]["xhat"]))
     assert found["norm_ratio"] == pytest.approx(case["expected"]["mean_ratio_tiny_norms_excluded"], abs=1e-12)
 

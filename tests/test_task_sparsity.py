@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_bench.saes.protocol import codes_from_dense
-from tests.views import ArrayView, assert_same, cut, figures, measure_all, task
+from tests.builders.views import ArrayView, assert_same, cut, figures, measure_all, task
 
 
 def view_of(latents, lengths=None, norms=None, **changes):
@@ -36,8 +36,8 @@ def values(view, splits=None):
 
 
 @pytest.mark.parametrize("splits", [None, cut(10, [1]), cut(10, [3, 2])])
-def test_density_oracle(shared, splits):
-    case = json.loads((shared / "metrics_oracles.json").read_text())["10.density"]
+def test_density_oracle(references, splits):
+    case = json.loads((references / "metrics_oracles.json").read_text())["10.density"]
     made = task("sparsity")
     view = view_of(case["inputs"]["acts"])
     tables = measure_all(made, view, splits)

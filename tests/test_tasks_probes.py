@@ -369,8 +369,8 @@ def test_the_same_folds_are_drawn_for_any_number_of_sets_and_saes() -> None:
 # ---------------------------------------------------------------- sparse probing
 
 
-def test_the_chosen_latents_are_those_of_the_oracle(shared: Path) -> None:
-    entry = json.loads((shared / "metrics_oracles.json").read_text())["16.sparse_probe_selection"]
+def test_the_chosen_latents_are_those_of_the_oracle(references: Path) -> None:
+    entry = json.loads((references / "metrics_oracles.json").read_text())["16.sparse_probe_selection"]
     z = torch.tensor(entry["inputs"]["Z"], dtype=torch.float64)
     labels = torch.tensor(entry["inputs"]["y"]) == 1
     details = figures(task("sparse_probing"), Arrays({"train": z, "test": z}, {"train": labels, "test": labels}))[1]

@@ -27,8 +27,9 @@ from sae_bench.schema import Protocol
 from sae_bench.settings import Settings
 from sae_bench.units import Units, pack
 from sae_bench.verify import Report, _odds, verify
+from tests.builders.judge_server import Messages, Server
+from tests.builders.said import complaints
 from tests.conftest import Run
-from tests.judge_server import Messages, Server
 
 SETS = "base64,code_comment,contains_number,has_question,uppercase_word"
 QUICK: dict[str, Any] = {"tier": "smoke", "limit": 64, "resamples": 50, "controls": "mean,permuted"}
@@ -771,7 +772,7 @@ def cli(cli: Run) -> Run:
 
 def test_exit_codes_and_sentences(cli: Run, made: dict[str, Path], tmp_path: Path) -> None:
     code, out, error = cli(made["sparsity"], "--share", 0.1, "--seed", 7)
-    assert (code, error) == (0, "")
+    assert (code, complaints(error)) == (0, [])
     assert "6 of 64 documents were measured again (6 rows; chosen by seed 7)" in out
     assert out.endswith("\nnothing wrong was found\n")
 
@@ -780,11 +781,11 @@ def test_exit_codes_and_sentences(cli: Run, made: dict[str, Path], tmp_path: Pat
 
     file = rewritten(made["sparsity"], tmp_path, change)
     code, out, error = cli(file)
-    assert (code, error) == (1, "")
+    assert (code, complaints(error)) == (1, [])
     assert "WRONG: l0: low is" in out
     code, out, error = cli(file, "--json")
     found = json.loads(out)
-    assert (code, error, found["ok"], found["rows"]) == (1, "", False, 3)
+    assert (code, complaints(error), found["ok"], found["rows"]) == (1, [], False, 3)
     assert len(found["wrong"]) == 1
     code, out, _ = cli(made["sparsity"], "--json", "--batch-tokens", 300)
     found = json.loads(out)
@@ -910,7 +911,7 @@ def test_hostile_names_are_harmless(cli: Run, made: dict[str, Path], tmp_path: P
     files = sorted(tmp_path.rglob("*"))
     for sae_given in (["--seed", 0], ["--share", 1, "--seed", 0]):
         code, out, error = cli(file, *sae_given)
-        assert (code, error) == (1, "")
+        assert (code, complaints(error)) == (1, [])
         assert all(character.isprintable() or character == "\n" for character in out)
         assert "other dtype:" in out
         assert not [line for line in out.splitlines() if line.startswith("WRONG: nothing")]
