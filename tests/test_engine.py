@@ -180,7 +180,7 @@ def test_the_anchors_hold_the_score_in_their_middle() -> None:
 
 def test_the_mean_of_another_set_is_taken_from_documents_that_are_not_scored() -> None:
     session = Session(coder(), Settings(model=tiny_gpt2(), data=token_rows()))
-    evaluation, calibration = session.corpus.evaluation, session.corpus.calibration
+    evaluation, calibration = session.inputs.corpus.evaluation, session.inputs.corpus.calibration
     assert set(evaluation.unit_ids).isdisjoint(calibration.unit_ids)
 
 

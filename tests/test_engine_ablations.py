@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from sae_bench.api import Session, evaluate
 from sae_bench.data.tokens import TokenSet
-from sae_bench.engine import outputs
 from sae_bench.results import store
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import Codes
 from sae_bench.saes.weights import Weights
 from sae_bench.session.run import measure
 from sae_bench.settings import Settings
+from sae_bench.streams import outputs
 from sae_bench.streams.sampling import sampled_sequences
 from sae_bench.units import Units
 from tests.builders.ablations import HOOK, TASK, ablated, documents_of, module_of, passed, places
@@ -243,8 +243,9 @@ def test_random_directions_are_as_long_and_at_the_same_places(tmp_path: Path) ->
     )  # fmt: skip
     session = Session(coder, settings)
     entries = [work.entry for work in session.work]
-    measured = measure(session.subject, session.corpus, entries, session.tasks, session.options())
-    own, beside = measured.tables(TASK, entries[0])["ablation"], measured.references(TASK, entries[0])
+    measured = measure(session.subject, session.inputs, entries, session.tasks)
+    reader, task = measured.readers[TASK], session.tasks[TASK]
+    own, beside = reader.tables(task, entries[0])["ablation"], reader.references(task, entries[0])
     turned = beside["random_directions"]["ablation"]
     assert_same_rows(own, turned, skip=set(own.columns) - {"norm", "position", "latent", "value", "tokens"})
     assert not np.isclose(own.columns["l1"], turned.columns["l1"], rtol=1e-3).any()
@@ -441,7 +442,7 @@ def test_text_of_special_tokens_only_is_a_reason_and_no_crash() -> None:
     rows = np.random.default_rng(0).integers(1, VOCAB, (20, 8))
     rows[0] = 0
     given: dict[str, Any] = {"model": tiny_gpt2(), "data": rows, "limit": 1, "controls": "none", "resamples": 20}
-    assert not Session(tiny_coder("topk"), Settings(**given)).corpus.evaluation.ids.any()
+    assert not Session(tiny_coder("topk"), Settings(**given)).inputs.corpus.evaluation.ids.any()
     found = evaluate(tiny_coder("topk"), tasks=TASK, **given)[0]
     assert found.status == "error"
     assert "no latent is active" in str(found.reason)

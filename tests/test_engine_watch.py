@@ -124,13 +124,11 @@ def test_a_tier_bounds_the_documents_and_the_memory_of_a_run() -> None:
     given["parameters"] = {f"{TASK}.latents": 3, f"{TASK}.fewest_firings": 1}
     kept = {}
     for limit in (60, 200):
-        run = measured(sae, data=planted_texts(400), limit=limit, **given)
-        assert run.watch is not None
-        assert run.evaluation.n_units == limit
-        assert len(run.watch.units) == 32
-        found = run.watch.watched(
-            run.cast.saes[0], run.cast, run.checkpoint.rows(run.state, {(TRACKED, "planted")}), TASK
-        )
+        found_of = measured(sae, data=planted_texts(400), limit=limit, **given)
+        run, reader = found_of.run, found_of.readers[TASK]
+        assert run.inputs.corpus.evaluation.n_units == limit
+        assert len(reader.units) == 32
+        found = reader.tracked(run.cast.saes[0], run.checkpoint.rows(run.state, {(TRACKED, "planted")}), TASK)
         rows = {}
         for entry in run.cast.entries:
             own = run.checkpoint.rows(run.state, {(TRACKED, entry.key)})

@@ -18,9 +18,9 @@ from sae_bench import demo, evaluate, load_sae
 from sae_bench.errors import CoderError
 from sae_bench.saes import conformance
 from sae_bench.settings import Told
+from tests.builders.tiny_models import WIDTH, tiny_gpt2
 from tests.conftest import Run
 from tests.test_engine import HOOK, token_rows
-from tests.tiny_models import WIDTH, tiny_gpt2
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* is wrapped")
 QUICK: dict[str, Any] = {"tasks": "reconstruction", "controls": "none", "resamples": 20}

@@ -18,12 +18,12 @@ from sae_bench.saes.load import expand
 from sae_bench.saes.overcomplete import wrap
 from sae_bench.settings import Settings, Told
 from sae_bench.verify import verify
+from tests.builders.tiny_models import WIDTH, tiny_gpt2
+from tests.builders.tiny_saes import tiny_coder, write_native
 from tests.conftest import Run
 from tests.test_engine import HOOK, coder, token_rows
 from tests.test_given import QUICK, Dense, measured
 from tests.test_overcomplete import TopKSAE
-from tests.tiny_models import WIDTH, tiny_gpt2
-from tests.tiny_saes import tiny_coder, write_native
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* is wrapped")
 

@@ -16,7 +16,7 @@ from sae_bench.models.hooks import find_blocks
 from sae_bench.models.loading import load_subject
 from sae_bench.models.subject import OPTIONAL, Capture, SubjectModel, missing_members
 from sae_bench.settings import Settings
-from tests import tiny_models
+from tests.builders import tiny_models
 
 HOOK = "blocks.1.hook_resid_post"
 TASKS = "reconstruction,loss_recovered,downstream_sparsity"

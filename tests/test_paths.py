@@ -20,9 +20,9 @@ from sae_bench.results import store
 from sae_bench.saes.load import expand, load_saes
 from sae_bench.settings import PATHS, Settings
 from sae_bench.verify import verify
+from tests.builders.tiny_models import VOCAB, WIDTH, tiny_gpt2
+from tests.builders.tiny_saes import tiny_coder, write_native
 from tests.test_engine import HOOK, token_rows
-from tests.tiny_models import VOCAB, WIDTH, tiny_gpt2
-from tests.tiny_saes import tiny_coder, write_native
 
 QUICK: dict[str, Any] = {"tasks": "reconstruction", "controls": "none", "resamples": 20, "device": "cpu"}
 WRITTEN: dict[str, Callable[[str], str | Path]] = {
@@ -104,7 +104,7 @@ def of_tasks(at: Any, home: Path) -> None:
 
 def of_labelled_sets(at: Any, home: Path) -> None:
     settings = Settings(**QUICK | {"tasks": "probe_recovery"}, model="demo", limit=4, probe_data=at("sets"))
-    suite = Session("demo", settings).suite
+    suite = Session("demo", settings).inputs.suite
     assert suite is not None
     assert (suite.name, len(suite.sets)) == ("sets", 1)
 

@@ -312,7 +312,7 @@ def test_an_edited_row_is_found_exactly_when_it_is_measured_again(made: dict[str
 
     file = rewritten(made["reconstruction"], tmp_path, rows=rows, figures=True)
     session = Session("demo", Settings(tasks="reconstruction", **QUICK))
-    place = session.corpus.evaluation.unit_ids.index(table.ids[row])
+    place = session.inputs.corpus.evaluation.unit_ids.index(table.ids[row])
     caught = {}
     for seed in range(6):
         chosen = np.random.default_rng(seed).choice(64, 19, replace=False)
@@ -720,7 +720,7 @@ def test_one_flip_in_a_small_sample_passes(made: dict[str, Path], tmp_path: Path
     """3 % of all rows may flip, so that the sample of three may hold one."""
     ids = store.read_units(made["reconstruction"])["document"].ids
     session = Session("demo", Settings(tasks="reconstruction", **QUICK))
-    chosen = session.corpus.evaluation.unit_ids[int(np.random.default_rng(0).choice(64, 3, replace=False)[0])]
+    chosen = session.inputs.corpus.evaluation.unit_ids[int(np.random.default_rng(0).choice(64, 3, replace=False)[0])]
     file = perturbed(made["reconstruction"], tmp_path, "document", 1e-2, [ids.index(chosen)])
     report = again(file, share=0.05)
     assert report.rows == 3

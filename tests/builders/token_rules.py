@@ -119,15 +119,15 @@ def measured(sae: Any, **settings: Any) -> Measured:
     """What a run keeps before rules are made of it."""
     session = Session(sae, Settings(**settings_of(settings)))
     entries = [work.entry for work in session.work]
-    return measure(session.subject, session.corpus, entries, session.tasks, session.options())
+    return measure(session.subject, session.inputs, entries, session.tasks)
 
 
 def watched(sae: Any, **settings: Any) -> Tracked:
     """Where the latents of the first SAE fire, as the task gets it."""
-    run = measured(sae, **settings)
-    entry = run.cast.saes[0]
-    assert run.watch is not None
-    return run.watch.watched(entry, run.cast, run.checkpoint.rows(run.state, {(TRACKED, entry.key)}), "token_rules")
+    found = measured(sae, **settings)
+    entry = found.run.cast.saes[0]
+    rows = found.run.checkpoint.rows(found.run.state, {(TRACKED, entry.key)})
+    return found.readers["token_rules"].tracked(entry, rows, "token_rules")
 
 
 def content_of(ids: Sequence[int]) -> str:
