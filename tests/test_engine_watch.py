@@ -466,7 +466,7 @@ def test_very_small_and_very_large_activations_are_firings(tmp_path: Path, scale
 def test_an_sae_given_twice_has_the_same_figures_twice() -> None:
     """The codes are the same object's, and collected once."""
     sae = coder(0)
-    one, other = evaluate([sae, sae], **settings_of(tiny(controls="permuted")))
+    one, other = evaluate({"one": sae, "other": sae}, **settings_of(tiny(controls="permuted")))
     assert one.metrics == other.metrics
     assert one.controls == other.controls
 
@@ -477,7 +477,7 @@ def test_an_sae_without_decoder_rows_given_twice_is_an_error_twice() -> None:
             raise RuntimeError("no rows")
 
     sae = NoRows(lambda codes: codes)
-    for found in evaluate([sae, sae], **settings_of(tiny())):
+    for found in evaluate({"one": sae, "other": sae}, **settings_of(tiny())):
         assert (found.status, found.reason) == ("error", "RuntimeError: no rows")
 
 
