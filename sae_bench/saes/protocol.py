@@ -46,6 +46,11 @@ class Codes(NamedTuple):
         counts = self.counts()[tokens]
         return Codes(indptr_of(counts), self.indices[kept], self.values[kept], self.n_latents)
 
+    def only(self, entries: Tensor) -> Codes:
+        """A part of the same tokens' codes: the entries (bool ``[nonzeros]``) that are true, in order."""
+        counts = self.counts().new_zeros(self.n_tokens).index_add_(0, self.token_of_entry(), entries.long())
+        return Codes(indptr_of(counts), self.indices[entries], self.values[entries], self.n_latents)
+
     def dense(self) -> Tensor:
         """``[tokens, n_latents]``. For tests and small coders: this is the array that sae-bench never makes."""
         out = self.values.new_zeros(self.n_tokens, self.n_latents)
