@@ -93,7 +93,7 @@ class Session:
         for name, task in self.tasks.items():
             task.prepare(resolve.context(self.tokenizer, self.subject))
             why = stream(task.stream).why_not(self.inputs)
-            if why is None and task.asks_judge and self.judge is None:
+            if why is None and task.spec.judge and self.judge is None:
                 why = judging.NO_JUDGE
             if why is not None:
                 self.skipped[name] = why
@@ -202,7 +202,7 @@ class Session:
     def judged_controls(self, name: str) -> set[str]:
         """Controls that this run was asked to judge, and that an earlier result may lack."""
         task = self.tasks[name]
-        return {c for c in self.controls if task.asks_judge and task.wants_control(c)}
+        return {c for c in self.controls if task.spec.judge and task.wants_control(c)}
 
     @property
     def missing(self) -> list[Work]:

@@ -25,7 +25,7 @@ _HELLO = Request([{"role": "user", "content": "Answer with one word: ready"}], N
 
 def asking_of(tasks: Mapping[str, Task]) -> list[JudgedTask]:
     """The tasks that ask a judge."""
-    return [cast(JudgedTask, task) for task in tasks.values() if task.asks_judge]
+    return [cast(JudgedTask, task) for task in tasks.values() if task.spec.judge]
 
 
 def judge_options(settings: Settings) -> JudgeOptions | None:
@@ -60,7 +60,7 @@ def configure(tasks: Mapping[str, Task], settings: Settings, controls: tuple[str
 
 def parameters(task: Task, options: JudgeOptions | None) -> dict[str, Any]:
     """What of the judge belongs to the protocol of a task: who judges, not where, nor at what cost."""
-    if not task.asks_judge or options is None:
+    if not task.spec.judge or options is None:
         return {}
     return {"judge": options.model, "temperature": options.temperature}
 

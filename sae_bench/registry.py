@@ -249,6 +249,7 @@ def definition_sha256(spec: TaskSpec) -> str:
         "title": True,
         "question": True,
         "figures": True,
+        "judge": True,
         "pairs": not spec.pairs,
         "metrics": {"__all__": {"description", "name", "headline", "lowest", "highest"}},
     }

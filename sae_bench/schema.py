@@ -46,7 +46,7 @@ class TaskSpec(Record):
 
     ``code`` is the class that measures. ``figures`` is a module without torch, from which whoever reads results makes
     the figures again: ``metrics(parameters)`` and, where there are any, the record ``Parameters`` (whose defaults are
-    the definition's ``parameters``) and ``blocks(details)``. ``pairs``: the task looks at other SAEs of the run.
+    the definition's ``parameters``) and ``blocks(details)``. ``pairs``: the task looks at other SAEs of the run; ``judge``: it asks a language model.
     """
 
     id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -56,6 +56,7 @@ class TaskSpec(Record):
     code: str = Field(pattern=r"^[\w.]+:\w+$")
     figures: str = Field(pattern=r"^[\w.]+$")
     pairs: bool = False
+    judge: bool = False
     parameters: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, MetricSpec]
 

@@ -141,7 +141,7 @@ def _rows(
     """Measure a random part again and compare."""
     task, inputs = session.tasks[result.task], session.inputs
     of = stream(task.stream)
-    if task.asks_judge:
+    if task.spec.judge:
         report.checked.append("no row was measured again: a judge does not answer twice alike")
         return
     if not of.partial and share < 1:

@@ -58,7 +58,7 @@ def _problems(file: Path, result: Result) -> Iterator[str]:
     if protocol.n_documents < LEAST_DOCUMENTS:
         yield f"it was measured on {protocol.n_documents} documents; the board takes {LEAST_DOCUMENTS} or more"
     lacking = [name for name in registry.DEFAULT_CONTROLS if name not in result.provenance.controls]
-    if lacking and result.task != "autointerp":
+    if lacking and not spec.judge:
         yield f"it was measured without the controls {', '.join(lacking)}; run with --controls default"
     if result.provenance.controls and not result.controls:
         yield "its controls are named, but have no figures"

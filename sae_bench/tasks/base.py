@@ -135,7 +135,6 @@ class Task:
     replacements: tuple[str, ...] = ()  # of "clean", "zero", "mean", "spliced": those whose losses it reads
     may_be_nan: frozenset[str] = frozenset()  # columns in which NaN has a meaning
     only_of_coders: frozenset[str] = frozenset()  # metrics that references do not have
-    asks_judge = False  # whether it needs a language model that judges: see tasks/judged.py
     constants: Mapping[str, Mapping[str, float]] = {}  # known scores that stand beside the controls, by name and metric
     text_of: Callable[[Sequence[int]], str] = staticmethod(lambda ids: " ".join(map(str, ids)))  # the same for several
     token_text: Callable[[int], str] = staticmethod(str)  # how to show a token; a run with a tokenizer sets it

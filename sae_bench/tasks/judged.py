@@ -9,9 +9,8 @@ from sae_bench.tasks.base import Task
 
 
 class JudgedTask(Task):
-    """Base class, beside that of its stream, of tasks in which a language model judges."""
+    """Base class, beside that of its stream, of tasks whose definition says ``judge = true``."""
 
-    asks_judge = True
     judge: Judge | None = None  # what the run gives it before it starts
     null = "none"  # or "untrained": the control "random" runs through the whole task
     progress: Callable[[str, int, int], None] = staticmethod(lambda what, done, total: None)
