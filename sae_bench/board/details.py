@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sae_bench.board.tables import line, number, span
 from sae_bench.schema import Result
+from sae_bench.show.text import line, number, span
 
 LONGEST_TEXT = 240  # characters of a token, an explanation or a window
 WINDOWS = 4  # windows shown for an explanation

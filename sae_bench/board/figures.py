@@ -14,10 +14,10 @@ from typing import Any
 from sae_bench.board.collect import Collection, Entry
 from sae_bench.board.columns import Column, Columns
 from sae_bench.board.layout import Board, SaeKey, hook_of, key_of
-from sae_bench.board.tables import line
 from sae_bench.errors import UsageError
 from sae_bench.files import write_atomically
 from sae_bench.schema import CoderRecord, MetricValue
+from sae_bench.show.text import line
 
 VEGA_LITE = "5.21"  # the version whose code the page holds and that draws the files
 _FONT = "Helvetica, Arial, sans-serif"

@@ -11,10 +11,10 @@ from math import comb
 from sae_bench.board.collect import Collection, Entry
 from sae_bench.board.columns import Column, Columns
 from sae_bench.board.ranks import DIFFERENCES_AT_MOST, PAIRED_AT_MOST, Ranker
-from sae_bench.board.tables import population
 from sae_bench.errors import UsageError
 from sae_bench.results.verified import STATES, State
 from sae_bench.schema import CoderRecord, MetricValue, Protocol
+from sae_bench.show.results import population
 
 SaeKey = tuple[str, str]  # name, weights_sha256
 _OF_THE_TASK = {"task", "version", "task_sha256", "parameters", "model", "data"}

@@ -19,10 +19,10 @@ from sae_bench.board.collect import Collection, Entry
 from sae_bench.board.columns import Columns
 from sae_bench.board.details import blocks
 from sae_bench.board.layout import Board, SaeKey, Table, hook_of, key_of
-from sae_bench.board.tables import line, number, with_interval
 from sae_bench.board.text import protocols, rank_text, reference_text, score_text
 from sae_bench.errors import UsageError
 from sae_bench.schema import CoderRecord
+from sae_bench.show.text import line, number, with_interval
 
 LARGEST = 4_800_000  # bytes of the page; details are shortened until it fits
 SHORTER = (20, 10, 5, 2, 1, 0)  # rows of a detail that are tried, from the most to none

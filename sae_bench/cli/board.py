@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
     """Print or write the board; what cannot be shown is said on standard error."""
     from sae_bench import registry
     from sae_bench.board import collect, columns, layout
-    from sae_bench.board.tables import line
     from sae_bench.files import write_atomically
+    from sae_bench.show.text import line
 
     specs = registry.tasks(args.task_dir)
     file = Path(args.columns) if args.columns else registry.data_folder("leaderboard") / "columns.toml"

@@ -68,8 +68,8 @@ def _controls(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
-    from sae_bench.board.tables import printable
     from sae_bench.results import store
+    from sae_bench.show.text import printable
 
     found = [(file, store.read(file)) for file in store.find(Path(args.out))]
     return [

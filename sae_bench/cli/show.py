@@ -54,8 +54,9 @@ def _task(name: str, known: Any, args: argparse.Namespace) -> str:
 
 
 def _results(path: Path, known: Any, as_json: bool) -> str:
-    from sae_bench.board.tables import printable, result_tables
     from sae_bench.results import store
+    from sae_bench.show.results import result_tables
+    from sae_bench.show.text import printable
 
     files = [path] if path.is_file() else sorted(f for f in path.rglob("*@v*.json") if not f.name.startswith("."))
     if not files:
@@ -106,7 +107,7 @@ def _bins(name: str, bins: list[dict[str, Any]]) -> list[str]:
     """A row a tenth of the ablations."""
     from tabulate import tabulate
 
-    from sae_bench.board.tables import span
+    from sae_bench.show.text import span
 
     what = {
         "by_activation": "norm of what was taken away",
@@ -195,7 +196,7 @@ def _sets(sets: dict[str, dict[str, Any]]) -> list[str]:
     """A row a labelled set: what was found there, and its figures with intervals over the test examples."""
     from tabulate import tabulate
 
-    from sae_bench.board.tables import span
+    from sae_bench.show.text import span
 
     rows = []
     for name, found in sets.items():

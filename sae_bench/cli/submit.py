@@ -25,8 +25,8 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check all, then copy all."""
-    from sae_bench.board.tables import line, printable
     from sae_bench.results.submit import check, place, result_files
+    from sae_bench.show.text import line, printable
 
     checked = [check(file) for file in result_files([Path(path) for path in args.results])]
     for one in checked:

@@ -35,9 +35,9 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, and say what was found."""
-    from sae_bench.board.tables import line as printable
     from sae_bench.cli.run import Bar
     from sae_bench.results.verified import record
+    from sae_bench.show.text import line as printable
     from sae_bench.verify import verify
 
     with Bar(not args.quiet) as bar:
