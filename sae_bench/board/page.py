@@ -214,7 +214,7 @@ def _result(e: Entry, most: int, problems: list[str]) -> dict[str, Any]:
     for name, metric in r.metrics.items():
         shown = with_interval(metric) if metric.reason is None else f"- ({line(metric.reason)[:200]})"
         beside = [number(r.controls[c][name].value) if name in r.controls[c] else "" for c in controls]
-        rows.append([line(name), shown, metric.unit, metric.n_units, *beside])
+        rows.append([line(name), shown, line(metric.unit)[:60], metric.n_units, *beside])
     about = (
         f"{p.protocol.model}, {hook_of(p.protocol)}; {p.protocol.n_documents} documents, {p.n_tokens} tokens, mask "
         f"{p.protocol.mask}, {p.protocol.dtype}, protocol {r.protocol[:12]}; {p.device}, {p.platform}; {e.checked}"

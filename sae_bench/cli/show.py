@@ -58,10 +58,7 @@ def _results(path: Path, known: Any, as_json: bool) -> str:
     from sae_bench.show.results import result_tables
     from sae_bench.show.text import printable
 
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*@v*.json") if not f.name.startswith("."))
-    if not files:
-        raise UsageError(f"there is no result below {path}")
-    results = [store.read(file) for file in files]
+    results = [store.read(file) for file in store.results_below(path)]
     if as_json:
         return json.dumps({"results": [r.model_dump(mode="json") for r in results]}, indent=1, ensure_ascii=False)
     parts = [result_tables(results, known, everything=True)]

@@ -13,7 +13,7 @@ from sae_bench.engine.run import Measured
 from sae_bench.engine.workspace import CoderFailure, Entry, guarded
 from sae_bench.judge import JudgeError
 from sae_bench.saes.wrap import content_sha256
-from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result, Status
+from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result, Status, TaskSpec
 from sae_bench.tasks.autointerp.asking import Deferred
 from sae_bench.tasks.base import Task
 from sae_bench.tasks.labelled import LabelledTask
@@ -86,6 +86,7 @@ def results(
         for name, task in measured.tasks.items():
             digest, protocol = protocols[entry.key, name]
             common: dict[str, Any] = {"sae": record, "task": name, "version": task.spec.version, "protocol": digest}
+            common["definition"] = task.spec
             full = Provenance(
                 **_common(protocol, options),
                 n_calibration_documents=measured.calibration_documents,
@@ -126,7 +127,13 @@ def results(
 
 
 def skipped(
-    record: CoderRecord, digest: str, protocol: Protocol, reason: str, provenance: dict[str, Any], options: Options
+    record: CoderRecord,
+    digest: str,
+    protocol: Protocol,
+    reason: str,
+    provenance: dict[str, Any],
+    options: Options,
+    definition: TaskSpec | None = None,
 ) -> Result:
     """The result of a task that cannot be measured here."""
     full = Provenance(
@@ -137,7 +144,7 @@ def skipped(
         **provenance,
     )
     common: dict[str, Any] = {"sae": record, "task": protocol.task, "version": protocol.version, "protocol": digest}
-    return Result(**common, status="skipped", reason=reason, provenance=full)
+    return Result(**common, definition=definition, status="skipped", reason=reason, provenance=full)
 
 
 def _common(protocol: Protocol, options: Options) -> dict[str, Any]:
