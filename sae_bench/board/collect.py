@@ -29,21 +29,22 @@ class Entry:
 class Collection:
     """All that can be shown, in the order of the files, and the sentences about the rest.
 
-    ``specs`` are the definitions of all tasks: those that are installed, and of others the one that a result holds.
+    ``specs`` are the definitions of all tasks: those that are ``installed``, and of others the one that a result holds.
     """
 
     entries: tuple[Entry, ...]
     problems: tuple[str, ...]
     specs: Mapping[str, TaskSpec]
+    installed: Mapping[str, TaskSpec]
 
 
-def collect(folder: Path, specs: Mapping[str, TaskSpec]) -> Collection:
+def collect(folder: Path, installed: Mapping[str, TaskSpec]) -> Collection:
     """Read all results below ``folder``, or the one file. Raises UsageError where there is no result at all."""
     files = store.results_below(folder)
     problems: list[str] = []
     entries: list[Entry] = []
     results = _read(files, problems)
-    specs, unknown = all_known({file: result for file, result in results.items() if result.status == "ok"}, specs)
+    specs, unknown = all_known({file: result for file, result in results.items() if result.status == "ok"}, installed)
     problems += unknown
     for file, result in results.items():
         state, problem = state_of(file)
@@ -53,7 +54,7 @@ def collect(folder: Path, specs: Mapping[str, TaskSpec]) -> Collection:
             continue
         if result.task in specs:
             entries.append(Entry(file, _known_metrics(file, result, specs[result.task], problems), state))
-    return Collection(tuple(_without_duplicates(entries, problems)), tuple(problems), specs)
+    return Collection(tuple(_without_duplicates(entries, problems)), tuple(problems), specs, installed)
 
 
 def _read(files: Sequence[Path], problems: list[str]) -> dict[Path, Result]:
