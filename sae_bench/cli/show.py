@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
 def _task(name: str, known: Any, args: argparse.Namespace) -> str:
     from tabulate import tabulate
 
+    from sae_bench.show.text import printable
+
     spec = known[name]
     parameters = _parameters(spec)
     if args.json:
@@ -49,7 +51,7 @@ def _task(name: str, known: Any, args: argparse.Namespace) -> str:
     rows = [(m, s.unit, s.better, s.target if s.target is not None else "", s.table, s.description)
             for m, s in spec.metrics.items()]  # fmt: skip
     headers = ["metric", "unit", "better", "target", "unit of table", "what"]
-    parts = [registry.card(name, args.task_dir) or f"{spec.title}: {spec.question}"]
+    parts = [printable(registry.card(name, args.task_dir) or f"{spec.title}: {spec.question}")]
     parts.append(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
     if parameters:
         shown = [{**one, "default": json.dumps(one["default"], ensure_ascii=False)} for one in parameters]

@@ -20,7 +20,7 @@ BAR = 40
 def drawn(block: AnyBlock, most: int = MOST) -> list[str]:
     """The block as lines that may be printed, and how much was left out."""
     short = block.shortened(most)
-    lines = [] if isinstance(short, Table) and short.pairs and not short.more else [f"  {short.title}:"]
+    lines = [] if isinstance(short, Table) and short.pairs and not short.more else [f"  {bounded(short.title)}:"]
     lines += _body(short)
     if short.more:
         lines.append(f"  and {short.more} more (--json shows them)")
