@@ -259,9 +259,8 @@ class Session:
 
     def _result(self, work: Work, name: str) -> Result:
         if name in self.skipped and name not in work.finished:
-            return skipped(
-                work.record, *work.protocols[name], self.skipped[name], self._provenance(name), self.options()
-            )
+            given = self._provenance(name), self.options()
+            return skipped(work.record, self.specs[name], work.protocols[name], self.skipped[name], *given)
         return work.finished[name]
 
     def _provenance(self, name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 Better = Literal["higher", "lower", "none"]
 Status = Literal["ok", "error", "skipped"]
 
-RESULT_SCHEMA = 1
+RESULT_SCHEMA = 2  # 2 holds the definition; 1 is read as well
 
 
 class Record(BaseModel):
@@ -46,7 +46,8 @@ class TaskSpec(Record):
 
     ``code`` is the class that measures. ``figures`` is a module without torch, from which whoever reads results makes
     the figures again: ``metrics(parameters)`` and, where there are any, the record ``Parameters`` (whose defaults are
-    the definition's ``parameters``) and ``blocks(details)``. ``pairs``: the task looks at other SAEs of the run; ``judge``: it asks a language model.
+    the definition's ``parameters``) and ``blocks(details)``. ``pairs``: the task looks at other SAEs of
+    the run; ``judge``: it asks a language model.
     """
 
     id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -146,7 +147,11 @@ class Provenance(Record):
 
 
 class Result(Record):
-    """What one SAE scored on one version of one task."""
+    """What one SAE scored on one version of one task.
+
+    ``definition`` is that of the task with the parameters of the run, so that its figures are shown where the task is
+    not installed; its digest is ``task_sha256`` of the protocol. Results of schema 1 have none.
+    """
 
     schema_version: int = Field(default=RESULT_SCHEMA, ge=1, le=RESULT_SCHEMA, strict=True)
     sae: CoderRecord
@@ -159,3 +164,4 @@ class Result(Record):
     controls: dict[str, dict[str, MetricValue]] = Field(default_factory=dict)
     details: dict[str, Any] = Field(default_factory=dict)
     provenance: Provenance
+    definition: TaskSpec | None = None

@@ -74,7 +74,7 @@ def verify(
     if not tables:
         raise ResultError(f"{file} has no table of units beside it ({file.stem}.units.safetensors), so nothing follows")
     report = Report()
-    n, wrong = differences(result, tables)
+    n, wrong = differences(result, tables, given.get("task_dir"))
     report.checked.append(f"{n} figures with their intervals were computed again from the units")
     report.wrong += wrong
     if "partners" in result.provenance.protocol.parameters:

@@ -296,7 +296,7 @@ def test_bad_files_are_told_and_the_rest_is_shown(tmp_path, capsys):
     tampered = put(tmp_path, "z2", "reconstruction", {"fvu": 0.1})
     tampered.write_text(tampered.read_text().replace('"seed": 0', '"seed": 7'))
     newer = put(tmp_path, "z3", "reconstruction", {"fvu": 0.1})
-    newer.write_text(newer.read_text().replace('"schema_version": 1', '"schema_version": 9'))
+    newer.write_text(newer.read_text().replace('"schema_version": 2', '"schema_version": 9'))
     unknown = put(tmp_path, "z4", "reconstruction", {"fvu": 0.1})
     content = json.loads(unknown.read_text())
     content["metrics"]["fvuu"] = content["metrics"]["fvu"]
@@ -330,7 +330,7 @@ def test_bad_files_are_told_and_the_rest_is_shown(tmp_path, capsys):
 
 def test_nothing_to_show_is_a_sentence_and_exit_2(tmp_path, capsys):
     assert main_board(tmp_path / "nowhere") == 2
-    assert "is not a folder of results" in capsys.readouterr().err
+    assert "there is no file or folder" in capsys.readouterr().err
     assert main_board(tmp_path) == 2
     assert "there is no result below" in capsys.readouterr().err
     file = put(tmp_path, "a", "reconstruction", {"fvu": 0.1})

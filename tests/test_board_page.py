@@ -215,30 +215,34 @@ def test_nothing_ends_the_island(text):
 
 
 @pytest.mark.parametrize(
-    ("details", "field"),
+    ("task", "details", "field"),
     [
-        ({"sets": [1, 2]}, "details.sets"),
-        ({"sets": {"a": None}}, "details.sets"),
-        ({"density_histogram": {"latents": [1]}}, "details.density_histogram"),
-        ({"density_histogram": {"log10_edges": [0, "x"], "latents": [1]}}, "details.density_histogram"),
-        ({"density_histogram": {"log10_edges": [0], "latents": [1]}}, "details.density_histogram"),
-        ({"rules": [{"latent": 1}]}, "details.rules"),
-        ({"outputs": "much"}, "details.outputs"),
-        ({"explanations": [3]}, "details.explanations"),
-        ({"judge": 3}, "details.judge"),
+        ("probe_recovery", {"sets": [1, 2]}, "details.sets"),
+        ("sparse_probing", {"sets": {"a": None}}, "details.sets"),
+        ("sparsity", {"density_histogram": {"latents": [1]}}, "details.density_histogram"),
+        ("sparsity", {"density_histogram": {"log10_edges": [0, "x"], "latents": [1]}}, "details.density_histogram"),
+        ("sparsity", {"density_histogram": {"log10_edges": [0], "latents": [1]}}, "details.density_histogram"),
+        ("token_rules", {"rules": [{"latent": 1}]}, "details.rules"),
+        ("downstream_sparsity", {"outputs": "much"}, "details.outputs"),
+        ("autointerp", {"explanations": [3]}, "details.explanations"),
+        ("autointerp", {"judge": 3}, "details.judge"),
     ],
 )
-def test_details_that_cannot_be_read_are_told_and_left_out(tmp_path, details, field):
-    file = put(tmp_path, "a", "sparsity", {"l0": 3.0}, details={"tokens": 5, **details})
+def test_details_that_cannot_be_read_are_told_and_drawn_as_they_stand(tmp_path, task, details, field):
+    headline = next(name for name, metric in tasks()[task].metrics.items() if metric.headline)
+    file = put(tmp_path, "a", task, {headline: 3.0}, details={"tokens": 5, **details})
     (entry,) = collect(tmp_path, tasks()).entries
     problems = []
-    (block,) = blocks(file, entry.result, 5, problems)
-    assert block["rows"] == [["tokens", "5"]]
-    assert f"{file}: '{field}'" in problems[0]
+    counts, *others = blocks(file, entry.result, 5, problems)
+    assert counts["rows"][0] == ["tokens", "5"]
+    name = field.removeprefix("details.").replace("_", " ")
+    assert name in [one["title"] for one in others] + [row[0] for row in counts["rows"]]
+    (problem,) = problems
+    assert f"{file}: '{field}'" in problem
 
 
 def test_the_command_writes_the_page_and_tells_of_what_it_left_out(tmp_path, capsys):
-    file = put(tmp_path / "r", "a", "sparsity", {"l0": 3.0, "dead_fraction": 0.5}, details={"rules": 3})
+    file = put(tmp_path / "r", "a", "token_rules", {"rule_f1": 0.5}, details={"rules": 3})
     assert main_board(tmp_path / "r", "--format", "html", "--out", str(tmp_path / "b.html")) == 0
     (told,) = capsys.readouterr().err.splitlines()
     assert told.startswith(f"sae-bench: {file}: 'details.rules' is not what this sae-bench writes")
@@ -406,7 +410,7 @@ def test_a_page_of_one_sae_has_its_details(opened, tmp_path):
     b.until("document.querySelectorAll('#detail .chart svg.marks').length === 1")
     shown = b.js("document.getElementById('detail').innerText")
     for part in ("lab/a_1", "topk, 1024 latents", "fvu", "0.100 [0.090, 0.110]", "mean", "is_code", "0.50 [0.40, 0.60]",
-                 "fires on cities", "in <<Zürich>>", '" the" "a"', '"x" "y"', '"Zürich" +1.5'):  # fmt: skip
+                 "fires on cities", "in Zürich", '" the" "a"', '"x" "y"', '"Zürich" +1.5'):  # fmt: skip
         assert part in shown
     assert b.js("document.getElementById('main').hidden")
     b.js("location.hash = ''")

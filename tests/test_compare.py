@@ -19,6 +19,7 @@ from sae_bench.cli import compare as verb
 from sae_bench.errors import ResultError, SaeBenchError, UsageError
 from sae_bench.results import compare, compare_intervals, store
 from sae_bench.results.compare_intervals import Proportion, holm, p_value, p_value_of_shares, square_and_add
+from sae_bench.show.text import code, markdown
 from sae_bench.units import Units, nested
 from sae_bench.units.bootstrap import quotient, total
 from tests.builders.comparisons import HOSTILE, documents, examples, frame, save
@@ -549,26 +550,25 @@ def test_a_hostile_name_stays_a_name(tmp_path, cli, style):
     assert not any(line.lstrip().startswith("| row") for line in out.splitlines())
     if style == "markdown":
         (shown,) = [line for line in out.splitlines() if line.startswith("- A: ")]
-        assert shown.startswith("- A: `` a\u2502b `x` <img")  # inside a code span, where nothing is markup
-        assert shown.count("``") == 2
+        assert shown.startswith("- A: <code>a&#124;b &#96;x&#96; &#60;img")  # code, in which nothing is markup
+        assert shown.count("<code>") == shown.count("</code>") == 1
         widths = {line.replace("\\|", "").count("|") for line in out.splitlines() if line.startswith("|")}
         assert widths == {9}
 
 
-@pytest.mark.parametrize("text", ["`", "``a`", "a`b``c", "plain", " ", "x|y"])
+@pytest.mark.parametrize("text", ["`", "``a`", "a`b``c", "plain", " ", "x|y", "", "</code>"])
 def test_code_spans_cannot_be_left(text):
-    shown = verb.code(text)
-    fence = shown[: len(shown) - len(shown.lstrip("`"))]
-    inside = shown[len(fence) : -len(fence)]
-    assert shown.endswith(fence)
-    assert fence not in inside
-    assert "|" not in inside
+    shown = code(text)
+    start, end = ("`", "`") if shown.startswith("`") else ("<code>", "</code>")
+    assert shown.startswith(start)
+    assert shown.endswith(end)
+    assert not set(shown[len(start) : len(shown) - len(end)]) & set("`<>|")
 
 
 def test_markup_in_text_is_escaped():
-    assert verb.escaped("a|b*c*<i>") == "a\\|b\\*c\\*&lt;i&gt;"
-    assert "@someone" not in verb.escaped("@someone http://x")
-    assert "http://" not in verb.escaped("@someone http://x")
+    assert markdown("a|b*c*<i>") == "a\\|b\\*c\\*&lt;i&gt;"
+    assert "@someone" not in markdown("@someone http://x")
+    assert "http://" not in markdown("@someone http://x")
 
 
 # --- files that were changed -----------------------------------------------------------------------------------------

@@ -575,10 +575,10 @@ def test_token_texts_cannot_write_to_the_terminal(cli: Run, tmp_path: Path) -> N
     assert not [line for line in out.splitlines() if line.startswith("fake row")]
     shown = result.details["outputs"][0]
     line = next(line for line in out.splitlines() if line.startswith(f"  latent {shown['latent']}: "))
-    below = out.splitlines()[out.splitlines().index(line) + 1]
-    assert below.startswith("    + ")
+    below = "".join(out.splitlines()[out.splitlines().index(line) + 1 :][:3])
+    assert below.startswith("    promotes: ")
     for side in ("promoted", "direct_promoted"):
         assert f"{shown[side][0]['logit']:+.2g}" in below
-    assert f"{shown['positions']} positions" in line
-    table = [line for line in out.splitlines() if "norm of what was taken away" in line]
+    assert f"positions {shown['positions']}" in line
+    table = [line for line in out.splitlines() if line.startswith("  norm of what was taken away")]
     assert len(table) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import CoderInfo, Codes, codes_from_dense
 from sae_bench.saes.weights import Weights
 from sae_bench.schema import Result
+from sae_bench.show.text import number
 from sae_bench.streams.tracked import TRACKED, choose_latents, is_fit, tracked_units
 from sae_bench.units import Units
 from tests.builders.said import complaints
@@ -587,20 +589,19 @@ def test_show_prints_the_rules(cli: Run, tmp_path: Path) -> None:
     assert (code, complaints(error)) == (0, [])
     lines = out.splitlines()
     density = {rule["latent"]: rule["density"] for rule in result.details["rules"]}
-    for latent, below in (
-        (0, ['    " word7"']),
-        (1, ["    no token alone", '    + " word4" " word9"']),
-        (2, ['    " word12"', '    - " word5" " word12"']),
-        (3, ["    no token alone", '    + " word0" " word6"']),
+    head = next(i for i, line in enumerate(lines) if line.startswith("  latent ") and "AUPRC" in line)
+    for latent, found in (
+        (0, ['" word7"']),
+        (1, ["no token alone", '" word4" " word9"']),
+        (2, ['" word12"', '" word5" " word12"']),
+        (3, ["no token alone", '" word0" " word6"']),
     ):
-        place = next(i for i, line in enumerate(lines) if line.startswith(f"  latent {latent}: "))
-        assert "F1 1.00, precision 1.00, recall 1.00, AUPRC 1.00" in lines[place]
-        assert f"density {density[latent]:.2g}" in lines[place]
-        assert lines[place].endswith(f"{len([b for b in below if 'no token' not in b])} tokens and pairs")
-        assert lines[place + 1 : place + 1 + len(below)] == below
+        (row,) = [line for line in lines[head + 2 : head + 22] if line.split()[0] == str(latent)]
+        size = len([part for part in found if part != "no token alone"])
+        assert row.split()[1:7] == [number(density[latent]), "1", "1", "1", "1", str(size)]
+        assert re.sub(" {2,}", "  ", row).endswith("  " + "  ".join(found))
     assert "  latents: 24" in lines
-    assert sum(line.startswith("  latent ") for line in lines) == 20
-    assert "  and 4 more latents (--json shows them)" in lines
+    assert lines[head + 22] == "  and 4 more (--json shows them)"
     code, out, _ = cli("show", tmp_path / "out", "--json")
     assert code == 0
     assert len(json.loads(out)["results"][0]["details"]["rules"]) == 24

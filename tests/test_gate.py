@@ -360,7 +360,7 @@ def test_hostile_names_break_no_report(tmp_path, cli, name):
     assert code == 1
     assert ElementTree.parse(report).getroot().get("failures") == "1"
     head, rest = out.split("\n", 1)
-    assert head.startswith("**sae-bench check** of `")
+    assert head.startswith(("**sae-bench check** of `", "**sae-bench check** of <code>"))
     assert not any(c in out for c in "\x1b\x00")
     assert not any(line.startswith("| row") for line in rest.splitlines())
     assert {line.replace("\\|", "").count("|") for line in rest.splitlines() if line.startswith("|")} == {9}

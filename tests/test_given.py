@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from sae_bench import demo, evaluate, load_sae
 from sae_bench.errors import CoderError
 from sae_bench.saes import conformance
 from sae_bench.settings import Told
+from tests.builders.dense import QUICK, Dense, measured
 from tests.builders.tiny_models import WIDTH, tiny_gpt2
+from tests.builders.token_rows import HOOK
 from tests.conftest import Run
-from tests.test_engine import HOOK, token_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* is wrapped")
-QUICK: dict[str, Any] = {"tasks": "reconstruction", "controls": "none", "resamples": 20}
 PLAIN = """
 import torch
 
@@ -65,24 +65,6 @@ def my_sae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     yield my_sae
     sys.modules.pop("my_sae", None)
-
-
-class Dense(nn.Module):
-    """A dense module of the tiny models' width that says nothing of itself."""
-
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__()
-        self.W = nn.Parameter(torch.randn(WIDTH, 24, generator=torch.Generator().manual_seed(seed)) / 4)
-
-    def encode(self, x: Tensor) -> Tensor:
-        return (x @ self.W).relu()
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return latents @ self.W.T
-
-
-def measured(sae: Any, **settings: Any) -> list[Any]:
-    return evaluate(sae, **({"model": tiny_gpt2(), "data": token_rows(), "hook_in": HOOK, **QUICK} | settings))
 
 
 # ----------------------------------------------------------------------------------------------------------- widths

@@ -18,12 +18,12 @@ from sae_bench.saes.load import expand
 from sae_bench.saes.overcomplete import wrap
 from sae_bench.settings import Settings, Told
 from sae_bench.verify import verify
+from tests.builders.dense import QUICK, Dense, measured
+from tests.builders.overcomplete_saes import TopKSAE
 from tests.builders.tiny_models import WIDTH, tiny_gpt2
 from tests.builders.tiny_saes import tiny_coder, write_native
+from tests.builders.token_rows import HOOK, coder, token_rows
 from tests.conftest import Run
-from tests.test_engine import HOOK, coder, token_rows
-from tests.test_given import QUICK, Dense, measured
-from tests.test_overcomplete import TopKSAE
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* is wrapped")
 
@@ -61,7 +61,7 @@ def test_what_says_its_name_keeps_it_unless_told(tmp_path: Path) -> None:
     assert own.info.name == "mine"
     assert wrap(TopKSAE(), hook=HOOK).info.name == "tests.test_overcomplete.TopKSAE"
     (tmp_path / "over.py").write_text(
-        "from sae_bench.saes.overcomplete import wrap\nfrom tests.test_overcomplete import TopKSAE\n"
+        "from sae_bench.saes.overcomplete import wrap\nfrom tests.builders.overcomplete_saes import TopKSAE\n"
         f"def one():\n    return wrap(TopKSAE(), hook={HOOK!r})\n"
         f"def two():\n    return wrap(TopKSAE(), hook={HOOK!r}, name='x')\n"
     )
@@ -168,7 +168,7 @@ def test_a_hook_that_is_told_moves_a_coder_for_this_run_only(tmp_path: Path) -> 
     (result,) = measured(own, hook_in=other)
     assert result.sae.hooks_in == (other,)
     assert own.info.hooks_in == (HOOK,)
-    (tmp_path / "ready.py").write_text("from tests.test_engine import coder\nsae = coder('mine')\n")
+    (tmp_path / "ready.py").write_text("from tests.builders.token_rows import coder\nsae = coder('mine')\n")
     assert load_sae("ready:sae", told=Told(hook_in=other)).info.hooks_in == (other,)
     assert load_sae("ready:sae").info.hooks_in == (HOOK,)
     sys.modules.pop("ready")

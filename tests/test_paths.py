@@ -22,7 +22,7 @@ from sae_bench.settings import PATHS, Settings
 from sae_bench.verify import verify
 from tests.builders.tiny_models import VOCAB, WIDTH, tiny_gpt2
 from tests.builders.tiny_saes import tiny_coder, write_native
-from tests.test_engine import HOOK, token_rows
+from tests.builders.token_rows import HOOK, token_rows
 
 QUICK: dict[str, Any] = {"tasks": "reconstruction", "controls": "none", "resamples": 20, "device": "cpu"}
 WRITTEN: dict[str, Callable[[str], str | Path]] = {

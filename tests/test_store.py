@@ -214,7 +214,7 @@ def test_truncated_files_are_named(tmp_path, keep):
         (("extra",), 1, "'extra': Extra inputs are not permitted"),
         (("\x1b[2Jextra",), 1, r"'\x1b[2Jextra': Extra inputs"),
         (("sae", "d_in"), 1.5, "'sae.d_in'"),
-        (("schema_version",), 99, "has result schema 99, this sae-bench knows 1; update sae-bench"),
+        (("schema_version",), 99, "has result schema 99, this sae-bench knows 2; update sae-bench"),
         (("schema_version",), "99", "'schema_version'"),
         (("schema_version",), True, "'schema_version'"),
         (("schema_version",), 0, "'schema_version'"),
@@ -276,6 +276,7 @@ def test_find_passes_over_what_is_no_result(tmp_path):
     file = store.write(tmp_path, result(), TABLES)
     (file.parent / ".x@v1-0.json.77.tmp").write_text("{")
     (file.parent / ".x@v1-0.json").write_text("{")
-    (tmp_path / "x@v1-0.json").write_text("{")
+    (tmp_path / ".partial").mkdir()
+    (tmp_path / ".partial" / "x@v1-0.json").write_text("{")
     assert list(store.find(tmp_path)) == [file]
     assert list(store.find(tmp_path / "nothing")) == []

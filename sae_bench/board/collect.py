@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_bench.errors import ResultError, UsageError
+from sae_bench.errors import ResultError
 from sae_bench.registry import suggest
 from sae_bench.results import store
+from sae_bench.results.definitions import all_known
 from sae_bench.results.verified import STATES, State, state_of
 from sae_bench.schema import Result, TaskSpec
 
@@ -26,36 +27,45 @@ class Entry:
 
 @dataclass(frozen=True)
 class Collection:
-    """All that can be shown, in the order of the files, and the sentences about the rest."""
+    """All that can be shown, in the order of the files, and the sentences about the rest.
+
+    ``specs`` are the definitions of all tasks: those that are ``installed``, and of others the one that a result holds.
+    """
 
     entries: tuple[Entry, ...]
     problems: tuple[str, ...]
+    specs: Mapping[str, TaskSpec]
+    installed: Mapping[str, TaskSpec]
 
 
-def collect(folder: Path, specs: Mapping[str, TaskSpec]) -> Collection:
-    """Read all results below ``folder``. Raises UsageError where there is no result at all."""
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder of results; give the folder that `sae-bench run --out` wrote")
-    files = list(store.find(folder))
-    if not files:
-        raise UsageError(f"there is no result below {folder}; make some with `sae-bench run --sae demo --out {folder}`")
+def collect(folder: Path, installed: Mapping[str, TaskSpec]) -> Collection:
+    """Read all results below ``folder``, or the one file. Raises UsageError where there is no result at all."""
+    files = store.results_below(folder)
     problems: list[str] = []
     entries: list[Entry] = []
-    for file in files:
-        try:
-            result = _consistent(file, store.read(file))
-        except ResultError as error:
-            problems.append(str(error))
-            continue
+    results = _read(files, problems)
+    specs, unknown = all_known({file: result for file, result in results.items() if result.status == "ok"}, installed)
+    problems += unknown
+    for file, result in results.items():
         state, problem = state_of(file)
         problems += [problem] if problem else []
         if result.status != "ok":
             problems.append(f"{file}: 'status' is {result.status}, so it is not shown: {result.reason}")
             continue
-        known = _known_metrics(file, result, specs, problems)
-        if known is not None:
-            entries.append(Entry(file, known, state))
-    return Collection(tuple(_without_duplicates(entries, problems)), tuple(problems))
+        if result.task in specs:
+            entries.append(Entry(file, _known_metrics(file, result, specs[result.task], problems), state))
+    return Collection(tuple(_without_duplicates(entries, problems)), tuple(problems), specs, installed)
+
+
+def _read(files: Sequence[Path], problems: list[str]) -> dict[Path, Result]:
+    """All results that can be read, in the order of the files."""
+    found = {}
+    for file in files:
+        try:
+            found[file] = _consistent(file, store.read(file))
+        except ResultError as error:
+            problems.append(str(error))
+    return found
 
 
 def _consistent(file: Path, result: Result) -> Result:
@@ -79,12 +89,9 @@ def _consistent(file: Path, result: Result) -> Result:
     return result
 
 
-def _known_metrics(file: Path, result: Result, specs: Mapping[str, TaskSpec], problems: list[str]) -> Result | None:
-    """The result with the metrics that its task defines; None where the task is unknown."""
-    if result.task not in specs:
-        problems.append(f"{file}: 'task': no task is called {result.task!r}; {suggest(result.task, specs)}")
-        return None
-    defined = specs[result.task].metrics
+def _known_metrics(file: Path, result: Result, spec: TaskSpec, problems: list[str]) -> Result:
+    """The result with the metrics that its task defines."""
+    defined = spec.metrics
     bad = set()
     for name, value in result.metrics.items():
         if name not in defined:

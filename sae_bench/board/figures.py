@@ -14,10 +14,10 @@ from typing import Any
 from sae_bench.board.collect import Collection, Entry
 from sae_bench.board.columns import Column, Columns
 from sae_bench.board.layout import Board, SaeKey, hook_of, key_of
-from sae_bench.board.tables import line
 from sae_bench.errors import UsageError
 from sae_bench.files import write_atomically
 from sae_bench.schema import CoderRecord, MetricValue
+from sae_bench.show.text import line
 
 VEGA_LITE = "5.21"  # the version whose code the page holds and that draws the files
 _FONT = "Helvetica, Arial, sans-serif"
@@ -187,21 +187,37 @@ def pareto(data: Sequence[Mapping[str, Any]], titles: tuple[str, str]) -> dict[s
 
 
 def histogram() -> dict[str, Any]:
-    """How many latents are active on which share of tokens: bars of ``low``, ``high`` and ``latents``; no data yet."""
-    x = {"field": "low", "type": "quantitative", "bin": {"binned": True}, "title": "share of tokens (log10)"}
+    """Bars of ``low``, ``high`` and ``count``; the page gives data and titles."""
+    x = {"field": "low", "type": "quantitative", "bin": {"binned": True}, "title": ""}
+    return _small(
+        {"type": "bar", "color": "#4c78a8"},
+        {
+            "x": x,
+            "x2": {"field": "high"},
+            "y": {"field": "count", "type": "quantitative", "title": ""},
+            "tooltip": [{"field": name, "type": "quantitative"} for name in ("low", "high", "count")],
+        },
+    )
+
+
+def lines() -> dict[str, Any]:
+    """A line for each ``series`` of points ``x`` and ``y``; the page gives data and titles."""
+    axes = {name: {"field": name, "type": "quantitative", "title": "", "scale": {"zero": False}} for name in "xy"}
+    series = {"field": "series", "type": "nominal", "title": None}
+    tooltip = [{"field": name} for name in ("series", "x", "y")]
+    return _small({"type": "line", "point": True}, {**axes, "color": series, "tooltip": tooltip})
+
+
+def _small(mark: Any, encoding: dict[str, Any]) -> dict[str, Any]:
+    """A small chart in the details of an SAE."""
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "width": 420,
         "height": 150,
         "background": "white",
-        "data": {"name": "bins", "values": []},
-        "mark": {"type": "bar", "color": "#4c78a8"},
-        "encoding": {
-            "x": x,
-            "x2": {"field": "high"},
-            "y": {"field": "latents", "type": "quantitative", "title": "latents"},
-            "tooltip": [{"field": name, "type": "quantitative"} for name in ("low", "high", "latents")],
-        },
+        "data": {"name": "values", "values": []},
+        "mark": mark,
+        "encoding": encoding,
         "config": {"font": _FONT, "axis": {"gridColor": "#eceff3", "titleFontWeight": 500}, "view": {"stroke": None}},
     }
 

@@ -11,10 +11,10 @@ from math import comb
 from sae_bench.board.collect import Collection, Entry
 from sae_bench.board.columns import Column, Columns
 from sae_bench.board.ranks import DIFFERENCES_AT_MOST, PAIRED_AT_MOST, Ranker
-from sae_bench.board.tables import population
 from sae_bench.errors import UsageError
 from sae_bench.results.verified import STATES, State
 from sae_bench.schema import CoderRecord, MetricValue, Protocol
+from sae_bench.show.results import population
 
 SaeKey = tuple[str, str]  # name, weights_sha256
 _OF_THE_TASK = {"task", "version", "task_sha256", "parameters", "model", "data"}
@@ -75,7 +75,7 @@ class Board:
     problems: tuple[str, ...]
 
 
-def make(collection: Collection, columns: Columns, *, models: str | None = None) -> Board:
+def make(collection: Collection, columns: Columns, *, models: str | None = None, task_dir: str | None = None) -> Board:
     """Arrange results into tables, ordered by model, hook point and conditions.
 
     ``models`` keeps those of given names (commas, globs). Raises UsageError where nothing is left to show.
@@ -87,7 +87,7 @@ def make(collection: Collection, columns: Columns, *, models: str | None = None)
     l0 = _l0(entries)
     problems = list(collection.problems)
     parts = _contexts(entries)
-    ranker = Ranker(_differences([part for _, part in parts], columns) <= DIFFERENCES_AT_MOST, problems)
+    ranker = Ranker(_differences([part for _, part in parts], columns) <= DIFFERENCES_AT_MOST, problems, task_dir)
     tables = []
     for where in dict.fromkeys(where for where, _ in parts):
         for group in columns.groups:

@@ -17,12 +17,13 @@ from typing import Any
 from sae_bench.board import figures
 from sae_bench.board.collect import Collection, Entry
 from sae_bench.board.columns import Columns
-from sae_bench.board.details import blocks
+from sae_bench.board.details import on_page, read
 from sae_bench.board.layout import Board, SaeKey, Table, hook_of, key_of
-from sae_bench.board.tables import line, number, with_interval
 from sae_bench.board.text import protocols, rank_text, reference_text, score_text
 from sae_bench.errors import UsageError
 from sae_bench.schema import CoderRecord
+from sae_bench.show.blocks import AnyBlock
+from sae_bench.show.text import line, number, with_interval
 
 LARGEST = 4_800_000  # bytes of the page; details are shortened until it fits
 SHORTER = (20, 10, 5, 2, 1, 0)  # rows of a detail that are tried, from the most to none
@@ -54,7 +55,7 @@ def as_html(board: Board, collection: Collection, columns: Columns) -> tuple[str
     numbers = _numbers(board)
     safe = {"library": library, "script": script, "style": (folder / "page.css").read_text(encoding="utf-8")}
     template = environment.get_template("page.html")
-    given = {
+    given: dict[str, Any] = {
         **{name: Markup(text) for name, text in safe.items()},
         "policy": _policy(library, script),
         "tables": [_table(table, numbers) for table in board.tables],
@@ -66,13 +67,15 @@ def as_html(board: Board, collection: Collection, columns: Columns) -> tuple[str
     entries = sorted(
         collection.entries, key=lambda e: tasks.index(e.result.task) if e.result.task in tasks else len(tasks)
     )
+    found, problems = {}, []
+    for e in entries:
+        found[e.file], own = read(e.file, e.result, collection.installed)
+        problems += own
+    given["problems"] += [line(problem) for problem in problems]
     for most in SHORTER:
-        problems: list[str] = []
-        content["details"] = _details(entries, numbers, most, problems)
+        content["details"] = _details(entries, numbers, found, most)
         content["shortened"] = most < SHORTER[0]
-        data = Markup(island(content))
-        unread = [*given["problems"], *map(line, problems)]
-        page: str = template.render(given | {"data": data, "problems": unread})
+        page: str = template.render(given | {"data": Markup(island(content))})
         if len(page.encode()) <= LARGEST:
             break
     return page, problems
@@ -188,6 +191,7 @@ def _content(board: Board, collection: Collection, columns: Columns, numbers: di
         "places": places,
         "pareto": figures.pareto((), ("", "")),
         "histogram": figures.histogram(),
+        "plot": figures.lines(),
     }
 
 
@@ -197,24 +201,26 @@ def _sae(sae: CoderRecord) -> dict[str, Any]:
     return {**bounded, "width": sae.n_latents, "sha": line(sae.weights_sha256[:12])}
 
 
-def _details(entries: Sequence[Entry], numbers: dict[SaeKey, int], most: int, problems: list[str]) -> list[list[Any]]:
+def _details(
+    entries: Sequence[Entry], numbers: dict[SaeKey, int], found: dict[Path, tuple[AnyBlock, ...]], most: int
+) -> list[list[Any]]:
     """For each SAE its results: heading, metrics with their controls, blocks."""
     made: list[list[Any]] = [[] for _ in numbers]
     for e in entries:
         key = key_of(e.result.sae)
         if key in numbers:
-            made[numbers[key]].append(_result(e, most, problems))
+            made[numbers[key]].append(_result(e, found[e.file], most))
     return made
 
 
-def _result(e: Entry, most: int, problems: list[str]) -> dict[str, Any]:
+def _result(e: Entry, found: Sequence[AnyBlock], most: int) -> dict[str, Any]:
     r, p = e.result, e.result.provenance
     controls = list(r.controls)[:12]
     rows = []
     for name, metric in r.metrics.items():
         shown = with_interval(metric) if metric.reason is None else f"- ({line(metric.reason)[:200]})"
         beside = [number(r.controls[c][name].value) if name in r.controls[c] else "" for c in controls]
-        rows.append([line(name), shown, metric.unit, metric.n_units, *beside])
+        rows.append([line(name), shown, line(metric.unit)[:60], metric.n_units, *beside])
     about = (
         f"{p.protocol.model}, {hook_of(p.protocol)}; {p.protocol.n_documents} documents, {p.n_tokens} tokens, mask "
         f"{p.protocol.mask}, {p.protocol.dtype}, protocol {r.protocol[:12]}; {p.device}, {p.platform}; {e.checked}"
@@ -224,5 +230,5 @@ def _result(e: Entry, most: int, problems: list[str]) -> dict[str, Any]:
         "about": line(about)[:600],
         "controls": [line(c) for c in controls],
         "rows": rows,
-        "blocks": blocks(e.file, r, most, problems),
+        "blocks": [on_page(block, most) for block in found],
     }

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sae_bench import registry
 from sae_bench.board.columns import Column
 from sae_bench.errors import SaeBenchError
 from sae_bench.schema import MetricValue
@@ -20,10 +21,14 @@ DIFFERENCES_AT_MOST = 500  # on a whole board, at about 5 ms each; above it ever
 
 @dataclass
 class Ranker:
-    """Ranks of the columns of one board; ``paired`` whether differences may be made, ``problems`` what went wrong."""
+    """Ranks of the columns of one board; ``paired`` whether differences may be made, ``problems`` what went wrong.
+
+    ``task_dir`` has further task definitions. Results of a task that is not installed are ranked by their intervals.
+    """
 
     paired: bool
     problems: list[str]
+    task_dir: str | None = None
     _cache: dict[Path, Any] = field(default_factory=dict)
 
     def rank(
@@ -36,9 +41,11 @@ class Ranker:
             why = f"more than {DIFFERENCES_AT_MOST} pairs on this board"
         elif not all(file.with_suffix(".units.safetensors").exists() for file in files):
             why = "not every result has its units"
+        elif column.task not in registry.tasks(self.task_dir):
+            why = f"the task {column.task} is not installed"
         else:
             try:
-                made = from_differences(files, column.metric, column.spec.better, self._cache)
+                made = from_differences(files, column.metric, column.spec.better, self._cache, self.task_dir)
                 return (
                     made,
                     "the 95 % interval of the paired difference on common units leaves out 0, for each pair by itself",
@@ -64,7 +71,9 @@ def from_intervals(values: Sequence[MetricValue], better: str) -> list[tuple[int
     return _ranges(n_better, n_worse)
 
 
-def from_differences(files: Sequence[Path], metric: str, better: str, cache: dict[Path, Any]) -> list[tuple[int, int]]:
+def from_differences(
+    files: Sequence[Path], metric: str, better: str, cache: dict[Path, Any], task_dir: str | None = None
+) -> list[tuple[int, int]]:
     """Rank ranges where "surely better" means that the interval of the paired difference leaves out 0.
 
     ``cache`` keeps what was loaded (units and draws) between calls. Raises SaeBenchError where units cannot be read or
@@ -75,7 +84,7 @@ def from_differences(files: Sequence[Path], metric: str, better: str, cache: dic
     n = len(files)
     for file in files:
         if file not in cache:
-            cache[file] = compare.load(file)
+            cache[file] = compare.load(file, task_dir)
     n_better, n_worse = np.zeros(n, np.int64), np.zeros(n, np.int64)
     for a in range(n):
         for b in range(a + 1, n):

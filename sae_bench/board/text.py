@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,9 +9,7 @@ from tabulate import tabulate
 
 from sae_bench.board.columns import Column
 from sae_bench.board.layout import Board, Cell, Reference, Row, Table
-from sae_bench.board.tables import line, number, span
-
-LONGEST_NAME = 60  # characters of a name that a table shows; CSV and JSON hold all of them
+from sae_bench.show.text import code, latex, latex_figure, line, markdown, number, shortened, span
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ def as_github(board: Board) -> str:
 
 def as_latex(board: Board) -> str:
     """One ``tabular`` a table, without packages: to be read by ``\\input``."""
-    style = _Style(latex, _latex_figure, lambda name: latex(shortened(name)), lambda cell: f"\\textit{{{cell}}}")
+    style = _Style(latex, latex_figure, lambda name: latex(shortened(name)), lambda cell: f"\\textit{{{cell}}}")
     parts = []
     for table in board.tables:
         head, body = _grid(table, style)
@@ -144,43 +141,6 @@ def protocols(table: Table) -> str:
     return f"Protocols: {'; '.join(parts)}."
 
 
-def shortened(name: str) -> str:
-    """A name that fits in a table."""
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
-
-
-_MARKDOWN = {c: f"\\{c}" for c in "\\`*_[]|~#"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "$": "&#36;"}
-_LINKS = re.compile(r"@|#(?=\d)|:(?=//)|www(?=\.)", re.IGNORECASE)
-_BREAK = "\u200b"  # of no width: GitHub no longer takes what is around it for a mention, an issue or an address
-
-
-def markdown(text: str) -> str:
-    """Prose in which nothing is markup, a mention or a link."""
-    whole = _LINKS.sub(lambda found: found[0] + _BREAK, line(text))
-    return "".join(_MARKDOWN.get(c, c) for c in whole)
-
-
 def markdown_name(name: str) -> str:
-    """A name as code: in a code span no markup, link or mention works."""
-    shown = line(shortened(name))
-    if re.fullmatch(r"[\w./+:=,()@-]+( [\w./+:=,()@-]+)*", shown):
-        return f"`{shown}`"
-    return "<code>" + "".join(c if c.isalnum() or c in " .-" else f"&#{ord(c)};" for c in shown) + "</code>"
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
-    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"$<$", ">": r"$>$", "|": r"$|$", '"': "''",
-    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "Δ": r"$\Delta$", "…": r"\ldots{}", "×": r"$\times$",
-    "-": "-{}", "'": "'{}", "`": "`{}", "[": "{[}", "]": "{]}", "²": "$^2$",
-}  # fmt: skip
-
-
-def _latex_figure(text: str) -> str:
-    """Minus signs as such; the dash of a range of ranks stays one."""
-    return re.sub(r"(?<!\d)-(?=\d)|(?<=e)-", "$-$", text)
-
-
-def latex(text: str) -> str:
-    """Text that pdflatex prints as it stands; letters beyond Latin-1 become "?"."""
-    return "".join(_LATEX.get(c) or (c if c.isascii() or (c.isalpha() and ord(c) < 256) else "?") for c in line(text))
+    """A name of a table as code: in a code span no markup, link or mention works."""
+    return code(shortened(name))

@@ -23,7 +23,13 @@ def add(verbs: Any) -> None:
         description="Tables and a page made from a folder of results: scores with intervals, ranks, controls.",
     )
     p.set_defaults(function=run)
-    p.add_argument("results", metavar="RESULTS", nargs="?", default="results", help="folder of results (results)")
+    p.add_argument(
+        "results",
+        metavar="RESULTS",
+        nargs="?",
+        default="results",
+        help="folder of results, or one result file (results)",
+    )
     p.add_argument("--format", choices=FORMATS, default="text", help="html and plots need sae-bench-suite[board]")
     p.add_argument("--out", metavar="FILE", help="write to a file instead of to standard output")
     p.add_argument("--metrics", metavar="NAMES", help="only these metrics: ids or task.metric, commas, globs")
@@ -38,16 +44,15 @@ def run(args: argparse.Namespace) -> int:
     """Print or write the board; what cannot be shown is said on standard error."""
     from sae_bench import registry
     from sae_bench.board import collect, columns, layout
-    from sae_bench.board.tables import line
     from sae_bench.files import write_atomically
+    from sae_bench.show.text import line
 
-    specs = registry.tasks(args.task_dir)
+    collection = collect.collect(at_home(args.results), registry.tasks(args.task_dir))
     file = at_home(args.columns) if args.columns else registry.data_folder("leaderboard") / "columns.toml"
-    wanted = columns.read_columns(file, specs, everything=args.all_metrics or bool(args.metrics))
+    wanted = columns.read_columns(file, collection.specs, everything=args.all_metrics or bool(args.metrics))
     if args.metrics:
         wanted = columns.chosen(wanted, args.metrics)
-    collection = collect.collect(at_home(args.results), specs)
-    board = layout.make(collection, wanted, models=args.model)
+    board = layout.make(collection, wanted, models=args.model, task_dir=args.task_dir)
     for problem in board.problems:
         print(f"sae-bench: {line(problem)}", file=sys.stderr)
     if not board.tables:

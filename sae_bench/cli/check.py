@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sae_bench.cli.compare import code, escaped, refused
+from sae_bench.cli.compare import refused
 from sae_bench.files import at_home
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ def add(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, report, and return 0, 1 or 3."""
     from sae_bench import registry
-    from sae_bench.board.tables import line
     from sae_bench.results import gate
     from sae_bench.results.compare import NotComparable
     from sae_bench.results.compare_sides import read_side
+    from sae_bench.show.text import line
 
     gates = gate.read_gates(at_home(args.gates) if args.gates else None, registry.tasks(args.task_dir))
     new = read_side(at_home(args.new), args.task_dir)
@@ -97,7 +97,8 @@ def _summary(outcomes: Sequence[Outcome], failures: Sequence[Outcome]) -> str:
 def _table(outcomes: Sequence[Outcome], failures: Sequence[Outcome], *, markdown: bool) -> str:
     from tabulate import tabulate
 
-    from sae_bench.board.tables import line, number, span
+    from sae_bench.show.text import line, number, span
+    from sae_bench.show.text import markdown as escaped
 
     rows = []
     for o in outcomes:
@@ -105,10 +106,8 @@ def _table(outcomes: Sequence[Outcome], failures: Sequence[Outcome], *, markdown
         shown = [number(o.old), number(o.new), span(o.loss, o.low, o.high), number(o.gate.allowed_loss)]
         rows.append([verdict, o.task, o.metric, *shown, o.why])
     headers = ["", "task", "metric", "baseline", "new", "loss [95 % interval]", "allowed", "why"]
-    if markdown:
-        headers, rows = [escaped(h) for h in headers], [[escaped(cell) for cell in row] for row in rows]
-    else:
-        rows = [[line(cell) for cell in row] for row in rows]
+    safe = escaped if markdown else line
+    headers, rows = [safe(h) for h in headers], [[safe(cell) for cell in row] for row in rows]
     table: str = tabulate(rows, headers=headers, tablefmt="pipe" if markdown else "simple", disable_numparse=True)
     return table
 
@@ -117,6 +116,9 @@ def markdown(
     name: str, outcomes: Sequence[Outcome], failures: Sequence[Outcome], refusal: str, notes: Sequence[str]
 ) -> str:
     """A summary for a pull request or a job's page."""
+    from sae_bench.show.text import code
+    from sae_bench.show.text import markdown as escaped
+
     parts = [f"**sae-bench check** of {code(name)}: "]
     if refusal:
         parts[0] += f"not comparable: {escaped(refusal)}"
@@ -130,7 +132,7 @@ def junit(name: str, outcomes: Sequence[Outcome], failures: Sequence[Outcome], r
     """A JUnit XML report: a test case a metric; one with an error where nothing could be compared."""
     from xml.etree import ElementTree
 
-    from sae_bench.board.tables import line
+    from sae_bench.show.text import line
 
     skipped = [o for o in outcomes if o.state == "not compared" and o not in failures]
     counts = {"failures": len(failures), "errors": int(bool(refusal)), "skipped": len(skipped)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -64,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 def refused(why: object) -> int:
     """Say why results are not comparable; returns the exit code."""
-    from sae_bench.board.tables import printable
+    from sae_bench.show.text import printable
 
     print(f"sae-bench: {printable(str(why))}", file=sys.stderr)
     return NOT_COMPARABLE
@@ -102,7 +101,8 @@ def _record(row: Difference) -> dict[str, Any]:
 
 def as_tables(sides: Sequence[Side], found: Sequence[Comparison], notes: Sequence[str], *, markdown: bool) -> str:
     """A table for each SAE against the reference, and below them what has to be known to read them."""
-    from sae_bench.board.tables import line
+    from sae_bench.show.text import code, line
+    from sae_bench.show.text import markdown as escaped
 
     bullet, name = ("- ", code) if markdown else ("", line)
     parts = [
@@ -120,7 +120,8 @@ def as_tables(sides: Sequence[Side], found: Sequence[Comparison], notes: Sequenc
 def _table(one: Comparison, markdown: bool) -> str:
     from tabulate import tabulate
 
-    from sae_bench.board.tables import ARROWS, number, span
+    from sae_bench.show.text import ARROWS, line, number, span
+    from sae_bench.show.text import markdown as escaped
 
     a, b = letter(one.a), letter(one.b)
     rows = []
@@ -129,8 +130,8 @@ def _table(one: Comparison, markdown: bool) -> str:
         shown = [span(row.value, row.low, row.high), p_text(row.p_adjusted), number(row.detectable)]
         rows.append([row.task, label, number(row.a), number(row.b), *shown, row.verdict])
     headers = ["task", "metric", a, b, f"{b} - {a} [95 % interval]", "p, adjusted", "detectable", f"{b} is"]
-    if markdown:
-        headers, rows = [escaped(h) for h in headers], [[escaped(cell) for cell in row] for row in rows]
+    safe = escaped if markdown else line
+    headers, rows = [safe(h) for h in headers], [[safe(cell) for cell in row] for row in rows]
     style = "pipe" if markdown else "simple"
     table: str = tabulate(rows, headers=headers, tablefmt=style, disable_numparse=True)
     return table
@@ -182,22 +183,3 @@ def _reasons(found: Sequence[Comparison]) -> list[str]:
         for row in one.rows
         if row.reason
     ]
-
-
-def escaped(text: str) -> str:
-    """Text for Markdown that stays text: no markup, no HTML, no table cell of its own, no link, no mention."""
-    from sae_bench.board.tables import line
-
-    safe = line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    marked = "".join(f"\\{c}" if c in "\\`*_{}[]()#|~!" else c for c in safe)
-    return marked.replace("@", "@\u200b").replace("://", ":\u200b//").replace("www.", "www\u200b.")
-
-
-def code(text: str) -> str:
-    """An untrusted name as code in Markdown: nothing in it is markup, a link or a mention."""
-    from sae_bench.board.tables import line
-
-    safe = line(text).replace("|", "\u2502")
-    longest = max((len(run) for run in re.findall("`+", safe)), default=0)
-    fence = "`" * (longest + 1)
-    return f"{fence} {safe} {fence}" if longest or not safe.strip() else f"{fence}{safe}{fence}"

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """Print what was found; exit code 1 if the contract is broken or a cause is likely."""
     if args.tokens < 32:
         raise UsageError(f"--tokens must be at least 32, but it is {args.tokens}")
-    from sae_bench.board.tables import printable
+    from sae_bench.show.text import printable
 
     with plain_warnings():
         reports = _reports(args)

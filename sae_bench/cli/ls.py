@@ -35,8 +35,6 @@ def run(args: argparse.Namespace) -> int:
     elif rows:
         widths = [None, 50, 40, 40] if args.what == "formats" else None
         print(tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True, maxcolwidths=widths))
-    else:
-        print(f"no results in {args.out}")
     return 0
 
 
@@ -74,18 +72,19 @@ def _backends(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
-    from sae_bench.board.tables import printable
     from sae_bench.results import store
+    from sae_bench.show.text import line, markdown
 
-    found = [(file, store.read(file)) for file in store.find(at_home(args.out))]
+    safe = markdown if args.markdown and not args.json else line
+    found = [(file, store.read(file)) for file in store.results_below(at_home(args.out))]
     return [
         {
-            "sae": printable(result.sae.name),
-            "task": f"{result.task}@v{result.version}",
+            "sae": safe(result.sae.name),
+            "task": safe(f"{result.task}@v{result.version}"),
             "status": result.status,
             "documents": result.provenance.protocol.n_documents,
             "protocol": result.protocol[:8],
-            "file": str(file),
+            "file": safe(str(file)),
         }
         for file, result in found
     ]

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = args.function(args)
         sys.stdout.flush()
     except SaeBenchError as error:
-        from sae_bench.board.tables import line
+        from sae_bench.show.text import line
 
         print(line(f"sae-bench: {error}"), file=sys.stderr)
         return 2

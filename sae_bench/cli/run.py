@@ -159,8 +159,9 @@ def run(args: argparse.Namespace) -> int:
     if show_progress:
         print("loading ...", file=sys.stderr)
     from sae_bench.api import Session
-    from sae_bench.board.tables import printable, result_tables
     from sae_bench.settings import Settings
+    from sae_bench.show.results import result_tables
+    from sae_bench.show.text import printable
 
     with plain_warnings():
         session = Session(
@@ -240,7 +241,7 @@ class Bar:
 
 
 def _listing(forecast: dict[str, Any]) -> str:
-    from sae_bench.board.tables import printable
+    from sae_bench.show.text import printable
 
     lines = []
     for name, value in forecast.items():

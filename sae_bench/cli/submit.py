@@ -21,15 +21,16 @@ def add(verbs: Any) -> None:
     p.set_defaults(function=run)
     p.add_argument("results", nargs="+", metavar="RESULT", help="result files, or folders of results")
     p.add_argument("--to", default="results", metavar="DIR", help="the results folder of the checkout (results)")
+    p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
     p.add_argument("--check-only", action="store_true", help="check, and copy nothing")
 
 
 def run(args: argparse.Namespace) -> int:
     """Check all, then copy all."""
-    from sae_bench.board.tables import line, printable
     from sae_bench.results.submit import check, place, result_files
+    from sae_bench.show.text import line, printable
 
-    checked = [check(file) for file in result_files([at_home(path) for path in args.results])]
+    checked = [check(file, args.task_dir) for file in result_files([at_home(path) for path in args.results])]
     for one in checked:
         for problem in one.problems:
             print(line(f"sae-bench: {one.file}: {problem}"), file=sys.stderr)

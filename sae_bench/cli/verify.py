@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from sae_bench.errors import UsageError
 from sae_bench.files import at_home
 
-GIVEN = ("model", "data", "probe_data", "device", "batch_tokens")
+if TYPE_CHECKING:
+    from sae_bench.verify import Report
+
+GIVEN = ("model", "data", "probe_data", "task_dir", "device", "batch_tokens")
 
 
 def add(verbs: Any) -> None:
@@ -20,11 +25,14 @@ def add(verbs: Any) -> None:
         "and measure a random part of the units again. Exit code 0: nothing wrong was found; 1: something was.",
     )
     p.set_defaults(function=run)
-    p.add_argument("result", metavar="RESULT", help="result file, with its units beside it")
+    p.add_argument(
+        "result", metavar="RESULT", help="result file, with its units beside it, or the folder of one SAE's results"
+    )
     p.add_argument("--sae", required=True, metavar="SAE", help="the SAE, as for run")
     p.add_argument("--model", metavar="M", help="the language model, as for run (default: the SAE's own)")
     p.add_argument("--data", metavar="D", help="the text, as for run (default for the demo model: demo)")
     p.add_argument("--probe-data", metavar="DIR", help="the labelled sets, where they were not the built-in ones")
+    p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
     p.add_argument("--share", type=float, default=0.05, metavar="X", help="share of the units to measure again (0.05)")
     p.add_argument("--seed", type=int, metavar="N", help="which units; a fresh choice unless given")
     p.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default: a GPU if there is one)")
@@ -35,23 +43,56 @@ def add(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, and say what was found."""
-    from sae_bench.board.tables import line as printable
+    """Check every result of the SAE, and say what was found."""
     from sae_bench.cli.run import Bar
     from sae_bench.results.verified import record
     from sae_bench.verify import verify
 
-    with Bar(not args.quiet) as bar:
-        given = {name: getattr(args, name) for name in GIVEN}
-        report = verify(at_home(args.result), args.sae, share=args.share, seed=args.seed, progress=bar, **given)
-    if args.record and not report.wrong:
-        record(at_home(args.result), "re-run" if report.rows else "recomputed", args.record)
+    files = _files(at_home(args.result))
+    reports = {}
+    given = {name: getattr(args, name) for name in GIVEN}
+    for file in files:
+        with Bar(not args.quiet) as bar:
+            report = verify(file, args.sae, share=args.share, seed=args.seed, progress=bar, **given)
+        if args.record and not report.wrong:
+            record(file, "re-run" if report.rows else "recomputed", args.record)
+        reports[file] = report
     if args.json:
-        print(json.dumps({"ok": not report.wrong} | vars(report)))
-        return 1 if report.wrong else 0
+        found = [{"ok": not report.wrong} | vars(report) for report in reports.values()]
+        several = {"ok": all(one["ok"] for one in found)} | {
+            "results": [{"file": str(file)} | one for file, one in zip(files, found, strict=True)]
+        }
+        print(json.dumps(found[0] if len(found) == 1 else several))
+    else:
+        for file, report in reports.items():
+            _print(report, file if len(files) > 1 else None)
+    return 1 if any(report.wrong for report in reports.values()) else 0
+
+
+def _files(path: Path) -> list[Path]:
+    """The result, or all results with figures in a folder of one SAE's. Raises UsageError."""
+    from sae_bench.results import store
+
+    files = store.results_below(path)
+    if len(files) == 1:
+        return files
+    results = {file: store.read(file) for file in files}
+    saes = sorted({f"{one.sae.name!r} ({one.sae.weights_sha256[:12]})" for one in results.values()})
+    if len(saes) > 1:
+        raise UsageError(f"{path} holds results of {len(saes)} SAEs: {', '.join(saes)}; give the folder of one of them")
+    measured = [file for file, one in results.items() if one.status == "ok"]
+    if not measured:
+        raise UsageError(f"{path} has no result with figures, so there is nothing to verify")
+    return measured
+
+
+def _print(report: Report, file: Path | None) -> None:
+    from sae_bench.show.text import line
+
+    if file is not None:
+        print(line(f"{file}:"))
     for sentence in report.checked:
-        print(printable(sentence))
+        print(line(sentence))
     for sentence in report.wrong:
-        print(printable(f"WRONG: {sentence}"))
+        print(line(f"WRONG: {sentence}"))
     print(f"{len(report.wrong)} things are wrong" if report.wrong else "nothing wrong was found")
-    return 1 if report.wrong else 0

@@ -1,7 +1,8 @@
 """The figures of every task as pure functions of sums over units. NumPy alone: what only reads results needs no torch.
 
 ``sae_bench/metrics/<task>.py`` has ``metrics(parameters)``, functions of
-:class:`~sae_bench.units.bootstrap.Sums` by id, and the record ``Parameters`` of a task that has any.
+:class:`~sae_bench.units.bootstrap.Sums` by id, the record ``Parameters`` of a task that has any, and
+``blocks(details)`` of a task that finds more than figures (:mod:`sae_bench.show.blocks`).
 """
 
 from __future__ import annotations

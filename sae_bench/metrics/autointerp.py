@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from sae_bench.parameters import Share, TaskParameters
+from sae_bench.show.blocks import Block, Context, Contexts, pairs, table
 from sae_bench.units.bootstrap import Metric, Ratio, Sums
 
 SCORERS = ("detection", "fuzz", "intruder")
@@ -87,3 +89,49 @@ def metrics(parameters: Mapping[str, Any]) -> dict[str, Metric]:
         "intruder": _mean("intruder"),
         "failed_fraction": failed,
     }
+
+
+_PAIRS = {
+    "statuses": "Outcomes",
+    "judge": "Judge",
+    "right_by_stratum": "Share of right answers, by stratum",
+    "right_by_slot": "Share of right answers, by place in the prompt",
+    "fires_by_slot": 'Share of answers "fires", by place in the prompt',
+}
+_SILENT = {10: "silent", 11: "silent, matched"}
+_MARKS = re.compile(r"<<(.*?)>>(?:\((\d)\))?")
+
+
+def blocks(details: Mapping[str, Any]) -> list[Block]:
+    """What the judge wrote of each latent and how well it did; windows with its answers; how its answers came out."""
+    made: list[Block] = [pairs(title, details[name]) for name, title in _PAIRS.items() if name in details]
+    if "explanations" not in details:
+        return made
+    found = details["explanations"]
+    rows = [[one["latent"], _said(one), *(one[name] for name in ("detection", "auroc", "rule_lift"))] for one in found]
+    made.append(table("Explanations", ["latent", "explanation", "detection", "AUROC", "lift over rule"], rows))
+    windows = tuple(_window(one, window) for one in found for window in one.get("windows", ()))
+    title = "Windows: p, the judge's answer, and the tokens on which the latent fires"
+    return [*made, *([Contexts(title=title, rows=windows)] if windows else [])]
+
+
+def _said(one: Mapping[str, Any]) -> str:
+    return str(one["explanation"]) if one["status"] == "ok" else f"{one['status']}: {one.get('raw') or ''}"
+
+
+def _window(one: Mapping[str, Any], window: Mapping[str, Any]) -> Context:
+    """A window of a latent, whose text has <<token>>(strength) where the latent fires."""
+    text, tokens, strengths, end = str(window["text"]), [], [], 0
+    for mark in _MARKS.finditer(text):
+        tokens += [text[end : mark.start()], mark[1]]
+        strengths += [0.0, int(mark[2] or 9) / 9]
+        end = mark.end()
+    tokens, strengths = [*tokens, text[end:]], [*strengths, 0.0]
+    kept = [i for i, token in enumerate(tokens) if token or strengths[i]]
+    p, stratum = window["p"], int(window["stratum"])
+    return Context(
+        group=f"latent {one['latent']}",
+        caption=f"p {'-' if p is None else format(float(p), '.2f')}, {_SILENT.get(stratum, f'decile {stratum + 1}')}",
+        tokens=tuple(tokens[i] for i in kept),
+        strengths=tuple(strengths[i] for i in kept),
+    )

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from sae_bench.parameters import TaskParameters
+from sae_bench.show.blocks import Block, interval, quoted, table
+from sae_bench.show.text import number
 from sae_bench.units.bootstrap import Metric, Ratio, Sums
 
 
@@ -67,3 +69,37 @@ def metrics(parameters: Mapping[str, Any]) -> dict[str, Metric]:
         "effect_kl": effect_kl,
         "noise_fraction": below_noise,
     }
+
+
+OUTPUTS = 5  # tokens that are shown of what a latent promotes or suppresses
+
+
+def blocks(details: Mapping[str, Any]) -> list[Block]:
+    """The figure by decile of activation and of density, and what latents do to the next token."""
+    made: list[Block] = []
+    for name, what in (
+        ("by_activation", "norm of what was taken away"),
+        ("by_density", "share of tokens on which the latent is active"),
+    ):
+        if name in details:
+            rows = [
+                (f"{number(float(one['from']))} to {number(float(one['to']))}", one["ablations"], interval(one))
+                for one in details[name]
+            ]
+            made.append(table(f"Effect sparsity by {what}", [what, "ablations", "effect sparsity"], rows))
+    if "outputs" in details:
+        head = ["latent", "positions", "density", "effect sparsity", "KL, nats a token", "promotes", "suppresses"]
+        head += ["direction alone promotes", "direction alone suppresses"]
+        title = "Outputs: next tokens that latents make likelier or less likely, in logits"
+        made.append(table(title, head, map(_output, details["outputs"])))
+    return made
+
+
+def _output(one: Mapping[str, Any]) -> list[Any]:
+    """A latent: what it promotes and suppresses, by ablation and by its direction alone."""
+    figures = [one["latent"], one.get("positions"), one["density"], one["effect_sparsity"], one["kl"]]
+    sides = ("promoted", "suppressed", "direct_promoted", "direct_suppressed")
+    return figures + [
+        " ".join(f"{quoted(t['token'])} {float(t['logit']):+.2g}" for t in one.get(side, ())[:OUTPUTS])
+        for side in sides
+    ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from sae_bench.show.blocks import Block, Text
+from sae_bench.show.details import shaped
 from sae_bench.units.bootstrap import Metric, Sums
 
 Pooling = Literal["max", "mean", "last"]
@@ -31,3 +34,23 @@ def mean_of(s: Sums, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     with np.errstate(divide="ignore", invalid="ignore"):
         quotient: np.ndarray[Any, np.dtype[np.float64]] = getattr(s, name) / s.examples
     return quotient
+
+
+def blocks(details: Mapping[str, Any]) -> list[Block]:
+    """A row a labelled set with all that was found there, its figures first, and why a figure has no value."""
+    if "sets" not in details:
+        return []
+    sets = details["sets"]
+    first = ("latent", "latents", "metrics")
+    ordered = {
+        name: {key: one[key] for key in (*(k for k in first if k in one), *(k for k in one if k not in first))}
+        for name, one in sets.items()
+    }
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for name, one in sets.items():
+        for metric, found in one.get("metrics", {}).items():
+            if found.get("reason"):
+                reasons.setdefault((metric, str(found["reason"])), []).append(name)
+    lines = tuple(f"no {metric} of {', '.join(names)}: {why}" for (metric, why), names in reasons.items())
+    made: list[Block] = [shaped("Labelled sets", ordered, "set")]
+    return [*made, *([Text(title="Figures without a value", lines=lines)] if lines else [])]

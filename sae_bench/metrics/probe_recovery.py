@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from sae_bench.metrics.labelled import CEILING, FLOOR, LEAST_ROOM, Pooling, Positive, auroc_of, mean_of
+from sae_bench.metrics.labelled import blocks as blocks
 from sae_bench.parameters import TaskParameters
 from sae_bench.units.bootstrap import Metric, Ratio, Sums
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sae_bench.show.blocks import Block, Histogram, Text
 from sae_bench.units.bootstrap import Metric, Ratio, Sums
 
 DENSE = {"1pct": 0.01, "10pct": 0.10}
@@ -48,3 +49,17 @@ def metrics(parameters: Mapping[str, Any]) -> dict[str, Metric]:
         **{f"dense_fraction_{name}": _dense_fraction(name) for name in DENSE},
         **{f"dense_contribution_{name}": _dense_contribution(name) for name in DENSE},
     }
+
+
+def blocks(details: Mapping[str, Any]) -> list[Block]:
+    """The histogram of density, from the first to the last bin that holds a latent."""
+    if "density_histogram" not in details:
+        return []
+    content, title = details["density_histogram"], "On which share of tokens latents are active"
+    edges = [float(edge) for edge in content["log10_edges"]]
+    counts = [int(count) for count in content["latents"]]
+    used = [i for i, count in enumerate(counts) if count]
+    if not used:
+        return [Text(title=title, lines=("no latent is active",))]
+    bins = tuple((edges[i], edges[i + 1], counts[i]) for i in range(used[0], used[-1] + 1))
+    return [Histogram(title=title, x="share of tokens (log10)", of="latents", bins=bins)]

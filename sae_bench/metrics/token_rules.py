@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from sae_bench.parameters import Share, TaskParameters
+from sae_bench.show.blocks import Block, quoted, table
 from sae_bench.units.bootstrap import Metric, Ratio, Sums
 
 
@@ -54,3 +55,31 @@ def metrics(parameters: Mapping[str, Any]) -> dict[str, Metric]:
         "rule_base_rate": _mean("base_rate"),
         **{f"trie_{name}": _of_tries(name) for name in ("f1", "precision", "recall")},
     }
+
+
+TOKENS = 12  # tokens and pairs that are shown of a rule
+_SCORES = {
+    "density": "density",
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "auprc": "AUPRC",
+    "size": "size",
+}
+
+
+def blocks(details: Mapping[str, Any]) -> list[Block]:
+    """A row a latent: scores of its rule on other documents, its tokens, and the pairs added and left out."""
+    if "rules" not in details:
+        return []
+    rows = []
+    for one in details["rules"]:
+        tokens = " ".join(quoted(token) for token in one["tokens"][:TOKENS]) or "no token alone"
+        pairs = [
+            ", ".join(f"{quoted(a)} {quoted(b)}" for a, b in one[side][:TOKENS])
+            for side in ("added_pairs", "removed_pairs")
+        ]
+        rows.append([one["latent"], *(one.get(name) for name in _SCORES), tokens, *pairs])
+    head = ["latent", *_SCORES.values(), "tokens", "pairs added", "pairs left out"]
+    title = "Rules: tokens on which latents fire, and pairs (previous token, token) added and left out"
+    return [table(title, head, rows)]

@@ -15,7 +15,7 @@ from sae_bench import registry
 from sae_bench.errors import ResultError
 from sae_bench.metrics import metrics_of
 from sae_bench.results import store
-from sae_bench.results.recompute import measured_with
+from sae_bench.results.definitions import measured_with, not_installed
 from sae_bench.schema import Result, TaskSpec
 from sae_bench.units import Units, kinds, nested
 from sae_bench.units.bootstrap import RESAMPLES, Array, Metric, Ratio, Sums, quotient
@@ -100,10 +100,7 @@ def _definition(file: Path, result: Result, task_dir: str | None) -> TaskSpec:
     """The task's definition, with the parameters under which it was measured."""
     known = registry.tasks(task_dir)
     if result.task not in known:
-        raise ResultError(
-            f"{file}: 'task' is {result.task!r}, which is not known here (--task-dir gives further tasks); "
-            f"{registry.suggest(result.task, known)}"
-        )
+        raise ResultError(f"{file}: 'task' is {result.task!r}: the result is of {not_installed(result.task, known)}")
     spec = known[result.task]
     if result.version != spec.version:
         raise ResultError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sae_bench import registry
 from sae_bench.errors import UsageError
+from sae_bench.results import store
 from sae_bench.results.compare import Difference, Loaded, NotComparable, adjusted, comparable, difference, load, refusal
 from sae_bench.schema import CoderRecord, MetricSpec
 
@@ -45,19 +46,9 @@ class Comparison:
     rows: tuple[Difference, ...]
 
 
-def result_files(path: Path) -> list[Path]:
-    """The result file itself, or all result files below a folder. Raises UsageError."""
-    if not path.exists():
-        raise UsageError(f"there is no file or folder {path}; give result files, or folders of results")
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*@v*.json") if not f.name.startswith("."))
-    if not files:
-        raise UsageError(f"there is no result below {path}; 'sae-bench run' writes results")
-    return files
-
-
 def read_side(path: Path, task_dir: str | None = None) -> Side:
     """The results of one SAE. Raises UsageError where a folder holds several SAEs, or one result twice."""
-    loaded = [load(file, task_dir) for file in result_files(path)]
+    loaded = [load(file, task_dir) for file in store.results_below(path)]
     saes = {(x.result.sae.name, x.result.sae.weights_sha256[:12]) for x in loaded}
     if len(saes) > 1:
         names = ", ".join(f"{name!r} ({weights})" for name, weights in sorted(saes))

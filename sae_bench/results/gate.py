@@ -14,7 +14,7 @@ from sae_bench.parsing import read_toml
 from sae_bench.registry import data_folder, suggest
 from sae_bench.results import store
 from sae_bench.results.compare import Difference, Loaded, NotComparable, comparable, difference, load, refusal
-from sae_bench.results.compare_sides import Side, result_files
+from sae_bench.results.compare_sides import Side
 from sae_bench.schema import Record, TaskSpec
 
 State = Literal["ok", "regression", "not shown", "not compared"]
@@ -126,7 +126,7 @@ def baselines(
 def _old_results(new: Side, path: Path, sae_name: str | None, task_dir: str | None) -> list[Loaded]:
     """The results of a baseline that count."""
     own = {x.file.resolve() for x in new.results}
-    files = [file for file in result_files(path) if file.resolve() not in own]
+    files = [file for file in store.results_below(path) if file.resolve() not in own]
     if not files:
         raise UsageError(f"the baseline {path} is the new result itself; give an older one")
     if path.is_dir():

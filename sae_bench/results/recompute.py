@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 
 from sae_bench import registry
-from sae_bench.errors import ResultError, TaskError
+from sae_bench.errors import ResultError
 from sae_bench.metrics import metrics_of
+from sae_bench.results.definitions import installed, measured_with
 from sae_bench.schema import MetricValue, Result, TaskSpec
 from sae_bench.units import Units
 from sae_bench.units.bootstrap import Estimate
@@ -16,24 +17,12 @@ from sae_bench.units.kinds import drawn, estimate, kind
 EXACT = 1e-9  # figures from the same units differ by rounding alone
 
 
-def definition(result: Result) -> TaskSpec:
+def definition(result: Result, task_dir: str | None = None) -> TaskSpec:
     """The task of a result as it was measured: its definition with the parameters of the run. Raises ResultError."""
-    known = registry.tasks()
-    if result.task not in known:
-        raise ResultError(f"the result is of the task {result.task!r}, which is not installed here")
-    spec = known[result.task]
+    spec = installed(result, task_dir)
     if result.provenance.protocol.task != result.task:
         raise ResultError(f"the result is of {result.task!r}, but its protocol of {result.provenance.protocol.task!r}")
     return measured_with(spec, result)
-
-
-def measured_with(spec: TaskSpec, result: Result) -> TaskSpec:
-    """A definition with the parameters that the protocol of a result names. Raises ResultError."""
-    changed = {k: v for k, v in result.provenance.protocol.parameters.items() if k in spec.parameters}
-    try:
-        return registry.with_parameters(spec, changed)
-    except TaskError as error:
-        raise ResultError(f"'provenance.protocol.parameters' of the result: {error}") from error
 
 
 def figures(spec: TaskSpec, tables: Mapping[str, Units], seed: int, resamples: int) -> dict[str, Estimate]:
@@ -46,12 +35,12 @@ def figures(spec: TaskSpec, tables: Mapping[str, Units], seed: int, resamples: i
     }
 
 
-def differences(result: Result, tables: Mapping[str, Units]) -> tuple[int, list[str]]:
+def differences(result: Result, tables: Mapping[str, Units], task_dir: str | None = None) -> tuple[int, list[str]]:
     """How many figures were computed again, and a sentence for each that is not what the units give.
 
     Also those of the controls whose tables are there. Raises ResultError for a task that is not installed.
     """
-    spec = definition(result)
+    spec = definition(result, task_dir)
     seed, resamples = result.provenance.protocol.seed, result.provenance.resamples
     own = {kind: table for kind, table in tables.items() if "/" not in kind}
     groups: list[tuple[str, Mapping[str, MetricValue], Mapping[str, Units]]] = [("", result.metrics, own)]

@@ -6,9 +6,11 @@ and then renamed: a reader never sees half a result.
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save
 
-from sae_bench.errors import ResultError
+from sae_bench.errors import ResultError, UsageError
 from sae_bench.files import at_home, write_atomically
 from sae_bench.parsing import first_problem
 from sae_bench.schema import RESULT_SCHEMA, CoderRecord, Protocol, Result
@@ -113,6 +115,32 @@ def read_units(file: str | Path) -> dict[str, Units]:
         raise ResultError(f"{units} is not a table of units ({error}); is it truncated?") from error
 
 
+def results_below(path: str | Path) -> list[Path]:
+    """Which files are results: the file itself, or all result files at any depth below a folder, in order.
+
+    Hidden files and folders (``.partial``) are passed over; a link to a folder is followed, each folder once. Raises
+    UsageError where there is nothing.
+    """
+    path = at_home(path)
+    if not path.exists():
+        raise UsageError(f"there is no file or folder {path}; give a result file, or a folder of results")
+    files = [path] if path.is_file() else list(find(path))
+    if not files:
+        raise UsageError(f"there is no result below {path}; `sae-bench run` writes results, --out says where")
+    return files
+
+
 def find(out: str | Path) -> Iterator[Path]:
-    """All result files below ``out``, in order."""
-    yield from sorted(file for file in at_home(out).glob("*/*/*@v*.json") if not file.name.startswith("."))
+    """All result files at any depth below the folder ``out``, in order; none where there is none."""
+    seen: set[str] = set()
+    found: list[Path] = []
+    for folder, names, files in os.walk(at_home(out), followlinks=True):
+        real = os.path.realpath(folder)
+        names[:] = sorted(name for name in names if not name.startswith(".") and real not in seen)
+        found += [Path(folder, name) for name in files if real not in seen and _is_result(name)]
+        seen.add(real)
+    yield from sorted(found)
+
+
+def _is_result(name: str) -> bool:
+    return fnmatch.fnmatchcase(name, "*@v*.json") and not name.startswith(".")

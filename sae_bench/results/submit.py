@@ -11,6 +11,7 @@ from sae_bench import registry
 from sae_bench.errors import ResultError, UsageError
 from sae_bench.files import write_atomically, writing
 from sae_bench.results import store
+from sae_bench.results.definitions import not_installed
 from sae_bench.results.recompute import differences
 from sae_bench.schema import MetricValue, Result, TaskSpec
 
@@ -29,24 +30,24 @@ class Checked:
     problems: tuple[str, ...]
 
 
-def check(file: Path) -> Checked:
+def check(file: Path, task_dir: str | None = None) -> Checked:
     """Everything that can be checked of a result without the SAE, the model or a network."""
     try:
         if file.stat().st_size > MOST_JSON:
             return Checked(file, None, (f"{file} is larger than {MOST_JSON >> 20} MiB",))
         result = store.read(file)
-        return Checked(file, result, tuple(_problems(file, result)))
+        return Checked(file, result, tuple(_problems(file, result, task_dir)))
     except (ResultError, OSError) as error:
         return Checked(file, None, (str(error),))
 
 
-def _problems(file: Path, result: Result) -> Iterator[str]:
+def _problems(file: Path, result: Result, task_dir: str | None) -> Iterator[str]:
     if result.status != "ok":
         yield f"the status is {result.status} ({result.reason}); only measured results are shown"
         return
-    known = registry.tasks()
+    known = registry.tasks(task_dir)
     if result.task not in known:
-        yield f"the task {result.task!r} is not one of {', '.join(known)}"
+        yield f"it is of {not_installed(result.task, known)}"
         return
     spec, protocol = known[result.task], result.provenance.protocol
     yield from _definition(result, spec)
@@ -65,7 +66,7 @@ def _problems(file: Path, result: Result) -> Iterator[str]:
     for text in (result.sae.name, result.sae.architecture, protocol.model, protocol.data):
         if len(text) > NAME or not text.isprintable():
             yield f"a name is longer than {NAME} characters or holds what cannot be printed: {text[:60]!r}"
-    yield from _units(file, result)
+    yield from _units(file, result, task_dir)
 
 
 def _definition(result: Result, spec: TaskSpec) -> Iterator[str]:
@@ -97,7 +98,7 @@ def _value(label: str, value: MetricValue, spec: TaskSpec, name: str) -> Iterato
             yield f"{label}: {what} is {number}, and must lie between {low:g} and {high:g}"
 
 
-def _units(file: Path, result: Result) -> Iterator[str]:
+def _units(file: Path, result: Result, task_dir: str | None) -> Iterator[str]:
     units = file.with_suffix(".units.safetensors")
     if not units.exists():
         yield f"{units.name} is not beside it; without units nobody can check or compare it"
@@ -105,20 +106,15 @@ def _units(file: Path, result: Result) -> Iterator[str]:
     if units.stat().st_size > MOST_UNITS:
         yield f"{units.name} is larger than {MOST_UNITS >> 20} MiB"
         return
-    _, wrong = differences(result, store.read_units(file))
+    _, wrong = differences(result, store.read_units(file), task_dir)
     yield from wrong[:5]
 
 
 def result_files(paths: list[Path]) -> list[Path]:
-    """The result files among these paths: files, or folders of results. Raises UsageError for none."""
-    found: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise UsageError(f"there is no result at {path}; give a result file or a folder of them")
-        found += [path] if path.is_file() else sorted(f for f in path.rglob("*@v*.json") if not f.name.startswith("."))
-    if not found:
-        raise UsageError(f"there is no result at {', '.join(map(str, paths))}; give a result file or a folder of them")
-    return list(dict.fromkeys(found))
+    """The result files among these files and folders, each once. Raises UsageError for none."""
+    if not paths:
+        raise UsageError("there is nothing to submit; give result files, or folders of results")
+    return list(dict.fromkeys(file for path in paths for file in store.results_below(path)))
 
 
 def place(checked: Checked, to: Path) -> Path:

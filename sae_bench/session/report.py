@@ -14,7 +14,7 @@ from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.engine.workspace import guarded as guarded_coder
 from sae_bench.errors import Deferred, SaeBenchError, said
 from sae_bench.saes.wrap import content_sha256
-from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result
+from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result, TaskSpec
 from sae_bench.session.run import Measured
 from sae_bench.streams import Reader, Run
 from sae_bench.streams.guard import TaskFailure, guarded
@@ -93,6 +93,7 @@ def results(
         for name, task in measured.tasks.items():
             digest, protocol = protocols[entry.key, name]
             common: dict[str, Any] = {"sae": record, "task": name, "version": task.spec.version, "protocol": digest}
+            common["definition"] = task.spec
 
             def origin(
                 entry: Entry = entry, name: str = name, protocol: Protocol = protocol
@@ -165,9 +166,15 @@ def plain(task: Task, details: Any) -> dict[str, Any]:
 
 
 def skipped(
-    record: CoderRecord, digest: str, protocol: Protocol, reason: str, provenance: dict[str, Any], options: Options
+    record: CoderRecord,
+    spec: TaskSpec,
+    identity: tuple[str, Protocol],
+    reason: str,
+    provenance: dict[str, Any],
+    options: Options,
 ) -> Result:
-    """The result of a task that cannot be measured here."""
+    """The result of a task that cannot be measured here; ``identity`` is its protocol, with the hash."""
+    digest, protocol = identity
     full = Provenance(
         **_common(protocol, options),
         n_calibration_documents=0,
@@ -175,8 +182,8 @@ def skipped(
         counters={},
         **provenance,
     )
-    common: dict[str, Any] = {"sae": record, "task": protocol.task, "version": protocol.version, "protocol": digest}
-    return Result(**common, status="skipped", reason=reason, provenance=full)
+    common: dict[str, Any] = {"sae": record, "task": spec.id, "version": spec.version, "protocol": digest}
+    return Result(**common, definition=spec, status="skipped", reason=reason, provenance=full)
 
 
 def _common(protocol: Protocol, options: Options) -> dict[str, Any]:

@@ -173,17 +173,50 @@
       for (const text of row) make("td", text, line);
     }
   };
+  const chart = (parent, spec, values, titles) => {
+    const own = copy(spec);
+    own.data.values = values;
+    for (const [axis, title] of Object.entries(titles)) own.encoding[axis].title = title;
+    const element = make("div", undefined, parent);
+    element.className = "chart small";
+    draw(element, own);
+  };
+  const contexts = (parent, part) => {
+    let before = "";
+    for (const row of part.rows) {
+      if (row.group && row.group !== before) make("p", row.group, parent).className = "group";
+      before = row.group;
+      const line = make("p", undefined, parent);
+      line.className = "context";
+      if (row.caption) make("i", row.caption, line);
+      row.tokens.forEach((text, i) => {
+        const strength = row.strengths[i];
+        const token = make(strength > 0 ? "mark" : "span", text, line);
+        if (strength > 0) {
+          token.style.backgroundColor = `rgba(245, 158, 11, ${0.15 + 0.75 * strength})`;
+          token.title = strength.toPrecision(2);
+        }
+        if (i === row.marked) token.className = "marked";
+      });
+    }
+  };
+  const drawers = {
+    table: (parent, part) => table(parent, part.head, part.rows),
+    text: (parent, part) => (make("pre", part.lines.join("\n"), parent).className = "lines"),
+    contexts,
+    histogram: (parent, part) => {
+      if (!part.bins.length) return;
+      const bins = part.bins.map(([low, high, count]) => ({ low, high, count }));
+      chart(parent, data.histogram, bins, { x: part.x, y: part.of });
+    },
+    plot: (parent, part) => {
+      const points = part.series.flatMap(({ name, points }) => points.map(([x, y]) => ({ series: name, x, y })));
+      if (points.length) chart(parent, data.plot, points, { x: part.x, y: part.y });
+    },
+  };
   const block = (parent, part) => {
     make("h3", part.title, parent);
-    if (part.bins) {
-      const spec = copy(data.histogram);
-      spec.data.values = part.bins.map(([low, high, latents]) => ({ low, high, latents }));
-      const chart = make("div", undefined, parent);
-      chart.className = "chart small";
-      draw(chart, spec);
-      return;
-    }
-    table(parent, part.head, part.rows);
+    drawers[part.block](parent, part);
     if (part.more) make("p", `and ${part.more} more (the result file holds all)`, parent).className = "hint";
   };
   const detail = (number) => {

@@ -2,39 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from sae_bench.schema import MetricValue, Result, TaskSpec
-
-ARROWS = {"higher": "↑", "lower": "↓", "none": " "}
-
-
-def number(value: float | None) -> str:
-    """Four significant digits, five for whole numbers that have them; a dash for what has no value."""
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if 9999.5 <= abs(value) < 99999.5 else f"{value + 0.0:.4g}"  # + 0.0: no "-0"
-
-
-def with_interval(metric: MetricValue) -> str:
-    """A figure as "0.0934 [0.0921, 0.0947]"; a dash where there is no value."""
-    return span(metric.value, metric.low, metric.high)
-
-
-def span(value: float | None, low: float | None, high: float | None) -> str:
-    """A value with its interval, to two digits of the interval's width; a dash where there is no value."""
-    if value is None:
-        return "-"
-    if low is None or high is None:
-        return number(value)
-    width = high - low
-    if not 1e-6 * max(abs(value), 1.0) < width < 1e5:
-        return f"{number(value)} [{number(low)}, {number(high)}]"
-    decimals = max(0, 1 - math.floor(math.log10(width)))
-    return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+from sae_bench.schema import Result, TaskSpec
+from sae_bench.show.text import ARROWS, line, number, with_interval
 
 
 def result_tables(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, everything: bool = False) -> str:
@@ -110,13 +83,3 @@ def _notes(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything:
             if metric.reason and shown:
                 notes.append(f"{name}: no value, because {metric.reason}")
     return [line(note) for note in notes]
-
-
-def printable(text: str) -> str:
-    """Names come from files that we do not trust: no control characters reach a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
-
-
-def line(text: str) -> str:
-    """Printable and on one line: a name cannot pretend to be a row of its own."""
-    return printable(text).replace("\n", "?")

@@ -1,0 +1,91 @@
+"""Figures and text from files as they may be printed: one escaper each for the terminal, Markdown and LaTeX.
+
+HTML needs none here: templates escape by themselves, and the page's script sets text, never markup.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from sae_bench.schema import MetricValue
+
+LONGEST_NAME = 60  # characters of a name that a table shows; CSV and JSON hold all of them
+ARROWS = {"higher": "↑", "lower": "↓", "none": " "}
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, five for whole numbers that have them; a dash for what has no value."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if 9999.5 <= abs(value) < 99999.5 else f"{value + 0.0:.4g}"  # + 0.0: no "-0"
+
+
+def with_interval(metric: MetricValue) -> str:
+    """A figure as "0.0934 [0.0921, 0.0947]"; a dash where there is no value."""
+    return span(metric.value, metric.low, metric.high)
+
+
+def span(value: float | None, low: float | None, high: float | None) -> str:
+    """A value with its interval, to two digits of the interval's width; a dash where there is no value."""
+    if value is None:
+        return "-"
+    if low is None or high is None:
+        return number(value)
+    width = high - low
+    if not 1e-6 * max(abs(value), 1.0) < width < 1e5:
+        return f"{number(value)} [{number(low)}, {number(high)}]"
+    decimals = max(0, 1 - math.floor(math.log10(width)))
+    return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def shortened(name: str) -> str:
+    """A name that fits in a table."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Names come from files that we do not trust: no control characters reach a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+def line(text: str) -> str:
+    """Printable and on one line: a name cannot pretend to be a row of its own."""
+    return printable(text).replace("\n", "?")
+
+
+_MARKDOWN = {c: f"\\{c}" for c in "\\`*_[]|~#"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "$": "&#36;"}
+_LINKS = re.compile(r"@|#(?=\d)|:(?=//)|www(?=\.)", re.IGNORECASE)
+_BREAK = "\u200b"  # of no width: GitHub no longer takes what is around it for a mention, an issue or an address
+
+
+def markdown(text: str) -> str:
+    """Prose in which nothing is markup, a mention or a link."""
+    whole = _LINKS.sub(lambda found: found[0] + _BREAK, line(text))
+    return "".join(_MARKDOWN.get(c, c) for c in whole)
+
+
+def code(text: str) -> str:
+    """A name as code in Markdown: nothing in it is markup, a link, a mention or the end of a table's cell."""
+    shown = line(text)
+    if re.fullmatch(r"[\w./+:=,()@-]+( [\w./+:=,()@-]+)*", shown):
+        return f"`{shown}`"
+    return "<code>" + "".join(c if c.isalnum() or c in " .-" else f"&#{ord(c)};" for c in shown) + "</code>"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"$<$", ">": r"$>$", "|": r"$|$", '"': "''",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "Δ": r"$\Delta$", "…": r"\ldots{}", "×": r"$\times$",
+    "-": "-{}", "'": "'{}", "`": "`{}", "[": "{[}", "]": "{]}", "²": "$^2$",
+}  # fmt: skip
+
+
+def latex_figure(text: str) -> str:
+    """Minus signs as such; the dash of a range of ranks stays one."""
+    return re.sub(r"(?<!\d)-(?=\d)|(?<=e)-", "$-$", text)
+
+
+def latex(text: str) -> str:
+    """Text that pdflatex prints as it stands; letters beyond Latin-1 become "?"."""
+    return "".join(_LATEX.get(c) or (c if c.isascii() or (c.isalpha() and ord(c) < 256) else "?") for c in line(text))
