@@ -31,6 +31,9 @@ class _PlotEntry(Record):
     y: str
 
 
+L0 = "sparsity.l0"  # the column that stands beside every SAE, whatever a table shows
+
+
 class _ColumnsFile(Record):
     header: str = ""
     arrows: dict[Better, str] = Field(default_factory=dict)

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from sae_bench.board.collect import Collection, Entry
-from sae_bench.board.columns import Column, Columns
+from sae_bench.board.columns import L0, Column, Columns
 from sae_bench.board.layout import Board, SaeKey, hook_of, key_of
 from sae_bench.errors import UsageError
 from sae_bench.files import write_atomically
@@ -95,7 +95,7 @@ def _axes(entries: Sequence[Entry], columns: Columns) -> tuple[Axis, ...]:
 
 
 def _sign(column: Column) -> int:
-    if column.id == "sparsity.l0":
+    if column.id == L0:
         return 1
     return {"lower": 1, "higher": -1, "none": 0}[column.spec.better]
 

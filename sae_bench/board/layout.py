@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import comb
 
 from sae_bench.board.collect import Collection, Entry
-from sae_bench.board.columns import Column, Columns
+from sae_bench.board.columns import L0, Column, Columns
 from sae_bench.board.ranks import DIFFERENCES_AT_MOST, PAIRED_AT_MOST, Ranker
 from sae_bench.errors import UsageError
 from sae_bench.results.verified import STATES, State
@@ -153,8 +153,9 @@ def _l0(entries: Sequence[Entry]) -> dict[SaeKey, list[tuple[Protocol, MetricVal
     """Every L0 that was measured, by SAE."""
     found: dict[SaeKey, list[tuple[Protocol, MetricValue]]] = {}
     for e in entries:
-        if e.result.task == "sparsity" and "l0" in e.result.metrics:
-            pair = e.result.provenance.protocol, e.result.metrics["l0"]
+        task, _, metric = L0.partition(".")
+        if e.result.task == task and metric in e.result.metrics:
+            pair = e.result.provenance.protocol, e.result.metrics[metric]
             found.setdefault(key_of(e.result.sae), []).append(pair)
     return found
 
