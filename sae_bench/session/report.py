@@ -133,8 +133,8 @@ def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, A
     options = run.inputs.options
     beside = {label: figures(task, drawn(task, own, options), task.only_of_coders) for label, own in references.items()}
     details = guarded(task, lambda: reader.details(task, entry, tables, draws), "details")
-    details = details | ({"controls that failed": lost} if lost else {})
-    content = {"metrics": metrics, "controls": _constants(task) | beside | controls, "details": plain(task, details)}
+    details = plain(task, details) | ({"controls that failed": lost} if lost else {})
+    content = {"metrics": metrics, "controls": _constants(task) | beside | controls, "details": details}
     return content, tables | control_tables
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from sae_bench import CoderInfo
 from sae_bench.saes.protocol import Codes, codes_from_dense
 
-WIDTH, ACTIVE = 64, 16  # the width of the demo's model, and how many latents of a token are active
+WIDTH, ACTIVE = 128, 16  # the width of the demo's model, and how many latents of a token are active
 HOOK = "blocks.2.hook_resid_post"
 
 
@@ -28,6 +28,7 @@ class Rotated:
             hooks_in=(HOOK,),
             hooks_out=(HOOK,),
             architecture="rotation",
+            model="demo",
             signed=True,  # coordinates of either sign
         )
         self._basis, self._k = basis, k

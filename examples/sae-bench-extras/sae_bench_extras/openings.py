@@ -127,7 +127,7 @@ class OpeningReader(Reader):
                 continue
             try:
                 found = guarded(task, partial(task.tokens, view), "tokens", entry.key)
-                columns = self._columns.rows(task, "tokens", found, names)
+                columns = self._columns.rows(task, "tokens", found, names, entry.key)
             except TaskFailure as failure:
                 part.task_failures[name, entry.key] = str(failure)
                 continue
