@@ -77,7 +77,7 @@ class Columns:
         return columns
 
     def totals(self, task: Task, found: Any, owner: str) -> dict[str, NDArray[Any]]:
-        """Sums over all tokens, as arrays. Raises TaskFailure."""
+        """Sums over all tokens of the coder ``owner``, as arrays. Raises TaskFailure."""
         columns = self._arrays(task, "totals", found)
         for name, column in columns.items():
             if name not in task.may_be_nan and not _finite(column).all():
