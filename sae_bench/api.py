@@ -6,12 +6,13 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sae_bench import demo, given, judging, registry, resolve
+from sae_bench import chosen, demo, given, judging, registry, resolve
 from sae_bench.engine.checkpoint import FORMAT, plan_of
 from sae_bench.engine.plan import Batches, Options, batch_tokens, memory
 from sae_bench.errors import DataError, UsageError
@@ -67,9 +68,10 @@ class Session:
 
     def __init__(self, sae: Any, settings: Settings) -> None:
         self.settings = settings
-        self.specs = resolve.task_specs(settings)
-        self.tasks = {name: resolve.task(spec) for name, spec in self.specs.items()}
-        self.controls = resolve.control_names(settings.controls)
+        specs = chosen.task_specs(settings)
+        self.tasks = chosen.tasks(settings, specs)
+        self.specs = {name: specs[name] for name in self.tasks}
+        self.controls = chosen.control_names(settings.controls)
         device = resolve.device_name(settings.device)
         saes = given.saes(sae, settings, device)
         infos = [one.info for one in saes]
@@ -91,7 +93,8 @@ class Session:
         self.inputs = self._inputs(infos)
         self.skipped: dict[str, str] = {}
         for name, task in self.tasks.items():
-            task.prepare(resolve.context(self.tokenizer, self.subject))
+            context = resolve.context(self.tokenizer, self.subject)
+            chosen.asked(name, "prepare", partial(task.prepare, context))
             why = stream(task.stream).why_not(self.inputs)
             if why is None and task.spec.judge and self.judge is None:
                 why = judging.NO_JUDGE
@@ -152,7 +155,7 @@ class Session:
         for work in self.work:
             for name, spec in self.specs.items():
                 of = self.populations[name]
-                parameters = resolve.changed_parameters(spec, self.settings.task_dir)
+                parameters = chosen.changed_parameters(spec, self.settings.task_dir)
                 parameters |= judging.parameters(self.tasks[name], self.judge)
                 parameters |= stream(self.tasks[name].stream).parameters(self.inputs)
                 if spec.pairs:

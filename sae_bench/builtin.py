@@ -5,16 +5,20 @@ Nothing is imported here. :mod:`sae_bench.registry` adds what other packages reg
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered thing: a sentence about it and where its code is (``module`` or ``module:attribute``)."""
+    """A registered thing: a sentence about it and where its code is (``module`` or ``module:attribute``).
+
+    ``origin`` says which entry point of which package registers it; it is empty for what ships.
+    """
 
     name: str
     code: str
     description: str
+    origin: str = field(default="", compare=False, kw_only=True)
 
 
 @dataclass(frozen=True)

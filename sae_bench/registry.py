@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae_bench.builtin import BACKENDS, CONTROLS, DEFAULT_CONTROLS, FORMATS, STREAMS, UNITS, Entry, Format
 from sae_bench.errors import SaeBenchError, TaskError, UsageError, named
@@ -64,12 +64,19 @@ def _with_entry_points(builtin: Iterable[Entry], group: str) -> dict[str, Entry]
                 f"the name {point.name} is registered twice in {group}: by {found[point.name].code} and by "
                 f"{point.value}; uninstall one of the packages"
             )
-        found[point.name] = Entry(point.name, point.value, f"from the package {point.dist.name if point.dist else '?'}")
+        what = f"from the package {point.dist.name if point.dist else '?'}"
+        found[point.name] = Entry(point.name, point.value, what, origin=_origin(point, group))
     return found
 
 
-def load(code: str) -> Any:
-    """Import ``module`` or ``module:attribute``. Raises SaeBenchError if there is no such thing."""
+def _origin(point: EntryPoint, group: str) -> str:
+    package = f" of the package {point.dist.name}" if point.dist else ""
+    return f"the entry point {point.name} = {point.value!r} in {group}{package}"
+
+
+def load(what: str | Entry) -> Any:
+    """Import ``module`` or ``module:attribute``, or what is registered. Raises SaeBenchError if there is none."""
+    code, origin = (what.code, what.origin) if isinstance(what, Entry) else (what, "")
     module, _, attribute = code.partition(":")
     try:
         loaded = importlib.import_module(module)
@@ -78,9 +85,8 @@ def load(code: str) -> Any:
     except SaeBenchError:
         raise
     except Exception as error:  # a module of somebody else may raise anything
-        raise SaeBenchError(
-            f"{code} cannot be imported ({named(error)}); install or correct what registers it"
-        ) from error
+        who = f"what registers it: {origin}" if origin else "what registers it"
+        raise SaeBenchError(f"{code} cannot be imported ({named(error)}); install or correct {who}") from error
 
 
 def choose(names: str, known: Mapping[str, Any], what: str) -> list[str]:
@@ -113,25 +119,36 @@ def tasks(extra: str | Path | None = None) -> dict[str, TaskSpec]:
     What a package registers and cannot be read is left out, with one warning each. Raises TaskError or UsageError for
     the folder that the user named.
     """
-    return {name: spec for name, (spec, _) in _tasks(extra if extra is None else str(extra)).items()}
+    return {name: known.spec for name, known in _tasks(extra if extra is None else str(extra)).items()}
 
 
 def card(name: str, extra: str | Path | None = None) -> str | None:
     """The card of a task, the ``README.md`` beside its definition; None if it has none."""
-    file = _tasks(extra if extra is None else str(extra))[name][1].parent / "README.md"
+    file = _tasks(extra if extra is None else str(extra))[name].file.parent / "README.md"
     return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
 
 
+def origin_of_task(name: str, extra: str | Path | None = None) -> str:
+    """Which entry point of which package brings a task; empty for what ships and for the folder ``extra``."""
+    return _tasks(extra if extra is None else str(extra))[name].origin
+
+
+class _Known(NamedTuple):
+    spec: TaskSpec
+    file: Path
+    origin: str
+
+
 @cache
-def _tasks(extra: str | None) -> dict[str, tuple[TaskSpec, Path]]:
-    found: dict[str, tuple[TaskSpec, Path]] = {}
+def _tasks(extra: str | None) -> dict[str, _Known]:
+    found: dict[str, _Known] = {}
     _add(found, data_folder("tasks"))
     for point in entry_points(group="sae_bench.tasks"):
-        more = dict(found)
+        more, origin = dict(found), _origin(point, "sae_bench.tasks")
         try:
-            _add(more, _folder(load(point.value)))
+            _add(more, _folder(load(point.value)), origin)
         except SaeBenchError as error:  # a package that is only installed must not stop everything else
-            _left_out(point, error)
+            left_out(origin, error)
             continue
         found = more
     if extra is not None:
@@ -151,21 +168,18 @@ def _folder(registered: Any) -> Path:
     return Path(registered)
 
 
-def _add(found: dict[str, tuple[TaskSpec, Path]], folder: Path) -> None:
+def _add(found: dict[str, _Known], folder: Path, origin: str = "") -> None:
     """Add the definitions in a folder. Raises TaskError."""
     for file in sorted(folder.glob("*/task.toml")):
         spec = read_task(file)
         if spec.id in found:
             raise TaskError(f"{file}: the task id {spec.id} is taken already; choose another id")
-        found[spec.id] = spec, file
+        found[spec.id] = _Known(spec, file, origin)
 
 
-def _left_out(point: EntryPoint, error: SaeBenchError) -> None:
-    package = f" of the package {point.dist.name}" if point.dist else ""
-    warnings.warn(
-        f"the entry point {point.name} = {point.value!r} in {point.group}{package} is left out: {error}",
-        stacklevel=3,
-    )
+def left_out(origin: str, why: object) -> None:
+    """Warn that what a package registers is not used."""
+    warnings.warn(f"{origin} is left out: {why}", stacklevel=3)
 
 
 _NAMED: list[Path] = []  # folders of --task-dir, whose code may be imported
@@ -209,12 +223,15 @@ def read_task(file: Path) -> TaskSpec:
         raise TaskError(
             f"{file}: the id is {spec.id!r}, but the folder is called {file.parent.name!r}; they must agree"
         )
+    known = units()
     for name, metric in spec.metrics.items():
-        if metric.table not in units():
+        if metric.table not in known:
             raise TaskError(
                 f"{file}: 'metrics.{name}.table': no kind of unit is named {metric.table!r}; "
-                f"{suggest(metric.table, units())}"
+                f"{suggest(metric.table, known)}"
             )
+        if known[metric.table].origin:
+            load(known[metric.table])  # here, so that one that cannot be imported takes its tasks out and no others
     record = getattr(load(spec.figures), "Parameters", None)
     if record is None:
         return spec

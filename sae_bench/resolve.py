@@ -6,62 +6,27 @@ import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from sae_bench import demo, registry
+from sae_bench import demo
 from sae_bench.data.documents import Corpus, DataOptions, load_corpus
 from sae_bench.data.labelled import LabelledOptions, Suite, load_suite
 from sae_bench.data.readers import open_source
 from sae_bench.data.sources import TextSource
-from sae_bench.errors import CoderError, DataError, TaskError, UsageError
+from sae_bench.errors import CoderError, DataError, UsageError
 from sae_bench.files import at_home, sha256
 from sae_bench.models.subject import SubjectModel
 from sae_bench.saes.model_names import hub_id
-from sae_bench.schema import TaskSpec
 from sae_bench.settings import PROBE_TIERS, TIERS, Settings
-from sae_bench.tasks.base import Context, Task
+from sae_bench.tasks.base import Context
 
 if TYPE_CHECKING:
     from sae_bench.engine.workspace import Entry
 
 DEFAULT_CONTEXT = 128
-
-
-def task_specs(settings: Settings) -> dict[str, TaskSpec]:
-    """The chosen tasks, in the order in which they are shown. Raises UsageError, TaskError."""
-    known = registry.tasks(settings.task_dir)
-    chosen = {name: known[name] for name in registry.choose(settings.tasks, known, "task")}
-    for path, value in settings.parameters.items():
-        name, _, parameter = path.partition(".")
-        if name not in chosen:
-            raise UsageError(f"parameter {path!r}: no task {name!r} is measured; {registry.suggest(name, chosen)}")
-        chosen[name] = registry.with_parameters(chosen[name], {parameter: value})
-    return chosen
-
-
-def changed_parameters(spec: TaskSpec, task_dir: str | Path | None) -> dict[str, Any]:
-    """The parameters that differ from the definition."""
-    shipped = registry.tasks(task_dir)[spec.id].parameters
-    return {name: value for name, value in spec.parameters.items() if shipped[name] != value}
-
-
-def task(spec: TaskSpec) -> Task:
-    """The task of a definition. Raises TaskError if its code does not make the metrics that the definition lists."""
-    made: Task = registry.load(spec.code)(spec)
-    if set(made.metrics) != set(spec.metrics):
-        differ = ", ".join(sorted(set(made.metrics) ^ set(spec.metrics)))
-        raise TaskError(f"task {spec.id}: {spec.code} and the definition do not list the same metrics; see {differ}")
-    return made
-
-
-def control_names(names: str) -> tuple[str, ...]:
-    """The chosen controls. Raises UsageError."""
-    if names == "none":
-        return ()
-    chosen = [registry.DEFAULT_CONTROLS if part.strip() == "default" else (part,) for part in names.split(",")]
-    return tuple(registry.choose(",".join(name for part in chosen for name in part), registry.controls(), "control"))
+T = TypeVar("T")
 
 
 def device_name(name: str) -> str:

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import chisquare
 
-from sae_bench import resolve
+from sae_bench import chosen, resolve
 from sae_bench.api import evaluate
 from sae_bench.cli.main import main
 from sae_bench.engine.plan import Options
@@ -120,7 +120,7 @@ def watched() -> Tracked:
 
 def task_of(parameters: Mapping[str, Any] | None = None) -> Autointerp:
     given = {f"{TASK}.window_tokens": LENGTH} | {f"{TASK}.{k}": v for k, v in (parameters or {}).items()}
-    task = resolve.task(resolve.task_specs(Settings(tasks=TASK, parameters=given))[TASK])
+    task = chosen.task(chosen.task_specs(Settings(tasks=TASK, parameters=given))[TASK])
     assert isinstance(task, Autointerp)
     task.text_of = resolve.text_of(TinyTokenizer())
     return task

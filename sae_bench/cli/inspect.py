@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from sae_bench.cli.saes import BACKEND_HELP, SAE_HELP, add_told, plain_warnings
+from sae_bench.cli.saes import BACKEND_HELP, SAE_HELP, add_told
 from sae_bench.errors import UsageError
 from sae_bench.settings import TOLD, Told
 
@@ -55,8 +55,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--tokens must be at least 32, but it is {args.tokens}")
     from sae_bench.show.text import printable
 
-    with plain_warnings():
-        reports = _reports(args)
+    reports = _reports(args)
     if args.json:
         print(json.dumps({"saes": [found for found, _ in reports]}, indent=1, ensure_ascii=False, default=str))
     else:

@@ -13,7 +13,7 @@ from sae_bench.files import at_home
 def add(verbs: Any) -> None:
     """Register the verb."""
     p = verbs.add_parser(
-        "ls", help="list tasks, formats, controls, back ends or results", description="List what there is."
+        "ls", help="list tasks, formats, controls, back ends, results, ...", description="List what there is."
     )
     p.set_defaults(function=run)
     p.add_argument("what", nargs="?", default="tasks", choices=list(_ROWS))
@@ -71,6 +71,14 @@ def _backends(args: argparse.Namespace) -> list[dict[str, Any]]:
     return [{"backend": e.name, "what": e.description} for e in registry.backends().values()]
 
 
+def _streams(args: argparse.Namespace) -> list[dict[str, Any]]:
+    return [{"stream": e.name, "what": e.description} for e in registry.streams().values()]
+
+
+def _units(args: argparse.Namespace) -> list[dict[str, Any]]:
+    return [{"unit": e.name, "what": e.description} for e in registry.units().values()]
+
+
 def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
     from sae_bench.results import store
     from sae_bench.show.text import line, markdown
@@ -90,4 +98,7 @@ def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-_ROWS = {"tasks": _tasks, "formats": _formats, "controls": _controls, "backends": _backends, "results": _results}
+_ROWS = {
+    **{"tasks": _tasks, "formats": _formats, "controls": _controls, "backends": _backends, "streams": _streams},
+    **{"units": _units, "results": _results},
+}

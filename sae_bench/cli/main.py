@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from sae_bench import __version__
 from sae_bench.cli import board, check, compare, inspect, judge, ls, run, show, submit, verify
+from sae_bench.cli.saes import plain_warnings
 from sae_bench.errors import SaeBenchError
 
 VERBS = (run, ls, show, inspect, compare, check, board, verify, submit, judge)
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         _refuse_twin()
-        code: int = args.function(args)
+        with plain_warnings():
+            code: int = args.function(args)
         sys.stdout.flush()
     except SaeBenchError as error:
         from sae_bench.show.text import line

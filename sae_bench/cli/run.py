@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sae_bench.cli.saes import BACKEND_HELP, SAE_HELP, add_told, plain_warnings
+from sae_bench.cli.saes import BACKEND_HELP, SAE_HELP, add_told
 from sae_bench.errors import UsageError
 from sae_bench.settings import TOLD
 
@@ -163,20 +163,19 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.show.results import result_tables
     from sae_bench.show.text import printable
 
-    with plain_warnings():
-        session = Session(
-            args.sae, Settings(**{name: getattr(args, name) for name in FIELDS}, parameters=_parameters(args.param))
-        )
-        if args.dry_run:
-            forecast = session.forecast()
-            print(json.dumps(forecast, indent=1) if args.json else _listing(forecast))
-            return 0
-        if show_progress and (cost := session.stream_cost(announced=True) | session.judge_cost()):
-            print(_listing(cost), file=sys.stderr)
-        if show_progress and (there := [w for w in session.work if w.finished]):
-            print(f"already there: results of {len(there)} SAEs in {args.out}", file=sys.stderr)
-        with Bar(show_progress) as bar:
-            results = session.run(bar)
+    session = Session(
+        args.sae, Settings(**{name: getattr(args, name) for name in FIELDS}, parameters=_parameters(args.param))
+    )
+    if args.dry_run:
+        forecast = session.forecast()
+        print(json.dumps(forecast, indent=1) if args.json else _listing(forecast))
+        return 0
+    if show_progress and (cost := session.stream_cost(announced=True) | session.judge_cost()):
+        print(_listing(cost), file=sys.stderr)
+    if show_progress and (there := [w for w in session.work if w.finished]):
+        print(f"already there: results of {len(there)} SAEs in {args.out}", file=sys.stderr)
+    with Bar(show_progress) as bar:
+        results = session.run(bar)
     if args.json:
         print(json.dumps({"results": [brief(result) for result in results]}, indent=1, ensure_ascii=False))
     else:

@@ -35,8 +35,15 @@ def add_told(group: Any) -> None:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Warnings as single lines on standard error."""
+    """Warnings as single lines on standard error, each once."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *rest: Any, **more: Any) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            print(f"sae-bench: {message}", file=sys.stderr)
+
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *rest, **more: print(f"sae-bench: {message}", file=sys.stderr)
+        warnings.showwarning = show
         yield

@@ -65,7 +65,7 @@ class Checkpoint:
         return State(totals=arrays, **extra)
 
     def save(self, state: State, rows: Arrays) -> None:
-        """Append ``rows`` (columns with one entry a sequence, and the column ``("", "", "unit")``), then the state."""
+        """Append ``rows`` (columns with one entry a row, such as a sequence), then the state."""
         if rows:
             name = f"rows-{len(state.row_files):06d}"
             state.row_files.append(name)
@@ -78,10 +78,10 @@ class Checkpoint:
             _write(self.folder / "state.safetensors", state.totals, extra)
 
     def rows(self, state: State, wanted: set[tuple[str, str]]) -> Arrays:
-        """All rows so far of the columns of ``wanted`` (task, coder or hook point), and the column of units."""
+        """All rows so far of the columns of ``wanted``: (task, coder or hook point)."""
 
         def asked_for(key: Key) -> bool:
-            return key[:2] in wanted or key == ("", "", "unit")
+            return key[:2] in wanted
 
         found: dict[Key, list[NDArray[Any]]] = {}
         for name in state.row_files:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from sae_bench import registry
 from sae_bench.data.tokens import TokenSet
-from sae_bench.engine.workspace import CoderFailure, Entry, Workspace
+from sae_bench.engine.workspace import CoderFailure, Entry, Workspace, guarded
 from sae_bench.errors import CoderError
 from sae_bench.saes.controls import Calibration
 from sae_bench.saes.protocol import SparseCoder
@@ -104,12 +106,16 @@ def batch_tokens(options: Options, vocab_size: int, device: torch.device, longes
 
 @dataclass
 class Cast:
-    """All coders of a run: ``saes``, then controls, each once; ``controls_of`` maps an SAE's key to its controls."""
+    """All coders of a run: ``saes``, then controls, each once; ``controls_of`` maps an SAE's key to its controls.
+
+    ``unmade`` says by SAE why it lacks a control that was asked for.
+    """
 
     saes: list[Entry]
     controls: list[Entry] = field(default_factory=list)
     controls_of: dict[str, dict[str, str]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    unmade: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def entries(self) -> list[Entry]:
@@ -146,13 +152,31 @@ def with_controls(saes: list[Entry], work: Workspace, options: Options) -> Cast:
         for name in options.controls:
             key = _control_key(name, entry, calibration)
             if key not in made:
-                coder = registry.load(known[name].code)(entry.coder, calibration, options.seed)
+                try:
+                    coder = guarded(entry, partial(_control, known[name], entry, calibration, options.seed))
+                except CoderFailure as failure:
+                    cast.unmade.setdefault(entry.key, {})[name] = f"it cannot be made: {failure}"
+                    warnings.warn(f"the control {name} of {entry.label} cannot be made: {failure}", stacklevel=2)
+                    continue
                 if coder is None:
                     continue
                 made[key] = Entry(key, name, coder)
             cast.controls_of[entry.key][name] = key
     cast.controls = list(made.values())
     return cast
+
+
+def _control(control: registry.Entry, entry: Entry, calibration: Calibration, seed: int) -> SparseCoder | None:
+    """A control of an SAE, None where it makes no sense. Raises whatever its code raises, and TypeError, ValueError."""
+    coder = registry.load(control)(entry.coder, calibration, seed)
+    if coder is None:
+        return None
+    if not isinstance(coder, SparseCoder):
+        raise TypeError(f"it must be a coder or None, not {type(coder).__name__}")
+    own, info = entry.coder.info, coder.info
+    if (info.hooks_in, info.hooks_out) != (own.hooks_in, own.hooks_out):
+        raise ValueError(f"it must read and predict {own.hooks_in[0]} and {own.hooks_out[0]} as the SAE does")
+    return coder
 
 
 def _control_key(name: str, entry: Entry, calibration: Calibration) -> str:

@@ -35,7 +35,7 @@ def load_subject(
     known = registry.backends()
     if backend not in known:
         raise ModelError(f"the backend must be {' or '.join(map(repr, known))}, not {backend!r}")
-    open_model: Backend = registry.load(known[backend].code)
+    open_model: Backend = registry.load(known[backend])
     model, tokenizer, name = load_pretrained(source, device=device, dtype=dtype, tokenizer=tokenizer)
     subject = open_model(model, name, copy_model=isinstance(source, nn.Module))
     _check_subject(subject, backend)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from sae_bench import registry
-from sae_bench.errors import CoderError
+from sae_bench.errors import CoderError, SaeBenchError, named
 from sae_bench.saes.config import listed
 from sae_bench.saes.reading import Reading
 from sae_bench.saes.source import SUFFIXES, Source
@@ -27,7 +27,7 @@ class Reader(Protocol):
 
 def reader(entry: registry.Entry) -> Reader:
     """The code of a format."""
-    loaded: Reader = registry.load(entry.code)
+    loaded: Reader = registry.load(entry)
     return loaded
 
 
@@ -72,7 +72,18 @@ def _check_variant(named: str, entry: registry.Entry) -> None:
 
 
 def _format_of(source: Source) -> registry.Entry | None:
-    return next((entry for entry in registry.formats().values() if reader(entry).matches(source)), None)
+    return next((entry for entry in registry.formats().values() if _matches(entry, source)), None)
+
+
+def _matches(entry: registry.Entry, source: Source) -> bool:
+    """Whether a layout is recognised; one that another package registers and that fails is left out with a warning."""
+    try:
+        return reader(entry).matches(source)
+    except Exception as error:
+        if not entry.origin or isinstance(error, CoderError):
+            raise
+        registry.left_out(entry.origin, error if isinstance(error, SaeBenchError) else named(error))
+        return False
 
 
 def _narrowed(source: Source, entry: registry.Entry) -> Source:

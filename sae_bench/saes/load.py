@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from sae_bench import demo
-from sae_bench.errors import CoderError, named
+from sae_bench.errors import CoderError, SaeBenchError, named
 from sae_bench.saes import detect, origin
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.prefixes import prefix_of
@@ -192,7 +192,12 @@ def _read(source: str, told: Told) -> tuple[Source, str, Reading, Told]:
         )
     found = Source(fetched.path, label=fetched.label, origin=fetched.origin)
     entry, place = detect.detect(found, told.format)
-    return place, entry.name, detect.reader(entry).read(place, told), told
+    try:
+        return place, entry.name, detect.reader(entry).read(place, told), told
+    except Exception as error:
+        if not entry.origin or isinstance(error, SaeBenchError):
+            raise
+        raise CoderError(f"{place.path} cannot be read by {entry.origin}: {named(error)}") from error
 
 
 def _from_factory(source: str, told: Told) -> SparseCoder | Unsized:

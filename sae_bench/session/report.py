@@ -134,8 +134,8 @@ def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, A
     options = run.inputs.options
     beside = {label: figures(task, drawn(task, own, options), task.only_of_coders) for label, own in references.items()}
     details = guarded(task, lambda: reader.details(task, entry, tables, draws), "details")
-    details = details | ({"controls that failed": lost} if lost else {})
-    content = {"metrics": metrics, "controls": _constants(task) | beside | controls, "details": plain(task, details)}
+    details = plain(task, details) | ({"controls that failed": lost} if lost else {})
+    content = {"metrics": metrics, "controls": _constants(task) | beside | controls, "details": details}
     return content, tables | control_tables
 
 
@@ -209,8 +209,9 @@ def _constants(task: Task) -> dict[str, dict[str, MetricValue]]:
 
 
 def drawn(task: Task, tables: Mapping[str, Units], options: Options) -> dict[str, Draws]:
-    """The resampled sums of every table that the task's metrics are made of."""
-    return kinds.drawn(task.spec, tables, seed=options.seed, resamples=options.resamples)
+    """The resampled sums of every table that the task's metrics are made of. Raises TaskFailure."""
+    draw = partial(kinds.drawn, task.spec, tables, seed=options.seed, resamples=options.resamples)
+    return guarded(task, draw, "resampling its tables")
 
 
 def figures(task: Task, draws: Mapping[str, Draws], without: frozenset[str] = frozenset()) -> dict[str, MetricValue]:
@@ -240,10 +241,14 @@ def _controls(
     run: Run, reader: Reader, task: Task, entry: Entry, own: dict[str, Units]
 ) -> tuple[dict[str, dict[str, MetricValue]], dict[str, Units], dict[str, str]]:
     """Figures and tables of every control, and why those that the task cannot measure have none."""
-    scores, kept, lost = {}, {}, {}
+    scores, kept = {}, {}
+    lost = {name: why for name, why in run.cast.unmade.get(entry.key, {}).items() if task.wants_control(name)}
     entries = {e.key: e for e in run.cast.controls}
     for name, key in run.cast.controls_of.get(entry.key, {}).items():
-        if key in run.state.failures or not reader.has_rows(entries[key]) or not task.wants_control(name):
+        if not reader.has_rows(entries[key]) or not task.wants_control(name):
+            continue
+        if (why := run.state.failures.get(key)) is not None:
+            lost[name] = why
             continue
         try:
             tables = _tables(run, reader, task, entries[key])

@@ -221,7 +221,7 @@ class AblationReader(Reader):
         """What the task makes of some ablations, checked. Raises TaskFailure."""
         found = guarded(self.task, partial(self.task.score, change, clean), "score")
         names = [f"ablation {i} of a batch" for i in range(len(change))]
-        checked = self._columns.rows(self.task, "score", found, names)
+        checked = self._columns.rows(self.task, "score", found, names, "")
         if "l2_squared" not in checked:
             raise TaskFailure(f"task {self.id}: score must return a column l2_squared, by which noise is told apart")
         return dict(found)

@@ -141,7 +141,7 @@ class DocumentsReader(Reader):
             return
         try:
             found = guarded(task, lambda: task.shared(site), "shared")
-            columns = self._columns.rows(task, "shared", found, site.batch.names)
+            columns = self._columns.rows(task, "shared", found, site.batch.names, key[1])
         except TaskFailure as failure:
             part.task_failures[key] = str(failure)
             return
@@ -157,9 +157,9 @@ class DocumentsReader(Reader):
             try:
                 view.task = name
                 rows = guarded(task, partial(task.measure, view), "measure", entry.key)
-                columns = self._columns.rows(task, "measure", rows, view.batch.names)
+                columns = self._columns.rows(task, "measure", rows, view.batch.names, entry.key)
                 sums = guarded(task, partial(task.totals, view), "totals", entry.key)
-                totals = self._columns.totals(task, sums)
+                totals = self._columns.totals(task, sums, entry.key)
                 if not columns and not totals and not any(key[:2] == hook for key in shared.rows):
                     raise TaskFailure(f"task {name}: measure, shared and totals return no column at all")
             except TaskFailure as failure:
@@ -178,7 +178,7 @@ class DocumentsReader(Reader):
         """The document table, and what the task makes of it and of its totals."""
         shared, own = (task.spec.id, f"@{entry.hook_out}"), (task.spec.id, entry.key)
         state = self.run.state
-        rows = self.run.checkpoint.rows(state, {shared, own})
+        rows = self.run.checkpoint.rows(state, {UNIT[:2], shared, own})
         units = rows.pop(UNIT)
         unit_ids = self.run.inputs.corpus.evaluation.unit_ids
         ids = tuple(unit_ids[i] for i in units)

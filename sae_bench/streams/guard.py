@@ -51,11 +51,15 @@ class Columns:
 
     def __init__(self) -> None:
         self._names: dict[tuple[str, str], frozenset[str]] = {}
+        self._shapes: dict[tuple[str, str, str, str], tuple[int, ...]] = {}
 
     def rows(
-        self, task: Task, what: str, found: Any, names: Sequence[str], n: int | None = None
+        self, task: Task, what: str, found: Any, names: Sequence[str], owner: str, n: int | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Columns with one entry for each of ``names`` (documents or examples), as arrays. Raises TaskFailure."""
+        """Columns with one entry for each of ``names`` (documents or examples), as arrays. Raises TaskFailure.
+
+        ``owner`` is the key of the coder (or hook point) that they are of: its columns keep their width.
+        """
         columns = self._arrays(task, what, found)
         n = len(names) if n is None else n
         for name, column in columns.items():
@@ -69,15 +73,25 @@ class Columns:
                 raise TaskFailure(
                     f"task {task.spec.id}: the column {name} of {what} is NaN or infinite for {names[row]}"
                 )
+            self._same_shape(task, what, owner, name, column.shape[1:])
         return columns
 
-    def totals(self, task: Task, found: Any) -> dict[str, NDArray[Any]]:
-        """Sums over all tokens, as arrays. Raises TaskFailure."""
+    def totals(self, task: Task, found: Any, owner: str) -> dict[str, NDArray[Any]]:
+        """Sums over all tokens of the coder ``owner``, as arrays. Raises TaskFailure."""
         columns = self._arrays(task, "totals", found)
         for name, column in columns.items():
             if name not in task.may_be_nan and not _finite(column).all():
                 raise TaskFailure(f"task {task.spec.id}: the column {name} of totals is NaN or infinite")
+            self._same_shape(task, "totals", owner, name, column.shape)
         return columns
+
+    def _same_shape(self, task: Task, what: str, owner: str, name: str, shape: tuple[int, ...]) -> None:
+        known = self._shapes.setdefault((task.spec.id, what, owner, name), shape)
+        if known != shape:
+            raise TaskFailure(
+                f"task {task.spec.id}: the column {name} of {what} had the shape {list(known)} before, and now "
+                f"{list(shape)}"
+            )
 
     def _arrays(self, task: Task, what: str, found: Any) -> dict[str, NDArray[Any]]:
         if not isinstance(found, Mapping):
@@ -90,6 +104,10 @@ class Columns:
                     f"{type(column).__name__}"
                 )
             arrays[name] = column.detach().cpu().numpy() if isinstance(column, torch.Tensor) else column
+            if arrays[name].dtype.kind not in "biuf":
+                raise TaskFailure(
+                    f"task {task.spec.id}: the column {name} of {what} must hold real numbers, not {arrays[name].dtype}"
+                )
         known = self._names.setdefault((task.spec.id, what), frozenset(arrays))
         if known != frozenset(arrays):
             listed = (", ".join(sorted(names)) or "none" for names in (known, arrays))

@@ -183,10 +183,10 @@ class LabelledReader(Reader):
         made = guarded(task, lambda: task.examples(view), f"examples of set {view.set_name}", entry.key)
         if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping)):
             raise TaskFailure(f"task {name}: examples must return columns and numbers, not {type(made).__name__}")
-        tables = {entry.key: self._columns.rows(task, "examples", made[0], names)}
+        tables = {entry.key: self._columns.rows(task, "examples", made[0], names, entry.key)}
         if entry in self.floors:
             rows = guarded(task, lambda: task.ceiling(view), f"ceiling of set {view.set_name}")
-            tables[ceiling_key(entry.hook_in)] = self._columns.rows(task, "ceiling", rows, names)
+            tables[ceiling_key(entry.hook_in)] = self._columns.rows(task, "ceiling", rows, names, entry.hook_in)
         for key, columns in tables.items():
             found[name, key, "example.set"] = np.full(len(test.texts), float(number))
             found[name, key, "example.text"] = test.texts.astype(np.float64)

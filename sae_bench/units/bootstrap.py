@@ -147,7 +147,12 @@ def estimate(
 
 
 def settle(point: Array | Ratio, replicates: Array | Ratio | None, n: int, confidence: float) -> Estimate:
-    """The estimate that a point ``[1]`` and its replicates make; without these the point is a share of 0/1 units."""
+    """The estimate that a point ``[1]`` and its replicates make; without these the point is a share of 0/1 units.
+
+    Raises ValueError for a point of another shape: its first number would look like the figure.
+    """
+    if (shape := np.shape(quotient(point))) != (1,):
+        raise ValueError(f"a metric must return one number for each row of sums, [1], not {list(shape)}")
     if reason := undefined(point, replicates):
         return Estimate(None, None, None, n, reason)
     value = float(quotient(point)[0])

@@ -14,6 +14,7 @@ from functools import cache
 import numpy as np
 
 from sae_bench import registry
+from sae_bench.errors import SaeBenchError
 from sae_bench.schema import TaskSpec
 from sae_bench.units import bootstrap, crossed, nested
 from sae_bench.units.bootstrap import Array, Estimate, Metric, Ratio, Sums
@@ -112,7 +113,10 @@ ABLATION = Kind(
 @cache
 def kind(name: str) -> Kind:
     """The kind of this name. Raises SaeBenchError for one that nothing registers."""
-    made: Kind = registry.load(registry.units()[name].code)
+    entry = registry.units()[name]
+    made = registry.load(entry)
+    if not isinstance(made, Kind):
+        raise SaeBenchError(f"{entry.origin or entry.code} must be a Kind of units, not {type(made).__name__}")
     return made
 
 
