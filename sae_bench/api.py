@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-
-from sae_bench import chosen, demo, given, judging, registry, resolve
+from sae_bench import chosen, given, judging, registry, resolve
 from sae_bench.engine.checkpoint import FORMAT, plan_of
-from sae_bench.engine.plan import Batches, Options, batch_tokens, memory
-from sae_bench.errors import DataError, UsageError
-from sae_bench.models.loading import load_subject
+from sae_bench.engine.plan import Batches, batch_tokens, memory
+from sae_bench.errors import UsageError
+from sae_bench.models.subject import SubjectModel
 from sae_bench.results import store
-from sae_bench.schema import CoderRecord, Protocol, Result, TaskSpec
+from sae_bench.schema import Result, TaskSpec
+from sae_bench.session.identity import Conditions, Work, identify
 from sae_bench.session.report import coder_record, results, skipped, versions
 from sae_bench.session.run import measure
-from sae_bench.settings import ABLATION_TIERS, TOLD, TRACKED_TIERS, Settings
-from sae_bench.streams import Inputs, stream
+from sae_bench.settings import TOLD, Settings
+from sae_bench.streams import stream
 from sae_bench.streams.base import Progress
-from sae_bench.tasks.base import Task
-
-if TYPE_CHECKING:
-    from sae_bench.engine.workspace import Entry
 
 # settings that a result keeps, if they are not the default: with these and its inputs it can be repeated
 REPEAT = (
@@ -53,159 +45,35 @@ def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> 
     return Session(sae, Settings(**settings)).run(progress or (lambda what, done, total: None))
 
 
-@dataclass
-class Work:
-    """An SAE with what identifies its results."""
-
-    entry: Entry
-    record: CoderRecord
-    protocols: dict[str, tuple[str, Protocol]] = field(default_factory=dict)
-    finished: dict[str, Result] = field(default_factory=dict)
-
-
 class Session:
     """An evaluation that is ready to run: everything is loaded and checked, nothing has been measured."""
 
     def __init__(self, sae: Any, settings: Settings) -> None:
         self.settings = settings
-        specs = chosen.task_specs(settings)
-        self.tasks = chosen.tasks(settings, specs)
-        self.specs = {name: specs[name] for name in self.tasks}
-        self.controls = chosen.control_names(settings.controls)
-        device = resolve.device_name(settings.device)
-        saes = given.saes(sae, settings, device)
+        self.tasks, self.controls = chosen.tasks(settings), chosen.control_names(settings.controls)
+        saes = given.saes(sae, settings)
         infos = [one.info for one in saes]
-        self.model_source = resolve.model_source(settings.model, infos)
-        self.subject, self.tokenizer = load_subject(
-            self.model_source,
-            backend=settings.backend,
-            device=device,
-            dtype=getattr(torch, settings.dtype),
-            tokenizer=settings.tokenizer,
-        )
-        if self.model_source == demo.MODEL_PATH:
-            self.subject.name = "demo"
+        self.model = resolve.opened(settings, infos)
         entries = given.entries(saes, self.subject)
-        for entry in entries:
-            resolve.check_fit(entry, self.subject)
         self.judge = judging.configure(self.tasks, settings, self.controls)
-        self.special_ids = resolve.special_ids(self.tokenizer, self.subject)
-        self.inputs = self._inputs(infos)
-        self.skipped: dict[str, str] = {}
-        for name, task in self.tasks.items():
-            context = resolve.context(self.tokenizer, self.subject)
-            chosen.asked(name, "prepare", partial(task.prepare, context))
-            why = stream(task.stream).why_not(self.inputs)
-            if why is None and task.spec.judge and self.judge is None:
-                why = judging.NO_JUDGE
-            if why is not None:
-                self.skipped[name] = why
-        for name, own in self._by_stream(self.tasks).items():
+        self.inputs = resolve.inputs(settings, infos, self.model, self.tasks, self.controls)
+        self.skipped = chosen.skipped(self.tasks, self.model.context, self.inputs, self.judge)
+        for name, own in chosen.by_stream(self.tasks).items():
             stream(name).check(entries, own)
-        self.populations = {name: stream(task.stream).population(self.inputs) for name, task in self.tasks.items()}
         self.work = [Work(e, coder_record(e, one.source)) for e, one in zip(entries, saes, strict=True)]
-        self._identify()
+        judged = {name: judging.parameters(task, self.judge) for name, task in self.tasks.items()}
+        same = (self.inputs, self.subject.name, self.model.sha256, self.controls, judged)
+        self.populations = identify(self.work, self.tasks, Conditions(settings, *same))
 
-    def _data(self) -> Any:
-        """The text to measure on. Raises DataError."""
-        if self.settings.data is not None:
-            return self.settings.data
-        if self.model_source != demo.MODEL_PATH:
-            raise DataError("text to evaluate on is needed: give --data FILE, a folder, or a data set's hub id")
-        return "demo"
+    @property
+    def subject(self) -> SubjectModel:
+        """The language model."""
+        return self.model.subject
 
-    def _inputs(self, infos: Sequence[Any]) -> Inputs:
-        """What the tasks read. Raises DataError."""
-        data = self._data()
-        corpus = resolve.corpus(self.settings, infos, self.subject, self.tokenizer, data)
-        suite = None
-        if any(stream(task.stream).labels for task in self.tasks.values()):
-            is_demo = self.model_source == demo.MODEL_PATH
-            of = (data, corpus.source)
-            suite = resolve.labelled_suite(self.settings, infos, self.subject, self.tokenizer, of, is_demo=is_demo)
-        return Inputs(corpus, suite, self.options())
-
-    @staticmethod
-    def _by_stream(tasks: Mapping[str, Task]) -> dict[str, dict[str, Task]]:
-        """Tasks by the name of their stream."""
-        found: dict[str, dict[str, Task]] = {}
-        for name, task in tasks.items():
-            found.setdefault(task.stream, {})[name] = task
-        return found
-
-    def options(self) -> Options:
-        """What the engine needs of the settings."""
-        s = self.settings
-        return Options(
-            mask=s.mask,
-            controls=self.controls,
-            seed=s.seed,
-            resamples=s.resamples,
-            batch_tokens=s.batch_tokens,
-            checkpoint_seconds=s.checkpoint_seconds,
-            special_ids=self.special_ids,
-            vocabulary=resolve.vocabulary(self.tokenizer, self.subject),
-            ablation_documents=ABLATION_TIERS[s.tier],
-            tracked_documents=TRACKED_TIERS[s.tier],
-        )
-
-    def _identify(self) -> None:
-        """The protocol of every result, and which results are there already."""
-        model_sha256 = resolve.model_sha256(self.model_source, self.subject)
-        for work in self.work:
-            for name, spec in self.specs.items():
-                of = self.populations[name]
-                parameters = chosen.changed_parameters(spec, self.settings.task_dir)
-                parameters |= judging.parameters(self.tasks[name], self.judge)
-                parameters |= stream(self.tasks[name].stream).parameters(self.inputs)
-                if spec.pairs:
-                    parameters["partners"] = self._partners(work)
-                protocol = Protocol(
-                    task=name,
-                    version=spec.version,
-                    task_sha256=registry.definition_sha256(spec),
-                    parameters=parameters,
-                    model=self.subject.name,
-                    model_sha256=model_sha256,
-                    dtype=self.settings.dtype,
-                    hooks_in=work.record.hooks_in,
-                    hooks_out=work.record.hooks_out,
-                    data=of.data,
-                    data_sha256=of.sha256,
-                    calibration_sha256=self.inputs.corpus.calibration.sha256,
-                    n_documents=of.n_documents,
-                    mask=self.settings.mask,
-                    special_ids=tuple(sorted(self.special_ids)) if self.settings.mask == "special" else (),
-                    mean_from=self.settings.mean_from,
-                    seed=self.settings.seed,
-                )
-                digest = store.protocol_hash(protocol)
-                work.protocols[name] = (digest, protocol)
-                self._find(work, name, spec, digest)
-
-    def _partners(self, work: Work) -> list[str]:
-        """Digests of the other SAEs of the run, which a task that looks at them is measured beside."""
-        return sorted(other.record.weights_sha256 for other in self.work if other is not work)
-
-    def _find(self, work: Work, name: str, spec: TaskSpec, digest: str) -> None:
-        if self.settings.out is None or self.settings.overwrite == "always":
-            return
-        out = Path(self.settings.out)
-        file = store.path_of(out, work.record, name, spec.version, digest)
-        if file.exists():
-            result = store.read(file)
-            if self.settings.overwrite == "never" or (
-                result.status == "ok"
-                and set(self.controls) <= set(result.provenance.controls)
-                and "incomplete" not in result.details
-                and self.judged_controls(name) <= set(result.controls)
-            ):
-                work.finished[name] = result
-
-    def judged_controls(self, name: str) -> set[str]:
-        """Controls that this run was asked to judge, and that an earlier result may lack."""
-        task = self.tasks[name]
-        return {c for c in self.controls if task.spec.judge and task.wants_control(c)}
+    @property
+    def specs(self) -> dict[str, TaskSpec]:
+        """The definitions of the tasks, with the parameters of this run."""
+        return {name: task.spec for name, task in self.tasks.items()}
 
     @property
     def missing(self) -> list[Work]:
@@ -241,7 +109,7 @@ class Session:
         todo = self.missing
         left = {n: t for n, t in self.tasks.items() if any(n not in w.finished for w in todo)}
         cost: dict[str, Any] = {}
-        for name, own in self._by_stream(left).items():
+        for name, own in chosen.by_stream(left).items():
             if stream(name).announced or not announced:
                 cost |= stream(name).cost(self.inputs, self.subject, own, [w.entry for w in todo], self.controls)
         return cost
@@ -262,7 +130,7 @@ class Session:
 
     def _result(self, work: Work, name: str) -> Result:
         if name in self.skipped and name not in work.finished:
-            given = self._provenance(name), self.options()
+            given = self._provenance(name), self.inputs.options
             return skipped(work.record, self.specs[name], work.protocols[name], self.skipped[name], *given)
         return work.finished[name]
 

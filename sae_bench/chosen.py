@@ -6,18 +6,23 @@ What another package registers and cannot be used is left out with one warning, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 from sae_bench import registry
 from sae_bench.errors import SaeBenchError, TaskError, UsageError, named
+from sae_bench.judge import JudgeOptions
 from sae_bench.schema import TaskSpec
 from sae_bench.settings import Settings
-from sae_bench.streams import stream
-from sae_bench.tasks.base import Task
+from sae_bench.streams import Inputs, stream
+from sae_bench.tasks.base import Context, Task
 from sae_bench.units.kinds import kind
 
 T = TypeVar("T")
+NO_JUDGE = (
+    "no judge (give --judge-model NAME, and --judge-base-url URL where it is not OpenAI's; the key is read from "
+    "OPENAI_API_KEY)"
+)
 
 
 def task_specs(settings: Settings) -> dict[str, TaskSpec]:
@@ -30,12 +35,6 @@ def task_specs(settings: Settings) -> dict[str, TaskSpec]:
             raise UsageError(f"parameter {path!r}: no task {name!r} is measured; {registry.suggest(name, chosen)}")
         chosen[name] = registry.with_parameters(chosen[name], {parameter: value})
     return chosen
-
-
-def changed_parameters(spec: TaskSpec, task_dir: str | Path | None) -> dict[str, Any]:
-    """The parameters that differ from the definition."""
-    shipped = registry.tasks(task_dir)[spec.id].parameters
-    return {name: value for name, value in spec.parameters.items() if shipped[name] != value}
 
 
 def task(spec: TaskSpec, origin: str = "") -> Task:
@@ -68,12 +67,34 @@ def asked(task_id: str, what: str, call: Callable[[], T]) -> T:
         raise TaskError(f"task {task_id}: {what} fails: {named(error)}") from error
 
 
-def tasks(settings: Settings, specs: Mapping[str, TaskSpec]) -> dict[str, Task]:
-    """The tasks of the chosen definitions. Raises SaeBenchError; see :func:`_usable`."""
+def tasks(settings: Settings) -> dict[str, Task]:
+    """The chosen tasks, in the order in which they are shown. Raises SaeBenchError; see :func:`_usable`."""
+    specs = task_specs(settings)
     origins = {name: registry.origin_of_task(name, settings.task_dir) for name in specs}
     found = _usable(settings.tasks, origins, lambda name: task(specs[name], origins[name]))
     if not found:
         raise UsageError(f"no task is left of --tasks {settings.tasks}; see the warnings above")
+    return found
+
+
+def skipped(tasks: Mapping[str, Task], context: Context, inputs: Inputs, judge: JudgeOptions | None) -> dict[str, str]:
+    """Tell the tasks of the run; which of them cannot be measured in it, and why. Raises TaskError."""
+    found = {}
+    for name, made in tasks.items():
+        asked(name, "prepare", partial(made.prepare, context))
+        why = stream(made.stream).why_not(inputs)
+        if why is None and made.spec.judge and judge is None:
+            why = NO_JUDGE
+        if why is not None:
+            found[name] = why
+    return found
+
+
+def by_stream(tasks: Mapping[str, Task]) -> dict[str, dict[str, Task]]:
+    """Tasks by the name of their stream."""
+    found: dict[str, dict[str, Task]] = {}
+    for name, made in tasks.items():
+        found.setdefault(made.stream, {})[name] = made
     return found
 
 

@@ -18,8 +18,9 @@ import torch
 
 from sae_bench.engine.plan import entry_of
 from sae_bench.engine.workspace import Entry
-from sae_bench.errors import UsageError
+from sae_bench.errors import CoderError, UsageError
 from sae_bench.models.subject import SubjectModel
+from sae_bench.resolve import device_name
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.load import from_object, load_saes
 from sae_bench.saes.protocol import CoderInfo, SparseCoder
@@ -45,8 +46,9 @@ class Given:
         return self.coder.info
 
 
-def saes(sae: Any, settings: Settings, device: str) -> list[Given]:
+def saes(sae: Any, settings: Settings) -> list[Given]:
     """All SAEs that are meant: ``sae`` is one, a list, or a mapping from names. Raises CoderError, UsageError."""
+    device = device_name(settings.device)
     if isinstance(sae, Mapping):
         if settings.name is not None:
             raise UsageError("give the names of SAEs as the keys of the mapping or one name=..., not both")
@@ -96,8 +98,10 @@ def sized(coder: SparseCoder | Unsized, subject: SubjectModel) -> SparseCoder:
 
 
 def entries(given: Sequence[Given], subject: SubjectModel) -> list[Entry]:
-    """The SAEs under names that differ. Raises CoderError, ModelError, UsageError."""
+    """The SAEs under names that differ, each of the model's width. Raises CoderError, ModelError, UsageError."""
     made = [entry_of(sized(one.coder, subject), one.name) for one in given]
+    for entry in made:
+        check_fit(entry, subject)
     names = [entry.key for entry in made]
     for name in {name for name in names if names.count(name) > 1}:
         places = [i for i, entry in enumerate(made) if entry.key == name]
@@ -111,6 +115,18 @@ def entries(given: Sequence[Given], subject: SubjectModel) -> list[Entry]:
             "alone, or give evaluate a mapping {name: SAE}"
         )
     return [Entry(name, name, entry.coder) for name, entry in zip(names, made, strict=True)]
+
+
+def check_fit(entry: Entry, subject: SubjectModel) -> None:
+    """The SAE's hook points exist in the model and are as wide as the SAE expects. Raises CoderError, ModelError."""
+    info = entry.coder.info
+    for hook, width, side in ((entry.hook_in, info.d_in, "reads"), (entry.hook_out, info.d_out, "writes")):
+        actual = subject.width(hook)
+        if actual != width:
+            raise CoderError(
+                f"{entry.label} {side} {width} numbers a token, but {hook} of {subject.name} has {actual}; "
+                "is it another model's SAE, or another hook point (--hook-in, --hook-out)?"
+            )
 
 
 def _differing(sources: Sequence[str]) -> list[str] | None:

@@ -16,10 +16,6 @@ from sae_bench.tasks.autointerp.asking import Exporter
 from sae_bench.tasks.base import Task
 from sae_bench.tasks.judged import JudgedTask
 
-NO_JUDGE = (
-    "no judge (give --judge-model NAME, and --judge-base-url URL where it is not OpenAI's; the key is read from "
-    "OPENAI_API_KEY)"
-)
 _HELLO = Request([{"role": "user", "content": "Answer with one word: ready"}], None, 64)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,15 +17,18 @@ from sae_bench.data.documents import Corpus, DataOptions, load_corpus
 from sae_bench.data.labelled import LabelledOptions, Suite, load_suite
 from sae_bench.data.readers import open_source
 from sae_bench.data.sources import TextSource
-from sae_bench.errors import CoderError, DataError, UsageError
+from sae_bench.engine.plan import Options
+from sae_bench.errors import DataError, UsageError
 from sae_bench.files import at_home, sha256
+from sae_bench.models.loading import load_subject
 from sae_bench.models.subject import SubjectModel
 from sae_bench.saes.model_names import hub_id
-from sae_bench.settings import PROBE_TIERS, TIERS, Settings
-from sae_bench.tasks.base import Context
+from sae_bench.settings import ABLATION_TIERS, PROBE_TIERS, TIERS, TRACKED_TIERS, Settings
+from sae_bench.streams import Inputs, stream
+from sae_bench.tasks.base import Context, Task
 
 if TYPE_CHECKING:
-    from sae_bench.engine.workspace import Entry
+    pass
 
 DEFAULT_CONTEXT = 128
 T = TypeVar("T")
@@ -34,6 +39,51 @@ def device_name(name: str) -> str:
     if name != "auto":
         return name
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The language model of a run with what belongs to it; ``tokenizer`` is None where there is none."""
+
+    source: Any
+    subject: SubjectModel
+    tokenizer: Any
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether it is the model of the demo, for which there is text and labelled sets."""
+        return bool(self.source == demo.MODEL_PATH)
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """BOS, EOS and padding ids."""
+        return special_ids(self.tokenizer, self.subject)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of its weights."""
+        return model_sha256(self.source, self.subject)
+
+    @cached_property
+    def context(self) -> Context:
+        """What tasks are told of it."""
+        return Context(token_text(self.tokenizer), text_of(self.tokenizer), padding_token(self.tokenizer, self.subject))
+
+
+def opened(settings: Settings, infos: Sequence[Any]) -> Opened:
+    """Load the language model that is meant. Raises UsageError, ModelError."""
+    source = model_source(settings.model, infos)
+    subject, tokenizer = load_subject(
+        source,
+        backend=settings.backend,
+        device=device_name(settings.device),
+        dtype=getattr(torch, settings.dtype),
+        tokenizer=settings.tokenizer,
+    )
+    made = Opened(source, subject, tokenizer)
+    if made.is_demo:
+        subject.name = "demo"
+    return made
 
 
 def model_source(model: Any, infos: Sequence[Any]) -> Any:
@@ -120,11 +170,6 @@ def text_of(tokenizer: Any) -> Callable[[Sequence[int]], str]:
     return lambda tokens: str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
 
 
-def context(tokenizer: Any, subject: SubjectModel) -> Context:
-    """What tasks are told of the run."""
-    return Context(token_text(tokenizer), text_of(tokenizer), padding_token(tokenizer, subject))
-
-
 def padding_token(tokenizer: Any, subject: SubjectModel) -> int:
     """A token that stands for "nothing" in a text: " _" (Gao et al. 2024), else a special one."""
     known = tokenizer.get_vocab() if tokenizer is not None else {}
@@ -134,16 +179,31 @@ def padding_token(tokenizer: Any, subject: SubjectModel) -> int:
     return min(special_ids(tokenizer, subject), default=0)
 
 
-def check_fit(entry: Entry, subject: SubjectModel) -> None:
-    """The SAE's hook points exist in the model and are as wide as the SAE expects. Raises CoderError, ModelError."""
-    info = entry.coder.info
-    for hook, width, side in ((entry.hook_in, info.d_in, "reads"), (entry.hook_out, info.d_out, "writes")):
-        actual = subject.width(hook)
-        if actual != width:
-            raise CoderError(
-                f"{entry.label} {side} {width} numbers a token, but {hook} of {subject.name} has {actual}; "
-                "is it another model's SAE, or another hook point (--hook-in, --hook-out)?"
-            )
+def inputs(
+    settings: Settings, infos: Sequence[Any], model: Opened, tasks: Mapping[str, Task], controls: tuple[str, ...]
+) -> Inputs:
+    """What the tasks read. Raises DataError."""
+    data = settings.data
+    if data is None:
+        if not model.is_demo:
+            raise DataError("text to evaluate on is needed: give --data FILE, a folder, or a data set's hub id")
+        data = "demo"
+    options = Options(
+        mask=settings.mask,
+        controls=controls,
+        seed=settings.seed,
+        resamples=settings.resamples,
+        batch_tokens=settings.batch_tokens,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        special_ids=model.special_ids,
+        vocabulary=vocabulary(model.tokenizer, model.subject),
+        ablation_documents=ABLATION_TIERS[settings.tier],
+        tracked_documents=TRACKED_TIERS[settings.tier],
+    )
+    text = corpus(settings, infos, model.subject, model.tokenizer, data)
+    labels = any(stream(task.stream).labels for task in tasks.values())
+    suite = labelled_suite(settings, infos, model, (data, text.source)) if labels else None
+    return Inputs(text, suite, options)
 
 
 def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, tokenizer: Any, data: Any) -> Corpus:
@@ -173,16 +233,9 @@ def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, toke
     return loaded
 
 
-def labelled_suite(
-    settings: Settings,
-    infos: Sequence[Any],
-    subject: SubjectModel,
-    tokenizer: Any,
-    data: tuple[Any, str],
-    *,
-    is_demo: bool,
-) -> Suite | None:
+def labelled_suite(settings: Settings, infos: Sequence[Any], model: Opened, data: tuple[Any, str]) -> Suite | None:
     """The labelled sets of a run, None without a tokenizer. ``data`` is the text and its name. Raises DataError."""
+    subject, tokenizer = model.subject, model.tokenizer
     if tokenizer is None:
         return None
     source, name = data
@@ -190,7 +243,7 @@ def labelled_suite(
     train, test = PROBE_TIERS[settings.tier]
     return load_suite(
         probe_data=settings.probe_data,
-        demo=is_demo,
+        demo=model.is_demo,
         corpus_texts=opened.texts if isinstance(opened, TextSource) else None,
         corpus_name=name,
         tokenizer=tokenizer,

@@ -41,7 +41,7 @@ def names(results: list[Any]) -> list[str]:
 def test_a_told_name_changes_the_name_alone(tmp_path: Path) -> None:
     out = tmp_path / "runs"
     (plain,), (told,) = measured(Dense()), measured(Dense(), name="lr=0.1", out=out)
-    assert (plain.sae.name, told.sae.name) == ("tests.test_given.Dense", "lr=0.1")
+    assert (plain.sae.name, told.sae.name) == ("tests.builders.dense.Dense", "lr=0.1")
     assert told.protocol == plain.protocol
     assert told.sae.weights_sha256 == plain.sae.weights_sha256
     assert told.metrics == plain.metrics
@@ -59,7 +59,7 @@ def test_what_says_its_name_keeps_it_unless_told(tmp_path: Path) -> None:
     assert names(measured(own)) == ["mine"]
     assert names(measured(own, name="yours")) == ["yours"]
     assert own.info.name == "mine"
-    assert wrap(TopKSAE(), hook=HOOK).info.name == "tests.test_overcomplete.TopKSAE"
+    assert wrap(TopKSAE(), hook=HOOK).info.name == "tests.builders.overcomplete_saes.TopKSAE"
     (tmp_path / "over.py").write_text(
         "from sae_bench.saes.overcomplete import wrap\nfrom tests.builders.overcomplete_saes import TopKSAE\n"
         f"def one():\n    return wrap(TopKSAE(), hook={HOOK!r})\n"
@@ -129,7 +129,7 @@ def test_no_order_changes_a_name(tmp_path: Path) -> None:
     assert {name for name, *_ in found([sources[0], sources[2]])} == {f"sae ({tmp_path.name})", "sae (old)"}
     assert {name for name, *_ in found([sources[0], sources[3]])} == {"sae", "other"}
     dense = {name: digest for name, digest, *_ in found(objects[:2])}
-    assert all(name == f"tests.test_given.Dense ({digest[:8]})" for name, digest in dense.items())
+    assert all(name == f"tests.builders.dense.Dense ({digest[:8]})" for name, digest in dense.items())
 
 
 def test_the_same_thing_twice_is_one_sae_or_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,9 @@ def hits(pattern: str, *, outside: tuple[str, ...] = ()) -> list[str]:
 
 
 def test_nobody_asks_what_kind_of_task_a_task_is() -> None:
-    assert hits(r"isinstance\([^)]*(\w+Task|Autointerp|DownstreamSparsity|Sparsity|Reconstruction|LossRecovered)\b") == []
+    assert (
+        hits(r"isinstance\([^)]*(\w+Task|Autointerp|DownstreamSparsity|Sparsity|Reconstruction|LossRecovered)\b") == []
+    )
     assert hits(r"\.stream\s*(==|!=|in\b|not in\b)", outside=("streams/", "session/run.py")) == []
     assert hits(r"(==|!=|\bin\b|\bnot in\b)\s*[\w.]*\.stream\b", outside=("streams/",)) == []
 

@@ -1,0 +1,97 @@
+"""What identifies the results of a run: a protocol for every SAE and task, and which results are there already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sae_bench import registry
+from sae_bench.engine.workspace import Entry
+from sae_bench.results import store
+from sae_bench.schema import CoderRecord, Protocol, Result
+from sae_bench.settings import Settings
+from sae_bench.streams import Inputs, Population, stream
+from sae_bench.tasks.base import Task
+
+
+@dataclass
+class Work:
+    """An SAE with what identifies its results."""
+
+    entry: Entry
+    record: CoderRecord
+    protocols: dict[str, tuple[str, Protocol]] = field(default_factory=dict)
+    finished: dict[str, Result] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """All that changes a number but SAE and task. ``judge`` is what of the judge belongs to a task's protocol."""
+
+    settings: Settings
+    inputs: Inputs
+    model: str
+    model_sha256: str
+    controls: tuple[str, ...]
+    judge: Mapping[str, dict[str, Any]]  # by task
+
+
+def identify(works: Sequence[Work], tasks: Mapping[str, Task], conditions: Conditions) -> dict[str, Population]:
+    """Fill in protocols and results that are there; returns the population of every task."""
+    populations = {name: stream(task.stream).population(conditions.inputs) for name, task in tasks.items()}
+    for work in works:
+        for name, task in tasks.items():
+            partners = [other.record.weights_sha256 for other in works if other is not work]
+            protocol = _protocol(work, task, populations[name], conditions, partners)
+            work.protocols[name] = store.protocol_hash(protocol), protocol
+            _find(work, task, conditions)
+    return populations
+
+
+def _protocol(work: Work, task: Task, of: Population, conditions: Conditions, partners: Sequence[str]) -> Protocol:
+    settings, inputs, spec = conditions.settings, conditions.inputs, task.spec
+    shipped = registry.tasks(settings.task_dir)[spec.id].parameters
+    parameters = {name: value for name, value in spec.parameters.items() if shipped[name] != value}
+    parameters |= conditions.judge[spec.id] | stream(task.stream).parameters(inputs)
+    if spec.pairs:
+        parameters["partners"] = sorted(partners)
+    return Protocol(
+        task=spec.id,
+        version=spec.version,
+        task_sha256=registry.definition_sha256(spec),
+        parameters=parameters,
+        model=conditions.model,
+        model_sha256=conditions.model_sha256,
+        dtype=settings.dtype,
+        hooks_in=work.record.hooks_in,
+        hooks_out=work.record.hooks_out,
+        data=of.data,
+        data_sha256=of.sha256,
+        calibration_sha256=inputs.corpus.calibration.sha256,
+        n_documents=of.n_documents,
+        mask=settings.mask,
+        special_ids=tuple(sorted(inputs.options.special_ids)) if settings.mask == "special" else (),
+        mean_from=settings.mean_from,
+        seed=settings.seed,
+    )
+
+
+def _find(work: Work, task: Task, conditions: Conditions) -> None:
+    """Take a result that is there, if nothing of it would be measured again."""
+    settings, spec = conditions.settings, task.spec
+    if settings.out is None or settings.overwrite == "always":
+        return
+    file = store.path_of(Path(settings.out), work.record, spec.id, spec.version, work.protocols[spec.id][0])
+    if not file.exists():
+        return
+    result = store.read(file)
+    judged = {name for name in conditions.controls if spec.judge and task.wants_control(name)}
+    if settings.overwrite == "never" or (
+        result.status == "ok"
+        and set(conditions.controls) <= set(result.provenance.controls)
+        and "incomplete" not in result.details
+        and judged <= set(result.controls)
+    ):
+        work.finished[spec.id] = result
