@@ -115,7 +115,7 @@ def of_the_tokenizer(at: Any, home: Path) -> None:
         link.symlink_to(demo.MODEL_PATH)
     model = tiny_gpt2(vocab_size=1536)
     settings = Settings(**QUICK, model=model, tokenizer=at("tokenizer"), data=[f"one {i}" for i in range(40)])
-    assert Session(tiny_coder("topk", d_in=WIDTH, hook=HOOK), settings).tokenizer is not None
+    assert Session(tiny_coder("topk", d_in=WIDTH, hook=HOOK), settings).model.tokenizer is not None
 
 
 def of_the_judge(at: Any, home: Path) -> None:
