@@ -258,6 +258,7 @@ def test_details_are_bounded(tmp_path):
     assert max(len(cell) for row in block["rows"] for cell in row) <= 240
 
 
+@pytest.mark.slow
 def test_500_results_of_20_metrics_fit_in_5_mb(tmp_path):
     values = {
         "reconstruction": ("fvu", "nmse", "mse", "cosine", "norm_ratio", "relative_reconstruction_bias"),

@@ -232,6 +232,7 @@ def next_json(found: dict[str, bytes]) -> bytes:
 # ---------------------------------------------------------------- nothing twice
 
 
+@pytest.mark.slow
 def test_a_killed_run_pays_for_the_missing_completions_only(
     cli: Run, files: Path, tmp_path: Path, direct: tuple[dict[str, bytes], int]
 ) -> None:

@@ -384,6 +384,7 @@ def test_options_and_tokenizers_that_cannot_work_are_refused(tmp_path: Path) -> 
 # ---------------------------------------------------------------- real sets
 
 
+@pytest.mark.slow
 def test_the_shared_probe_sets_load(shared: Path) -> None:
     from transformers import AutoTokenizer
 

@@ -98,10 +98,16 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
 }
 
 
-ON_BOTH = ("relu", "on reconstruction", "transcoder", "scaled, on reconstruction")
+ON_BOTH = [
+    ("transcoder", "tl"),
+    *(
+        pytest.param(case, "tl", marks=pytest.mark.slow)
+        for case in ("relu", "on reconstruction", "scaled, on reconstruction")
+    ),
+]
 
 
-@pytest.mark.parametrize(("case", "backend"), [*((c, "hf") for c in CASES), *((c, "tl") for c in ON_BOTH)])
+@pytest.mark.parametrize(("case", "backend"), [*((c, "hf") for c in CASES), *ON_BOTH])
 def test_every_ablation_is_that_of_two_full_passes(case: str, backend: str, tmp_path: Path) -> None:
     make, options, given = CASES[case]
     coder, model = tiny_coder(**options, dtype=torch.float64), make().double()

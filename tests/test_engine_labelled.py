@@ -447,7 +447,7 @@ def test_values_that_cannot_work_are_one_sentence(cli: Run, sets: Path, paramete
     assert len(error.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_pre_activations_can_be_read_with_any_type_of_the_model(sets: Path, dtype: str) -> None:
     given: dict[str, Any] = {"tasks": "probe_recovery", "dtype": dtype}
     codes = run("demo/relu", sets, **given)["demo/relu", "probe_recovery"]

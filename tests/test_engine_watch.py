@@ -367,7 +367,7 @@ def killed_and_resumed(folder: Path, at: tuple[str, int], given: dict[str, Any])
 @pytest.mark.parametrize(
     ("phase", "kill_at"), [("evaluation", 1), ("evaluation", 9), ("intervals", 0), ("intervals", 1)]
 )
-@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, phase: str, kill_at: int, dtype: str) -> None:
     """The folder of a run is copied, as a kill there would leave it; going on watches the same latents."""
     given = cut_short(dtype)

@@ -365,6 +365,7 @@ def test_transformer_lens_understands_module_paths_that_have_a_name_there():
         tl.capture(tokens, mask, ["transformer.h.1.attn.c_attn:out"])
 
 
+@pytest.mark.slow
 def test_transformer_lens_writes_nothing_to_standard_output(tmp_path):
     tiny_models.tiny_gpt2().save_pretrained(tmp_path)
     code = (

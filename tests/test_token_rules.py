@@ -245,7 +245,7 @@ class Encoded:
         self.previous, self.tokens = np.array(self.pairs).T
 
 
-@pytest.mark.parametrize("activation", ["relu", "abstopk"])
+@pytest.mark.parametrize("activation", ["relu", pytest.param("abstopk", marks=pytest.mark.slow)])
 def test_every_figure_is_that_of_a_slow_loop(tmp_path: Path, activation: str) -> None:
     """Documents one by one through transformers and the SAE, with nothing of the engine; scores by scikit-learn."""
     texts = number_texts(90, shortest=10, longest=40, vocab=15, seed=3)

@@ -122,7 +122,9 @@ def said(report: Report, *parts: str) -> bool:
 # ---------------------------------------------------------------- an honest result
 
 
-@pytest.mark.parametrize("share", [0.05, 0.3, 1])
+@pytest.mark.parametrize(
+    "share", [pytest.param(0.05, marks=pytest.mark.slow), 0.3, pytest.param(1, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("task", TASKS)
 def test_an_untouched_result_passes_with_another_batch_size(made: dict[str, Path], task: str, share: float) -> None:
     report = again(made[task], share=share, batch_tokens=700)
