@@ -120,6 +120,9 @@ def test_what_reads_results_shows_every_plug_in_and_imports_no_torch(installed: 
         else:
             assert all(name in out for name in metrics[command.partition(" ")[2]])
     assert "has_question" in found["show runs"][1], "the details of a labelled task"
+    for command in ("show runs", "board runs --format html"):
+        assert "Latents of a token" in found[command][1], "the block of a task's own"
+    assert "Known failures" in found["show half_code"][1], "the card"
     assert "shuffled_encoder" in found["board runs --format html"][1]
 
 
@@ -127,6 +130,24 @@ def _names(task: str) -> list[str]:
     """How the metrics of a task are headed."""
     file = EXTRAS / "sae_bench_extras" / "tasks" / task / "task.toml"
     return [metric["name"] for metric in tomllib.loads(file.read_text(encoding="utf-8"))["metrics"].values()]
+
+
+def test_results_carry_their_definition_to_where_the_package_is_not_installed(installed: Place, plain: Plain) -> None:
+    folder = installed[1]
+    for (_, task), (_, result) in results(folder / "runs").items():
+        assert result.definition is not None
+        assert (result.definition.id, set(result.definition.metrics)) == (task, set(result.metrics))
+    bare = [["show", "runs"], *(["board", "runs", "--format", kind] for kind in ("text", "json", "html"))]
+    refused = [["compare", "runs/demo__topk_k16", "runs/rotated"], ["submit", "runs", "--check-only"]]
+    shown = read(plain.python, *bare, *refused, cwd=folder)
+    for command, (code, out, _) in zip(bare, shown, strict=False):
+        assert code == 0, command
+        wanted = ("half_kl", "l0_auroc", "opening_nmse") if command[0] == "show" else _names("half_code")
+        assert all(name in out for name in wanted), command
+    for command, (code, _, error) in zip(refused, shown[len(bare) :], strict=True):
+        assert code == 2, command
+        assert "Traceback" not in error
+        assert any(task in error for task in TASKS), command
 
 
 # ------------------------------------------------------------------------------------------ from a plain folder
@@ -210,6 +231,20 @@ def test_what_reads_results_takes_the_folder_too(plain: Plain) -> None:
     for (command, says), (code, out, error) in zip(commands.items(), found, strict=True):
         assert (code, error) == (0, ""), command
         assert says in out, command
+
+
+def test_such_results_are_checked_and_measured_again(plain: Plain) -> None:
+    file = results(plain.folder / "runs")["demo/topk_k16", "half_code_here"][0]
+    data = ["--data", plain.folder / "texts.jsonl", "--probe-data", plain.folder / "sets"]
+    asked = [file, "--sae", "demo/topk_k16", "--task-dir", "tasks", "--share", "0.2", "--quiet"]
+    done = run(plain.python, "-m", "sae_bench.cli.main", "verify", *asked, *data, cwd=plain.folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "documents were measured again" in done.stdout
+    ((code, _, error),) = read(plain.python, ["submit", file, "--check-only", "--task-dir", "tasks"], cwd=plain.folder)
+    assert code == 2
+    faults = [line for line in error.splitlines() if "half_code_here" in line]
+    assert len(faults) == 1, error
+    assert "without the controls" in faults[0], "nothing but that it was measured without controls"
 
 
 def test_no_other_folder_is_searched_for_code(plain: Plain) -> None:
