@@ -247,14 +247,14 @@ def test_such_results_are_checked_and_measured_again(plain: Plain) -> None:
     assert "without the controls" in faults[0], "nothing but that it was measured without controls"
 
 
-def test_no_other_folder_is_searched_for_code(plain: Plain) -> None:
+def test_no_other_folder_is_searched_for_code(plain: Plain, tmp_path: Path) -> None:
     """Code beside the named folder, and in the folder of the task itself, is not found."""
-    other = plain.folder / "other"
+    other = tmp_path / "other"
     shutil.copytree(plain.tasks / "half_code_here", other / "half_code_here")
-    for place in (plain.folder / "half_code_here_figures.py", other / "half_code_here" / "half_code_here_figures.py"):
+    for place in (tmp_path / "half_code_here_figures.py", other / "half_code_here" / "half_code_here_figures.py"):
         shutil.copy(plain.tasks / "half_code_here_figures.py", place)
-    (plain.folder / "empty").mkdir()
-    ((code, out, error),) = read(plain.python, ["ls", "tasks", "--task-dir", other], cwd=plain.folder / "empty")
+    (tmp_path / "empty").mkdir()
+    ((code, out, error),) = read(plain.python, ["ls", "tasks", "--task-dir", other], cwd=tmp_path / "empty")
     assert (code, out) == (2, "")
     assert error.count("\n") == 1
     assert "half_code_here_figures cannot be imported (ModuleNotFoundError: No module named" in error

@@ -20,7 +20,7 @@ def test_the_table_of_layouts_is_that_of_the_registry(capsys):
     """Mend it with: sae-bench ls formats --markdown, pasted between the marks."""
     assert main(["ls", "formats", "--markdown"]) == 0
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    pasted = re.search(r"<!-- sae-bench ls formats --markdown -->\n(.*)\n<!-- end -->", text, re.DOTALL)
+    pasted = re.search(r"<!-- sae-bench ls formats --markdown -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
     assert pasted is not None
     assert pasted[1].strip() == capsys.readouterr().out.strip()
 

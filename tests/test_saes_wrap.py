@@ -31,7 +31,7 @@ def test_a_dense_module_is_wrapped_with_one_warning_and_keeps_its_numbers():
         codes = coder.encode(x)
         out = coder.decode(codes)
     assert [str(w.message) for w in seen if "is wrapped" in str(w.message)] == [
-        "tests.test_saes_wrap.Dense is wrapped: its dense latents cost memory and time that sparse codes do not"
+        "tests.builders.foreign_saes.Dense is wrapped: its dense latents cost memory and time that sparse codes do not"
     ]
     with torch.no_grad():
         torch.testing.assert_close(codes.dense(), module.encode(x))
@@ -44,7 +44,7 @@ def test_a_dense_module_is_wrapped_with_one_warning_and_keeps_its_numbers():
         LATENTS,
         WIDTH,
         WIDTH,
-        "tests.test_saes_wrap.Dense",
+        "tests.builders.foreign_saes.Dense",
     )
 
 

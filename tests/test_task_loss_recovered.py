@@ -201,7 +201,7 @@ def test_cross_entropy_and_kl_equal_the_reference(std, dtype):
     at = torch.rand(3, 7, generator=generator) > 0.3
     targets = torch.randint(200, (int(at.sum()),), generator=generator)
     clean = clean_scores(Logits.of(logits.to(dtype)), at, targets)
-    ce, kl = score(Logits.of(other.to(dtype)), at, targets, clean)
+    ce, kl, _ = score(Logits.of(other.to(dtype)), at, targets, clean)
     assert ce.dtype == kl.dtype == torch.float64
     reference = torch.nn.functional.cross_entropy(other[at], targets, reduction="none")
     p, q = (np.exp(log_softmax(array[at].numpy(), axis=-1)) for array in (logits, other))
@@ -221,7 +221,7 @@ def test_bf16_logits_are_scored_in_float32():
     logits = (3 * torch.randn(2, 300, 50, generator=generator)).to(torch.bfloat16)
     at = torch.ones(2, 300, dtype=torch.bool)
     targets = torch.randint(50, (600,), generator=generator)
-    ce, kl = score(Logits.of(logits), at, targets, clean_scores(Logits.of(logits), at, targets))
+    ce, kl, _ = score(Logits.of(logits), at, targets, clean_scores(Logits.of(logits), at, targets))
     reference = torch.nn.functional.cross_entropy(logits.double().flatten(0, 1), targets, reduction="none")
     assert ce.mean().item() == pytest.approx(reference.mean().item(), rel=1e-7)
     assert (kl == 0).all()
@@ -233,8 +233,8 @@ def test_divergence_of_float32_logits_is_right_to_a_millionth_of_a_nat():
     other = logits + 0.01 * torch.randn(1, 20, 50_000, generator=generator)
     at = torch.ones(1, 20, dtype=torch.bool)
     targets = torch.zeros(20, dtype=torch.int64)
-    _, kl = score(Logits.of(other), at, targets, clean_scores(Logits.of(logits), at, targets))
-    _, exact = score(Logits.of(other.double()), at, targets, clean_scores(Logits.of(logits.double()), at, targets))
+    _, kl, _ = score(Logits.of(other), at, targets, clean_scores(Logits.of(logits), at, targets))
+    _, exact, _ = score(Logits.of(other.double()), at, targets, clean_scores(Logits.of(logits.double()), at, targets))
     assert kl.numpy() == pytest.approx(exact.numpy(), abs=1e-6)  # log Z of 50,000 logits has an ulp of 1e-6
 
 

@@ -91,7 +91,7 @@ class ArrayView:
         clean = clean_scores(Logits.of(self.logits["clean"].unsqueeze(0)), at, targets)
         scores = score(Logits.of(self.logits[replacement].unsqueeze(0)), at, targets, clean)
         none = torch.zeros(len(self.lengths), dtype=torch.float64)
-        ce, kl = (none.clone().index_add_(0, self.sequence[self.predicts], s) for s in scores)
+        ce, kl = (none.clone().index_add_(0, self.sequence[self.predicts], s) for s in scores[:2])
         return ce, kl
 
     def loss(self, replacement: str) -> Tensor:
