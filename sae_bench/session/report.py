@@ -135,7 +135,8 @@ def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, A
     beside = {label: figures(task, drawn(task, own, options), task.only_of_coders) for label, own in references.items()}
     details = guarded(task, lambda: reader.details(task, entry, tables, draws), "details")
     details = plain(task, details) | ({"controls that failed": lost} if lost else {})
-    content = {"metrics": metrics, "controls": _constants(task) | beside | controls, "details": details}
+    known = guarded(task, lambda: _constants(task), "constants")
+    content = {"metrics": metrics, "controls": known | beside | controls, "details": details}
     return content, tables | control_tables
 
 

@@ -89,6 +89,11 @@ def some_documents(inputs: Inputs, chosen: Sequence[int]) -> Inputs:
     return dataclasses.replace(inputs, corpus=dataclasses.replace(inputs.corpus, evaluation=kept))
 
 
+def _documents(site: SiteView) -> list[str]:
+    """What a failure calls the rows of a batch."""
+    return [f"document {name}" for name in site.batch.names]
+
+
 def pass_over(run: Run) -> DocumentsReader:
     """The pass over the documents of a run: the one that is there already, else a new one."""
     if NAME not in run.readers:
@@ -141,7 +146,7 @@ class DocumentsReader(Reader):
             return
         try:
             found = guarded(task, lambda: task.shared(site), "shared")
-            columns = self._columns.rows(task, "shared", found, site.batch.names, key[1])
+            columns = self._columns.rows(task, "shared", found, _documents(site), key[1])
         except TaskFailure as failure:
             part.task_failures[key] = str(failure)
             return
@@ -157,7 +162,7 @@ class DocumentsReader(Reader):
             try:
                 view.task = name
                 rows = guarded(task, partial(task.measure, view), "measure", entry.key)
-                columns = self._columns.rows(task, "measure", rows, view.batch.names, entry.key)
+                columns = self._columns.rows(task, "measure", rows, _documents(view), entry.key)
                 sums = guarded(task, partial(task.totals, view), "totals", entry.key)
                 totals = self._columns.totals(task, sums, entry.key)
                 if not columns and not totals and not any(key[:2] == hook for key in shared.rows):

@@ -38,7 +38,7 @@ HOW = {
     "metrics_raises": "the metric tokens, on the table document, raises ZeroDivisionError: oh",
     "metrics_shape": "the metric tokens, on the table document, raises ValueError: a metric must return one number ",
     "metrics_text": "the metric tokens, on the table document, raises ",
-    "nan": "the column n of measure is NaN or infinite for ",
+    "nan": "the column n of measure is NaN or infinite for document ",
     "nan_totals": "the column n of totals is NaN or infinite",
     "shape": "the column n of measure has the shape [1, 1, 1], and must have one row for each of ",
     "other_columns": "measure returned the columns n before, and now m",
