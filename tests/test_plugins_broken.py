@@ -216,4 +216,4 @@ def test_a_task_that_misbehaves_is_an_error_of_its_own(cli: Run, tmp_path: Path)
         assert "\n" not in str(result.reason)
         assert f"sae-bench: demo/topk_k32, {how}: {result.reason}" in error
     assert len(complaints(error)) == len(HOW)
-    assert re.search(r"for [0-9a-f]{16}$", str(found["nan"].reason)), "the document is named"
+    assert re.search(r"for document [0-9a-f]{16}$", str(found["nan"].reason)), "the document is named"
