@@ -48,6 +48,7 @@ from tests.builders.explainers import (
     truth,
 )
 from tests.builders.judge_server import Answer, Fault, Messages, Reply, Server
+from tests.builders.marks import slow_but
 from tests.builders.tiny_models import TinyTokenizer, number_texts
 from tests.builders.token_rules import Plant, Planted, on, planted_model, settings_of
 from tests.builders.token_rules import watched as watched_by
@@ -258,7 +259,7 @@ SILENT = {
 }
 
 
-@pytest.mark.parametrize("name", SILENT)
+@pytest.mark.parametrize("name", slow_but(2, SILENT))
 def test_a_judge_that_answers_nothing_has_no_score(watched: Tracked, tmp_path: Path, name: str) -> None:
     """In another suite "None" scores 0.83, since most windows are silent."""
 
@@ -277,7 +278,7 @@ def test_a_judge_that_answers_nothing_has_no_score(watched: Tracked, tmp_path: P
     assert found.details["degraded"].startswith("100 %")
 
 
-@pytest.mark.parametrize("p", [0, 49, 50, 100])
+@pytest.mark.parametrize("p", slow_but(2, [100, 49, 0, 50]))
 def test_the_same_answer_to_everything_scores_chance(watched: Tracked, tmp_path: Path, p: int) -> None:
     found = judged(watched, answering(lambda text: p), tmp_path, {"null_latents": 2})
     for name in ("detection", "detection_worst", "detection_random", "detection_matched", "null_empty"):

@@ -161,6 +161,7 @@ def test_the_users_own_sae_runs_on_the_demo_model(cli: Run, tmp_path: Path) -> N
     assert {r["sae"] for r in json.loads(out)["results"]} == {"mine"}
 
 
+@pytest.mark.slow
 def test_a_run_killed_outright_goes_on(cli: Run, tmp_path: Path) -> None:
     """kill -9 in the middle, then the same command: the files equal those of a run that was left alone."""
     command = ["run", "--sae", "demo", "--resamples", "50", "--quiet", "--tier", "smoke", "--controls", "mean"]

@@ -216,6 +216,7 @@ def test_token_labels_through_the_real_tokenizer_cover_the_words_and_only_them()
     assert seen > 100
 
 
+@pytest.mark.slow
 def test_the_model_loads_offline_without_a_warning_and_every_document_fits():
     code = (
         "import torch, warnings; warnings.simplefilter('error')\n"

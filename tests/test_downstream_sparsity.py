@@ -21,6 +21,7 @@ from sae_bench.saes.weights import Weights
 from sae_bench.schema import Result
 from sae_bench.units import Units
 from tests.builders.ablations import HOOK, MLP, TASK, ablated, documents_of, module_of, passed, places
+from tests.builders.marks import slow_but
 from tests.builders.tiny_models import VOCAB, WIDTH, TinyTokenizer, linear_llama, number_texts, tiny_gpt2, tiny_llama
 from tests.builders.tiny_saes import coder_of, tiny_coder, tiny_rule
 
@@ -98,6 +99,7 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
 }
 
 
+FIRST = sorted(CASES, key=("relu", "transcoder", "scaled, on reconstruction").__contains__, reverse=True)
 ON_BOTH = [
     ("transcoder", "tl"),
     *(
@@ -107,7 +109,7 @@ ON_BOTH = [
 ]
 
 
-@pytest.mark.parametrize(("case", "backend"), [*((c, "hf") for c in CASES), *ON_BOTH])
+@pytest.mark.parametrize(("case", "backend"), [*slow_but(3, ((c, "hf") for c in FIRST)), *ON_BOTH])
 def test_every_ablation_is_that_of_two_full_passes(case: str, backend: str, tmp_path: Path) -> None:
     make, options, given = CASES[case]
     coder, model = tiny_coder(**options, dtype=torch.float64), make().double()

@@ -21,6 +21,7 @@ from sae_bench.saes.protocol import CoderInfo, Codes
 from sae_bench.saes.wrap import as_coder
 from sae_bench.settings import Settings
 from tests.builders.foreign_saes import Dense
+from tests.builders.marks import slow_but
 from tests.builders.tiny_models import WIDTH, tiny_gpt2
 from tests.builders.tiny_saes import tiny_coder
 from tests.builders.token_rows import HOOK, LENGTH, coder, token_rows
@@ -141,7 +142,7 @@ def test_sparsity_alone_needs_no_part_of_the_model_after_the_hook() -> None:
     assert "decode" not in counters
 
 
-@pytest.mark.parametrize("batch_tokens", [1, LENGTH * 5, 10_000])
+@pytest.mark.parametrize("batch_tokens", slow_but(1, [LENGTH * 5, 1, 10_000]))
 def test_no_figure_changes_with_the_batch_size(batch_tokens: int) -> None:
     reference = figures(run(coder(), batch_tokens=LENGTH * 2))
     other = figures(run(coder(), batch_tokens=batch_tokens))
@@ -226,7 +227,7 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("kill_at", [1, 3, 6])
+@pytest.mark.parametrize("kill_at", slow_but(1, [3, 1, 6]))
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, kill_at: int) -> None:
     """The folder of a run is copied at each step, as a kill there would leave it; going on gives the same files."""
     settings: dict[str, Any] = {

@@ -25,6 +25,7 @@ from sae_bench.streams import outputs
 from sae_bench.streams.sampling import sampled_sequences
 from sae_bench.units import Units
 from tests.builders.ablations import HOOK, TASK, ablated, documents_of, module_of, passed, places
+from tests.builders.marks import slow_but
 from tests.builders.said import complaints
 from tests.builders.tiny_models import VOCAB, TinyTokenizer, number_texts, tiny_gpt2, tiny_llama
 from tests.builders.tiny_saes import LATENTS, coder_of, tiny_coder, tiny_rule, tiny_weights, write_native
@@ -126,7 +127,7 @@ def test_fewer_documents_give_the_same_rows(tmp_path: Path) -> None:
         assert result.provenance.protocol.n_documents == min(given.get("limit", 8), 8)
 
 
-@pytest.mark.parametrize("base", ["activation", "reconstruction"])
+@pytest.mark.parametrize("base", slow_but(1, ["reconstruction", "activation"]))
 def test_no_row_changes_with_the_batch_size(tmp_path: Path, base: str) -> None:
     given: dict[str, Any] = {"data": TEXTS, "controls": "permuted", "parameters": {f"{TASK}.base": base}}
     coder = tiny_coder("relu", dtype=torch.float64)
@@ -302,7 +303,8 @@ def files_of(folder: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("phase", "kill_at"), [("evaluation", 1), ("ablations, first pass", 2), ("ablations", 0), ("ablations", 3)]
+    ("phase", "kill_at"),
+    slow_but(1, [("ablations", 3), ("evaluation", 1), ("ablations, first pass", 2), ("ablations", 0)]),
 )
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, phase: str, kill_at: int) -> None:
     """The folder of a run is copied at each step, as a kill there would leave it; going on gives the same files."""
@@ -360,15 +362,18 @@ class Raises:
 
 @pytest.mark.parametrize(
     ("method", "on_call", "base"),
-    [
-        ("encode", 3, "activation"),  # in the first pass
-        ("encode", 10, "reconstruction"),
-        ("encode", 11, "activation"),  # in the second pass
-        ("decode", 3, "reconstruction"),
-        ("decoder_rows", 2, "activation"),  # the norms of all directions
-        ("decoder_rows", 10, "activation"),
-        ("decoder_rows", -1, "activation"),  # the last call: outputs are put together, after all ablations
-    ],
+    slow_but(
+        3,
+        [
+            ("decode", 3, "reconstruction"),
+            ("encode", 11, "activation"),  # in the second pass
+            ("decoder_rows", -1, "activation"),  # the last call: outputs are put together, after all ablations
+            ("encode", 3, "activation"),  # in the first pass
+            ("encode", 10, "reconstruction"),
+            ("decoder_rows", 2, "activation"),  # the norms of all directions
+            ("decoder_rows", 10, "activation"),
+        ],
+    ),
 )
 def test_an_sae_that_raises_is_an_error_and_the_others_go_on(method: str, on_call: int, base: str) -> None:
     settings: dict[str, Any] = {

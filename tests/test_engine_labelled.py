@@ -26,6 +26,7 @@ from sae_bench.results import store
 from sae_bench.saes.load import load_sae
 from sae_bench.schema import Result
 from sae_bench.units import nested
+from tests.builders.marks import slow_but
 from tests.builders.said import complaints
 from tests.builders.tiny_models import WIDTH, tiny_gpt2
 from tests.builders.tiny_saes import tiny_coder
@@ -265,7 +266,7 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("kill_at", [1, 3])
+@pytest.mark.parametrize("kill_at", slow_but(1, [3, 1]))
 def test_a_killed_run_goes_on_to_the_same_bits(sets: Path, tmp_path: Path, kill_at: int) -> None:
     given: dict[str, Any] = {"tasks": f"sparsity,{PROBES}", "controls": "permuted", "checkpoint_seconds": 0}
     run("demo/relu", sets, out=tmp_path / "whole", **given)
@@ -325,7 +326,7 @@ class Raises:
         return self.inner.decoder_rows(latents)
 
 
-@pytest.mark.parametrize("on_call", [2, 4])  # the first call identifies the coder
+@pytest.mark.parametrize("on_call", slow_but(1, [4, 2]))  # the first call identifies the coder
 def test_an_sae_that_raises_is_an_error_and_the_others_go_on(sets: Path, on_call: int) -> None:
     given = {"controls": "permuted", "batch_tokens": 600}
     alone = figures(run("demo/relu", sets, **given))

@@ -29,6 +29,7 @@ from sae_bench.schema import Result
 from sae_bench.show.text import number
 from sae_bench.streams.tracked import TRACKED, choose_latents, is_fit, tracked_units
 from sae_bench.units import Units
+from tests.builders.marks import slow_but
 from tests.builders.said import complaints
 from tests.builders.tiny_models import TinyTokenizer, number_texts, tiny_gpt2
 from tests.builders.tiny_saes import LATENTS, coder_of, tiny_coder, tiny_rule, tiny_weights, write_native
@@ -274,7 +275,7 @@ def test_the_scale_of_latents_changes_nothing(tmp_path: Path) -> None:
     assert values(other) == pytest.approx(values(one), rel=1e-6)
 
 
-@pytest.mark.parametrize("activation", ["relu", "topk", "abstopk"])
+@pytest.mark.parametrize("activation", slow_but(1, ["topk", "relu", "abstopk"]))
 def test_no_figure_changes_with_the_batch_size(tmp_path: Path, activation: str) -> None:
     sae = coder(activation=activation)
     (one, first), (other, second) = (
@@ -365,7 +366,7 @@ def killed_and_resumed(folder: Path, at: tuple[str, int], given: dict[str, Any])
 
 
 @pytest.mark.parametrize(
-    ("phase", "kill_at"), [("evaluation", 1), ("evaluation", 9), ("intervals", 0), ("intervals", 1)]
+    ("phase", "kill_at"), slow_but(2, [("evaluation", 9), ("intervals", 1), ("evaluation", 1), ("intervals", 0)])
 )
 @pytest.mark.parametrize("dtype", ["float64", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, phase: str, kill_at: int, dtype: str) -> None:
@@ -441,7 +442,7 @@ def with_value(value: float) -> Callable[[Codes], Codes]:
     ],
     ids=["raises", "nan", "inf"],
 )
-@pytest.mark.parametrize("on_call", [1, 3, 4, 9])
+@pytest.mark.parametrize("on_call", slow_but(1, [4, 1, 3, 9]))
 def test_an_sae_that_fails_is_an_error_and_the_others_go_on(change: Any, says: str, on_call: int) -> None:
     """Call 1 is the SAE's digest, 2 its controls, 3 the choice of latents, 4 the first batch."""
     given = settings_of(tiny(batch_tokens=48, controls="permuted"))

@@ -123,6 +123,7 @@ def noisy(folder, rng, trial, loss, n=40):
     return gate.judge(new, old, {"nmse": gate.Gate(allowed_loss=0.02)})[0].state
 
 
+@pytest.mark.slow
 def test_noise_does_not_fail_a_build_and_is_told(tmp_path):
     rng = np.random.default_rng(0)
     states = [noisy(tmp_path, rng, trial, 0.02) for trial in range(TRIALS)]  # just what is allowed

@@ -31,16 +31,17 @@ THEIRS = {
     "kl": "kl",
 }
 SETS = {"none": "set_all", "first": "set_no_bos"}
-EVEN, ODD = slice(0, None, 2), slice(1, None, 2)
+ONE, EVEN, ODD = slice(4, 5), slice(0, None, 2), slice(1, None, 2)
 
 
 @pytest.mark.parametrize(
     ("dtype", "tolerance", "mask", "part"),
     [
-        ("float32", 1e-3, "none", ODD),
+        ("float32", 1e-3, "none", ONE),
         *(
             pytest.param(*run, marks=pytest.mark.slow)
             for run in (
+                ("float32", 1e-3, "none", ODD),
                 ("float32", 1e-3, "first", EVEN),
                 ("float64", 1e-6, "none", EVEN),
                 ("float64", 1e-6, "first", ODD),
@@ -51,7 +52,7 @@ EVEN, ODD = slice(0, None, 2), slice(1, None, 2)
 def test_figures_equal_those_of_an_independent_program(
     shared: Path, tmp_path: Path, dtype: str, tolerance: float, mask: str, part: slice
 ) -> None:
-    """Every SAE under both masks and in both types: under one mask in float32, under the other in float64."""
+    """Every SAE under both masks and in both types, one mask in float32, the other in float64."""
     reference = json.loads((shared / "lm" / "reference.json").read_text())
     saes = list(reference["saes"])[part]
     results = evaluate(
