@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 from tests.builders.said import complaints
@@ -36,3 +37,16 @@ def test_a_deprecation_of_a_dependency_is_no_complaint() -> None:
     assert complaints("Traceback (most recent call last):\n  File x\nValueError: y\n") == [
         "Traceback (most recent call last):"
     ]
+
+
+def test_no_test_asks_for_an_empty_stderr() -> None:
+    """A dependency that deprecates something would break it; ``complaints`` says what is wrong."""
+    asked = re.compile(r"\b(err|error|stderr)\b[^=\n]*== *(\"\"|\(\d, *\"\"\))")
+    lines = [
+        f"{file.name}: {line.strip()}"
+        for file in FOLDER.glob("*.py")
+        if file.name != Path(__file__).name
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if asked.search(line)
+    ]
+    assert lines == []
