@@ -341,7 +341,7 @@ def test_the_pages_charts_of_blocks_are_drawn_by_its_vega_lite():
 @pytest.mark.parametrize("file", sorted((ROOT / "results" / "demo__relu").rglob("*@*.json")), ids=lambda f: f.name)
 def test_results_of_the_repository_are_drawn_in_full(file):
     one = store.read(file)
-    assert (one.schema_version, one.definition) == (1, None)
+    assert one.definition == registry.tasks()[one.task]
     made = found(one, registry.tasks())
     assert not made.problems
     titles = [block.title for block in made.blocks]
@@ -384,6 +384,16 @@ def test_any_details_are_shown_and_nothing_in_them_reaches_terminal_or_page_raw(
     assert all(line.isprintable() and len(line) <= terminal.LONGEST for line in texts(drawn))
     json.dumps(drawn, allow_nan=False)
     assert Result.model_validate(one.model_dump()).details == details
+
+
+@pytest.mark.parametrize("empty", [[], {}])
+@pytest.mark.parametrize("task", sorted(registry.tasks()))
+def test_an_empty_part_is_said_and_not_dropped(task, empty):
+    """Also a part that the task would draw itself."""
+    for name in KEYS:
+        out, problems = shown(result(task=task, details={name: empty}))
+        assert not problems
+        assert "none" in out, name
 
 
 def test_deep_and_many_details_are_bounded():

@@ -82,8 +82,8 @@ class _View(Mapping[str, Any]):
 
 
 def _made(make: Make | None, details: Mapping[str, Any], problems: list[str]) -> tuple[_View, list[AnyBlock]]:
-    """The task's own blocks, without what it cannot read."""
-    view = _View(details, frozenset())
+    """The task's own blocks, without what it cannot read; what is empty is left to the counts, which say "none"."""
+    view = _View(details, frozenset(name for name, value in details.items() if value in ([], {})))
     while make is not None:
         try:
             return view, [one if isinstance(one, AnyBlock) else read(one) for one in make(view)]
