@@ -19,7 +19,7 @@ from sae_bench.session.report import coder_record, results, skipped, versions
 from sae_bench.session.run import measure
 from sae_bench.settings import TOLD, Settings
 from sae_bench.streams import stream
-from sae_bench.streams.base import Progress
+from sae_bench.streams.base import Planned, Progress
 
 # settings that a result keeps, if they are not the default: with these and its inputs it can be repeated
 REPEAT = (
@@ -111,7 +111,8 @@ class Session:
         cost: dict[str, Any] = {}
         for name, own in chosen.by_stream(left).items():
             if stream(name).announced or not announced:
-                cost |= stream(name).cost(self.inputs, self.subject, own, [w.entry for w in todo], self.controls)
+                planned = Planned(self.inputs, self.subject, own, [w.entry for w in todo], self.controls)
+                cost |= stream(name).cost(planned)
         return cost
 
     def judge_cost(self) -> dict[str, Any]:

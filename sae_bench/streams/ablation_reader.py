@@ -220,8 +220,9 @@ class AblationReader(Reader):
     def _scored(self, change: Tensor, clean: Tensor) -> dict[str, Tensor]:
         """What the task makes of some ablations, checked. Raises TaskFailure."""
         found = guarded(self.task, partial(self.task.score, change, clean), "score")
-        names = [f"ablation {i} of a batch" for i in range(len(change))]
-        checked = self._columns.rows(self.task, "score", found, names, "")
+        checked = self._columns.rows(
+            self.task, "score", found, len(change), "", lambda row: f"ablation {row} of a batch"
+        )
         if "l2_squared" not in checked:
             raise TaskFailure(f"task {self.id}: score must return a column l2_squared, by which noise is told apart")
         return dict(found)

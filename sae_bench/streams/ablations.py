@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from sae_bench.engine.workspace import Entry
 from sae_bench.models.continuation import reuses
-from sae_bench.models.subject import SubjectModel
 from sae_bench.streams.ablation_reader import AblationReader
-from sae_bench.streams.base import Inputs, Population, Reader, Run, Stream, of_text
+from sae_bench.streams.base import Inputs, Planned, Population, Reader, Run, Stream, of_text
 from sae_bench.streams.documents import some_documents
 from sae_bench.streams.sampling import (
     sampled_sequences,
@@ -34,16 +32,10 @@ class AblationStream(Stream):
         """Effects are measured on the outputs that belong to tokens."""
         return {"vocabulary": inputs.options.vocabulary}
 
-    def cost(
-        self,
-        inputs: Inputs,
-        subject: SubjectModel,
-        tasks: Mapping[str, Task],
-        saes: Sequence[Entry],
-        controls: Sequence[str],
-    ) -> dict[str, Any]:
+    def cost(self, planned: Planned) -> dict[str, Any]:
         """How many ablations there will be, and how many tokens of the rest of the model each takes."""
-        own, lengths = [cast(AblationTask, task) for task in tasks.values()], _lengths(inputs)
+        saes, controls, lengths = planned.saes, planned.controls, _lengths(planned.inputs)
+        own = [cast(AblationTask, task) for task in planned.tasks.values()]
         hooks = list(dict.fromkeys(entry.hook_out for entry in saes))
         coders = len(saes) * (2 + len(controls)) + len(hooks)  # an SAE, random directions, controls; all channels
         longest, n = max(lengths, default=1), 0
@@ -51,7 +43,7 @@ class AblationStream(Stream):
             floors = len(hooks)  # one change by rounding alone at each position, for each thing that the model carries
             floors += len(saes) * (1 + len(controls)) if task.base == "reconstruction" else 0
             n += len(lengths) * task.positions * (coders * task.latents + floors)
-        whole = [hook for hook in hooks if not reuses(subject, hook, longest)]
+        whole = [hook for hook in hooks if not reuses(planned.subject, hook, longest)]
         each = longest if whole else min(max(task.horizon for task in own), longest)
         cost: dict[str, Any] = {
             "documents with ablations": len(lengths),

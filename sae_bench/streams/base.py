@@ -35,6 +35,17 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """What a run is about to measure: tasks of one stream on these SAEs, with these controls beside each."""
+
+    inputs: Inputs
+    subject: SubjectModel
+    tasks: Mapping[str, Task]
+    saes: Sequence[Entry]
+    controls: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Population:
     """Name and digest of what a task reads, how much of that it is measured on, and what is known of its origin."""
 
@@ -168,14 +179,7 @@ class Stream:
         """What of the inputs belongs to the protocol of its tasks beside the population."""
         return {}
 
-    def cost(
-        self,
-        inputs: Inputs,
-        subject: SubjectModel,
-        tasks: Mapping[str, Task],
-        saes: Sequence[Entry],
-        controls: Sequence[str],
-    ) -> dict[str, Any]:
+    def cost(self, planned: Planned) -> dict[str, Any]:
         """What a run will cost, in words and numbers: plain JSON."""
         return {}
 

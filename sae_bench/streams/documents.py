@@ -6,7 +6,7 @@ Other streams may ride along: what they collect of a batch costs no pass of its 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -17,8 +17,7 @@ from sae_bench.engine.batch import Batch, CoderView, SiteView
 from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.plan import Batches
 from sae_bench.engine.workspace import CoderFailure, Entry
-from sae_bench.models.subject import SubjectModel
-from sae_bench.streams.base import Inputs, Part, Progress, Reader, Run, Stream
+from sae_bench.streams.base import Inputs, Part, Planned, Progress, Reader, Run, Stream
 from sae_bench.streams.guard import Columns, TaskFailure, guarded
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units, merge
@@ -39,15 +38,9 @@ class Documents(Stream):
 
     name = NAME
 
-    def cost(
-        self,
-        inputs: Inputs,
-        subject: SubjectModel,
-        tasks: Mapping[str, Task],
-        saes: Sequence[Entry],
-        controls: Sequence[str],
-    ) -> dict[str, Any]:
+    def cost(self, planned: Planned) -> dict[str, Any]:
         """How often the rest of the model runs over a document."""
+        tasks, saes, controls = planned.tasks, planned.saes, planned.controls
         fixed = {name for task in tasks.values() for name in task.replacements}
         own = sum(task.passes() for task in tasks.values())
         suffixes: dict[str, int] = {}
@@ -89,9 +82,9 @@ def some_documents(inputs: Inputs, chosen: Sequence[int]) -> Inputs:
     return dataclasses.replace(inputs, corpus=dataclasses.replace(inputs.corpus, evaluation=kept))
 
 
-def _documents(site: SiteView) -> list[str]:
-    """What a failure calls the rows of a batch."""
-    return [f"document {name}" for name in site.batch.names]
+def _document_of(site: SiteView) -> Callable[[int], str]:
+    """What a failure calls a row of the batch."""
+    return lambda row: f"document {site.batch.names[row]}"
 
 
 def pass_over(run: Run) -> DocumentsReader:
@@ -146,7 +139,7 @@ class DocumentsReader(Reader):
             return
         try:
             found = guarded(task, lambda: task.shared(site), "shared")
-            columns = self._columns.rows(task, "shared", found, _documents(site), key[1])
+            columns = self._columns.rows(task, "shared", found, len(site.batch.names), key[1], _document_of(site))
         except TaskFailure as failure:
             part.task_failures[key] = str(failure)
             return
@@ -162,7 +155,9 @@ class DocumentsReader(Reader):
             try:
                 view.task = name
                 rows = guarded(task, partial(task.measure, view), "measure", entry.key)
-                columns = self._columns.rows(task, "measure", rows, _documents(view), entry.key)
+                columns = self._columns.rows(
+                    task, "measure", rows, len(view.batch.names), entry.key, _document_of(view)
+                )
                 sums = guarded(task, partial(task.totals, view), "totals", entry.key)
                 totals = self._columns.totals(task, sums, entry.key)
                 if not columns and not totals and not any(key[:2] == hook for key in shared.rows):

@@ -6,7 +6,7 @@ fault passes through: a coder that fails, a model whose numbers are not finite, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -54,14 +54,14 @@ class Columns:
         self._shapes: dict[tuple[str, str, str, str], tuple[int, ...]] = {}
 
     def rows(
-        self, task: Task, what: str, found: Any, names: Sequence[str], owner: str, n: int | None = None
+        self, task: Task, what: str, found: Any, n: int, owner: str, name_of: Callable[[int], str]
     ) -> dict[str, NDArray[Any]]:
-        """Columns with one entry for each of ``names`` (documents or examples), as arrays. Raises TaskFailure.
+        """Columns of ``n`` rows (documents or examples), as arrays; ``name_of`` a row is asked for what is wrong.
 
-        ``owner`` is the key of the coder (or hook point) that they are of: its columns keep their width.
+        ``owner`` is the key of the coder (or hook point) that they are of: its columns keep their width. Raises
+        TaskFailure.
         """
         columns = self._arrays(task, what, found)
-        n = len(names) if n is None else n
         for name, column in columns.items():
             if column.ndim not in (1, 2) or len(column) != n:
                 raise TaskFailure(
@@ -71,7 +71,7 @@ class Columns:
             if name not in task.may_be_nan and not (finite := _finite(column)).all():
                 row = int(np.flatnonzero(~finite.reshape(n, -1).all(1))[0])
                 raise TaskFailure(
-                    f"task {task.spec.id}: the column {name} of {what} is NaN or infinite for {names[row]}"
+                    f"task {task.spec.id}: the column {name} of {what} is NaN or infinite for {name_of(row)}"
                 )
             self._same_shape(task, what, owner, name, column.shape[1:])
         return columns

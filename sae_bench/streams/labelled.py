@@ -22,9 +22,8 @@ from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.plan import Batches
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.errors import UsageError
-from sae_bench.models.subject import SubjectModel
 from sae_bench.saes.protocol import HasPreActivations
-from sae_bench.streams.base import Inputs, Part, Population, Progress, Reader, Run, Stream
+from sae_bench.streams.base import Inputs, Part, Planned, Population, Progress, Reader, Run, Stream
 from sae_bench.streams.channels import channels_entry
 from sae_bench.streams.guard import Columns, TaskFailure, guarded
 from sae_bench.streams.labelled_tables import ceiling_key, labelled_tables, measured_as, reference_tables, wanted_keys
@@ -70,16 +69,9 @@ class LabelledStream(Stream):
         suite, tokens = inputs.suite, inputs.suite.tokens
         return Population(suite.name, suite.sha256, tokens.n_units, tokens.n_tokens, suite.details())
 
-    def cost(
-        self,
-        inputs: Inputs,
-        subject: SubjectModel,
-        tasks: Mapping[str, Task],
-        saes: Sequence[Entry],
-        controls: Sequence[str],
-    ) -> dict[str, Any]:
+    def cost(self, planned: Planned) -> dict[str, Any]:
         """How much labelled text there is."""
-        suite = inputs.suite
+        suite = planned.inputs.suite
         return {
             "labelled sets": len(suite.sets) if suite else 0,
             "labelled texts": suite.tokens.n_units if suite else 0,
@@ -179,14 +171,18 @@ class LabelledReader(Reader):
     def _measure(self, name: str, task: LabelledTask, entry: Entry, view: SetView, number: int) -> Arrays:
         found: Arrays = {}
         test = view.one.test
-        names = [f"text {i} of set {view.set_name}" for i in range(len(test.texts))]
+        n = len(test.texts)
+
+        def text_of(row: int) -> str:
+            return f"text {row} of set {view.set_name}"
+
         made = guarded(task, lambda: task.examples(view), f"examples of set {view.set_name}", entry.key)
         if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping)):
             raise TaskFailure(f"task {name}: examples must return columns and numbers, not {type(made).__name__}")
-        tables = {entry.key: self._columns.rows(task, "examples", made[0], names, entry.key)}
+        tables = {entry.key: self._columns.rows(task, "examples", made[0], n, entry.key, text_of)}
         if entry in self.floors:
             rows = guarded(task, lambda: task.ceiling(view), f"ceiling of set {view.set_name}")
-            tables[ceiling_key(entry.hook_in)] = self._columns.rows(task, "ceiling", rows, names, entry.hook_in)
+            tables[ceiling_key(entry.hook_in)] = self._columns.rows(task, "ceiling", rows, n, entry.hook_in, text_of)
         for key, columns in tables.items():
             found[name, key, "example.set"] = np.full(len(test.texts), float(number))
             found[name, key, "example.text"] = test.texts.astype(np.float64)

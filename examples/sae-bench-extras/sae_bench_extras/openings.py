@@ -17,7 +17,7 @@ from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import Batch, CoderView, SiteView
 from sae_bench.engine.plan import Batches
 from sae_bench.engine.workspace import CoderFailure, Entry
-from sae_bench.streams.base import Inputs, Part, Population, Progress, Reader, Run, Stream, of_text
+from sae_bench.streams.base import Inputs, Part, Planned, Population, Progress, Reader, Run, Stream, of_text
 from sae_bench.streams.documents import some_documents
 from sae_bench.streams.guard import Columns, TaskFailure, guarded
 from sae_bench.tasks.base import Task, View
@@ -55,16 +55,9 @@ class Openings(Stream):
         """How they are cut belongs to the protocol, since it changes what is measured."""
         return {"opening": OPENING, "window": WIDTH}
 
-    def cost(
-        self,
-        inputs: Inputs,
-        subject: Any,
-        tasks: Mapping[str, Task],
-        saes: Sequence[Entry],
-        controls: Sequence[str],
-    ) -> dict[str, Any]:
+    def cost(self, planned: Planned) -> dict[str, Any]:
         """How much text that is."""
-        return {"tokens of openings": openings_of(inputs.corpus.evaluation).n_tokens}
+        return {"tokens of openings": openings_of(planned.inputs.corpus.evaluation).n_tokens}
 
     def open(self, run: Run, tasks: Mapping[str, Task]) -> dict[str, Reader]:
         """One reader for all tasks."""
@@ -127,7 +120,7 @@ class OpeningReader(Reader):
                 continue
             try:
                 found = guarded(task, partial(task.tokens, view), "tokens", entry.key)
-                columns = self._columns.rows(task, "tokens", found, names, entry.key)
+                columns = self._columns.rows(task, "tokens", found, len(names), entry.key, names.__getitem__)
             except TaskFailure as failure:
                 part.task_failures[name, entry.key] = str(failure)
                 continue
