@@ -5,6 +5,7 @@ from torch import nn
 
 from sae_bench.errors import ModelError
 from sae_bench.models.hooks import Hook, find_blocks, known_names, parse_hook
+from sae_bench.models.loading import load_subject
 from tests.builders import tiny_models
 
 # The table of hook points, written out once more by hand: (site, path below the block, side, form).
@@ -116,17 +117,17 @@ def test_parallel_blocks_have_no_residual_mid():
     ("name", "says"),
     [
         ("blocks.3.hook_resid_post", "needs block 3, but the model has 3 layers"),
-        ("blocks.1.hook_residpost", r"did you mean .*blocks\.\d\.hook_resid_post"),
-        ("blocks.1.mlp.hook_pots", r"did you mean .*blocks\.\d\.mlp\.hook_post"),
+        ("blocks.1.hook_residpost", r"did you mean .*blocks\.1\.hook_resid_post"),
+        ("blocks.1.mlp.hook_pots", r"did you mean .*blocks\.1\.mlp\.hook_post"),
         ("blocks.1.attn.hook_q", "unknown for GPT-2-like blocks"),
-        ("transformer.h.1.mpl:out", r"did you mean .*transformer\.h\.1\.mlp:out"),
+        ("transformer.h.1.mpl:out", r"did you mean .*(transformer\.h\.1\.mlp:out|blocks\.1\.hook_mlp_out)"),
         ("transformer.h.1", r"neither a TransformerLens name nor path.to.module:in\|out"),
         ("", "neither"),
     ],
 )
 def test_unknown_names_are_refused_with_a_hint(name, says):
     with pytest.raises(ModelError, match=says):
-        parse_hook(name, tiny_models.tiny_gpt2())
+        load_subject(tiny_models.tiny_gpt2())[0].width(name)
 
 
 def test_unknown_block_layout_keeps_its_outside_and_refuses_to_guess_inside():

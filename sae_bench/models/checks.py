@@ -5,15 +5,17 @@ A wrong place gives finite, plausible, wrong numbers; the checks cost a few pass
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sae_bench.errors import ModelError
 from sae_bench.models.hooks import Hook, parse_hook
 from sae_bench.models.layouts import CENTERED_SITES
+from sae_bench.models.selftests import Tested
 from sae_bench.models.subject import SubjectModel
 
 _FIRST = "blocks.0.hook_resid_pre"
@@ -24,7 +26,7 @@ _LARGEST_EFFECT = {torch.float16: 0.03, torch.bfloat16: 0.15}
 _SMALLEST_SCALE = 0.02  # rounding of a product in bfloat16 is 0.004
 
 
-def embedding_scale(subject: SubjectModel) -> float:
+def embedding_scale(subject: Tested, model: nn.Module) -> float:
     """Return the factor by which the model multiplies its token embedding behind the embedding's module, 1 if by none.
 
     Some versions of Gemma, and Granite, do. Two sequences are compared token by token, so that positions that are added
@@ -32,12 +34,13 @@ def embedding_scale(subject: SubjectModel) -> float:
     factor, and where the model has no list of blocks nothing to compare with: 1.
     """
     try:
-        module = f"{parse_hook('hook_embed', subject.model).path}:out"
-        with _as_selftest(subject):
-            found = subject.capture(*_batch(subject), [module, _FIRST]).activations
+        places = parse_hook("hook_embed", model), parse_hook(_FIRST, model)
+        passed = subject.watch(places)
     except ModelError:
         return 1.0
-    token, stream = (found[key][0].double() - found[key][1].double() for key in (module, _FIRST))
+    if any(len(passed[place]) != 1 or passed[place][0].ndim != 3 for place in places):
+        return 1.0
+    token, stream = (passed[place][0][0].double() - passed[place][0][1].double() for place in places)
     if token.shape != stream.shape:
         return 1.0
     scale = float((token * stream).sum() / token.square().sum())
@@ -45,18 +48,40 @@ def embedding_scale(subject: SubjectModel) -> float:
     return scale if proportional and abs(scale - 1) > _SMALLEST_SCALE else 1.0
 
 
-def check_place(subject: SubjectModel, name: str, hook: Hook, scale: float) -> None:
-    """Raise ModelError where `name` promises something that `hook` does not carry in this model.
+def check_scale(written: str, hook: Hook, scale: float) -> Hook:
+    """Return `hook`, under its path where the model multiplies its embedding by `scale`, its `embedding_scale`.
 
-    `scale` is the `embedding_scale` of the model on the Hugging Face back end. A centred form must agree with whether
-    the logits depend on the mean of the residual stream.
+    Raises ModelError for the name `hook_embed` of such a model.
     """
-    if name in ("hook_embed", "hook_embed:centered") and scale != 1:
+    if not hook.name.startswith("hook_embed") or scale == 1:
+        return hook
+    if written.startswith(("hook_embed", "embed.")):
         raise ModelError(
-            f"hook point {name!r} is ambiguous: this model multiplies what {hook.path} returns by {scale:.4g} before "
-            f"its first block; use {_FIRST} for what enters the blocks, or with the backend hf {hook.path}:out for the "
-            "value before"
+            f"hook point {written!r} is ambiguous: this model multiplies what {hook.path} returns by {scale:.4g} "
+            f"before its first block; use {_FIRST} for what enters the blocks, or with the backend hf {hook.path}:out "
+            "for the value before"
         )
+    return replace(hook, name=written)
+
+
+def suggestion(subject: SubjectModel, name: str, near: Sequence[str]) -> str:
+    """Return "; did you mean ..." with at most two of the names that pass their self-tests, and the way out else."""
+    good = []
+    for other in near:
+        try:
+            subject.width(other)
+        except ModelError:
+            continue
+        good.append(other)
+        if len(good) == 2:
+            break
+    if good:
+        return f"; did you mean {' or '.join(good)}?"
+    return "; name a module path with its side, path.to.module:in or :out"
+
+
+def check_centering(subject: SubjectModel, hook: Hook) -> None:
+    """Raise ModelError where a centred form disagrees with whether logits depend on the mean of the residual stream."""
     site = hook.name.rpartition(".")[2]
     if site.endswith(":centered") and site.removesuffix(":centered") in CENTERED_SITES:
         with _as_selftest(subject):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import count, product
 from typing import Any
 
 import torch
@@ -32,12 +33,12 @@ def attach(stack: ExitStack, module: nn.Module, io: Side, edit: Edit) -> None:
         return tuple(new if a is old else a for a in args), {k: new if v is old else v for k, v in kwargs.items()}
 
     def on_output(module: nn.Module, _args: Any, out: Any) -> Any:
-        # transformers 5 blocks return a tensor, older ones a tuple: `out[0]` of a tensor would be the first batch row
-        first = out[0] if isinstance(out, tuple) else out
+        # most blocks return a tensor, some a tuple or a list: `out[0]` of a tensor would be the first batch row
+        first = out[0] if isinstance(out, tuple | list) and out else out
         if not isinstance(first, Tensor):
             raise ModelError(f"the output of {type(module).__name__} is {type(out).__name__}, not a tensor to replace")
         new = edit(first)
-        return None if new is None else (new, *out[1:]) if isinstance(out, tuple) else new
+        return new if new is None or first is out else type(out)([new, *out[1:]])
 
     if io == "in":
         stack.callback(module.register_forward_pre_hook(on_input, with_kwargs=True).remove)
@@ -61,6 +62,26 @@ def fit(new: Tensor, old: Tensor, name: str) -> Tensor:
             f"not {list(new.shape)}"
         )
     return new.to(device=old.device, dtype=old.dtype)
+
+
+def only(edit: Edit, call: int | None) -> Edit:
+    """Return an edit that leaves alone what passes but for one run of the module, numbered from 0; None: every run."""
+    if call is None:
+        return edit
+    runs = count()
+    return lambda x: edit(x) if next(runs) == call else None
+
+
+def scaled(edit: Edit, scale: float) -> Edit:
+    """Return an edit that sees what passes times `scale`, and whose result is divided by it."""
+    if scale == 1:
+        return edit
+
+    def on(x: Tensor) -> Tensor | None:
+        new = edit(x * scale)
+        return None if new is None else new / scale
+
+    return on
 
 
 def centre(x: Tensor) -> Tensor:
@@ -89,7 +110,7 @@ class ResidualMid:
     """
 
     def __init__(self, put: Edit, hook: Hook) -> None:
-        self._put, self._hook = put, hook
+        self._put, self._hook = put, hook  # `hook.scale`: by how much the block multiplies what attention returns
         self._entered: Tensor | None = None
         self._stream: Tensor | None = None
 
@@ -104,12 +125,18 @@ class ResidualMid:
 
     def branch_output(self, x: Tensor) -> Tensor | None:
         """Return the new stream in the place of what attention adds."""
+        x = x if self._hook.scale == 1 else x * self._hook.scale
         self._stream = self._put(x if self._entered is None else self._entered + x)
-        return self._stream
+        if self._stream is None or self._hook.scale == 1:
+            return self._stream
+        branch = self._stream / self._hook.scale
+        self._stream = branch * self._hook.scale  # what the block will make of it, rounding included
+        return branch
 
     def verify(self, x: Tensor) -> None:
         """Raise ModelError unless the stream `x` is the new one."""
-        if self._stream is None or not torch.allclose(x, self._stream, rtol=0, atol=0, equal_nan=True):
+        exact = self._hook.scale == 1  # else the factor is known to some digits
+        if self._stream is None or not (torch.equal(x, self._stream) if exact else close(x, self._stream)):
             raise ModelError(
                 f"hook point {self._hook.name!r} cannot be replaced: the blocks of this model do not simply add "
                 "attention to the residual stream; use hook_resid_pre or hook_resid_post"
@@ -125,18 +152,21 @@ def close(a: Tensor, b: Tensor) -> bool:
 class AffineFreeNorm:
     """A LayerNorm or RMSNorm taken apart: the norm without gain and bias, and the gain and bias alone.
 
-    Which of the two it is, and whether the gain is `weight` or `1 + weight`, is found by comparing with the module's
-    own output; ModelError if nothing fits.
+    Which of the two it is, whether the gain is `weight` or `1 + weight`, and epsilon where the module does not tell it,
+    is found by comparing with the module's own output; ModelError if nothing fits. `like` is an input `[..., d]`.
     """
 
-    def __init__(self, module: nn.Module, name: str) -> None:
+    def __init__(self, module: nn.Module, name: str, like: Tensor) -> None:
         weight, self.bias = getattr(module, "weight", None), getattr(module, "bias", None)
-        self.eps = next((getattr(module, k) for k in ("eps", "variance_epsilon", "epsilon") if hasattr(module, k)), 0.0)
         gains = [None] if weight is None else [weight.detach(), 1 + weight.detach()]
-        for self.centred in (True, False):
-            for self.gain in gains:
-                if self._fits(module):
-                    return
+        told = [getattr(module, k) for k in ("eps", "variance_epsilon", "epsilon") if hasattr(module, k)]
+        noise = torch.randn(4, like.shape[-1], generator=torch.Generator().manual_seed(0)).to(like)
+        x = noise * 2 + 1
+        x[2:] *= 1e-3  # small enough for eps to matter
+        expected = _normed(module, x)
+        for self.centred, self.gain, self.eps in product((True, False), gains, told or _USUAL_EPS):
+            if expected is not None and self._fits(x, expected):
+                return
         raise ModelError(
             f"hook point {name!r} needs a LayerNorm or RMSNorm, and {type(module).__name__} computes neither; "
             "use hook_resid_mid or a module path"
@@ -155,13 +185,23 @@ class AffineFreeNorm:
         y = y if self.gain is None else y * self.gain.to(y)
         return (y if self.bias is None else y + self.bias.detach().to(y)).to(x.dtype)
 
-    def _fits(self, module: nn.Module) -> bool:
-        like = self.gain if self.gain is not None else torch.zeros(16)
-        noise = torch.randn(4, like.shape[-1], generator=torch.Generator().manual_seed(0)).to(like)
-        x = noise * 2 + 1
-        x[2:] *= 1e-3  # small enough for eps to matter
+    def _fits(self, x: Tensor, expected: Tensor) -> bool:
         with torch.no_grad():
-            return close(self.scale(self.normalize(x)), module.forward(x))
+            made = self.scale(self.normalize(x))
+        return made.shape == expected.shape and close(made, expected)
+
+
+_USUAL_EPS = (0.0, 1e-5, 1e-6, 1e-8, 1e-12)
+
+
+def _normed(module: nn.Module, x: Tensor) -> Tensor | None:
+    """Return what a module of a norm makes of `x`, None where it takes more than that or another width."""
+    try:
+        with torch.no_grad():
+            out = module.forward(x)
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
+        return None
+    return out if isinstance(out, Tensor) else None
 
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
 from sae_bench.errors import ModelError
-from sae_bench.models.layouts import CENTERED_SITES, OUTER, Form, Side, block_layout
+from sae_bench.models.layouts import ALIASES, CENTERED_SITES, OUTER, Form, Side, block_layout
 
 # Levels of module paths by which models of text alone and models around them differ: an SAE trained on
 # `model.layers.7` is one of `model.language_model.layers.7` in the multimodal model with the same text part.
@@ -31,7 +32,9 @@ class Hook:
     of that module's input, and "residual_mid" for the residual stream between attention and MLP: read at the norm's
     input, but written to the stream itself. "centered" and "residual_mid_centered" are x minus its mean over the width,
     token by token; what is written there leaves that mean as it was. `layer` is the block's index, None outside the
-    blocks. `name` is the TransformerLens name where there is one, else what the user wrote.
+    blocks. `call` chooses one run of a module that runs several times in a pass, numbered from 0. `scale` is the factor
+    by which the model multiplies the module's value before it enters the residual stream: the activation is the
+    product. `name` is the TransformerLens name where there is one, else what the user wrote.
     """
 
     path: str
@@ -39,6 +42,8 @@ class Hook:
     form: Form = "raw"
     layer: int | None = None
     name: str = field(default="", compare=False)
+    call: int | None = None
+    scale: float = 1.0
 
     @property
     def centered(self) -> bool:
@@ -50,6 +55,20 @@ class Hook:
         """Whether this is the residual stream between attention and MLP."""
         return self.form in ("residual_mid", "residual_mid_centered")
 
+    @property
+    def site(self) -> str | None:
+        """The TransformerLens name below its block, `hook_attn_out`; None for a place that has only a module path."""
+        found = re.fullmatch(r"blocks\.\d+\.([^:]+)(:centered)?", self.name)
+        return found[1] if found else None
+
+
+class UnknownHook(ModelError):
+    """A name that no place of the model has; `near` are names that may be meant, best first, none of them tested."""
+
+    def __init__(self, message: str, near: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.near = tuple(near)
+
 
 def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Find the decoder blocks: the outermost `ModuleList` with as many entries as the configuration has layers.
@@ -60,6 +79,7 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     config: Any = getattr(model, "config", None)
     n_layers = getattr(config.get_text_config(), "num_hidden_layers", None) if config is not None else None
     lists = [(p, m) for p, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers]
+    lists = [(p, m) for p, m in lists if all(any(True for _ in block.children()) for block in m)]  # no projections
     outer = [(p, m) for p, m in lists if not any(p.startswith(q + ".") for q, _ in lists)]
     if len(outer) > 1 and (embedding := _embedding_path(model)) is not None:
         outer = [(p, m) for p, m in outer if embedding.startswith(p.rpartition(".")[0] + ".")]
@@ -78,13 +98,17 @@ def parse_hook(name: str, model: nn.Module) -> Hook:
     Accepts TransformerLens names (`blocks.3.hook_resid_post`, `blocks.3.ln2.hook_normalized`, `hook_embed`, ...) and
     `path.to.module:in` or `:out` (also `path.to.module.input`, `.output`), the path being that of the model, of its
     base model, or of the same text model without or within a multimodal one. `:centered` behind a TransformerLens name
-    means the activation of the model that TransformerLens loads with `center_writing_weights=True`. Raises ModelError
-    naming the hook and what the model has.
+    means the activation of the model that TransformerLens loads with `center_writing_weights=True`, `:call=1` behind
+    any name the second run of a module that runs several times in a pass. Raises ModelError naming the hook and what
+    the model has, UnknownHook where another name may be meant.
     """
+    if match := re.fullmatch(r"(.+):call=(\d+)", name):
+        return _called(name, parse_hook(match[1], model), int(match[2]))
     plain = name.removesuffix(":centered")
     if plain != name:
         return _centered(name, parse_hook(plain, model), model)
-    if name == "hook_embed":
+    if name in ("hook_embed", "embed.hook_out"):
+        name = "hook_embed"
         return Hook(_path_of(model, _embedding(model)), "out", name=name)
     if match := re.fullmatch(r"(blocks\.\d+\.[^:]+|hook_embed):(?!in$|out$).*", name):
         raise ModelError(
@@ -95,8 +119,8 @@ def parse_hook(name: str, model: nn.Module) -> Hook:
         return _parse_site(name, int(match[1]), match[2], model)
     if match := re.fullmatch(r"([^:]+)(?::(in|out)|\.(?:(input)|output))", name):
         return _parse_path(name, match[1], "in" if match[2] == "in" or match[3] else "out", model)
-    raise ModelError(
-        f"hook point {name!r} is neither a TransformerLens name nor path.to.module:in|out{_suggest(name, model)}"
+    raise UnknownHook(
+        f"hook point {name!r} is neither a TransformerLens name nor path.to.module:in|out", _near(name, model)
     )
 
 
@@ -110,7 +134,17 @@ def known_names(model: nn.Module) -> list[str]:
                 names.append(parse_hook(f"blocks.{layer}.{site}", model).name)
             except ModelError:
                 continue
-    return names
+    return list(dict.fromkeys(names))
+
+
+def _called(name: str, hook: Hook, call: int) -> Hook:
+    """Return `hook` at one run of its module."""
+    if hook.residual_mid or hook.centered:
+        raise ModelError(
+            f"hook point {name!r} cannot be placed: ':call=' chooses one run of a module, and {hook.name} is no value "
+            "of a module; use a module path such as path.to.module:out:call=0"
+        )
+    return replace(hook, call=call, name=f"{hook.name}:call={call}")
 
 
 def _centered(name: str, hook: Hook, model: nn.Module) -> Hook:
@@ -139,36 +173,40 @@ def _parse_site(name: str, layer: int, site: str, model: nn.Module) -> Hook:
             f"hook point {name!r} needs block {layer}, but the model has {len(blocks)} layers, numbered from 0 to "
             f"{len(blocks) - 1}"
         )
-    block, path = blocks[layer], f"{where}.{layer}"
+    block, path, asked = blocks[layer], f"{where}.{layer}", name
+    site = ALIASES.get(site, site)
+    name = f"blocks.{layer}.{site}"
     if site in OUTER:
         return Hook(path, OUTER[site], layer=layer, name=name)
     layout = block_layout(block)
     if layout is None:
         has = ", ".join(child for child, _ in block.named_children())
-        raise ModelError(
-            f"hook point {name!r} cannot be placed: a block of this model has {has}, which is no layout that sae-bench "
-            f"knows; use hook_resid_pre, hook_resid_post, or a module path such as {path}.{has.split(', ')[-1]}:out"
+        raise UnknownHook(
+            f"hook point {asked!r} cannot be placed: a block of this model has {has}, which is no layout that "
+            "sae-bench knows",
+            [f"blocks.{layer}.hook_resid_pre", f"blocks.{layer}.hook_resid_post"],
         )
     place = layout.resolve(site)
     if place is None:
-        raise ModelError(f"hook point {name!r} is unknown for {layout.title} blocks{_suggest(name, model)}")
+        raise UnknownHook(f"hook point {asked!r} is unknown for {layout.title} blocks", _near(asked, model))
     below, io, form = place
     if form == "residual_mid" and getattr(block, "use_parallel_residual", False):
         raise ModelError(
-            f"hook point {name!r} does not exist: attention and MLP of this model run in parallel on the same input, "
+            f"hook point {asked!r} does not exist: attention and MLP of this model run in parallel on the same input, "
             "so there is no residual stream between them; use hook_resid_pre, hook_attn_out or hook_mlp_out"
         )
     if not _has(block, below):
         parent = below.rpartition(".")[0]
         has = ", ".join(child for child, _ in block.get_submodule(parent).named_children())
-        raise ModelError(f"hook point {name!r} needs the module {path}.{below}, but {path}.{parent} has only {has}")
-    return Hook(f"{path}.{below}", io, form, layer, name)
+        raise ModelError(f"hook point {asked!r} needs the module {path}.{below}, but {path}.{parent} has only {has}")
+    own = _site_name(block, layer, below, io) if form == "raw" else None
+    return Hook(f"{path}.{below}", io, form, layer, own or name)
 
 
 def _parse_path(name: str, written: str, io: Side, model: nn.Module) -> Hook:
     path = _locate(written, model)
     if path is None:
-        raise ModelError(f"hook point {name!r} names no module of the model{_suggest(name, model)}")
+        raise UnknownHook(f"hook point {name!r} names no module of the model", _near(name, model))
     if ":" not in name and _locate(name, model) is not None:
         raise ModelError(f"hook point {name!r} may be {name}:out or {written}:{io}, for both modules exist; name one")
     try:
@@ -206,17 +244,17 @@ def _locate(path: str, model: nn.Module) -> str | None:
     return next((c for c in candidates if c and not c.startswith(".") and _has(model, c)), None)
 
 
-def _suggest(name: str, model: nn.Module) -> str:
-    """Return "; did you mean ..." over all names of the model, TransformerLens names first."""
+def _near(name: str, model: nn.Module) -> list[str]:
+    """Return names of the model that may be meant: of the same block and the same side only, the closest first."""
+    number = re.search(r"\.\d+\.", name)
     try:
         known = known_names(model)
     except ModelError:
         known = []
-    paths = [f"{path}:{io}" for path, _ in model.named_modules() if path for io in ("in", "out")]
-    close = difflib.get_close_matches(name, known, 2, 0.6) or difflib.get_close_matches(name, paths, 2, 0.5)
-    if close:
-        return "; did you mean " + " or ".join(close) + "?"
-    return f"; the model has for example {', '.join(known[:3] or paths[:3])}"
+    side = "in" if name.endswith((":in", ".input")) else "out"
+    paths = [] if name.startswith("blocks.") else [f"{path}:{side}" for path, _ in model.named_modules() if path]
+    same_block = [n for n in (*known, *paths) if not number or number[0] in n.replace(":", ".:")]
+    return difflib.get_close_matches(name, same_block, 3, 0.5)
 
 
 def _has(model: nn.Module, path: str) -> bool:

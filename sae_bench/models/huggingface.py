@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from sae_bench.errors import ModelError, said
-from sae_bench.models.checks import check_place, embedding_scale
+from sae_bench.models.checks import check_centering, check_scale, embedding_scale, suggestion
 from sae_bench.models.edits import close
-from sae_bench.models.hooks import Hook, parse_hook
+from sae_bench.models.hooks import Hook, UnknownHook, parse_hook
 from sae_bench.models.huggingface_modules import Modules
 from sae_bench.models.huggingface_suffix import KeysAndValues
+from sae_bench.models.selftests import Found, random_tokens, settle
 from sae_bench.models.subject import Capture, check_batch
 from sae_bench.modules import evaluating
 
@@ -50,10 +51,12 @@ class HuggingFaceSubject:
         self._hooks: dict[str, Hook] = {}
         self._widths: dict[Hook, int] = {}
         self._resumable: dict[Hook, tuple[bool, bool]] = {}  # and whether tokens play no part in it
+        self._says: dict[str, tuple[str, ...]] = {}
         self._modules = Modules(model)
         self._check_model()
-        self.embed_scale = 1.0  # for the names that are looked up while it is measured
-        self.embed_scale = embedding_scale(self)
+        self._tokens = random_tokens(self.vocab_size, self.context_length, self.device)
+        self.plain = self._plain()
+        self.embed_scale = embedding_scale(self, model)
 
     def width(self, hook: str) -> int:
         """Return the size of the last axis at `hook`."""
@@ -62,6 +65,14 @@ class HuggingFaceSubject:
             tokens = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
             self._widths[place] = self._record(tokens, [place], "selftest")[0][place].shape[-1]
         return self._widths[place]
+
+    def selftests(self, hook: str) -> tuple[str, ...]:
+        """Return what the self-tests found at `hook`, a sentence each; ModelError for a hook point that fails one."""
+        place = self._hook(hook)
+        resumed = "not possible, so a replaced activation takes a whole pass"
+        if self.can_resume(hook):
+            resumed = "the logits of a whole pass" + (", whatever the tokens are" if self.is_bottleneck(hook) else "")
+        return (*self._says[hook], f"resumed behind {place.name}: {resumed}")
 
     def capture(self, tokens: Tensor, attention_mask: Tensor, hooks: Sequence[str]) -> Capture:
         """Return the activations `[batch, seq, d]` at `hooks`; the model runs up to the deepest of them only."""
@@ -135,9 +146,12 @@ class HuggingFaceSubject:
         with ExitStack() as stack:
             used = [self._modules.replace(stack, hook, x) for hook, x in replacements.items()]
             logits = self._forward(tokens, count)
-        for hook, was_used in zip(replacements, used, strict=True):
-            if not was_used:
-                raise ModelError(f"hook point {hook.name!r} is never reached: the forward pass does not use its module")
+        for hook, times in zip(replacements, used, strict=True):
+            if len(times) != 1:
+                raise ModelError(
+                    f"hook point {hook.name!r} was reached {len(times)} times in a pass, but once in the self-test; "
+                    "the forward pass depends on its input in a way that cannot be measured here"
+                )
         return logits
 
     def _resume(self, tokens: Tensor, carry: Mapping[int, Tensor], hook: Hook, x: Tensor, count: str) -> Tensor:
@@ -161,7 +175,7 @@ class HuggingFaceSubject:
 
     def _check_model(self) -> None:
         """One pass over two sequences that differ in the last token: finite, causal, and what the blocks return."""
-        tokens = self._random_tokens(2, 4)
+        tokens = random_tokens(self.vocab_size, min(4, self.context_length or 4), self.device)
         tokens[1] = tokens[0]
         tokens[1, -1] = (tokens[0, -1] + 1) % self.vocab_size
         with ExitStack() as stack:
@@ -176,23 +190,45 @@ class HuggingFaceSubject:
         if not close(logits[0, :-1], logits[1, :-1]):
             raise ModelError(f"model {self.name!r} is not causal: a token changes the logits at earlier positions")
 
+    def _plain(self) -> Tensor:
+        """Return the logits of the model as its owner would call it, without a mask and with nothing attached."""
+        self.counters["selftest"] += len(self._tokens)
+        with evaluating(self.model):
+            logits: Tensor = self.model(input_ids=self._tokens, use_cache=False).logits
+        return logits[..., : self.vocab_size]
+
+    def watch(self, places: Sequence[Hook]) -> dict[Hook, list[Tensor]]:
+        """Return what passed at `places` in one whole pass over the tokens of the self-tests, a tensor for each run."""
+        passed: dict[Hook, list[Tensor]] = {place: [] for place in places}
+        with ExitStack() as stack:
+            for place in places:
+                self._modules.watch(stack, place, passed[place].append)
+            self._forward(self._tokens, "selftest")
+        return passed
+
+    def put(self, hook: Hook, new: Tensor) -> Tensor:
+        """Return the logits of a self-test's pass in which `hook` carries `new`."""
+        return self._splice(self._tokens, {hook: new}, "selftest")
+
+    def captured(self, hook: Hook, passed: Tensor) -> Tensor:
+        """Return what capturing at `hook` gives where `passed` went through its module."""
+        return self._modules.seen(hook, passed)
+
     def _tested(self, hook: Hook) -> tuple[bool, bool]:
         if hook not in self._resumable:
-            self._resumable[hook] = self._test_resume(hook) if hook.layer is not None else (False, False)
+            within = hook.layer is not None and hook.call is None
+            self._resumable[hook] = self._test_resume(hook) if within else (False, False)
         return self._resumable[hook]
 
     def _test_resume(self, hook: Hook) -> tuple[bool, bool]:
         """Compare resuming with the full splice on a randomly perturbed activation, after these tokens and others."""
-        tokens = self._random_tokens(2, min(8, self.context_length or 8))
-        special = {getattr(self.model.config, f"{name}_token_id", None) for name in ("bos", "eos", "pad")}
-        ids = sorted(i for i in special if isinstance(i, int) and 0 <= i < self.vocab_size)
-        others = [(tokens + 1) % self.vocab_size, *(torch.full_like(tokens, i) for i in ids)]
+        tokens, others = self._tokens, self._other_tokens()
         found, carry = self._record(tokens, [hook], "selftest")
         x = found[hook]
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
         perturbed = x + noise * x.std()
         expected = self._splice(tokens, {hook: perturbed}, "selftest")
-        self._forward(others[0], "selftest")  # no module still holds the state that we expect
+        self._forward(others, "selftest")  # no module still holds the state that we expect
         try:
             resumed = self._resume(tokens, carry, hook, perturbed, "selftest")
             if not close(resumed, expected):
@@ -200,14 +236,18 @@ class HuggingFaceSubject:
             if self._modules.needs_carry(hook):
                 return True, False
             # to the bit: the operations are the same, and a small part that tokens play would hide in a tolerance
-            again = (self._resume(each, {}, hook, perturbed, "selftest") for each in others)
-            return True, all(torch.equal(logits, resumed) for logits in again)
+            return True, torch.equal(self._resume(others, {}, hook, perturbed, "selftest"), resumed)
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, ModelError):
             return False, False  # the rest of the model needs something of the prefix that is not carried
 
-    def _random_tokens(self, batch: int, seq: int) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        return torch.randint(self.vocab_size, (batch, seq), generator=generator).to(self.device)
+    def _other_tokens(self) -> Tensor:
+        """Return tokens that differ from those of the self-tests everywhere, with the special ones among them."""
+        others = (self._tokens + 1) % self.vocab_size
+        named = {getattr(self.model.config, f"{name}_token_id", None) for name in ("bos", "eos", "pad")}
+        special = sorted(i for i in named if isinstance(i, int) and 0 <= i < self.vocab_size)
+        for place, token in enumerate(special[: others.shape[1]]):
+            others[0, place] = token
+        return others
 
     # --- small things ------------------------------------------------------------------------------------------------
 
@@ -217,7 +257,15 @@ class HuggingFaceSubject:
 
     def _hook(self, name: str) -> Hook:
         if name not in self._hooks:
-            place = parse_hook(name, self.model)
-            check_place(self, name, place, self.embed_scale)
-            self._hooks[name] = place
+            found = self._found(name)
+            self._hooks[name], self._says[name] = found.hook, found.says
         return self._hooks[name]
+
+    def _found(self, name: str) -> Found:
+        try:
+            hook = parse_hook(name, self.model)
+        except UnknownHook as error:
+            raise ModelError(f"{error}{suggestion(self, name, error.near)}") from error
+        found = settle(self, name, check_scale(name, hook, self.embed_scale), self.model)
+        check_centering(self, found.hook)
+        return found

@@ -9,7 +9,18 @@ from typing import Any
 from torch import Tensor, nn
 
 from sae_bench.errors import ModelError
-from sae_bench.models.edits import AffineFreeNorm, Edit, ResidualMid, attach, centre, first_tensor, fit, written
+from sae_bench.models.edits import (
+    AffineFreeNorm,
+    Edit,
+    ResidualMid,
+    attach,
+    centre,
+    first_tensor,
+    fit,
+    only,
+    scaled,
+    written,
+)
 from sae_bench.models.hooks import Hook, find_blocks, parse_hook
 
 
@@ -19,34 +30,48 @@ class Modules:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._norms: dict[str, AffineFreeNorm] = {}
-        self._arity: dict[int, int] = {}  # by block: 0 if it returns a tensor, else the length of its tuple
+        self._returns: dict[int, Callable[[Tensor], Any]] = {}  # by block: puts a tensor into what it returns
         self._blocks_path, self._blocks = _blocks(model)
 
     def learn_outputs(self, stack: ExitStack) -> None:
-        """Note what each block returns, a tensor or a tuple; a forward pass of it must come before `enter`."""
+        """Note what each block returns, a tensor or a sequence; a forward pass of it must come before `enter`."""
+
+        def learn(layer: int, out: Any) -> None:
+            several = isinstance(out, tuple | list)
+            kind, more = type(out), len(out) - 1 if several else 0
+            self._returns[layer] = (lambda x: kind([x] + [None] * more)) if several else (lambda x: x)
+
         for layer, block in enumerate(self._blocks):
-            handle = block.register_forward_hook(
-                lambda _m, _a, out, layer=layer: self._arity.update({layer: len(out) if isinstance(out, tuple) else 0})
-            )
+            handle = block.register_forward_hook(lambda _m, _a, out, layer=layer: learn(layer, out))
             stack.callback(handle.remove)
 
     def observe(self, stack: ExitStack, hook: Hook, see: Callable[[Tensor], None]) -> None:
         """Call `see` with a copy of what passes at `hook`, `[batch, seq, d]`: later modules may write into it."""
 
         def read(x: Tensor) -> None:
-            if hook.form == "normalized":
-                see(self._norm(hook).normalize(x))
-            else:
-                see(centre(x) if hook.centered else x.clone())
+            see(self.seen(hook, x))
 
-        attach(stack, self._model.get_submodule(hook.path), hook.io, read)
+        attach(stack, self._model.get_submodule(hook.path), hook.io, only(read, hook.call))
+
+    def watch(self, stack: ExitStack, hook: Hook, see: Callable[[Tensor], None]) -> None:
+        """Call `see` with a copy of whatever passes through the module of `hook`, at every run, as it is."""
+        attach(stack, self._model.get_submodule(hook.path), hook.io, lambda x: see(x.clone()))
+
+    def seen(self, hook: Hook, x: Tensor) -> Tensor:
+        """Return the activation at `hook` where `x` passes through its module; never `x` itself."""
+        if hook.form == "normalized":
+            return self._norm(hook, x).normalize(x)
+        if hook.residual_mid:  # its scale is that of the attention branch, and `x` is the sum
+            return centre(x) if hook.centered else x.clone()
+        x = x.clone() if hook.scale == 1 else x * hook.scale
+        return centre(x) if hook.centered else x
 
     def observe_input(self, stack: ExitStack, layer: int, see: Callable[[Tensor], None]) -> None:
         """Call `see` with a copy of the input `[batch, seq, d_model]` of block `layer`."""
         attach(stack, self._blocks[layer], "in", lambda x: see(x.clone()))
 
     def replace(self, stack: ExitStack, hook: Hook, new: Tensor) -> list[bool]:
-        """Make `hook` carry `new` until the stack closes; the returned list is non-empty once that happened.
+        """Make `hook` carry `new` until the stack closes; the returned list has an item for each time that happened.
 
         A pass with `new` of another shape raises ModelError.
         """
@@ -60,10 +85,10 @@ class Modules:
         if hook.residual_mid:
             self._replace_residual_mid(stack, hook, put)
         elif hook.form == "normalized":
-            norm = self._norm(hook)
-            attach(stack, module, "out", lambda old: norm.scale(put(old)))
+            norm = self._norm(hook, new)
+            attach(stack, module, "out", only(lambda old: norm.scale(put(old)), hook.call))
         else:
-            attach(stack, module, hook.io, put)
+            attach(stack, module, hook.io, only(scaled(put, hook.scale), hook.call))
         return used
 
     def enter(self, stack: ExitStack, hook: Hook, x: Tensor, carry: Mapping[int, Tensor]) -> None:
@@ -103,20 +128,19 @@ class Modules:
 
     def _bypass(self, stack: ExitStack, layer: int, new: Tensor | None) -> None:
         """Let block `layer` return its input, or `new`, in the type that it normally returns."""
-        block, arity = self._blocks[layer], self._arity[layer]
+        block, returns = self._blocks[layer], self._returns[layer]
 
         def passthrough(*args: Any, **kwargs: Any) -> Any:
             x = first_tensor(args, kwargs)
-            x = x if new is None else fit(new, x, f"output of block {layer}")
-            return (x,) + (None,) * (arity - 1) if arity else x
+            return returns(x if new is None else fit(new, x, f"output of block {layer}"))
 
         had = block.__dict__.get("forward")
         stack.callback(block.__dict__.pop if had is None else block.__dict__.__setitem__, "forward", had)
         block.__dict__["forward"] = passthrough
 
-    def _norm(self, hook: Hook) -> AffineFreeNorm:
+    def _norm(self, hook: Hook, like: Tensor) -> AffineFreeNorm:
         if hook.path not in self._norms:
-            self._norms[hook.path] = AffineFreeNorm(self._model.get_submodule(hook.path), hook.name)
+            self._norms[hook.path] = AffineFreeNorm(self._model.get_submodule(hook.path), hook.name, like)
         return self._norms[hook.path]
 
 

@@ -16,6 +16,16 @@ Form = Literal["raw", "normalized", "residual_mid", "centered", "residual_mid_ce
 # A block's input and output; these need no knowledge of what is inside.
 OUTER: dict[str, Side] = {"hook_resid_pre": "in", "hook_resid_post": "out"}
 
+# Other names of TransformerLens 3 and 4 for the same places; there they are the hook points, and ours are its aliases.
+# `ln2.hook_in` is what the norm alone reads: a hook function there does not change the residual stream.
+ALIASES = {
+    "hook_in": "hook_resid_pre",
+    "hook_out": "hook_resid_post",
+    "attn.o.hook_in": "attn.hook_z",
+    "mlp.out.hook_in": "mlp.hook_post",
+    "ln2.hook_in": "hook_mlp_in",
+}
+
 # Where TransformerLens' `center_writing_weights` changes the value: W_E, W_pos, W_O, b_O, W_out and b_out lose their
 # mean over the width, and so does every sum of what they write. It leaves the other names alone: a LayerNorm removes
 # the mean anyhow, and heads and neurons read its output. (`hook_z` changes with `fold_value_biases`, another option.)
@@ -47,12 +57,32 @@ class Layout:
         if site in self.sites:
             path, io = self.sites[site]
             return path, io, "raw"
-        return self._norm_sites.get(site)
+        return self._norm_sites.get(site) or self._module_sites.get(site)
 
     @property
     def names(self) -> list[str]:
-        """All site names of this layout."""
-        return [*OUTER, *self.sites, *self._norm_sites]
+        """All site names of this layout; of several for one place the one that is used in results comes first."""
+        return [*OUTER, *self.sites, *self._norm_sites, *self._module_sites]
+
+    @property
+    def attention(self) -> str:
+        """The path of the attention module below the block."""
+        return self.sites["attn.hook_z"][0].rpartition(".")[0]
+
+    @property
+    def mlp(self) -> str:
+        """The path of the MLP below the block."""
+        return self.sites["mlp.hook_post"][0].rpartition(".")[0]
+
+    @property
+    def _module_sites(self) -> dict[str, tuple[str, Side, Form]]:
+        """Names of TransformerLens 3 and 4 for what a module reads and returns, also where a norm stands behind it."""
+        return {
+            "attn.hook_in": (self.attention, "in", "raw"),
+            "attn.hook_out": (self.attention, "out", "raw"),
+            "mlp.hook_out": (self.mlp, "out", "raw"),
+            "ln1.hook_in": (self.first_norm, "in", "raw"),
+        }
 
     @property
     def _norm_sites(self) -> dict[str, tuple[str, Side, Form]]:

@@ -105,8 +105,14 @@ class SubjectModel(Protocol):
         is compared with full splices before it is used, and what it raises there counts as a failed comparison.
         """
 
+    def selftests(self, hook: str) -> tuple[str, ...]:
+        """Return what the back end's self-tests found at `hook`, a sentence each; ModelError where one fails.
 
-OPTIONAL = ("is_bottleneck", "continuation")
+        A back end without this method has tested nothing.
+        """
+
+
+OPTIONAL = ("is_bottleneck", "continuation", "selftests")
 
 
 class Backend(Protocol):
@@ -130,6 +136,12 @@ def suffix_of(subject: SubjectModel, capture: Capture, hook: str) -> Suffix | No
     """Ask `SubjectModel.continuation`, which is optional."""
     ask: Callable[[Capture, str], Suffix | None] | None = getattr(subject, "continuation", None)
     return ask(capture, hook) if ask else None
+
+
+def selftests_of(subject: SubjectModel, hook: str) -> tuple[str, ...]:
+    """Ask `SubjectModel.selftests`, which is optional."""
+    ask: Callable[[str], tuple[str, ...]] | None = getattr(subject, "selftests", None)
+    return ask(hook) if ask else (f"none: the backend {subject.backend} has no self-tests",)
 
 
 def missing_members(subject: object) -> list[str]:

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from sae_bench.errors import ModelError, said
-from sae_bench.models.checks import check_place
-from sae_bench.models.edits import Edit, ResidualMid, centre, written
-from sae_bench.models.hooks import Hook, parse_hook
+from sae_bench.models.checks import check_centering, check_scale, suggestion
+from sae_bench.models.edits import Edit, ResidualMid, centre, scaled, written
+from sae_bench.models.hooks import Hook, UnknownHook, parse_hook
 from sae_bench.models.huggingface import HuggingFaceSubject
+from sae_bench.models.selftests import Found, random_tokens, settle
 from sae_bench.models.subject import Capture, check_batch
 
 # A hook function of TransformerLens: the tensor that passes, and by keyword the hook point.
@@ -43,6 +44,8 @@ class TransformerLensSubject:
         self.model = model  # whose weights they are; with `copy_model` untouched by the bridge
         self.vocab_size, self.n_layers, self.context_length = plain.vocab_size, plain.n_layers, plain.context_length
         self.counters, self._embed_scale = plain.counters, plain.embed_scale
+        self._tokens, self.plain = random_tokens(plain.vocab_size, plain.context_length, plain.device), plain.plain
+        self._says: dict[str, tuple[str, ...]] = {}
         with torch.device("meta"):  # the module tree without weights: the bridge replaces modules, names stay readable
             self._skeleton: nn.Module = type(model)(copy.deepcopy(model.config))
         self._bridge = _boot(copy.deepcopy(model) if copy_model else model, name, self.device, self.dtype)
@@ -87,12 +90,42 @@ class TransformerLensSubject:
     def continuation(self, capture: Capture, hook: str) -> None:
         """Return None: the bridge offers no keys and values."""
 
+    def selftests(self, hook: str) -> tuple[str, ...]:
+        """Return what the self-tests found at `hook`, a sentence each; ModelError for a hook point that fails one."""
+        self._hook(hook)
+        return self._says[hook]
+
+    def watch(self, places: Sequence[Hook]) -> dict[Hook, list[Tensor]]:
+        """Return what passed at `places` in one whole pass over the tokens of the self-tests, a tensor for each run.
+
+        A place for which the bridge has no hook point is left out.
+        """
+        passed: dict[Hook, list[Tensor]] = {}
+        edits: list[_Edit] = []
+        for place in places:
+            try:
+                point = self._point(place)
+            except ModelError:
+                continue
+            passed[place] = []
+            edits.append((point, partial(_keep_all, passed[place])))
+        self._run(self._tokens, edits, None, "selftest")
+        return passed
+
+    def put(self, hook: Hook, new: Tensor) -> Tensor:
+        """Return the logits of a self-test's pass in which `hook` carries `new`."""
+        return self._run(self._tokens, self._edits(hook, new), None, "selftest")[..., : self.vocab_size]
+
+    def captured(self, hook: Hook, passed: Tensor) -> Tensor:
+        """Return what capturing at `hook` gives where `passed` went through its hook point."""
+        x = passed if hook.scale == 1 or hook.residual_mid else passed * hook.scale
+        return centre(x) if hook.centered else x
+
     def _record(self, tokens: Tensor, hooks: list[Hook], count: str) -> dict[Hook, Tensor]:
         found: dict[Hook, Tensor] = {}
 
         def keep(place: Hook, x: Tensor, hook: Any) -> None:
-            x = x.flatten(2).to(self.dtype, copy=True)
-            found.setdefault(place, centre(x) if place.centered else x)
+            found.setdefault(place, self.captured(place, x.flatten(2).to(self.dtype, copy=True)))
 
         if hooks:
             deepest = max(-1 if hook.layer is None else hook.layer for hook in hooks)
@@ -118,7 +151,7 @@ class TransformerLensSubject:
             return written(new, x.flatten(2), hook).reshape(x.shape)
 
         if not hook.residual_mid:
-            return [_on(self._point(hook), put)]
+            return [_on(self._point(hook), scaled(put, hook.scale))]
         edits, block = ResidualMid(put, hook), f"blocks.{hook.layer}"
         return [
             _on(f"{block}.hook_resid_pre", edits.block_input),
@@ -141,15 +174,30 @@ class TransformerLensSubject:
 
     def _hook(self, name: str) -> Hook:
         if name not in self._hooks:
-            hook = parse_hook(name, self._skeleton)
-            self._point(hook)
-            check_place(self, hook.name, hook, self._embed_scale)
-            self._hooks[name] = hook
+            found = self._found(name)
+            self._hooks[name], self._says[name] = found.hook, found.says
         return self._hooks[name]
+
+    def _found(self, name: str) -> Found:
+        try:
+            hook = parse_hook(name, self._skeleton)
+        except UnknownHook as error:
+            raise ModelError(f"{error}{suggestion(self, name, error.near)}") from error
+        if hook.call is not None:
+            raise ModelError(f"hook point {name!r} chooses a run of a module, which the backend hf alone can do")
+        hook = check_scale(hook.name, hook, self._embed_scale)
+        self._point(hook)
+        found = settle(self, hook.name, hook, self._skeleton)
+        check_centering(self, found.hook)
+        return found
 
     def _batch(self, tokens: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         check_batch(tokens, attention_mask, self.vocab_size, self.context_length)
         return tokens.to(self.device, torch.int64), attention_mask.to(self.device, torch.bool)
+
+
+def _keep_all(into: list[Tensor], x: Tensor, hook: Any) -> None:
+    into.append(x.flatten(2).clone())
 
 
 def _on(point: str, edit: Edit) -> _Edit:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sae_bench.engine.workspace import CoderFailure, Entry
+from sae_bench.models.subject import selftests_of
 from sae_bench.modules import as_declared
 from sae_bench.preflight import evidence
 from sae_bench.preflight.case import Case
@@ -19,7 +20,10 @@ from sae_bench.preflight.verdict import Finding, findings
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was measured, found, tried and not tried. ``broken``: what of the contract does not hold."""
+    """What was measured, found, tried and not tried. ``broken``: what of the contract does not hold.
+
+    ``selftests``: what the language model's own numbers said of the hook points.
+    """
 
     measured: Mapping[str, Any]
     findings: tuple[Finding, ...]
@@ -27,6 +31,7 @@ class Preflight:
     tried: tuple[Outcome, ...] = ()
     not_tried: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    selftests: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -53,6 +58,7 @@ class Preflight:
             ],
             "not_tried": list(self.not_tried),
             "notes": list(self.notes),
+            "selftests": list(self.selftests),
         }
 
 
@@ -72,8 +78,20 @@ def preflight(entry: Entry, activations: Activations) -> Preflight:
     except CoderFailure as failure:
         return Preflight({}, (Finding("fails", "likely", f"it fails: {failure}"),), (*broken, str(failure)))
     return Preflight(
-        numbers, tuple(found), tuple(broken), tuple(tried), tuple(not_tried(case)), tuple(_notes(case, found))
+        numbers,
+        tuple(found),
+        tuple(broken),
+        tuple(tried),
+        tuple(not_tried(case)),
+        tuple(_notes(case, found)),
+        tuple(_selftests(case)),
     )
+
+
+def _selftests(case: Case) -> list[str]:
+    """What the self-tests found at the hook points of the SAE, with the name of each."""
+    hooks = dict.fromkeys((case.entry.hook_in, case.entry.hook_out))
+    return [f"{hook}: {says}" for hook in hooks for says in selftests_of(case.activations.subject, hook)]
 
 
 def _finite(value: Any) -> Any:
@@ -100,6 +118,7 @@ def _notes(case: Case, found: list[Finding]) -> list[str]:
 def lines(report: Preflight) -> list[str]:
     """The report as lines of text: what was measured, then findings."""
     out = _measured(report.measured) if "fvu" in report.measured else []
+    out += [_line("self-test", says) for says in report.selftests]
     out += [_line("note", note) for note in report.notes]
     for finding in report.findings:
         out.append(_line(finding.confidence, finding.says))
