@@ -22,15 +22,17 @@ def passed(model: Any, path: str, side: str = "out") -> list[Tensor]:
     """What goes in or out of a module at every run of it, by a hook of torch."""
     seen: list[Tensor] = []
     module = model.get_submodule(path)
+
+    def keep(x: Any) -> None:
+        seen.append((x[0] if isinstance(x, tuple | list) else x).clone())  # a model may go on writing into it
+
     if side == "out":
-        handle = module.register_forward_hook(
-            lambda _m, _a, out: seen.append(out[0] if type(out) in (tuple, list) else out)
-        )
+        handle = module.register_forward_hook(lambda _m, _a, out: keep(out))
     else:
-        handle = module.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
+        handle = module.register_forward_pre_hook(lambda _m, args: keep(args))
     plain(model)
     handle.remove()
-    return [x.clone() for x in seen]
+    return seen
 
 
 def plain(model: Any) -> Tensor:
@@ -229,6 +231,19 @@ def test_a_module_that_sees_tokens_in_a_row_is_refused():
     subject, _ = load_subject(model)
     with pytest.raises(ModelError, match=r"carries \[16, 32\] for 2 sequences of 8 tokens.*no row for every token"):
         subject.width("model.layers.1.mlp.experts:out")
+
+
+def test_what_is_written_is_left_alone_where_the_model_adds_to_it_in_place():
+    """Falcon adds attention's output to the MLP's in place: neither the caller's tensor nor what is captured changes."""
+    model = architectures.tiny("falcon")
+    subject, _ = load_subject(model)
+    name = "transformer.h.1.mlp:out"
+    x = captured(subject, name)
+    torch.testing.assert_close(x, passed(model, "transformer.h.1.mlp")[0])
+    zeros = torch.zeros_like(x)
+    spliced = subject.splice(TOKENS, MASK, {name: zeros})
+    assert not zeros.any()
+    torch.testing.assert_close(subject.splice(TOKENS, MASK, {name: zeros}), spliced)
 
 
 # --- names ----------------------------------------------------------------------------------------------------------

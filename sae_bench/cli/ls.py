@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from typing import Any
 
 from sae_bench import registry
@@ -13,7 +14,7 @@ from sae_bench.files import at_home
 def add(verbs: Any) -> None:
     """Register the verb."""
     p = verbs.add_parser(
-        "ls", help="list tasks, formats, controls, back ends, results, ...", description="List what there is."
+        "ls", help="list tasks, formats, controls, back ends, models, results, ...", description="List what there is."
     )
     p.set_defaults(function=run)
     p.add_argument("what", nargs="?", default="tasks", choices=list(_ROWS))
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     elif rows and args.markdown:
         print(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
     elif rows:
-        widths = [None, 50, 40, 40] if args.what == "formats" else None
+        widths = _WIDTHS.get(args.what)
         print(tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True, maxcolwidths=widths))
     return 0
 
@@ -79,6 +80,38 @@ def _units(args: argparse.Namespace) -> list[dict[str, Any]]:
     return [{"unit": e.name, "what": e.description} for e in registry.units().values()]
 
 
+def _models(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Architectures that were tried with tiny models, by name: what is measured in a block, and what is refused why."""
+    from importlib.resources import files
+
+    swept = json.loads(files("sae_bench").joinpath("models/swept.json").read_text(encoding="utf-8"))
+    return [
+        {
+            "architecture": name,
+            "measured": ", ".join(site for site in map(_site, found["right"]) if site),
+            "refused": "; ".join(_grouped(found["refused"])),
+        }
+        for name, found in swept["models"].items()
+    ]
+
+
+def _site(hook: str) -> str | None:
+    """The TransformerLens name without its block; None for the path of a module."""
+    if not hook.startswith(("blocks.", "hook_embed", "every")):
+        return None
+    return re.sub(r"^blocks\.\d+\.", "", hook)
+
+
+def _grouped(refused: dict[str, str]) -> list[str]:
+    """Each reason once, with the names that it is given for."""
+    by_reason: dict[str, list[str]] = {}
+    for hook, why in refused.items():
+        if (site := _site(hook)) is not None:
+            reason = re.sub(r"^hook point '[^']*' ", "", why).partition("; ")[0]
+            by_reason.setdefault(reason, []).append(site)
+    return [f"{', '.join(sites)}: {reason}" for reason, sites in by_reason.items()]
+
+
 def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
     from sae_bench.results import store
     from sae_bench.show.text import line, markdown
@@ -100,5 +133,6 @@ def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 _ROWS = {
     **{"tasks": _tasks, "formats": _formats, "controls": _controls, "backends": _backends, "streams": _streams},
-    **{"units": _units, "results": _results},
+    **{"units": _units, "models": _models, "results": _results},
 }
+_WIDTHS = {"formats": [None, 50, 40, 40], "models": [None, 40, 70]}

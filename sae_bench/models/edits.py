@@ -55,13 +55,16 @@ def first_tensor(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
 
 
 def fit(new: Tensor, old: Tensor, name: str) -> Tensor:
-    """Return `new` on the device and in the dtype of `old`; ModelError unless the shapes agree."""
+    """Return a copy of `new` on the device and in the dtype of `old`; ModelError unless the shapes agree.
+
+    A copy, because the model may write into what it is given (Falcon adds attention to the MLP's output in place).
+    """
     if new.shape != old.shape:
         raise ModelError(
             f"the activation for {name!r} must have the shape {list(old.shape)} that the model has there, "
             f"not {list(new.shape)}"
         )
-    return new.to(device=old.device, dtype=old.dtype)
+    return new.to(device=old.device, dtype=old.dtype, copy=True)
 
 
 def only(edit: Edit, call: int | None) -> Edit:

@@ -125,14 +125,14 @@ def _sums(subject: SubjectModel, name: str, layer: int | None, tokens: Tensor, m
 def _by_hand(model: nn.Module, path: str, io: str, tokens: Tensor, new: Tensor) -> tuple[list[Tensor], Tensor]:
     """Return what passes at a side of a module, and the logits where `new` passes there instead."""
     seen: list[Tensor] = []
-    with _hooked(model, path, io, lambda x: seen.append(x.clone())):
+    with hooked(model, path, io, lambda x: seen.append(x.clone())):
         _logits(model, tokens)
-    with _hooked(model, path, io, lambda x: new.reshape(x.shape).clone()):
+    with hooked(model, path, io, lambda x: new.reshape(x.shape).clone()):
         return seen, _logits(model, tokens)
 
 
 @contextmanager
-def _hooked(model: nn.Module, path: str, io: str, edit: Callable[[Tensor], Any]) -> Iterator[None]:
+def hooked(model: nn.Module, path: str, io: str, edit: Callable[[Tensor], Any]) -> Iterator[None]:
     module = model.get_submodule(path)
 
     def on_output(_module: nn.Module, _args: Any, out: Any) -> Any:
