@@ -234,7 +234,7 @@ def test_a_module_that_sees_tokens_in_a_row_is_refused():
 
 
 def test_what_is_written_is_left_alone_where_the_model_adds_to_it_in_place():
-    """Falcon adds attention's output to the MLP's in place: neither the caller's tensor nor what is captured changes."""
+    """Falcon adds attention to the MLP's output in place: neither the caller's tensor nor what is captured changes."""
     model = architectures.tiny("falcon")
     subject, _ = load_subject(model)
     name = "transformer.h.1.mlp:out"
