@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +10,9 @@ from torch import nn
 
 from sae_bench import registry
 from sae_bench.errors import ModelError, said
+from sae_bench.models.quiet import quiet
 from sae_bench.models.subject import Backend, SubjectModel, missing_members
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.model")
+from sae_bench.models.tokenizers import load_tokenizer
 
 
 def load_subject(
@@ -67,12 +64,11 @@ def load_pretrained(
     else:
         _check_device(device)
         name = _check_source(source)
-        with _quiet():
+        with quiet():
             model = _load_model(str(source), dtype).to(device)
-            tokenizer = _load_tokenizer(str(source)) if tokenizer is None else tokenizer
+        tokenizer = load_tokenizer(str(source)) if tokenizer is None else tokenizer
     if isinstance(tokenizer, str | Path):
-        with _quiet():
-            loaded = _load_tokenizer(str(tokenizer))
+        loaded = load_tokenizer(str(tokenizer))
         if loaded is None:
             raise ModelError(f"no tokenizer found at {str(tokenizer)!r}; give a folder with tokenizer.json")
         tokenizer = loaded
@@ -146,21 +142,6 @@ def _explain_missing(source: str, where: str, error: Exception) -> str:
     )
 
 
-def _load_tokenizer(source: str) -> Any:
-    """Return the tokenizer at a folder or hub id, None where there is none."""
-    from transformers import AutoTokenizer
-
-    folder = Path(source).expanduser()
-    if folder.is_dir() and not any(any(folder.glob(name)) for name in _TOKENIZER_FILES):
-        return None
-    try:
-        return AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else source, trust_remote_code=False)
-    except Exception as error:  # tokenizers raises a bare Exception on a damaged file
-        if isinstance(error, OSError) and not folder.is_dir():
-            return None
-        raise ModelError(f"the tokenizer of {source!r} cannot be loaded: {said(error)}") from error
-
-
 def _check_model(model: nn.Module, name: str) -> None:
     config = getattr(model, "config", None)
     get_head = getattr(model, "get_output_embeddings", None)
@@ -186,21 +167,3 @@ def _check_tokenizer(model: Any, name: str, tokenizer: Any) -> None:
 def _name_of(model: nn.Module) -> str:
     path = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
     return Path(path).name if Path(path).is_dir() else str(path)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the progress bars, reports and warnings of transformers, and give back the settings that were there."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
