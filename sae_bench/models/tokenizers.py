@@ -22,6 +22,7 @@ from sae_bench.models.tokenizer_identity import PROBES, encoded
 _FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.model")
 _ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 _TEXTS_COMPARED = 32
+_SHOWN = 60  # characters of a text
 
 
 def load_tokenizer(source: str) -> Any:
@@ -157,8 +158,16 @@ def _difference(tokenizer: Any, right: Any, texts: Iterable[str]) -> str | None:
     """The first text to which `tokenizer` gives other ids than `right`, with both; None where there is none."""
     for text in texts:
         ids, right_ids = _ids(tokenizer, text), _ids(right, text)
-        if ids != right_ids:
-            return f"{text[:40]!r} becomes {_shown(ids, right_ids)} instead of {_shown(right_ids, ids)}"
+        if ids == right_ids:
+            continue
+        if ids is None or right_ids is None:
+            return f"{text[:_SHOWN]!r} gets {'no' if ids is None else 'some'} ids"
+        pairs = zip(ids, right_ids, strict=False)
+        place = next((n for n, (one, other) in enumerate(pairs) if one != other), min(len(ids), len(right_ids)))
+        return (
+            f"{text[:_SHOWN]!r} becomes {len(ids)} ids instead of {len(right_ids)}, from place {place} on "
+            f"{ids[place : place + 4]} instead of {right_ids[place : place + 4]}"
+        )
     return None
 
 
@@ -167,13 +176,6 @@ def _ids(tokenizer: Any, text: str) -> list[int] | None:
         return encoded(tokenizer, text)
     except Exception:  # noqa: BLE001 - a tokenizer without an unknown token raises a bare Exception
         return None
-
-
-def _shown(ids: list[int] | None, other: list[int] | None) -> str:
-    """The first six ids, and how many there are."""
-    if ids is None:
-        return "an error"
-    return f"{len(ids)} ids {str(ids[:6])[:-1]}{', ...' if len(ids) > 6 else ''}]"
 
 
 def _take_roles(own: Any, chosen: Any) -> None:
