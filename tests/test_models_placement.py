@@ -83,11 +83,16 @@ def test_sharded():
         destroy_process_group()
 
 
-def test_wrapped():
+def test_copied_to_several_devices():
     refused(nn.DataParallel(tiny_models.tiny_llama()), r"wrapped in DataParallel.*give its \.module")
+
+
+@pytest.mark.slow  # the import of the compiler takes seconds
+def test_compiled():
     refused(torch.compile(tiny_models.tiny_llama()), r"wrapped in OptimizedModule.*_orig_mod")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["", "model.layers.1"])
 def test_compiled_in_place(where):
     model = tiny_models.tiny_llama()
