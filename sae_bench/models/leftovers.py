@@ -6,6 +6,7 @@ are of the few kinds that change no logit; each of these is listed here with its
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ class Context:
     def config(self) -> Any:
         """The configuration of the part that reads text."""
         return self.model.config.get_text_config()  # type: ignore[union-attr, operator]
+
+    @property
+    def layers(self) -> float:
+        """How many blocks the model has; infinitely many where its configuration does not count them."""
+        return getattr(self.config, "num_hidden_layers", None) or math.inf
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ def _is_computed_rotation(name: str, context: Context) -> bool:
 def _predicts_further_tokens(name: str, context: Context) -> bool:
     """A layer behind the last one that joins a hidden state with the embedding of the next token."""
     found = _LAYER.search(name)
-    if found is None or int(found[1]) < context.config.num_hidden_layers:
+    if found is None or int(found[1]) < context.layers:
         return False
     start = name[: found.end()]
     return any(each.startswith(start) and ".eh_proj." in each for each in {*context.names, *context.stored})
@@ -162,7 +168,7 @@ def _unreported(model: nn.Module, stored: Iterable[str]) -> set[str]:
     """The tensors that transformers drops without a report: names that it ignores, and that stand for no parameter."""
     ignored = [r"rotary_emb\.inv_freq", r"(^|\.)position_ids$"]
     ignored += getattr(model, "_keys_to_ignore_on_load_unexpected", None) or []
-    layers = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr, operator]
+    layers = Context(model, frozenset(), {}).layers
     placed = set(model.state_dict())
     joined = {name.partition(".experts.")[0] for name in placed if ".experts." in name}  # many experts are one tensor
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
