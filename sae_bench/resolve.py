@@ -22,6 +22,8 @@ from sae_bench.errors import DataError, UsageError
 from sae_bench.files import at_home, sha256
 from sae_bench.models.loading import load_subject
 from sae_bench.models.subject import SubjectModel
+from sae_bench.models.tokenizers import check_tokens
+from sae_bench.models.weight_files import weight_files
 from sae_bench.saes.model_names import hub_id
 from sae_bench.settings import ABLATION_TIERS, PROBE_TIERS, TIERS, TRACKED_TIERS, Settings
 from sae_bench.streams import Inputs, stream
@@ -209,6 +211,7 @@ def inputs(
 def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, tokenizer: Any, data: Any) -> Corpus:
     """The text of a run. Raises DataError."""
     limit, calibration_limit = TIERS[settings.tier]
+    check_tokens(tokenizer, lambda: getattr(open_source(data, settings.text_field, settings.split), "texts", ()))
     loaded = load_corpus(
         data,
         tokenizer=tokenizer,
@@ -261,8 +264,7 @@ def labelled_suite(settings: Settings, infos: Sequence[Any], model: Opened, data
 
 def model_sha256(source: Any, subject: SubjectModel) -> str:
     """Digest of the weight files, or of the parameters of a model in memory."""
-    folder = _folder(source)
-    files = sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin")) if folder else []
+    files = weight_files(source) if isinstance(source, str | Path) else []
     if files:
         return sha256(*files)
     model = source if isinstance(source, torch.nn.Module) else subject.model
@@ -271,15 +273,3 @@ def model_sha256(source: Any, subject: SubjectModel) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _folder(source: Any) -> Path | None:
-    """Where the weight files of a model lie: its folder, or its snapshot in the hub's cache."""
-    if not isinstance(source, str | Path):
-        return None
-    if (folder := at_home(source)).is_dir():
-        return folder
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(str(source), "config.json")
-    return Path(cached).parent if isinstance(cached, str) else None
