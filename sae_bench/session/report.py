@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -88,6 +89,7 @@ def results(
     leave out the columns that they share with the SAE.
     """
     run = measured.run
+    said_of: dict[tuple[str, str], list[str]] = {}
     for entry in run.cast.saes:
         record = records[entry.key]
         for name, task in measured.tasks.items():
@@ -114,6 +116,10 @@ def results(
                 yield Result(**common, status="skipped", reason=str(stop), provenance=origin()), {}
             else:
                 yield Result(**common, status="ok", **content, provenance=origin()), tables
+                for caution in content["details"].get("cautions", ()):
+                    said_of.setdefault((name, caution), []).append(entry.label)
+    for (name, caution), labels in said_of.items():
+        warnings.warn(f"{name} of {', '.join(labels)}: {caution}", stacklevel=2)
 
 
 def tables_of(measured: Measured, task: Task, entry: Entry) -> dict[str, Units]:
@@ -135,6 +141,8 @@ def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, A
     beside = {label: figures(task, drawn(task, own, options), task.only_of_coders) for label, own in references.items()}
     details = guarded(task, lambda: reader.details(task, entry, tables, draws), "details")
     details = plain(task, details) | ({"controls that failed": lost} if lost else {})
+    if said_beside := guarded(task, lambda: list(task.cautions(tables)), "cautions"):
+        details["cautions"] = said_beside
     known = guarded(task, lambda: _constants(task), "constants")
     content = {"metrics": metrics, "controls": known | beside | controls, "details": details}
     return content, tables | control_tables
