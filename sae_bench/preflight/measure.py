@@ -56,12 +56,12 @@ class Score:
     @property
     def slope(self) -> float:
         """What the reconstruction should be multiplied with to be nearest to its target; 1 when it is calibrated."""
-        return _ratio(sum(self.xy), sum(self.xx), CONSTANT * sum(self.yy))
+        return _ratio(sum(self.xy), sum(self.xx))
 
     @property
     def sloped(self) -> Score:
         """The score if the reconstruction were multiplied with the slope of the other half of the documents."""
-        slopes = [_ratio(self.xy[i], self.xx[i], CONSTANT * self.yy[i]) for i in (1, 0)]
+        slopes = [_ratio(self.xy[i], self.xx[i]) for i in (1, 0)]
         halves = zip(slopes, self.yy, self.xy, self.xx, strict=True)
         first, second = (max(yy - 2 * s * xy + s * s * xx, 0.0) for s, yy, xy, xx in halves)
         return Score((first, second), self.variance, self.active, self.tokens, self.xy, self.xx, self.yy)

@@ -140,7 +140,7 @@ def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, A
     options = run.inputs.options
     beside = {label: figures(task, drawn(task, own, options), task.only_of_coders) for label, own in references.items()}
     details = guarded(task, lambda: reader.details(task, entry, tables, draws), "details")
-    details = plain(task, details) | ({"controls that failed": lost} if lost else {})
+    details = plain(task, details) | ({"controls without figures": lost} if lost else {})
     if said_beside := guarded(task, lambda: list(task.cautions(tables)), "cautions"):
         details["cautions"] = said_beside
     known = guarded(task, lambda: _constants(task), "constants")
@@ -254,14 +254,18 @@ def _controls(
     lost = {name: why for name, why in run.cast.unmade.get(entry.key, {}).items() if task.wants_control(name)}
     entries = {e.key: e for e in run.cast.controls}
     for name, key in run.cast.controls_of.get(entry.key, {}).items():
-        if not reader.has_rows(entries[key]) or not task.wants_control(name):
+        if not task.wants_control(name):
+            continue
+        if not reader.has_rows(entries[key]):
+            lost[name] = "it has no latents, which this task measures"
             continue
         if (why := run.state.failures.get(key)) is not None:
             lost[name] = why
             continue
         try:
             tables = _tables(run, reader, task, entries[key])
-            if guarded(task, partial(task.unusable, tables), "unusable"):
+            if why := guarded(task, partial(task.unusable, tables), "unusable"):
+                lost[name] = why
                 continue
             scores[name] = figures(task, drawn(task, tables, run.inputs.options))
         except TaskFailure as failure:
