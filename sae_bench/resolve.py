@@ -264,8 +264,8 @@ def labelled_suite(settings: Settings, infos: Sequence[Any], model: Opened, data
     )
     if suite.skipped:
         warnings.warn(
-            f"{suite.coverage} labelled sets are available; why each of the others is not stands under "
-            "provenance.data.skipped (run --json, show RESULT)",
+            f"{suite.coverage} labelled sets are available; why each of the others is not stands in the results (show "
+            "RESULT) and under left_out of run --json",
             stacklevel=2,
         )
     return suite
