@@ -111,7 +111,8 @@ def _labels(labels: Any) -> None:
     labels.add_argument("--probe-data", metavar="DIR", help="folder of sets <set>/{train,test}.{parquet,jsonl,csv} "
                         "with columns text and label (0 or 1), instead of the built-in suite")  # fmt: skip
     labels.add_argument("--probe-sets", default="all", metavar="NAMES",
-                        help="sets of the built-in suite: all, names separated by commas, or globs")  # fmt: skip
+                        help="sets of the built-in suite: all (no score if most are missing), names separated by "
+                        "commas, or globs")  # fmt: skip
 
 
 def _judge(judge: Any) -> None:
