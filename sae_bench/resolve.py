@@ -228,6 +228,11 @@ def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, toke
             seed=settings.seed,
         ),
     )
+    if short := loaded.details["documents_skipped_as_too_short"]:
+        read = loaded.details["documents_read"]
+        warnings.warn(
+            f"{short} of {read} documents of {loaded.source} are left out: they have fewer than 2 tokens", stacklevel=2
+        )
     if subject.context_length and loaded.evaluation.longest > subject.context_length:
         raise DataError(
             f"{loaded.source} has sequences of {loaded.evaluation.longest} tokens, but the model takes at most "
@@ -244,7 +249,7 @@ def labelled_suite(settings: Settings, infos: Sequence[Any], model: Opened, data
     source, name = data
     opened = open_source(source, settings.text_field, settings.split)
     train, test = PROBE_TIERS[settings.tier]
-    return load_suite(
+    suite = load_suite(
         probe_data=settings.probe_data,
         demo=model.is_demo,
         corpus_texts=opened.texts if isinstance(opened, TextSource) else None,
@@ -260,6 +265,13 @@ def labelled_suite(settings: Settings, infos: Sequence[Any], model: Opened, data
             names=settings.probe_sets,
         ),
     )
+    if suite.skipped:
+        warnings.warn(
+            f"{suite.coverage} labelled sets are available; why each of the others is not stands in the results (show "
+            "RESULT) and under left_out of run --json",
+            stacklevel=2,
+        )
+    return suite
 
 
 def model_sha256(source: Any, subject: SubjectModel) -> str:

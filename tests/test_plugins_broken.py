@@ -124,7 +124,7 @@ def test_what_cannot_be_used_is_left_out_of_a_run_unless_it_is_named(
     assert {result.task for result in map(store.read, store.find(tmp_path / "runs"))} == {"sparsity", "bad_good"}
     for result in map(store.read, store.find(tmp_path / "runs")):
         assert set(result.controls) == {"mean"}
-        assert result.details["controls that failed"] == {
+        assert result.details["controls without figures"] == {
             "ctl_raises": "it cannot be made: ValueError: no such control",
             "ctl_nothing": "it cannot be made: TypeError: it must be a coder or None, not int",
         }

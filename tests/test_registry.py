@@ -81,7 +81,17 @@ def test_every_metric_is_described(task, metric):
 def test_direction_matches_the_nature_of_a_metric(task, metric):
     spec = tasks()[task].metrics[metric]
     name = metric.removeprefix("first_")
-    lower = {"fvu", "nmse", "mse", "kl", "delta_ce", "ce_spliced", "perplexity_difference", "dead_fraction"}
+    lower = {
+        "fvu",
+        "fvu_without_top_tokens",
+        "nmse",
+        "mse",
+        "kl",
+        "delta_ce",
+        "ce_spliced",
+        "perplexity_difference",
+        "dead_fraction",
+    }
     lower |= {"dense_fraction_10pct", "effect_sparsity", "effect_sparsity_token", "detection_brier", "failed_fraction"}
     higher = {"cosine", "probe_r", "probe_auroc", "probe_f1", "probe_share"}
     higher |= {f"{kind}_k{k}" for kind in ("auroc", "accuracy", "share") for k in (1, 2, 5, 16)}

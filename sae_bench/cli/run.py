@@ -111,7 +111,8 @@ def _labels(labels: Any) -> None:
     labels.add_argument("--probe-data", metavar="DIR", help="folder of sets <set>/{train,test}.{parquet,jsonl,csv} "
                         "with columns text and label (0 or 1), instead of the built-in suite")  # fmt: skip
     labels.add_argument("--probe-sets", default="all", metavar="NAMES",
-                        help="sets of the built-in suite: all, names separated by commas, or globs")  # fmt: skip
+                        help="sets of the built-in suite: all (no score if most are missing), names separated by "
+                        "commas, or globs")  # fmt: skip
 
 
 def _judge(judge: Any) -> None:
@@ -202,9 +203,16 @@ def _parameters(given: Sequence[str]) -> dict[str, Any]:
 
 
 def brief(result: Result) -> dict[str, Any]:
-    """What scripts read: a result without provenance and details."""
+    """What scripts read: a result without provenance and details, but for what its figures must not be read without.
+
+    ``cautions``, and of labelled texts ``coverage`` ("1 of 97") and why each of the other sets is ``left_out``.
+    """
     keep = {"task", "version", "status", "reason", "protocol", "metrics", "controls"}
-    return {"sae": result.sae.name, **result.model_dump(mode="json", include=keep)}
+    beside = {"cautions": result.details["cautions"]} if "cautions" in result.details else {}
+    data = result.provenance.data
+    if "coverage" in data:
+        beside |= {"coverage": data["coverage"], "left_out": data.get("skipped", {})}
+    return {"sae": result.sae.name, **result.model_dump(mode="json", include=keep), **beside}
 
 
 class Bar:

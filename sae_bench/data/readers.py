@@ -11,6 +11,7 @@ import json
 import mmap
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
 DEMO_DOCUMENTS = 2000
 TEXT_SUFFIXES = (".jsonl.gz", ".jsonl", ".parquet", ".txt")
 # What nobody means as a hub id, although `data/text.csv` has the form of one.
+NO_DATA = ("dataset_info.json", "dataset_infos.json", "README.txt", "LICENSE.txt")  # lie beside files of data
 FILE_SUFFIXES = (*TEXT_SUFFIXES, ".npy", ".npz", ".safetensors", ".json", ".csv", ".tsv", ".gz", ".zst", ".zip", ".pt")
 
 
@@ -208,11 +210,14 @@ def _open_folder(path: Path, text_field: str, split: str | None) -> TextSource:
 
         with reading(str(path), datasets.exceptions.DatasetsError, KeyError, TypeError):
             data = datasets.load_from_disk(str(path))
-        texts, notes = _dataset_texts(data, str(path), text_field, split)
-        return TextSource(str(path), "folder of datasets.save_to_disk", texts, notes)
+        return TextSource(
+            str(path), "folder of datasets.save_to_disk", *_dataset_texts(data, str(path), text_field, split)
+        )
     with reading(str(path)):
         inside = sorted(item.relative_to(path) for item in path.rglob("*") if item.is_file())
-    files = [name for name in inside if name.name.lower().endswith(TEXT_SUFFIXES[:3]) and name.name[0] not in "._"]
+    shown = [name for name in inside if name.name[0] not in "._" and name.name not in NO_DATA]
+    files = [name for name in shown if name.name.lower().endswith(TEXT_SUFFIXES[:3])]
+    others = [name for name in shown if name not in files and name.name.lower().endswith(FILE_SUFFIXES)]
     if split is not None:
         # As the hub lays files out: train/part.parquet or train-00000-of-00002.parquet, but not training.parquet.
         begins = re.compile(re.escape(split) + r"(?![^\W_])")
@@ -222,7 +227,13 @@ def _open_folder(path: Path, text_field: str, split: str | None) -> TextSource:
         raise DataError(f"{path} holds no .parquet, .jsonl or .jsonl.gz file{wanted}; give a folder that does.")
     sources = (_open_file(path / name, text_field) for name in files)
     texts = (text for opened in sources if isinstance(opened, TextSource) for text in opened.texts)
-    notes = {"text_field": text_field, "files": [name.as_posix() for name in files]}
+    notes: dict[str, Any] = {"text_field": text_field, "files": [name.as_posix() for name in files]}
+    if others:
+        notes["files_left_out"] = [name.as_posix() for name in others]
+        share = f"{len(others)} of {len(others) + len(files)} files of data in {path}"
+        warnings.warn(
+            f"{share} are left out, such as {others[0]}: .parquet, .jsonl and .jsonl.gz are read", stacklevel=2
+        )
     return TextSource(str(path), "folder of files", texts, notes)
 
 

@@ -154,6 +154,16 @@ class SiteView(_Lazy):
         """Activations ``[T, d]`` at this hook point."""
         return self.batch.activations(self.hook)
 
+    @property
+    def top(self) -> Tensor:
+        """Bool ``[T]``: kept, and farther from the calibration mean than 99 % of the calibration tokens."""
+
+        def compute() -> Tensor:
+            moments = self.batch.work.moments[self.hook]
+            return self.kept & ((self.target.double() - moments.mean).square().sum(1) > moments.far)
+
+        return self.batch.once(("top", self.hook), compute)
+
     def predictions(self) -> Tensor:
         """Number of predictions of each sequence, float64 ``[batch]``."""
         return self.batch.predicts.sum(1).double()

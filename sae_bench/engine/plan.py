@@ -159,6 +159,7 @@ def with_controls(saes: list[Entry], work: Workspace, options: Options) -> Cast:
                     warnings.warn(f"the control {name} of {entry.label} cannot be made: {failure}", stacklevel=2)
                     continue
                 if coder is None:
+                    cast.unmade.setdefault(entry.key, {})[name] = "it does not apply to this SAE"
                     continue
                 made[key] = Entry(key, name, coder)
             cast.controls_of[entry.key][name] = key

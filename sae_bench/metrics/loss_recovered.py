@@ -21,6 +21,7 @@ class Parameters(TaskParameters):
 
 
 ABLATIONS = ("zero", "mean")
+ROUNDING = 1e-6  # nats: what float32 alone makes of the difference of two losses, whatever a user takes for the least
 
 
 def cross_entropy(column: str) -> Metric:
@@ -70,7 +71,7 @@ def perplexity_difference(s: Sums) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def metrics(parameters: Mapping[str, Any]) -> dict[str, Metric]:
     """All metrics by id; ``smallest_denominator_nats`` is the least cost of ablation that a ratio may divide by."""
-    floor = float(parameters["smallest_denominator_nats"])
+    floor = max(float(parameters["smallest_denominator_nats"]), ROUNDING)
     return {
         **{f"ce_{name}": cross_entropy(f"ce_{name}") for name in ("clean", "spliced", *ABLATIONS)},
         "delta_ce": delta_ce,

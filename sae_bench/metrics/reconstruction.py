@@ -3,24 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sae_bench.units.bootstrap import Metric, Ratio, Sums
 
+Array = NDArray[np.float64]
+
 CONSTANT = 1e-9  # activations whose variance is below this share of their energy do not vary
+# The same at position 0, where all documents carry nearly the same vector: less than rounding to bfloat16 would make
+# of it is nothing that an SAE was trained to give back, and a quotient of it would be a number in the thousands.
+CONSTANT_AT_FIRST = 2.0**-16
 
 
-def fvu(s: Sums) -> Ratio:
+def fvu(s: Sums, constant: float = CONSTANT) -> Ratio:
     """Σ‖x − x̂‖² / Σ‖x − x̄‖², x̄ the mean over all tokens: 0 perfect, 1 no better than the mean; lower is better.
 
-    Gao et al. 2024 (arXiv 2406.04093), normalised MSE. The denominator is Σ‖x‖² − ‖Σx‖²/N in float64.
+    Gao et al. 2024 (arXiv 2406.04093), normalised MSE. The denominator is Σ‖x‖² − ‖Σx‖²/N in float64. It has to lie
+    above ``constant`` times the energy, and above what rounding to the dtype of the activations makes.
+    """
+    return Ratio(s.error, variance(s, constant), "the variance of the activations beyond rounding")
+
+
+def variance(s: Sums, constant: float = CONSTANT) -> Array:
+    """Σ‖x − x̄‖², or 0 where it is rounding."""
+    rounding = getattr(s, "rounding", 0.0)  # results of the first schema have no such column
+    return _varying(s.energy, s.x, s.tokens, np.maximum(constant * s.energy, rounding))
+
+
+def _varying(energy: Array, x: Array, tokens: Array, floor: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread: Array = energy - (x**2).sum(-1) / tokens
+    return np.where(np.isnan(spread) | (spread > floor), spread, 0.0)
+
+
+def top_tokens_variance(s: Sums) -> Ratio:
+    """Share of Σ‖x − x̄‖² that the tokens hold which are farthest from the mean, about 1 % of all.
+
+    They are those whose squared distance from the mean of the calibration text is larger than that of 99 % of its
+    tokens; a group of outliers that reaches beyond the 1 % counts whole.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        variance = s.energy - (s.x**2).sum(-1) / s.tokens
-    variance = np.where(variance > CONSTANT * s.energy, variance, 0.0)  # what is left of equal numbers is rounding
-    return Ratio(s.error, variance, "the variance of the activations")
+        mean = s.x / s.tokens[:, None]
+    held = s.top_energy - 2 * (s.top_x * mean).sum(-1) + s.top_tokens * (mean**2).sum(-1)
+    return Ratio(held, variance(s), "the variance of the activations beyond rounding")
+
+
+def fvu_without_top_tokens(s: Sums) -> Ratio:
+    """FVU of all other tokens, centred on their own mean."""
+    energy = s.energy - s.top_energy
+    floor = np.maximum(CONSTANT * energy, s.rounding - s.top_rounding)
+    spread = _varying(energy, s.x - s.top_x, s.tokens - s.top_tokens, floor)
+    return Ratio(s.error - s.top_error, spread, "the variance of the other activations beyond rounding")
 
 
 def nmse(s: Sums) -> Ratio:
@@ -52,6 +89,8 @@ def relative_reconstruction_bias(s: Sums) -> Ratio:
 
 
 FIGURES: dict[str, Metric] = {f.__name__: f for f in (fvu, nmse, mse, cosine, norm_ratio, relative_reconstruction_bias)}
+OF_TOP: dict[str, Metric] = {f.__name__: f for f in (top_tokens_variance, fvu_without_top_tokens)}
+AT_FIRST: dict[str, Metric] = FIGURES | {"fvu": partial(fvu, constant=CONSTANT_AT_FIRST)}
 
 
 def _at_first(figure: Metric) -> Metric:
@@ -60,5 +99,5 @@ def _at_first(figure: Metric) -> Metric:
 
 
 def metrics(parameters: Mapping[str, Any]) -> dict[str, Metric]:
-    """All metrics by id: over the tokens inside the mask, and over position 0 (``first_``)."""
-    return FIGURES | {f"first_{name}": _at_first(figure) for name, figure in FIGURES.items()}
+    """All metrics by id: over the tokens inside the mask, what few of them hold, and over position 0 (``first_``)."""
+    return FIGURES | OF_TOP | {f"first_{name}": _at_first(figure) for name, figure in AT_FIRST.items()}

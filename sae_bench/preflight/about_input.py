@@ -26,7 +26,7 @@ _NORMALISATIONS = {
 
 def other_place(case: Case) -> Iterator[Trial]:
     """The SAE reads or predicts another place; a transcoder's places are exchanged, or it is none."""
-    at, entry = case.activations.at, case.entry
+    at, entry = case.at, case.entry
     flag = "--hook-in" if case.autoencodes else "--hook-in {} --hook-out " + entry.hook_out
     if case.autoencodes:
         for hook in case.places:
@@ -49,7 +49,7 @@ def _transcoders(case: Case) -> Iterator[Trial]:
         block, dot, site = out.rpartition(".hook_mlp_out")
         for hook in (f"{block}.mlp.hook_in", f"{block}.ln2.hook_normalized") if dot and not site else ():
             if hook in places and case.entry.hook_in in (hook, out):
-                x, y = case.activations.at(hook), case.activations.at(out)
+                x, y = case.at(hook), case.at(out)
                 yield Trial(f"it reads {hook} and predicts {out}", f"--hook-in {hook} --hook-out {out}", x=x, y=y)
 
 
@@ -61,14 +61,14 @@ def other_tokens(case: Case) -> Iterator[Trial]:
     bos = not text.begins_with_bos
     hooks = dict.fromkeys((case.entry.hook_in, case.entry.hook_out))
     case.activations.take([*hooks], bos=bos)
-    x, y = (case.activations.at(hook, bos=bos) for hook in (case.entry.hook_in, case.entry.hook_out))
+    x, y = (case.at(hook, bos=bos) for hook in (case.entry.hook_in, case.entry.hook_out))
     claim = "texts begin with the BOS token" if bos else "texts begin without the BOS token"
     yield Trial(claim, f"--bos {'yes' if bos else 'no'}", x=x, y=y)
 
 
 def centred(case: Case) -> Iterator[Trial]:
     """The SAE reads activations less their mean over the width, or those as they are."""
-    at, entry = case.activations.at, case.entry
+    at, entry = case.at, case.entry
     plain = entry.hook_in.removesuffix(":centered")
     if plain != entry.hook_in:
         raw = at(plain)

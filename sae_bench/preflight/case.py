@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.errors import CoderError
-from sae_bench.preflight.measure import MOST_FVU, Score, score
+from sae_bench.preflight.measure import MOST_FVU, Score, ordinary, score
 from sae_bench.preflight.places import candidates
 from sae_bench.preflight.text import Activations
 from sae_bench.saes.linear import LinearCoder
@@ -43,7 +43,8 @@ class Trial:
 class Case:
     """An SAE, the activations that it says it reads and predicts ``[tokens, d]``, and the half of each token.
 
-    ``places`` are other hook points that the model has and whose activations are captured.
+    ``places`` are other hook points that the model has and whose activations are captured. ``kept`` bool
+    ``[compared]``: which of the compared tokens these are: all but the few that hold more than half of the variance.
     """
 
     entry: Entry
@@ -52,6 +53,7 @@ class Case:
     y: Tensor
     half: Tensor
     places: tuple[str, ...] = ()
+    kept: Tensor | None = None
 
     @staticmethod
     def of(entry: Entry, activations: Activations) -> Case:
@@ -63,7 +65,13 @@ class Case:
         there = activations.take([*own, *dict.fromkeys(others)])
         places = tuple(hook for hook in there if hook not in own)
         x, y = activations.at(entry.hook_in), activations.at(entry.hook_out)
-        return Case(entry, activations, x, y, activations.half, places)
+        kept = ordinary(y)
+        return Case(entry, activations, x[kept], y[kept], activations.half[kept], places, kept)
+
+    def at(self, hook: str, *, bos: bool | None = None) -> Tensor:
+        """Activations at another place, of the same tokens ``[tokens, d]``. Raises ModelError."""
+        found = self.activations.at(hook, bos=bos)
+        return found if self.kept is None else found[self.kept]
 
     @property
     def info(self) -> CoderInfo:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sae_bench.engine.workspace import CoderFailure, guarded
 from sae_bench.preflight.case import Case
@@ -17,6 +19,7 @@ from sae_bench.saes.conformance import check
 CHECKED = 32  # tokens of the conformance test
 POSITION_0_MOVES = 0.15  # of log FVU
 L0_OFF = 2.0  # factor
+MOST_NAMED = 3  # tokens
 DEPENDS = "rows are not independent"
 _BATCH_TOPK = re.compile(r"batch.?top.?k", re.IGNORECASE)
 _TOPK = re.compile(r"top.?k", re.IGNORECASE)
@@ -32,7 +35,10 @@ def contract(case: Case) -> list[str]:
 
 
 def measured(case: Case) -> dict[str, Any]:
-    """Plain numbers about the SAE as it is: everything is measured on the compared tokens but ``as a run counts``."""
+    """Plain numbers about the SAE as it is.
+
+    Everything is measured on the compared tokens, less those few that hold the variance, but for ``as a run counts``.
+    """
     base, text = case.base, case.activations.text
     first, x = case.activations.first.to(case.x.device), case.activations.everywhere(case.entry.hook_in)
     norms = x.double().norm(dim=1)
@@ -40,6 +46,7 @@ def measured(case: Case) -> dict[str, Any]:
     return {
         "documents": len(text.sequences),
         "tokens": len(case.x),
+        "tokens_that_hold_the_variance": len(case.activations.ids) - len(case.x),
         "begins_with_bos": text.begins_with_bos,
         "hook_in": case.entry.hook_in,
         "hook_out": case.entry.hook_out,
@@ -68,7 +75,7 @@ def width(case: Case) -> Finding:
     are = ", ".join(f"{hook} has {size}" for hook, size in names.items())
     found = []
     for hook in case.places if case.autoencodes else ():
-        x = case.activations.at(hook)
+        x = case.at(hook)
         if x.shape[1] == case.info.d_in == case.info.d_out:
             found.append((score(case.entry, case.entry.coder, x, x, case.half).fvu, hook))
     best = min(found, default=None)
@@ -83,7 +90,8 @@ def width(case: Case) -> Finding:
 
 def known(case: Case) -> list[Finding]:
     """What needs no trial, the surest first."""
-    return [f for f in (_silent(case), _threshold(case), _activation(case), _position_0(case)) if f is not None]
+    looked = (_silent(case), _threshold(case), _few_tokens(case), _activation(case), _position_0(case))
+    return [finding for finding in looked if finding is not None]
 
 
 def broken_contract(problem: str) -> Finding:
@@ -151,6 +159,36 @@ def _suggested(case: Case, k: int | None = None) -> str:
     l0 = k or case.promised_l0
     value = threshold_for(case.linear, case.x, l0) if case.linear and l0 else None
     return "" if value is None else f"--threshold {value:.4g} (gives L0 {l0:g} on these tokens)"
+
+
+def _few_tokens(case: Case) -> Finding | None:
+    """A few tokens whose activations are unlike all others hold the variance: everything else is measured without."""
+    if case.kept is None or bool(case.kept.all()):
+        return None
+    activations, few = case.activations, ~case.kept
+    x, y = (activations.at(hook) for hook in (case.entry.hook_in, case.entry.hook_out))
+    whole = score(case.entry, case.entry.coder, x, y, torch.zeros(len(x), dtype=torch.int64, device=x.device))
+    squares = (y.double() - y.double().mean(0)).square().sum(1)
+    says = (
+        f"{int(few.sum())} of {len(few)} tokens hold {float(squares[few].sum() / squares.sum()):.1%} of the variance: "
+        f"FVU {whole.fvu:.3g} with them and {case.base.fvu:.3g} without; they are {_named(case, few)}"
+    )
+    settle = "read fvu_without_top_tokens of a run: fvu says how these few are given back, and not the others"
+    return Finding("few_tokens", "likely", says, settle)
+
+
+def _named(case: Case, few: Tensor) -> str:
+    """The tokens ``few`` bool ``[compared]`` by text, id, count and position, the commonest first."""
+    text, few = case.activations.text, few.cpu()
+    ids, positions = case.activations.ids[few], case.activations.positions[few] + text.begins_with_bos
+    found = []
+    for token, count in Counter(ids.tolist()).most_common(MOST_NAMED):
+        at = positions[ids == token]
+        places = f"position {int(at.min())}" if at.min() == at.max() else f"positions {at.min()} to {at.max()}"
+        found.append(f"{text.token_text(token)!r} (id {token}, {count} of {int(case.activations.ids.eq(token).sum())} "
+                     f"times, {places})")  # fmt: skip
+    more = len(set(ids.tolist())) - len(found)
+    return ", ".join(found) + (f" and {more} others" if more else "")
 
 
 def _position_0(case: Case) -> Finding | None:

@@ -101,7 +101,7 @@ class Loader:
         bos = _bos(tokenizer, subject)
         begins = sum(int(sequence.ids[0]) == bos for sequence in tokens) > len(tokens) / 2
         sequences = sample(tokens, self.n_tokens, bos, context)
-        return Text(tuple(sequences), begins, bos, special, self.settings.mask)
+        return Text(tuple(sequences), begins, bos, special, self.settings.mask, resolve.token_text(tokenizer))
 
 
 def _bos(tokenizer: Any, subject: SubjectModel) -> int | None:

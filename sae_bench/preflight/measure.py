@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from sae_bench.engine.workspace import Entry, guarded
+from sae_bench.kernels.outliers import outlier_bound
+from sae_bench.metrics.reconstruction import CONSTANT
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import SparseCoder
+from sae_bench.tasks.reconstruction import MOST_OF_IT
 
 DENSITY_WEIGHT = 0.4  # worth of a halved L0 in halvings of FVU: healthy SAEs trade about 0.35 for 1 on average
 TILE = 1 << 14  # latents of which pre-activations are held at once
@@ -43,7 +46,7 @@ class Score:
     @property
     def fvu(self) -> float:
         """Share of the variance that is not explained, at least 0; NaN where the target does not vary."""
-        return _ratio(sum(self.error), sum(self.variance))
+        return _ratio(sum(self.error), sum(self.variance), CONSTANT * sum(self.yy))
 
     @property
     def l0(self) -> float:
@@ -65,7 +68,7 @@ class Score:
 
     def cost(self, half: int, promised_l0: float | None) -> float:
         """What is to be small: log FVU and the log of L0; and L0's distance from a promised one, beyond a factor."""
-        fvu = _ratio(self.error[half], self.variance[half])
+        fvu = _ratio(self.error[half], self.variance[half], CONSTANT * self.yy[half])
         l0 = math.log(max(_ratio(self.active[half], self.tokens[half]), LEAST_L0))
         off = 0.0 if promised_l0 is None else max(0.0, abs(l0 - math.log(promised_l0)) - math.log(L0_VARIES))
         return math.log(max(fvu, 1e-12)) + DENSITY_WEIGHT * (l0 + off)
@@ -101,6 +104,16 @@ def score(
     )
 
 
+def ordinary(y: Tensor) -> Tensor:
+    """Bool ``[tokens]``: not among the few whose activations ``[tokens, d]`` hold more than half of the variance.
+
+    All, where no few tokens do.
+    """
+    squares = (y.double() - y.double().mean(0)).square().sum(1)
+    far = squares > outlier_bound(squares)
+    return ~far if float(squares[far].sum()) > MOST_OF_IT * float(squares.sum()) else torch.ones_like(far)
+
+
 def threshold_for(coder: LinearCoder, x: Tensor, l0: float) -> float | None:
     """The one threshold of all latents over which ``l0`` of a token's pre-activations lie on average.
 
@@ -121,5 +134,6 @@ def _halves(values: Tensor, half: Tensor) -> Half:
     return float(values[half == 0].sum()), float(values[half == 1].sum())
 
 
-def _ratio(a: float, b: float) -> float:
-    return a / b if b > 0 else math.nan
+def _ratio(a: float, b: float, rounding: float = 0.0) -> float:
+    """A quotient, NaN where its denominator is nothing but rounding."""
+    return a / b if b > rounding else math.nan

@@ -134,9 +134,10 @@ def _measured(m: Mapping[str, Any]) -> list[str]:
     declared = f" (declared: {m['declared_l0']:g})" if m["declared_l0"] else ""
     hooks = m["hook_in"] if m["hook_in"] == m["hook_out"] else f"{m['hook_in']} -> {m['hook_out']}"
     bos = "with" if m["begins_with_bos"] else "without"
+    few = f" (without {n} that hold the variance)" if (n := m["tokens_that_hold_the_variance"]) else ""
     variance, tokens = m["variance_share_of_position_0"], m["token_share_of_position_0"]
     return [
-        _line("measured on", f"{m['tokens']} tokens of {m['documents']} documents, {bos} BOS, at {hooks}"),
+        _line("measured on", f"{m['tokens']} tokens of {m['documents']} documents{few}, {bos} BOS, at {hooks}"),
         _line("FVU", f"{m['fvu']:.4g}; {m['fvu_as_a_run_counts']:.4g} on the tokens that a run counts"),
         _line("L0", f"{m['l0']:.4g}{declared}"),
         _line("output factor", f"{m['slope']:.4g} would be best (1: calibrated)"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,7 +24,7 @@ class Text:
     """Sequences of token ids without the BOS token before them.
 
     ``begins_with_bos``: whether the model is given one before each; ``special`` ids are never compared; ``mask`` says,
-    as in a run, which positions count.
+    as in a run, which positions count; ``token_text`` how a token reads.
     """
 
     sequences: tuple[tuple[int, ...], ...]
@@ -32,6 +32,7 @@ class Text:
     bos: int | None = None
     special: frozenset[int] = frozenset()
     mask: Literal["special", "first", "none"] = "special"
+    token_text: Callable[[int], str] = str
 
     @property
     def n_tokens(self) -> int:
@@ -64,7 +65,7 @@ class Activations:
 
     Compared are the tokens of the text from the second of a sequence on, less special ones: these are the same with
     and without BOS, and none is a sequence's first, whose activation is often of another size. ``half`` int64
-    ``[compared]`` parts them by sequences.
+    ``[compared]`` parts them by sequences; ``ids`` and ``positions`` ``[compared]`` are those of the text without BOS.
     """
 
     def __init__(self, subject: SubjectModel, text: Text) -> None:
@@ -74,6 +75,7 @@ class Activations:
         ids = torch.tensor([token for ids in text.sequences for token in ids])
         special = torch.isin(ids, torch.tensor(sorted(text.special), dtype=torch.int64))
         self._compared = (position > 0) & ~special
+        self.ids, self.positions = ids[self._compared], position[self._compared]
         number = torch.repeat_interleave(torch.arange(len(text.sequences)), torch.tensor([*map(len, text.sequences)]))
         half = number % 2 if len(text.sequences) > 1 else (position >= len(ids) // 2).long()
         self.half = half[self._compared].to(subject.device)

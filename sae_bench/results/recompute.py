@@ -11,7 +11,7 @@ from sae_bench.metrics import metrics_of
 from sae_bench.results.definitions import installed, measured_with
 from sae_bench.schema import MetricValue, Result, TaskSpec
 from sae_bench.units import Units
-from sae_bench.units.bootstrap import Estimate
+from sae_bench.units.bootstrap import Estimate, Metric, total
 from sae_bench.units.kinds import drawn, estimate, kind
 
 EXACT = 1e-9  # figures from the same units differ by rounding alone
@@ -47,6 +47,7 @@ def differences(result: Result, tables: Mapping[str, Units], task_dir: str | Non
     for name, values in result.controls.items():
         if kept := _control(name, tables):
             groups.append((f"control {name}, ", values, kept))
+    spec = _measured(spec, result, own)
     n, wrong = 0, _lacking(result, spec, own, tables)
     for label, claimed, units in groups:
         try:
@@ -68,6 +69,25 @@ def differences(result: Result, tables: Mapping[str, Units], task_dir: str | Non
                 if (theirs := getattr(claimed[metric], what)) != right:
                     wrong.append(f"{label}{metric}: {what} is {theirs!r} in the result, and must be {right!r}")
     return n, wrong
+
+
+def _measured(spec: TaskSpec, result: Result, own: Mapping[str, Units]) -> TaskSpec:
+    """The definition without metrics that came after the result: it neither has them nor the sums they are made of."""
+    metrics = metrics_of(spec)
+    later = {
+        name
+        for name, metric in spec.metrics.items()
+        if name not in result.metrics and metric.table in own and not _computable(metrics[name], own[metric.table])
+    }
+    return spec.model_copy(update={"metrics": {n: metric for n, metric in spec.metrics.items() if n not in later}})
+
+
+def _computable(metric: Metric, units: Units) -> bool:
+    try:
+        metric(total(units))
+    except AttributeError:
+        return False
+    return True
 
 
 def _lacking(result: Result, spec: TaskSpec, own: Mapping[str, Units], tables: Mapping[str, Units]) -> list[str]:

@@ -8,11 +8,13 @@ that are scored.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from sae_bench.kernels import topk
+from sae_bench.kernels.outliers import outlier_bound
 from sae_bench.randomness import generator
 from sae_bench.saes.linear import LinearCoder, Nonlinearity
 from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder, indptr_of
@@ -34,6 +36,11 @@ class Moments:
     sample: Tensor
     rms: float
     n_tokens: int
+
+    @cached_property
+    def far(self) -> float:
+        """Squared distance from the mean beyond which the farthest 1 % of the sample lies; see `outlier_bound`."""
+        return outlier_bound((self.sample.double() - self.mean).square().sum(1))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import importlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,15 @@ def _matched(source: str) -> list[str]:
     if source.startswith(origin.REMOTE) or not any(c in source for c in "*?[") or os.path.exists(source):
         return [source]
     found = sorted(glob.glob(source, recursive=True))
-    matched = [path for path in found if os.path.isdir(path)] or [p for p in found if p.endswith(SUFFIXES)]
+    folders = [path for path in found if os.path.isdir(path)]
+    files = [path for path in found if not os.path.isdir(path) and path.endswith(SUFFIXES)]
+    matched = folders or files
+    if folders and files:
+        warnings.warn(
+            f"--sae {source} matches {len(folders)} folders and {len(files)} files of weights, such as {files[0]}: the "
+            "folders are taken",
+            stacklevel=2,
+        )
     if not matched:
         raise CoderError(f"no folder or file of weights matches --sae {source}")
     return matched

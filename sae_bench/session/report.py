@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -88,6 +89,7 @@ def results(
     leave out the columns that they share with the SAE.
     """
     run = measured.run
+    said_of: dict[tuple[str, str], list[str]] = {}
     for entry in run.cast.saes:
         record = records[entry.key]
         for name, task in measured.tasks.items():
@@ -114,6 +116,10 @@ def results(
                 yield Result(**common, status="skipped", reason=str(stop), provenance=origin()), {}
             else:
                 yield Result(**common, status="ok", **content, provenance=origin()), tables
+                for caution in content["details"].get("cautions", ()):
+                    said_of.setdefault((name, caution), []).append(entry.label)
+    for (name, caution), labels in said_of.items():
+        warnings.warn(f"{name} of {', '.join(labels)}: {caution}", stacklevel=2)
 
 
 def tables_of(measured: Measured, task: Task, entry: Entry) -> dict[str, Units]:
@@ -134,7 +140,9 @@ def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, A
     options = run.inputs.options
     beside = {label: figures(task, drawn(task, own, options), task.only_of_coders) for label, own in references.items()}
     details = guarded(task, lambda: reader.details(task, entry, tables, draws), "details")
-    details = plain(task, details) | ({"controls that failed": lost} if lost else {})
+    details = plain(task, details) | ({"controls without figures": lost} if lost else {})
+    if said_beside := guarded(task, lambda: list(task.cautions(tables)), "cautions"):
+        details["cautions"] = said_beside
     known = guarded(task, lambda: _constants(task), "constants")
     content = {"metrics": metrics, "controls": known | beside | controls, "details": details}
     return content, tables | control_tables
@@ -246,14 +254,18 @@ def _controls(
     lost = {name: why for name, why in run.cast.unmade.get(entry.key, {}).items() if task.wants_control(name)}
     entries = {e.key: e for e in run.cast.controls}
     for name, key in run.cast.controls_of.get(entry.key, {}).items():
-        if not reader.has_rows(entries[key]) or not task.wants_control(name):
+        if not task.wants_control(name):
+            continue
+        if not reader.has_rows(entries[key]):
+            lost[name] = "it has no latents, which this task measures"
             continue
         if (why := run.state.failures.get(key)) is not None:
             lost[name] = why
             continue
         try:
             tables = _tables(run, reader, task, entries[key])
-            if guarded(task, partial(task.unusable, tables), "unusable"):
+            if why := guarded(task, partial(task.unusable, tables), "unusable"):
+                lost[name] = why
                 continue
             scores[name] = figures(task, drawn(task, tables, run.inputs.options))
         except TaskFailure as failure:

@@ -48,7 +48,9 @@ def population(result: Result) -> str:
     p = result.provenance
     if "coverage" in p.data:
         return f"{p.data['coverage']} labelled sets ({p.protocol.n_documents} texts, {p.n_tokens} tokens)"
-    return f"{p.protocol.n_documents} documents ({p.n_tokens} tokens)"
+    short = p.data.get("documents_skipped_as_too_short", 0)
+    left_out = f", {short} left out as too short" if isinstance(short, int) and short > 0 else ""
+    return f"{p.protocol.n_documents} documents ({p.n_tokens} tokens{left_out})"
 
 
 def _table(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything: bool) -> str:

@@ -43,16 +43,16 @@ class LabelledStream(Stream):
     labels = True
 
     def why_not(self, inputs: Inputs) -> str | None:
-        """Without a tokenizer there are no sets, and those that there are may all be missing."""
+        """Without a tokenizer there are no sets; and of a suite that is mostly missing the rest is no score."""
         suite = inputs.suite
         if suite is None:
             return "labelled texts need a tokenizer, and there is none for this model; give one (--model FOLDER)"
-        if suite.sets:
+        if suite.stands_for_all:
             return None
-        first = next(iter(suite.skipped.values()), "there is none").rstrip(".")
+        there = f", or name those that are there with --probe-sets {suite.sets[0].name},..." if suite.sets else ""
         return (
-            f"none of {len(suite.skipped)} labelled sets can be used ({first[:1].lower()}{first[1:]}; ...); "
-            "give a folder of sets with --probe-data"
+            f"{suite.coverage} sets available (run once with a network, which downloads them, or give a folder of sets "
+            f"with --probe-data{there})"
         )
 
     def check(self, entries: Sequence[Entry], tasks: Mapping[str, Task]) -> None:

@@ -43,6 +43,11 @@ class Site(Protocol):
         """Bool ``[T]``: position 0 of its sequence."""
         ...
 
+    @property
+    def top(self) -> Tensor:
+        """Bool ``[T]``: kept, and farther from the calibration mean than 99 % of the calibration tokens."""
+        ...
+
     def sum(self, values: Tensor, where: Tensor) -> Tensor:
         """Float64 sums over the tokens ``where`` of each sequence: ``[T, ...]`` to ``[sequences, ...]``."""
         ...
@@ -170,6 +175,13 @@ class Task:
     def unusable(self, tables: Mapping[str, Units]) -> str | None:
         """Why these tables hold nothing to score, or None; the result then has the status "error"."""
         return None
+
+    def cautions(self, tables: Mapping[str, Units]) -> list[str]:
+        """What must stand beside the figures so that they are not misread, a sentence each: on stderr and in details.
+
+        The same sentence of several SAEs is said once.
+        """
+        return []
 
     def wants_control(self, name: str) -> bool:
         """Whether a control is measured too."""

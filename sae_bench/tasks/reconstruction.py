@@ -1,6 +1,8 @@
 """Reconstruction: how much of the activation the SAE gives back, and how biased its length is.
 
-All figures are ratios of sums over the tokens inside the mask, and again over position 0 alone.
+All figures are ratios of sums over the tokens inside the mask, and again over position 0 alone. Beside FVU stands what
+a few tokens make of it: the share of the variance that those hold which are farthest from the mean, and FVU without
+them. Which these are is settled by the calibration text, so that the sums of a document do not depend on the others.
 
 >>> x = [[1, 2], [3, 0], [0, 4], [2, 2]]; x_hat = [[1, 1], [2, 0], [0, 3], [2, 2]]
 
@@ -15,11 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_bench.metrics import reconstruction as figures
 from sae_bench.tasks.base import Site, Task, View
 from sae_bench.units import Units
-from sae_bench.units.bootstrap import total
+from sae_bench.units.bootstrap import quotient, total
 
 TINY = 1e-6  # a vector shorter than this share of the usual norm has no direction
+MOST_OF_IT = 0.5  # share of the variance in the top tokens from which on FVU is a figure of these
 
 
 Sum = Callable[[Tensor, Tensor], Tensor]  # values [tokens, ...], where [tokens] -> float64 sums, one row a unit
@@ -27,11 +31,14 @@ Sum = Callable[[Tensor, Tensor], Tensor]  # values [tokens, ...], where [tokens]
 
 def target_sums(x: Tensor, where: Tensor, sum_: Sum) -> dict[str, Tensor]:
     """Columns from activations ``[tokens, d]`` alone, at the tokens ``where``."""
+    rounding = (torch.finfo(x.dtype).eps / 2) ** 2
     x = x.double()
+    energy = x.square().sum(1)
     return {
-        "tokens": sum_(torch.ones_like(x[:, 0]), where),
-        "energy": sum_(x.square().sum(1), where),
+        "tokens": sum_(torch.ones_like(energy), where),
+        "energy": sum_(energy, where),
         "x": sum_(x, where),
+        "rounding": sum_(rounding * energy, where),
     }
 
 
@@ -55,12 +62,17 @@ def error_sums(x: Tensor, x_hat: Tensor, where: Tensor, rms: float, sum_: Sum) -
 
 
 class Reconstruction(Task):
-    """Columns over the tokens inside the mask, and the same with prefix ``first_`` over position 0."""
+    """Columns over the tokens inside the mask, and the same with prefix ``first_`` over position 0.
+
+    With prefix ``top_``, sums over the tokens farthest from the mean.
+    """
 
     def shared(self, site: Site) -> dict[str, Tensor]:
         """Sums of the activations, the same for all coders."""
-        first = target_sums(site.target, site.first, site.sum)
-        return target_sums(site.target, site.kept, site.sum) | {f"first_{name}": c for name, c in first.items()}
+        columns = target_sums(site.target, site.kept, site.sum)
+        for prefix, where in (("first", site.first), ("top", site.top)):
+            columns |= {f"{prefix}_{name}": c for name, c in target_sums(site.target, where, site.sum).items()}
+        return columns
 
     def measure(self, view: View) -> dict[str, Tensor]:
         """Sums of reconstructions and errors."""
@@ -74,7 +86,17 @@ class Reconstruction(Task):
             return view.sum(full, at)
 
         first = error_sums(view.target[at], view.x_hat[at], at[at], view.rms, sum_first)
-        return kept | {f"first_{name}": column for name, column in first.items()}
+        far = (view.target.double() - view.x_hat.double()).square().sum(1)
+        return kept | {f"first_{n}": column for n, column in first.items()} | {"top_error": view.sum(far, view.top)}
+
+    def cautions(self, tables: Mapping[str, Units]) -> list[str]:
+        """That a few tokens hold most of the variance: FVU then says how these are given back, and not the others."""
+        s = total(tables["document"])
+        share = float(quotient(figures.top_tokens_variance(s))[0])
+        if not share > MOST_OF_IT:
+            return []
+        held = f"{int(s.top_tokens[0])} of {int(s.tokens[0])} tokens hold {share:.1%} of the variance"
+        return [f"{held}, so that fvu says how these few are given back; fvu_without_top_tokens is that of all others"]
 
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
         """How many tokens stand behind the figures."""
@@ -82,5 +104,6 @@ class Reconstruction(Task):
         return {
             "tokens": int(s.tokens[0]),
             "tokens_at_position_0": int(s.first_tokens[0]),
+            "top_tokens": int(s.top_tokens[0]),
             "tokens_without_direction": int(s.tokens[0] - s.cosine_tokens[0]),
         }

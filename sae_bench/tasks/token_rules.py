@@ -107,7 +107,7 @@ class TokenRules(TrackedTask):
                 for name in ("density", "f1", "precision", "recall", "auprc", "size", "entropy")
             }
             explained.append({"latent": int(latent)} | scores | self._words({n: c[own] for n, c in items.items()}))
-        return {"latents": len(table), "rules": explained}
+        return {"latents": len(table), "latents asked for": self.latents, "rules": explained}
 
     def _words(self, items: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
         """Tokens, and pairs as [previous, token], as text."""

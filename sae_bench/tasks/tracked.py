@@ -69,6 +69,13 @@ class TrackedTask(Task):
         """All tables of units, and what a result shows beside metrics, from what was collected of one coder."""
         raise NotImplementedError
 
+    def cautions(self, tables: Mapping[str, Units]) -> list[str]:
+        """That much fewer latents are behind the figures than were asked for."""
+        found = len(tables["latent"])
+        if 2 * found >= self.latents:
+            return []
+        return [f"{found} of {self.latents} latents that were asked for fire often enough to be explained"]
+
     def unusable(self, tables: Mapping[str, Units]) -> str | None:
         """Without an explained latent there is nothing to score."""
         if len(tables["latent"]):

@@ -25,6 +25,7 @@ from sae_bench.units.bootstrap import (
     Metric,
     Ratio,
     Sums,
+    quotient,
     resample,
     resample_weights,
     settle,
@@ -69,11 +70,18 @@ def draw(units: Units, *, seed: int, resamples: int) -> Draws:
 
 
 def estimate(draws: Draws, metric: Metric, *, confidence: float = CONFIDENCE) -> Estimate:
-    """The mean over sets with its interval; fewer than 5 sets have a figure and no interval."""
+    """The mean over sets with its interval; fewer than 5 sets have a figure and no interval.
+
+    A figure that fewer than half of the sets have is none of the suite.
+    """
     n = len(draws.names)
     if n == 0:
         return Estimate(None, None, None, 0, "there is no labelled set to measure")
-    point = mean_over_sets([metric(sums) for sums in draws.points], np.ones((1, n)))
+    each = [metric(sums) for sums in draws.points]
+    there = sum(bool(np.isfinite(quotient(value)).all()) for value in each if not isinstance(value, Ratio))
+    if not isinstance(each[0], Ratio) and 0 < 2 * there < n:
+        return Estimate(None, None, None, n, f"only {there} of {n} sets have a value")
+    point = mean_over_sets(each, np.ones((1, n)))
     replicates = mean_over_sets([metric(sums) for sums in draws.replicates], draws.weights)
     return settle(point, replicates, n, confidence)
 

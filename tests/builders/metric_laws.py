@@ -65,6 +65,8 @@ _FREE = Law()
 LAWS: dict[str, dict[str, Law]] = {
     "reconstruction": {
         "fvu": Law(0.0, 1.0, ANY),
+        "top_tokens_variance": Law(of_model=True),
+        "fvu_without_top_tokens": Law(0.0),
         "nmse": Law(0.0, ANY, 1.0),
         "mse": Law(0.0, ANY, ANY),
         "cosine": Law(1.0, ANY, NULL),

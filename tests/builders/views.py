@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -41,6 +42,8 @@ class ArrayView:
     codes: Codes = None  # type: ignore[assignment]
     decoder_norms: Tensor = None  # type: ignore[assignment]
     rms: float = 1.0
+    centre: Tensor | float = 0.0
+    far: float = math.inf
     ids: list[str] = field(default_factory=list)
     tokens: Tensor = None  # type: ignore[assignment]
     logits: dict[str, Tensor] = field(default_factory=dict)
@@ -77,6 +80,11 @@ class ArrayView:
     @property
     def sizes(self) -> Tensor:
         return self.codes.values.double().abs() * self.decoder_norms[self.codes.indices]
+
+    @property
+    def top(self) -> Tensor:
+        """As a run finds them whose calibration has this mean and bound."""
+        return self.kept & ((self.x.double() - self.centre).square().sum(1) > self.far)
 
     def sum(self, values: Tensor, where: Tensor) -> Tensor:
         out = torch.zeros(len(self.lengths), *values.shape[1:], dtype=torch.float64)

@@ -44,7 +44,7 @@ def load_hub(
     for _, group in groupby(sorted(entries, key=_source), key=_source):
         members = list(group)
         if unreachable:
-            skipped |= {entry.name: unreachable for entry in members}
+            skipped |= {entry.name: f"{entry.dataset} was not tried, since {unreachable}." for entry in members}
             continue
         try:
             found, refused = _read_together(members, encoder, options)
@@ -54,7 +54,8 @@ def load_hub(
                 answered = True
             elif not _offline():
                 failures += 1
-                unreachable = f"{error}." if failures >= FAILURES or not answered else ""
+                if failures >= FAILURES or not answered:
+                    unreachable = "the Hugging Face hub did not answer before"
             continue
         answered = True
         drafts += found

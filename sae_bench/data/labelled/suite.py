@@ -54,13 +54,24 @@ class Suite:
 
     `tokens` holds every distinct text once, one sequence and one unit a text. `sets` are in the order of their names;
     `skipped` says for each of the others, in one sentence, why it could not be used. `name` is "demo", "suite", or
-    the name of the user's folder.
+    the name of the user's folder; `chosen` is true where the user named the sets, so that a few are what was wanted.
     """
 
     tokens: TokenSet
     sets: tuple[LabelledSet, ...]
     skipped: dict[str, str]
     name: str
+    chosen: bool = False
+
+    @property
+    def coverage(self) -> str:
+        """How many of the sets that were asked for there are: "1 of 97"."""
+        return f"{len(self.sets)} of {len(self.sets) + len(self.skipped)}"
+
+    @property
+    def stands_for_all(self) -> bool:
+        """Whether a mean over the sets may be called that of the suite: half of them are there, or these were named."""
+        return bool(self.sets) and (self.chosen or len(self.sets) >= len(self.skipped))
 
     def groups(self) -> list[list[int]]:
         """Positions in `sets` of the sets that share texts, directly or through others; every set is in one group."""
@@ -92,7 +103,7 @@ class Suite:
         sets = {one.name: {"source": one.source, "digest": one.digest} | one.notes for one in self.sets}
         return {
             "name": self.name,
-            "coverage": f"{len(self.sets)} of {len(self.sets) + len(self.skipped)}",
+            "coverage": self.coverage,
             "texts": self.tokens.n_units,
             "tokens": self.tokens.n_tokens,
             "sets": sets,
@@ -124,20 +135,21 @@ def load_suite(
     encoder = Encoder(tokenizer, vocab_size, options)
     if probe_data is not None:
         folder = Path(probe_data).expanduser()
-        return _assemble(load_folder(folder, encoder, options), {}, folder.resolve().name, encoder)
+        return _assemble(load_folder(folder, encoder, options), {}, folder.resolve().name, encoder, chosen=True)
     kinds: Any = DemoSet | Base64Set if demo else HubSet | Base64Set | PhraseSet | UnavailableSet
     known = {name: entry for name, entry in suite_entries().items() if isinstance(entry, kinds)}
     chosen = [known[name] for name in choose(options.names, known, "probe set")]
+    by_name = len(chosen) < len(known)
     if demo:
         attributes = [entry for entry in chosen if isinstance(entry, DemoSet)]
         base64_sets = [entry for entry in chosen if isinstance(entry, Base64Set)]
-        return _assemble(*load_demo(attributes, base64_sets, encoder, options), "demo", encoder)
+        return _assemble(*load_demo(attributes, base64_sets, encoder, options), "demo", encoder, chosen=by_name)
     of_hub, skipped = load_hub([entry for entry in chosen if isinstance(entry, HubSet)], encoder, options)
     made = [entry for entry in chosen if isinstance(entry, Base64Set | PhraseSet)]
     of_corpus, not_made = load_corpus_sets(made, corpus_texts, corpus_name, encoder, options)
     skipped |= not_made
     skipped |= {entry.name: f"{entry.reason}." for entry in chosen if isinstance(entry, UnavailableSet)}
-    return _assemble([*of_hub, *of_corpus], skipped, "suite", encoder)
+    return _assemble([*of_hub, *of_corpus], skipped, "suite", encoder, chosen=by_name)
 
 
 class _Texts:
@@ -161,10 +173,10 @@ class _Texts:
         return TokenSet(ids, offsets, np.arange(len(self._positions), dtype=np.int32), tuple(self._positions))
 
 
-def _assemble(drafts: Iterable[Draft], skipped: dict[str, str], name: str, encoder: Encoder) -> Suite:
+def _assemble(drafts: Iterable[Draft], skipped: dict[str, str], name: str, encoder: Encoder, *, chosen: bool) -> Suite:
     texts = _Texts(encoder.bos)
     sets = tuple(_set_of(draft, texts) for draft in sorted(drafts, key=lambda draft: draft.name))
-    return Suite(texts.finish(), sets, dict(sorted(skipped.items())), name)
+    return Suite(texts.finish(), sets, dict(sorted(skipped.items())), name, chosen)
 
 
 def _set_of(draft: Draft, texts: _Texts) -> LabelledSet:

@@ -62,6 +62,14 @@ class Autointerp(JudgedTask, TrackedTask):
         tokens_in += more * (PROMPT + 2 * self.sizes.positives * self.sizes.length)
         return self.latents + scoring + more, tokens_in, tokens_out + more * ANSWER * self.each
 
+    def cautions(self, tables: Mapping[str, Units]) -> list[str]:
+        """Also that many explained latents have no score, so that the means are over the others alone."""
+        scored = tables["latent"].columns["ok"]
+        if scored.mean() >= 1 - DEGRADED:
+            return super().cautions(tables)
+        lost = f"{int(scored.sum())} of {len(scored)} latents have a score, and means are over these alone"
+        return [*super().cautions(tables), f"{lost}; failed_fraction and detection_worst count the others"]
+
     def explain(self, watched: Tracked, seed: int) -> tuple[dict[str, Units], dict[str, Any]]:
         """Explanations, answers and scores of one coder. Raises JudgeError."""
         assert self.judge is not None, "a run without a judge skips this task"
@@ -139,6 +147,7 @@ class Autointerp(JudgedTask, TrackedTask):
         names = [*(f"decile {i + 1}" for i in range(DECILES)), "silent", "silent, matched"]
         report: dict[str, Any] = {
             "latents": len(found),
+            "latents asked for": self.latents,
             "explained": status.count("ok"),
             "statuses": dict(sorted(Counter(status).items())),
             "right_by_stratum": {n: number(v) for n, v in zip(names, strata.tolist(), strict=True)},
