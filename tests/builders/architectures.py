@@ -61,6 +61,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     "minicpm3": {"scale_depth": 1.4, "scale_emb": 12},
     **{key: {"num_key_value_heads": 4, "head_dim": 4} for key in ("deepseek_v3", "youtu", "axk1")},
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
+    "falcon_h1": {"mamba_chunk_size": 8},
     "zaya": {"num_experts_per_tok": 1},
     "gemma4_text": {"vocab_size_per_layer_input": VOCAB, "hidden_size_per_layer_input": 8, "global_head_dim": 8},
     "inkling2_loop_text": {"unpadded_vocab_size": VOCAB, "swa_head_dim": 8, "rel_extent": 16, "loop_gate_rank": 4},
