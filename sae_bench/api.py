@@ -14,8 +14,9 @@ from sae_bench.errors import UsageError
 from sae_bench.models.subject import SubjectModel
 from sae_bench.results import store
 from sae_bench.schema import Result, TaskSpec
+from sae_bench.session.environment import environment, versions
 from sae_bench.session.identity import Conditions, Work, identify
-from sae_bench.session.report import coder_record, results, skipped, versions
+from sae_bench.session.report import coder_record, results, skipped
 from sae_bench.session.run import measure
 from sae_bench.settings import TOLD, Settings
 from sae_bench.streams import stream
@@ -60,10 +61,12 @@ class Session:
         self.skipped = chosen.skipped(self.tasks, self.model.context, self.inputs, self.judge)
         for name, own in chosen.by_stream(self.tasks).items():
             stream(name).check(entries, own)
-        self.work = [Work(e, coder_record(e, one.source)) for e, one in zip(entries, saes, strict=True)]
+        records = [coder_record(e, one.source, self.subject) for e, one in zip(entries, saes, strict=True)]
+        self.work = [Work(entry, record) for entry, record in zip(entries, records, strict=True)]
         judged = {name: judging.parameters(task, self.judge) for name, task in self.tasks.items()}
-        same = (self.inputs, self.subject.name, self.model.sha256, self.controls, judged)
-        self.populations = identify(self.work, self.tasks, Conditions(settings, *same))
+        model = (self.subject, self.model.digests, self.model.tokenizer_sha256)
+        conditions = Conditions(settings, self.inputs, *model, self.controls, judged)
+        self.populations = identify(self.work, self.tasks, conditions)
 
     @property
     def subject(self) -> SubjectModel:
@@ -141,6 +144,8 @@ class Session:
         return {
             "device": str(self.subject.device),
             "backend": self.subject.backend,
+            "versions": versions(self.subject.backend),
+            "environment": environment(self.subject, self.model.tokenizer),
             "batch_tokens": self._batch_tokens(),
             "data": self.populations[name].details,
             "n_tokens": self.populations[name].n_tokens,
@@ -182,6 +187,7 @@ class Session:
             FORMAT,
             str(self.subject.device),
             self.subject.backend,
-            versions(),
+            versions(self.subject.backend),
+            environment(self.subject, self.model.tokenizer),
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from torch import nn
@@ -21,6 +21,8 @@ from sae_bench.models.layouts import CENTERED_SITES, OUTER, Form, Side, block_la
 # Levels of module paths by which models of text alone and models around them differ: an SAE trained on
 # `model.layers.7` is one of `model.language_model.layers.7` in the multimodal model with the same text part.
 _WRAPPERS = ("model", "language_model", "text_model")
+
+_PLACE = ("path", "io", "form", "layer", "name")  # what a canonical name says; whatever else a hook point has follows
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,22 @@ def known_names(model: nn.Module) -> list[str]:
             except ModelError:
                 continue
     return names
+
+
+def canonical_name(hook: Hook, model: nn.Module) -> str:
+    """The one name of a place: of all names for it that of TransformerLens that comes first, else its path and side."""
+    name = f"{hook.path}:{hook.io}"
+    if hook.form == "raw":
+        found = parse_hook(name, model).name
+        name = found if ":" not in found else name
+    elif not hook.centered:
+        name = hook.name
+    else:
+        stream: Form = "residual_mid" if hook.residual_mid else "raw"
+        plain = replace(hook, form=stream, name=hook.name.removesuffix(":centered"))
+        name = f"{canonical_name(plain, model)}:centered"
+    further = [(f.name, getattr(hook, f.name), f.default) for f in fields(hook) if f.name not in _PLACE]
+    return name + "".join(f":{key}={value}" for key, value, usual in further if value != usual)
 
 
 def _centered(name: str, hook: Hook, model: nn.Module) -> Hook:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sae_bench.errors import ModelError, said
 from sae_bench.models.checks import check_place, embedding_scale
 from sae_bench.models.edits import close
-from sae_bench.models.hooks import Hook, parse_hook
+from sae_bench.models.hooks import Hook, canonical_name, parse_hook
 from sae_bench.models.huggingface_modules import Modules
 from sae_bench.models.huggingface_suffix import KeysAndValues
 from sae_bench.models.subject import Capture, check_batch
@@ -62,6 +62,10 @@ class HuggingFaceSubject:
             tokens = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
             self._widths[place] = self._record(tokens, [place], "selftest")[0][place].shape[-1]
         return self._widths[place]
+
+    def canonical_name(self, hook: str) -> str:
+        """Return the name that all names of the same place share."""
+        return canonical_name(self._hook(hook), self.model)
 
     def capture(self, tokens: Tensor, attention_mask: Tensor, hooks: Sequence[str]) -> Capture:
         """Return the activations `[batch, seq, d]` at `hooks`; the model runs up to the deepest of them only."""

@@ -54,13 +54,14 @@ class Suite:
 
     `tokens` holds every distinct text once, one sequence and one unit a text. `sets` are in the order of their names;
     `skipped` says for each of the others, in one sentence, why it could not be used. `name` is "demo", "suite", or
-    the name of the user's folder.
+    the name of the user's folder. ``bos`` stands before every text, and is in no digest of a set.
     """
 
     tokens: TokenSet
     sets: tuple[LabelledSet, ...]
     skipped: dict[str, str]
     name: str
+    bos: int | None = None
 
     def groups(self) -> list[list[int]]:
         """Positions in `sets` of the sets that share texts, directly or through others; every set is in one group."""
@@ -164,7 +165,7 @@ class _Texts:
 def _assemble(drafts: Iterable[Draft], skipped: dict[str, str], name: str, encoder: Encoder) -> Suite:
     texts = _Texts(encoder.bos)
     sets = tuple(_set_of(draft, texts) for draft in sorted(drafts, key=lambda draft: draft.name))
-    return Suite(texts.finish(), sets, dict(sorted(skipped.items())), name)
+    return Suite(texts.finish(), sets, dict(sorted(skipped.items())), name, encoder.bos)
 
 
 def _set_of(draft: Draft, texts: _Texts) -> LabelledSet:
