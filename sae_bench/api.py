@@ -145,6 +145,7 @@ class Session:
             "device": str(self.subject.device),
             "backend": self.subject.backend,
             "versions": versions(self.subject.backend),
+            "model": self.model.digests.details(),
             "environment": environment(self.subject, self.model.tokenizer),
             "batch_tokens": self._batch_tokens(),
             "data": self.populations[name].details,

@@ -22,6 +22,7 @@ from sae_bench.models.digests import ModelDigests, digests
 from sae_bench.models.loading import load_subject
 from sae_bench.models.subject import SubjectModel
 from sae_bench.models.tokenizer_identity import tokenizer_sha256
+from sae_bench.models.tokenizers import check_tokens
 from sae_bench.saes.model_names import hub_id
 from sae_bench.settings import ABLATION_TIERS, PROBE_TIERS, TIERS, TRACKED_TIERS, Settings
 from sae_bench.streams import Inputs, stream
@@ -212,6 +213,7 @@ def inputs(
 def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, tokenizer: Any, data: Any) -> Corpus:
     """The text of a run. Raises DataError."""
     limit, calibration_limit = TIERS[settings.tier]
+    check_tokens(tokenizer, lambda: getattr(open_source(data, settings.text_field, settings.split), "texts", ()))
     loaded = load_corpus(
         data,
         tokenizer=tokenizer,

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sae_bench.errors import ModelError
+from sae_bench.models.adapters import adapter_of
 from sae_bench.models.departures import behaviour_sha256, departures
 
 # Of a configuration what says how a model is called, stored, returned or run, and not what it computes.
@@ -31,28 +32,41 @@ _LEFT_OUT = frozenset(
     )
 )
 
+_SHOWN = 8  # departures in a result
+
 
 @dataclass(frozen=True)
 class ModelDigests:
-    """Digests of a model. ``departures`` says in what a module in memory is not what its configuration builds."""
+    """Digests of a model, and what explains them.
+
+    ``departures`` says in what a module in memory is not what its configuration builds, ``adapter`` which one was
+    merged into the weights.
+    """
 
     weights: str
     config: str
     departures: tuple[str, ...] = ()
+    adapter: str | None = None
+
+    def details(self) -> dict[str, Any]:
+        """What explains the digests, as plain JSON; empty for a model of files alone."""
+        shown = {"departures": list(self.departures[:_SHOWN])} if self.departures else {}
+        return shown | ({"adapter": self.adapter} if self.adapter else {})
 
 
 def digests(model: nn.Module, *, in_memory: bool) -> ModelDigests:
     """The digests of a loaded model, before a back end takes it: TransformerLens rebuilds what it is given.
 
-    ``in_memory``: somebody else made the module and may have changed it. The configuration's digest then also covers
-    what the module answers, if it is not what its configuration builds.
+    ``in_memory``: somebody else made the module and may have changed it, as merging an adapter does. The digest of the
+    configuration then also covers what the module answers, if it is not what its configuration builds.
     """
-    found = departures(model, in_memory=in_memory)
+    adapter = adapter_of(model)
+    found = departures(model, in_memory=in_memory or adapter is not None)
     said = {"class": type(model).__name__, "config": effective(getattr(model, "config", None))}
     if found:
         said["answers"] = behaviour_sha256(model)
     content = json.dumps(said, sort_keys=True).encode()
-    return ModelDigests(weights_sha256(model), hashlib.sha256(content).hexdigest(), tuple(found))
+    return ModelDigests(weights_sha256(model), hashlib.sha256(content).hexdigest(), tuple(found), adapter)
 
 
 def weights_sha256(model: nn.Module) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,14 @@ from torch import nn
 
 from sae_bench import registry
 from sae_bench.errors import ModelError, said
+from sae_bench.files import at_home
+from sae_bench.models.adapters import adapted_name, adapter_folder, base_of, load_adapted
+from sae_bench.models.leftovers import check_leftovers, check_stored_types
+from sae_bench.models.placement import check_whole, check_wrapper
+from sae_bench.models.quiet import quiet
 from sae_bench.models.subject import Backend, SubjectModel, missing_members
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.model")
+from sae_bench.models.tokenizers import load_tokenizer
+from sae_bench.models.weight_files import ADAPTER_CONFIG, folder_of, stored_tensors, weight_files
 
 
 def load_subject(
@@ -31,8 +34,8 @@ def load_subject(
 
     A module keeps its own device and dtype. `backend` is a name in `registry.backends()`. `tokenizer` is a tokenizer
     object or where to load one from, by default the one beside the model. `before` is shown the module before the back
-    end takes it, which may rebuild it. Returns the model and its tokenizer, None if
-    there is none. Raises ModelError with what is missing, SaeBenchError if the back end cannot be imported.
+    end takes it, which may rebuild it. Returns the model and its tokenizer, None if there is none. Raises ModelError with
+    what is missing, SaeBenchError if the back end cannot be imported.
     """
     known = registry.backends()
     if backend not in known:
@@ -67,19 +70,20 @@ def load_pretrained(
     """
     if isinstance(source, nn.Module):
         model, name = source, _name_of(source)
+        check_wrapper(model, name)
     else:
         _check_device(device)
-        name = _check_source(source)
-        with _quiet():
-            model = _load_model(str(source), dtype).to(device)
-            tokenizer = _load_tokenizer(str(source)) if tokenizer is None else tokenizer
+        model, name = _load_whole(str(source), _check_source(source), dtype)
+    _check_model(model, name)
+    check_whole(model, name)
+    if not isinstance(source, nn.Module):
+        model = model.to(device)
+        tokenizer = _tokenizer_beside(str(source)) if tokenizer is None else tokenizer
     if isinstance(tokenizer, str | Path):
-        with _quiet():
-            loaded = _load_tokenizer(str(tokenizer))
+        loaded = load_tokenizer(str(tokenizer))
         if loaded is None:
             raise ModelError(f"no tokenizer found at {str(tokenizer)!r}; give a folder with tokenizer.json")
         tokenizer = loaded
-    _check_model(model, name)
     _check_tokenizer(model, name, tokenizer)
     return model, tokenizer, name
 
@@ -90,7 +94,7 @@ def _check_source(source: str | Path) -> str:
         raise ModelError("the model must be a folder or a hub id, not an empty name")
     path = Path(source).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not (path / "config.json").is_file() and not (path / ADAPTER_CONFIG).is_file():
             raise ModelError(f"the model folder {source} has no config.json; give a folder that save_pretrained wrote")
         return path.resolve().name
     text = str(source)
@@ -108,11 +112,29 @@ def _check_device(device: str) -> None:
         raise ModelError(f"device {device!r} cannot be used here: {said(error)}") from error
 
 
-def _load_model(source: str, dtype: torch.dtype) -> nn.Module:
+def _load_whole(source: str, name: str, dtype: torch.dtype) -> tuple[nn.Module, str]:
+    """The model with the adapter that lies beside it or names it as its base, and a name that says so."""
+    where = str(at_home(source)) if at_home(source).is_dir() else source
+    with quiet():
+        folder = adapter_folder(where)
+        if folder is None:
+            return _load_model(source, dtype, where), name
+        return load_adapted(folder, dtype, _load_model), adapted_name(name, folder)
+
+
+def _tokenizer_beside(source: str) -> Any:
+    """The tokenizer of a model, which with an adapter may be that of its base."""
+    found = load_tokenizer(source)
+    folder = folder_of(source) if found is None else None
+    base = base_of(folder) if folder is not None else None
+    return load_tokenizer(base) if base is not None else found
+
+
+def _load_model(source: str, dtype: torch.dtype, where: str) -> nn.Module:
+    """The model at `where`, called `source` in sentences, if its files hold what its configuration describes."""
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    where = str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             where, dtype=dtype, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True
@@ -137,6 +159,10 @@ def _load_model(source: str, dtype: torch.dtype) -> nn.Module:
                 f"the weights of model {source!r} {fault} what its config.json asks for ({len(keys)} tensors, first "
                 f"{keys[0]}); they may be incomplete, or of a model without a language-model head"
             )
+    stored = stored_tensors(weight_files(where), source)
+    check_leftovers(model, info.get("unexpected_keys") or (), stored, source)
+    if getattr(model.config, "quantization_config", None) is None:
+        check_stored_types(model, stored, source)
     return model.eval()  # type: ignore[no-any-return]
 
 
@@ -147,21 +173,6 @@ def _explain_missing(source: str, where: str, error: Exception) -> str:
         f"model {source!r} is neither a local folder nor in the local cache, and the hub did not provide it; "
         "give a local folder, or run once with network and check the id"
     )
-
-
-def _load_tokenizer(source: str) -> Any:
-    """Return the tokenizer at a folder or hub id, None where there is none."""
-    from transformers import AutoTokenizer
-
-    folder = Path(source).expanduser()
-    if folder.is_dir() and not any(any(folder.glob(name)) for name in _TOKENIZER_FILES):
-        return None
-    try:
-        return AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else source, trust_remote_code=False)
-    except Exception as error:  # tokenizers raises a bare Exception on a damaged file
-        if isinstance(error, OSError) and not folder.is_dir():
-            return None
-        raise ModelError(f"the tokenizer of {source!r} cannot be loaded: {said(error)}") from error
 
 
 def _check_model(model: nn.Module, name: str) -> None:
@@ -189,21 +200,3 @@ def _check_tokenizer(model: Any, name: str, tokenizer: Any) -> None:
 def _name_of(model: nn.Module) -> str:
     path = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
     return Path(path).name if Path(path).is_dir() else str(path)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the progress bars, reports and warnings of transformers, and give back the settings that were there."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
