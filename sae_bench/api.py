@@ -14,7 +14,7 @@ from sae_bench.errors import UsageError
 from sae_bench.models.subject import SubjectModel
 from sae_bench.results import store
 from sae_bench.schema import Result, TaskSpec
-from sae_bench.session.environment import environment, versions
+from sae_bench.session.environment import environment, machine, versions
 from sae_bench.session.identity import Conditions, Work, identify
 from sae_bench.session.report import coder_record, results, skipped
 from sae_bench.session.run import measure
@@ -138,15 +138,22 @@ class Session:
             return skipped(work.record, self.specs[name], work.protocols[name], self.skipped[name], *given)
         return work.finished[name]
 
+    def surroundings(self) -> dict[str, Any]:
+        """With what is measured here: the fields of the provenance that say so."""
+        return {
+            "device": str(self.subject.device),
+            "backend": self.subject.backend,
+            "platform": machine(),
+            "versions": versions(self.subject.backend),
+            "environment": environment(self.subject, self.model.tokenizer),
+        }
+
     def _provenance(self, name: str) -> dict[str, Any]:
         """What a result says of its origin that the engine does not know."""
         repeat = {name: getattr(self.settings, name) for name in REPEAT}
         return {
-            "device": str(self.subject.device),
-            "backend": self.subject.backend,
-            "versions": versions(self.subject.backend),
+            **self.surroundings(),
             "model": self.model.digests.details(),
-            "environment": environment(self.subject, self.model.tokenizer),
             "batch_tokens": self._batch_tokens(),
             "data": self.populations[name].details,
             "n_tokens": self.populations[name].n_tokens,
@@ -186,9 +193,6 @@ class Session:
             self.controls,
             self._batch_tokens(),
             FORMAT,
-            str(self.subject.device),
-            self.subject.backend,
-            versions(self.subject.backend),
-            environment(self.subject, self.model.tokenizer),
+            self.surroundings(),
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         _write(args, name, [], [], str(error))
         return refused(error)
     failures = gate.failed(outcomes, strict=args.strict)
-    held = [loaded.result for pair in pairs if pair[1] is not None for loaded in pair if loaded is not None]
+    held = [loaded.result for one, old in pairs if old is not None for loaded in (old, one)]
     notes += sentence(held, "the baseline and the new results")
     _write(args, name, outcomes, failures, "", [*notes, *new.failed])
     if args.markdown != "-":

@@ -34,8 +34,8 @@ def load_subject(
 
     A module keeps its own device and dtype. `backend` is a name in `registry.backends()`. `tokenizer` is a tokenizer
     object or where to load one from, by default the one beside the model. `before` is shown the module before the back
-    end takes it, which may rebuild it. Returns the model and its tokenizer, None if there is none. Raises ModelError with
-    what is missing, SaeBenchError if the back end cannot be imported.
+    end takes it, which may rebuild it. Returns the model and its tokenizer, None if there is none. Raises ModelError
+    with what is missing, SaeBenchError if the back end cannot be imported.
     """
     known = registry.backends()
     if backend not in known:

@@ -6,7 +6,7 @@ by rounding, sometimes by an error of one of these packages, so whoever holds tw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sae_bench.schema import Provenance, Result
 
@@ -15,23 +15,30 @@ _ONLY_WITH = {"transformer-lens": "tl"}  # packages of one back end
 
 def environment(provenance: Provenance) -> dict[str, str]:
     """By name: versions of packages that took part, platform, device, and what the result says besides."""
-    backend = provenance.backend
-    packages = {name: v for name, v in provenance.versions.items() if _ONLY_WITH.get(name, backend) == backend}
-    return packages | {"platform": provenance.platform, "device": provenance.device} | provenance.environment
+    place = {"platform": provenance.platform, "device": provenance.device}
+    return took_part(provenance.versions, provenance.backend) | place | provenance.environment
 
 
-def differing(results: Sequence[Result]) -> dict[str, list[str]]:
-    """What differs between results, with its values in their order; what one of them does not say is passed over."""
-    found = [environment(result.provenance) for result in results]
-    names = [name for name in (found[0] if found else {}) if all(name in one for one in found)]
-    values = {name: list(dict.fromkeys(one[name] for one in found)) for name in names}
+def took_part(versions: Mapping[str, str], backend: str) -> dict[str, str]:
+    """The packages but those of another back end."""
+    return {name: version for name, version in versions.items() if _ONLY_WITH.get(name, backend) == backend}
+
+
+def differing(environments: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
+    """What differs, with its values in their order; what one of them does not say is passed over."""
+    first = environments[0] if environments else {}
+    names = [name for name in first if all(name in one for one in environments)]
+    values = {name: list(dict.fromkeys(one[name] for one in environments)) for name in names}
     return {name: several for name, several in values.items() if len(several) > 1}
+
+
+def listed(environments: Sequence[Mapping[str, str]]) -> str:
+    """What differs as part of a sentence; empty where nothing does."""
+    return "; ".join(f"{name} {', '.join(values)}" for name, values in differing(environments).items())
 
 
 def sentence(results: Sequence[Result], what: str = "these results") -> list[str]:
     """That they were measured in different environments, as a list of one sentence; empty where they were not."""
-    differ = differing(results)
-    listed = "; ".join(f"{name} {', '.join(values)}" for name, values in differ.items())
-    return [f"{what} were measured in different environments ({listed}), which moves figures by rounding"] * bool(
-        differ
-    )
+    differ = listed([environment(result.provenance) for result in results])
+    said = f"{what} were measured in different environments ({differ}), which moves figures by rounding"
+    return [said] if differ else []

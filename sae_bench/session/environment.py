@@ -37,6 +37,11 @@ def _registering() -> list[str]:
     return sorted({point.dist.name for point in points if point.dist})
 
 
+def machine() -> str:
+    """The system and the kind of its processors."""
+    return f"{platform.system()} {platform.machine()}"
+
+
 def environment(subject: SubjectModel, tokenizer: Any) -> dict[str, str]:
     """What device, attention and tokenizer are called; of what there is."""
     config = getattr(subject.model, "config", None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -170,7 +169,6 @@ def skipped(
 def _common(protocol: Protocol, options: Options) -> dict[str, Any]:
     return {
         "protocol": protocol,
-        "platform": f"{platform.system()} {platform.machine()}",
         "resamples": options.resamples,
         "confidence": CONFIDENCE,
         "controls": options.controls,
