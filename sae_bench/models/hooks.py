@@ -122,7 +122,7 @@ def canonical_name(hook: Hook, model: nn.Module) -> str:
         found = parse_hook(name, model).name
         name = found if ":" not in found else name
     elif not hook.centered:
-        name = hook.name
+        name = hook.name.removesuffix(":centered")  # which says nothing where the form is not centred
     else:
         stream: Form = "residual_mid" if hook.residual_mid else "raw"
         plain = replace(hook, form=stream, name=hook.name.removesuffix(":centered"))
