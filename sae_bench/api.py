@@ -14,8 +14,9 @@ from sae_bench.errors import UsageError
 from sae_bench.models.subject import SubjectModel
 from sae_bench.results import store
 from sae_bench.schema import Result, TaskSpec
+from sae_bench.session.environment import environment, machine, versions
 from sae_bench.session.identity import Conditions, Work, identify
-from sae_bench.session.report import coder_record, results, skipped, versions
+from sae_bench.session.report import coder_record, results, skipped
 from sae_bench.session.run import measure
 from sae_bench.settings import TOLD, Settings
 from sae_bench.streams import stream
@@ -60,10 +61,12 @@ class Session:
         self.skipped = chosen.skipped(self.tasks, self.model.context, self.inputs, self.judge)
         for name, own in chosen.by_stream(self.tasks).items():
             stream(name).check(entries, own)
-        self.work = [Work(e, coder_record(e, one.source)) for e, one in zip(entries, saes, strict=True)]
+        records = [coder_record(e, one.source, self.subject) for e, one in zip(entries, saes, strict=True)]
+        self.work = [Work(entry, record) for entry, record in zip(entries, records, strict=True)]
         judged = {name: judging.parameters(task, self.judge) for name, task in self.tasks.items()}
-        same = (self.inputs, self.subject.name, self.model.sha256, self.controls, judged)
-        self.populations = identify(self.work, self.tasks, Conditions(settings, *same))
+        model = (self.subject, self.model.digests, self.model.tokenizer_sha256)
+        conditions = Conditions(settings, self.inputs, *model, self.controls, judged)
+        self.populations = identify(self.work, self.tasks, conditions)
 
     @property
     def subject(self) -> SubjectModel:
@@ -135,12 +138,22 @@ class Session:
             return skipped(work.record, self.specs[name], work.protocols[name], self.skipped[name], *given)
         return work.finished[name]
 
+    def surroundings(self) -> dict[str, Any]:
+        """With what is measured here: the fields of the provenance that say so."""
+        return {
+            "device": str(self.subject.device),
+            "backend": self.subject.backend,
+            "platform": machine(),
+            "versions": versions(self.subject.backend),
+            "environment": environment(self.subject, self.model.tokenizer),
+        }
+
     def _provenance(self, name: str) -> dict[str, Any]:
         """What a result says of its origin that the engine does not know."""
         repeat = {name: getattr(self.settings, name) for name in REPEAT}
         return {
-            "device": str(self.subject.device),
-            "backend": self.subject.backend,
+            **self.surroundings(),
+            "model": self.model.digests.details(),
             "batch_tokens": self._batch_tokens(),
             "data": self.populations[name].details,
             "n_tokens": self.populations[name].n_tokens,
@@ -180,8 +193,6 @@ class Session:
             self.controls,
             self._batch_tokens(),
             FORMAT,
-            str(self.subject.device),
-            self.subject.backend,
-            versions(),
+            self.surroundings(),
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

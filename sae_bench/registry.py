@@ -260,6 +260,17 @@ def with_parameters(spec: TaskSpec, values: Mapping[str, Any]) -> TaskSpec:
     return spec.model_copy(update={"parameters": changed})
 
 
+def code_sha256(spec: TaskSpec) -> str | None:
+    """Digest of the files of a task's own code, which changes without a version; None for what ships with sae-bench.
+
+    Only the two modules that the definition names count, not what they import.
+    """
+    names = dict.fromkeys(reference.partition(":")[0] for reference in (spec.code, spec.figures))
+    own = [load(name) for name in names if name.partition(".")[0] != __package__]
+    files = [Path(module.__file__) for module in own if getattr(module, "__file__", None)]
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest() if files else None
+
+
 def definition_sha256(spec: TaskSpec) -> str:
     """Digest of all in a definition that changes a number or its meaning: not its prose, nor the order of its lines."""
     prose = {

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -19,11 +17,12 @@ from sae_bench.data.readers import open_source
 from sae_bench.data.sources import TextSource
 from sae_bench.engine.plan import Options
 from sae_bench.errors import DataError, UsageError
-from sae_bench.files import at_home, sha256
+from sae_bench.files import at_home
+from sae_bench.models.digests import ModelDigests, digests
 from sae_bench.models.loading import load_subject
 from sae_bench.models.subject import SubjectModel
+from sae_bench.models.tokenizer_identity import tokenizer_sha256
 from sae_bench.models.tokenizers import check_tokens
-from sae_bench.models.weight_files import weight_files
 from sae_bench.saes.model_names import hub_id
 from sae_bench.settings import ABLATION_TIERS, PROBE_TIERS, TIERS, TRACKED_TIERS, Settings
 from sae_bench.streams import Inputs, stream
@@ -50,6 +49,7 @@ class Opened:
     source: Any
     subject: SubjectModel
     tokenizer: Any
+    digests: ModelDigests
 
     @property
     def is_demo(self) -> bool:
@@ -62,9 +62,9 @@ class Opened:
         return special_ids(self.tokenizer, self.subject)
 
     @cached_property
-    def sha256(self) -> str:
-        """Digest of its weights."""
-        return model_sha256(self.source, self.subject)
+    def tokenizer_sha256(self) -> str | None:
+        """Digest of what the tokenizer does, None where there is none."""
+        return tokenizer_sha256(self.tokenizer)
 
     @cached_property
     def context(self) -> Context:
@@ -75,14 +75,16 @@ class Opened:
 def opened(settings: Settings, infos: Sequence[Any]) -> Opened:
     """Load the language model that is meant. Raises UsageError, ModelError."""
     source = model_source(settings.model, infos)
+    found: list[ModelDigests] = []
     subject, tokenizer = load_subject(
         source,
         backend=settings.backend,
         device=device_name(settings.device),
         dtype=getattr(torch, settings.dtype),
         tokenizer=settings.tokenizer,
+        before=lambda model: found.append(digests(model, in_memory=isinstance(source, torch.nn.Module))),
     )
-    made = Opened(source, subject, tokenizer)
+    made = Opened(source, subject, tokenizer, *found)
     if made.is_demo:
         subject.name = "demo"
     return made
@@ -272,16 +274,3 @@ def labelled_suite(settings: Settings, infos: Sequence[Any], model: Opened, data
             stacklevel=2,
         )
     return suite
-
-
-def model_sha256(source: Any, subject: SubjectModel) -> str:
-    """Digest of the weight files, or of the parameters of a model in memory."""
-    files = weight_files(source) if isinstance(source, str | Path) else []
-    if files:
-        return sha256(*files)
-    model = source if isinstance(source, torch.nn.Module) else subject.model
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -104,7 +104,10 @@ class Protocol(Record):
     """All that changes a number. Its hash decides which results may be compared.
 
     ``parameters`` are those of the task that differ from its definition. ``data`` is what the task reads: text, or a
-    suite of labelled sets, of which ``n_documents`` counts the texts.
+    suite of labelled sets, of which ``n_documents`` counts the texts. What is None is not known of older results, but
+    for ``tokenizer_sha256`` (there is no tokenizer), ``bos`` (nothing stands before labelled texts, or none are read)
+    and ``code_sha256`` (the task's code ships with sae-bench). Versions and devices are no part of it: see
+    :mod:`sae_bench.results.environment`.
     """
 
     task: str
@@ -124,6 +127,12 @@ class Protocol(Record):
     special_ids: tuple[int, ...]  # what the mask "special" leaves out; empty for the others
     mean_from: Literal["calibration", "evaluation"]
     seed: int
+    resamples: int | None = None
+    config_sha256: str | None = None  # the model's effective configuration, and what was changed in memory
+    tokenizer_sha256: str | None = None  # what the tokenizer does
+    backend: str | None = None  # what runs the model
+    bos: int | None = None  # what stands before labelled texts; that of documents is in their digest
+    code_sha256: str | None = None  # of a task that does not ship with sae-bench
 
 
 class Provenance(Record):
@@ -144,6 +153,8 @@ class Provenance(Record):
     data: dict[str, Any]
     counters: dict[str, int]
     settings: dict[str, Any] = Field(default_factory=dict)  # what repeats the run, but for where things lie
+    model: dict[str, Any] = Field(default_factory=dict)  # an adapter in its weights, and what was changed in memory
+    environment: dict[str, str] = Field(default_factory=dict)  # of versions and device the rest: see environment.py
 
 
 class Result(Record):

@@ -24,8 +24,9 @@ from sae_bench.engine.workspace import CoderFailure
 from sae_bench.errors import ResultError, UsageError
 from sae_bench.files import at_home
 from sae_bench.results import store
+from sae_bench.results.environment import environment, listed
 from sae_bench.results.recompute import differences
-from sae_bench.schema import Result
+from sae_bench.schema import Provenance, Result
 from sae_bench.session.report import tables_of
 from sae_bench.session.run import measure
 from sae_bench.settings import Settings
@@ -34,7 +35,9 @@ from sae_bench.streams.base import Progress
 from sae_bench.streams.guard import TaskFailure
 from sae_bench.units import Units
 
-CLOSE, FAR = 1e-3, 5e-2  # rows on other hardware: most agree to CLOSE; a latent at its threshold may flip, not to FAR
+# Rows in another environment: most agree to CLOSE; a latent at its threshold may flip, which moves a row, but not to
+# FAR. Rounding alone is far below both: other batch sizes and threads move float32 rows of the demo by at most 2e-6.
+CLOSE, FAR = 1e-3, 5e-2
 FLIPS = 0.05  # share of rows of a column that may lie between CLOSE and FAR
 ROUNDING = ("noise_l2_squared",)  # columns that measure rounding itself
 SHARES = (0.01, 0.05, 0.2)
@@ -108,13 +111,19 @@ def _inputs(result: Result, session: Session, report: Report) -> bool:
             f"{work.record.weights_sha256[:12]}"
         )
     theirs, ours = result.provenance.protocol.model_dump(), protocol.model_dump()
+    older = [name for name in theirs if theirs[name] is None and ours[name] is not None and theirs["backend"] is None]
+    if older:
+        report.wrong.append(
+            f"the result is of an older sae-bench, and does not say {', '.join(older)}; measure it again"
+        )
     for name in theirs:
-        if name not in ("model", "data") and theirs[name] != ours[name]:
+        if name not in ("model", "data", *older) and theirs[name] != ours[name]:
             report.wrong.append(f"other {name}: {_short(theirs[name])} in the result, {_short(ours[name])} here")
     for name in ("architecture", "n_latents", "d_in", "d_out"):
         a, b = getattr(result.sae, name), getattr(work.record, name)
         if a != b:
             report.wrong.append(f"other {name} of the SAE: {_short(a)} in the result, {_short(b)} here")
+    report.checked += _elsewhere(result, session)
     if result.protocol == digest and not report.wrong:
         report.checked.append("weights, model, data, hook points and protocol are those that the result names")
     if result.provenance.protocol.seed != 0:
@@ -122,6 +131,17 @@ def _inputs(result: Result, session: Session, report: Report) -> bool:
             f"the seed is {result.provenance.protocol.seed}; results are compared at seed 0, since a seed can be chosen"
         )
     return result.protocol == digest and work.record.weights_sha256 == result.sae.weights_sha256
+
+
+def _elsewhere(result: Result, session: Session) -> list[str]:
+    """A sentence where the result was measured in another environment, with what that may do to rows."""
+    here = Provenance(**result.provenance.model_dump() | session.surroundings())
+    differ = listed([environment(result.provenance), environment(here)])
+    said = (
+        f"it was measured in another environment than this one ({differ}); rows may differ by {CLOSE:g} of their size, "
+        f"and {FLIPS:.0%} of a column's rows by up to {FAR:g}"
+    )
+    return [said] if differ else []
 
 
 def _short(value: Any) -> str:

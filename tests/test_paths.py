@@ -137,8 +137,8 @@ def of_a_preflight(at: Any, home: Path) -> None:
 
 
 def of_digests(at: Any, home: Path) -> None:
-    subject = Session(at("sae"), Settings(model=at("model"), data=at("ids.npy"), **QUICK)).subject
-    assert resolve.model_sha256(at("model"), subject) == resolve.model_sha256(str(home / "model"), subject)
+    found = {resolve.opened(Settings(model=model, **QUICK), []).digests for model in (at("model"), str(home / "model"))}
+    assert len(found) == 1
 
 
 TAKERS = [of_run, of_verify, of_load_sae, of_the_store, of_tasks, of_labelled_sets, of_the_tokenizer, of_the_judge]

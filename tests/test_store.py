@@ -90,6 +90,12 @@ CHANGES = {
     "special_ids": (0, 2),
     "mean_from": "evaluation",
     "seed": 1,
+    "resamples": 100,
+    "config_sha256": "9" * 64,
+    "tokenizer_sha256": "9" * 64,
+    "backend": "tl",
+    "bos": 0,
+    "code_sha256": "9" * 64,
 }
 
 

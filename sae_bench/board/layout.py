@@ -12,6 +12,7 @@ from sae_bench.board.collect import Collection, Entry
 from sae_bench.board.columns import L0, Column, Columns
 from sae_bench.board.ranks import DIFFERENCES_AT_MOST, PAIRED_AT_MOST, Ranker
 from sae_bench.errors import UsageError
+from sae_bench.results.environment import sentence
 from sae_bench.results.verified import STATES, State
 from sae_bench.schema import CoderRecord, MetricValue, Protocol
 from sae_bench.show.results import population
@@ -209,7 +210,7 @@ def _table(
         protocols={r.protocol: r.provenance.protocol for r in sorted(results, key=lambda r: (r.task, r.protocol))},
         rows=tuple(sorted(rows, key=lambda row: _order(row, shown))),
         references=_references(measured, shown),
-        notes=tuple([*how, *_reasons(rows, shown)]),
+        notes=tuple([*how, *_reasons(rows, shown), *sentence(results, "the results of this table")]),
     )
 
 

@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.results import gate
     from sae_bench.results.compare import NotComparable
     from sae_bench.results.compare_sides import read_side
+    from sae_bench.results.environment import sentence
     from sae_bench.show.text import line
 
     gates = gate.read_gates(at_home(args.gates) if args.gates else None, registry.tasks(args.task_dir))
@@ -60,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
         _write(args, name, [], [], str(error))
         return refused(error)
     failures = gate.failed(outcomes, strict=args.strict)
+    held = [loaded.result for one, old in pairs if old is not None for loaded in (old, one)]
+    notes += sentence(held, "the baseline and the new results")
     _write(args, name, outcomes, failures, "", [*notes, *new.failed])
     if args.markdown != "-":
         print("\n".join([_table(outcomes, failures, markdown=False), "", *map(line, [*notes, *new.failed])]).rstrip())

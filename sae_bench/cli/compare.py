@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the comparison; 3 where nothing could be compared."""
     from sae_bench.results.compare import NotComparable
     from sae_bench.results.compare_sides import choose_metrics, comparisons, match, read_sides
+    from sae_bench.results.environment import sentence
 
     sides = read_sides([at_home(one) for one in args.results], args.task_dir)
     try:
@@ -51,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     chosen, lacking = choose_metrics(matches, args.metrics, everything=args.all_metrics)
     found = comparisons(matches, chosen, every_pair=args.format == "json", other_text=args.other_text)
     failed = [f"{letter(i)}: {reason}" for i, side in enumerate(sides) for reason in side.failed]
-    notes = [*notes, *lacking, *failed]
+    measured = [loaded.result for one in matches for loaded in one.results]
+    notes = [*notes, *lacking, *failed, *sentence(measured)]
     if args.format == "json":
         print(json.dumps(as_json(sides, found, notes), indent=1, ensure_ascii=False, allow_nan=False))
     else:

@@ -147,6 +147,14 @@ def _called(name: str, hook: Hook, call: int) -> Hook:
     return replace(hook, call=call, name=f"{hook.name}:call={call}")
 
 
+def canonical_name(hook: Hook) -> str:
+    """The one name of a place that passed its self-tests: TransformerLens' where it has one, else its path and side."""
+    call = "" if hook.call is None else f":call={hook.call}"
+    if hook.site is None and not hook.name.startswith("hook_embed"):
+        return f"{hook.path}:{hook.io}{call}"
+    return hook.name if hook.centered else hook.name.removesuffix(":centered")  # which says nothing in another form
+
+
 def _centered(name: str, hook: Hook, model: nn.Module) -> Hook:
     """Return `hook` in centred form, or as it is where centring the weights would not change its value."""
     site = hook.name if hook.layer is None else hook.name.removeprefix(f"blocks.{hook.layer}.")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sae_bench.errors import ModelError, said
 from sae_bench.models.checks import check_centering, check_scale, embedding_scale, suggestion
 from sae_bench.models.edits import close
-from sae_bench.models.hooks import Hook, UnknownHook, parse_hook
+from sae_bench.models.hooks import Hook, UnknownHook, canonical_name, parse_hook
 from sae_bench.models.huggingface_modules import Modules
 from sae_bench.models.huggingface_suffix import KeysAndValues
 from sae_bench.models.selftests import Found, random_tokens, settle
@@ -73,6 +73,10 @@ class HuggingFaceSubject:
         if self.can_resume(hook):
             resumed = "the logits of a whole pass" + (", whatever the tokens are" if self.is_bottleneck(hook) else "")
         return (*self._says[hook], f"resumed behind {place.name}: {resumed}")
+
+    def canonical_name(self, hook: str) -> str:
+        """Return the name that all names of the same place share."""
+        return canonical_name(self._hook(hook))
 
     def capture(self, tokens: Tensor, attention_mask: Tensor, hooks: Sequence[str]) -> Capture:
         """Return the activations `[batch, seq, d]` at `hooks`; the model runs up to the deepest of them only."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,21 @@ def load_subject(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     tokenizer: Any = None,
+    before: Callable[[nn.Module], None] = lambda model: None,
 ) -> tuple[SubjectModel, Any]:
     """Load a causal language model from a local folder, a hub id, or a module in memory.
 
     A module keeps its own device and dtype. `backend` is a name in `registry.backends()`. `tokenizer` is a tokenizer
-    object or where to load one from, by default the one beside the model. Returns the model and its tokenizer, None if
-    there is none. Raises ModelError with what is missing, SaeBenchError if the back end cannot be imported.
+    object or where to load one from, by default the one beside the model. `before` is shown the module before the back
+    end takes it, which may rebuild it. Returns the model and its tokenizer, None if there is none. Raises ModelError
+    with what is missing, SaeBenchError if the back end cannot be imported.
     """
     known = registry.backends()
     if backend not in known:
         raise ModelError(f"the backend must be {' or '.join(map(repr, known))}, not {backend!r}")
     open_model: Backend = registry.load(known[backend])
     model, tokenizer, name = load_pretrained(source, device=device, dtype=dtype, tokenizer=tokenizer)
+    before(model)
     subject = open_model(model, name, copy_model=isinstance(source, nn.Module))
     _check_subject(subject, backend)
     return subject, tokenizer

@@ -111,8 +111,14 @@ class SubjectModel(Protocol):
         A back end without this method has tested nothing.
         """
 
+    def canonical_name(self, hook: str) -> str:
+        """Return the name that all names of the same place share: results are held together by it.
 
-OPTIONAL = ("is_bottleneck", "continuation", "selftests")
+        A back end without this method counts as one where every place has one name.
+        """
+
+
+OPTIONAL = ("is_bottleneck", "continuation", "canonical_name", "selftests")
 
 
 class Backend(Protocol):
@@ -130,6 +136,12 @@ def is_bottleneck(subject: SubjectModel, hook: str) -> bool:
     """Ask `SubjectModel.is_bottleneck`, which is optional."""
     ask = getattr(subject, "is_bottleneck", None)
     return bool(ask(hook)) if ask else False
+
+
+def canonical_name(subject: SubjectModel, hook: str) -> str:
+    """Ask `SubjectModel.canonical_name`, which is optional."""
+    ask: Callable[[str], str] | None = getattr(subject, "canonical_name", None)
+    return ask(hook) if ask else hook
 
 
 def suffix_of(subject: SubjectModel, capture: Capture, hook: str) -> Suffix | None:

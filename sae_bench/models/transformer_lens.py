@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sae_bench.errors import ModelError, said
 from sae_bench.models.checks import check_centering, check_scale, suggestion
 from sae_bench.models.edits import Edit, ResidualMid, centre, scaled, written
-from sae_bench.models.hooks import Hook, UnknownHook, parse_hook
+from sae_bench.models.hooks import Hook, UnknownHook, canonical_name, parse_hook
 from sae_bench.models.huggingface import HuggingFaceSubject
 from sae_bench.models.selftests import Found, random_tokens, settle
 from sae_bench.models.subject import Capture, check_batch
@@ -60,6 +60,10 @@ class TransformerLensSubject:
             tokens = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
             self._widths[place] = self._record(tokens, [place], "selftest")[place].shape[-1]
         return self._widths[place]
+
+    def canonical_name(self, hook: str) -> str:
+        """Return the name that all names of the same place share."""
+        return canonical_name(self._hook(hook))
 
     def capture(self, tokens: Tensor, attention_mask: Tensor, hooks: Sequence[str]) -> Capture:
         """Return the activations `[batch, seq, d]` at `hooks`; no block behind the deepest of them runs."""

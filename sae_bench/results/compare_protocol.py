@@ -10,6 +10,9 @@ from sae_bench.units.kinds import kind
 
 COVERAGE = {"data_sha256", "n_documents"}  # of labelled tasks: which sets were covered; each set has its own digest
 OTHER_TEXT = COVERAGE | {"calibration_sha256"}  # what differs when the same is measured on other documents
+# The names under which model and data were found; and the number of replicates of the stored intervals, since a
+# comparison draws its own.
+NOT_COMPARED = {"model", "data", "resamples"}
 SHOWN = 20  # characters of a value in a message
 
 
@@ -18,9 +21,21 @@ class NotComparable(SaeBenchError):
 
 
 def differing(a: Loaded, b: Loaded) -> list[str]:
-    """The fields of the protocol that differ, without the names under which model and data were found."""
-    one, other = (x.result.provenance.protocol.model_dump(exclude={"model", "data"}) for x in (a, b))
+    """The fields of the protocol that differ, without those that a comparison does not rest on."""
+    one, other = (x.result.provenance.protocol.model_dump(exclude=NOT_COMPARED) for x in (a, b))
     return [name for name in one if one[name] != other[name]]
+
+
+def unknown(a: Loaded, b: Loaded) -> list[str]:
+    """The fields that differ because an older sae-bench wrote one of the results and did not know them.
+
+    The back end is the mark of that: every protocol names it since there are fields that may be missing.
+    """
+    old = [x.result.provenance.protocol.backend is None for x in (a, b)]
+    if old[0] == old[1]:
+        return []
+    without = (a if old[0] else b).result.provenance.protocol
+    return [name for name in differing(a, b) if getattr(without, name) is None]
 
 
 def by_sets(loaded: Loaded) -> bool:
@@ -32,6 +47,8 @@ def comparable(a: Loaded, b: Loaded, *, other_text: bool = False) -> bool:
     """Whether nothing differs but what may: the covered labelled sets, and with ``other_text`` the documents."""
     if a.result.protocol == b.result.protocol:
         return True
+    if unknown(a, b):
+        return False
     allowed = COVERAGE if by_sets(a) and by_sets(b) else OTHER_TEXT if other_text else set()
     return set(differing(a, b)) <= allowed
 
@@ -40,6 +57,12 @@ def refusal(a: Loaded, b: Loaded) -> NotComparable:
     """The sentence that names the fields that differ."""
     one, other = (x.result.provenance.protocol for x in (a, b))
     fields = differing(a, b)
+    if set(fields) == set(lacking := unknown(a, b)):
+        older = a if one.backend is None else b
+        return NotComparable(
+            f"{str(a.file)!r} and {str(b.file)!r} cannot be compared: {str(older.file)!r} is of an older sae-bench, "
+            f"and its protocol does not say {', '.join(lacking)}; measure it again"
+        )
     hint = "measure both under the same conditions"
     if set(fields) <= OTHER_TEXT:
         hint = "measure both on the same text, or see 'sae-bench compare --other-text'"

@@ -128,13 +128,15 @@ def _largest(options: Sequence[Match], notes: list[str]) -> Match:
             )
         notes.append(
             f"{ordered[0].task}: measured under {len(ordered)} protocols that can be compared; shown is the one with "
-            f"most documents, {sizes[0]}"
+            f"most documents, {sizes[0][0]}"
         )
     return ordered[0]
 
 
-def _size(loaded: Loaded) -> int:
-    return loaded.result.provenance.protocol.n_documents
+def _size(loaded: Loaded) -> tuple[int, int]:
+    """Documents, and of as many the number of replicates: a comparison draws its own, so both would serve."""
+    provenance = loaded.result.provenance
+    return provenance.protocol.n_documents, provenance.resamples
 
 
 def choose_metrics(

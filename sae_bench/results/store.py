@@ -29,9 +29,11 @@ from sae_bench.units import Units, pack, unpack
 def protocol_hash(protocol: Protocol) -> str:
     """sha256 over all that changes a number. Only results of equal hash are compared.
 
-    Model and data count by their content: the names under which they were found do not.
+    Model and data count by their content: the names under which they were found do not. What is None is left out, so
+    that older results, which know less of themselves, keep their hash.
     """
-    return hashlib.sha256(protocol.model_dump_json(exclude={"model", "data"}).encode()).hexdigest()
+    unknown = {name for name, value in protocol if value is None}
+    return hashlib.sha256(protocol.model_dump_json(exclude={"model", "data"} | unknown).encode()).hexdigest()
 
 
 def path_of(out: str | Path, sae: CoderRecord, task: str, version: int, protocol: str) -> Path:

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import itertools
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from sae_bench.modules import as_declared, evaluating
 from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder, codes_from_dense
 
 _PROBE_LATENTS = 64
+_PROBE_SIZES = (0.01, 1.0, 100.0)
 
 
 class DenseCoder:
@@ -215,11 +217,20 @@ def _is_pair(tensor: Any) -> bool:
 
 @as_declared()
 def content_sha256(coder: SparseCoder) -> str:
-    """Digest of an SAE that has no files: of its reconstruction map on a fixed probe and of some decoder directions."""
+    """Digest of an SAE that has no files: of its tensors and numbers, and of what it does with a fixed probe.
+
+    The probe alone would miss a latent that does not fire on it, and tensors and numbers alone what code does with
+    them; it comes in several sizes, since a threshold decides nothing about what is far from it.
+    """
     info = coder.info
     digest = hashlib.sha256(repr((info.n_latents, info.d_in, info.d_out, info.hooks_in, info.hooks_out)).encode())
+    for name, value in _state(coder):
+        digest.update(f"{name} {[value.dtype, *value.shape] if isinstance(value, Tensor) else value}\n".encode())
+        if isinstance(value, Tensor):
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(_PROBE_LATENTS, info.d_in, generator=generator)
+    probe = torch.cat([probe * size for size in _PROBE_SIZES])
     latents = torch.randint(max(info.n_latents, 1), (_PROBE_LATENTS if info.n_latents else 0,), generator=generator)
     rows = coder.decoder_rows(latents)
     probe = probe.to(rows.device)
@@ -228,6 +239,31 @@ def content_sha256(coder: SparseCoder) -> str:
     for tensor in (rows, codes.values, coder.decode(codes, probe)):
         digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _state(coder: SparseCoder) -> Iterator[tuple[str, Any]]:
+    """Tensors and plain numbers by name: of modules, of records, and the tensors among an object's attributes."""
+    whole = isinstance(coder, torch.nn.Module)
+    yield from _values("", coder) if whole else ()
+    for name, value in sorted(getattr(coder, "__dict__", {}).items()) if not whole else ():
+        if isinstance(value, Tensor):
+            yield name, value
+        elif not name.startswith("_") and name != "info":
+            yield from _values(f"{name}.", value)
+
+
+def _values(prefix: str, owner: Any) -> Iterator[tuple[str, Any]]:
+    """What a module or a record holds; nothing of other objects, which may count or keep what they have done."""
+    found: dict[str, Any] = {}
+    if isinstance(owner, torch.nn.Module):
+        found |= owner.state_dict()
+        found |= {f"{path}.{name}": v for path, module in owner.named_modules() for name, v in vars(module).items()}
+    elif dataclasses.is_dataclass(owner) and not isinstance(owner, type):
+        found |= vars(owner)
+    for name, value in sorted(found.items()):
+        last = name.rpartition(".")[2]
+        if isinstance(value, Tensor | bool | int | float | str) and not last.startswith("_") and last != "training":
+            yield prefix + name, value
 
 
 def _parameter_type(module: Any) -> tuple[torch.dtype, torch.device]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from sae_bench import registry
 from sae_bench.engine.workspace import Entry
+from sae_bench.models.digests import ModelDigests
+from sae_bench.models.subject import SubjectModel
 from sae_bench.results import store
 from sae_bench.schema import CoderRecord, Protocol, Result
 from sae_bench.settings import Settings
@@ -32,8 +34,9 @@ class Conditions:
 
     settings: Settings
     inputs: Inputs
-    model: str
-    model_sha256: str
+    subject: SubjectModel
+    digests: ModelDigests
+    tokenizer_sha256: str | None
     controls: tuple[str, ...]
     judge: Mapping[str, dict[str, Any]]  # by task
 
@@ -52,6 +55,7 @@ def identify(works: Sequence[Work], tasks: Mapping[str, Task], conditions: Condi
 
 def _protocol(work: Work, task: Task, of: Population, conditions: Conditions, partners: Sequence[str]) -> Protocol:
     settings, inputs, spec = conditions.settings, conditions.inputs, task.spec
+    subject, digests = conditions.subject, conditions.digests
     shipped = registry.tasks(settings.task_dir)[spec.id].parameters
     parameters = {name: value for name, value in spec.parameters.items() if shipped[name] != value}
     parameters |= conditions.judge[spec.id] | stream(task.stream).parameters(inputs)
@@ -62,9 +66,9 @@ def _protocol(work: Work, task: Task, of: Population, conditions: Conditions, pa
         version=spec.version,
         task_sha256=registry.definition_sha256(spec),
         parameters=parameters,
-        model=conditions.model,
-        model_sha256=conditions.model_sha256,
-        dtype=settings.dtype,
+        model=subject.name,
+        model_sha256=digests.weights,
+        dtype=str(subject.dtype).removeprefix("torch."),
         hooks_in=work.record.hooks_in,
         hooks_out=work.record.hooks_out,
         data=of.data,
@@ -75,6 +79,12 @@ def _protocol(work: Work, task: Task, of: Population, conditions: Conditions, pa
         special_ids=tuple(sorted(inputs.options.special_ids)) if settings.mask == "special" else (),
         mean_from=settings.mean_from,
         seed=settings.seed,
+        resamples=settings.resamples,
+        config_sha256=digests.config,
+        tokenizer_sha256=conditions.tokenizer_sha256,
+        backend=subject.backend,
+        bos=of.bos,
+        code_sha256=registry.code_sha256(spec),
     )
 
 

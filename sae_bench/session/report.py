@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import platform
 import warnings
 from collections.abc import Iterator, Mapping
-from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from typing import Any
 
 from sae_bench.engine.plan import Options
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.engine.workspace import guarded as guarded_coder
 from sae_bench.errors import Deferred, SaeBenchError, said
+from sae_bench.models.subject import SubjectModel, canonical_name
 from sae_bench.saes.wrap import content_sha256
 from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result, TaskSpec
 from sae_bench.session.run import Measured
@@ -23,17 +22,6 @@ from sae_bench.tasks.base import Task
 from sae_bench.units import Units, kinds
 from sae_bench.units.bootstrap import CONFIDENCE
 from sae_bench.units.kinds import Draws
-
-PACKAGES = (
-    "sae-bench-suite",
-    "torch",
-    "transformers",
-    "transformer-lens",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "safetensors",
-)
 
 
 def weights_sha256(entry: Entry) -> str:
@@ -47,9 +35,12 @@ def weights_sha256(entry: Entry) -> str:
     return digest
 
 
-def coder_record(entry: Entry, source: str) -> CoderRecord:
-    """Who was measured."""
+def coder_record(entry: Entry, source: str, subject: SubjectModel) -> CoderRecord:
+    """Who was measured, at hook points of ``subject`` by their canonical names."""
     info = entry.coder.info
+    came, goes = (tuple(canonical_name(subject, hook) for hook in hooks) for hooks in (info.hooks_in, info.hooks_out))
+    written = {"hooks_as_written": [*info.hooks_in, *info.hooks_out]}
+    other = {} if (came, goes) == (info.hooks_in, info.hooks_out) else written
     return CoderRecord(
         name=entry.key,
         source=source,
@@ -59,22 +50,10 @@ def coder_record(entry: Entry, source: str) -> CoderRecord:
         n_latents=info.n_latents,
         d_in=info.d_in,
         d_out=info.d_out,
-        hooks_in=info.hooks_in,
-        hooks_out=info.hooks_out,
-        provenance={k: v for k, v in info.provenance.items() if k != "sha256"},
+        hooks_in=came,
+        hooks_out=goes,
+        provenance={k: v for k, v in info.provenance.items() if k != "sha256"} | other,
     )
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Installed versions of what numbers depend on."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found | {"python": platform.python_version()}
 
 
 def results(
@@ -198,8 +177,6 @@ def skipped(
 def _common(protocol: Protocol, options: Options) -> dict[str, Any]:
     return {
         "protocol": protocol,
-        "versions": versions(),
-        "platform": f"{platform.system()} {platform.machine()}",
         "resamples": options.resamples,
         "confidence": CONFIDENCE,
         "controls": options.controls,

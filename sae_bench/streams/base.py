@@ -47,13 +47,17 @@ class Planned:
 
 @dataclass(frozen=True)
 class Population:
-    """Name and digest of what a task reads, how much of that it is measured on, and what is known of its origin."""
+    """Name and digest of what a task reads, how much of that it is measured on, and what is known of its origin.
+
+    ``bos`` is an id before every text that the digest does not hold, None where there is none.
+    """
 
     data: str
     sha256: str
     n_documents: int
     n_tokens: int
     details: dict[str, Any]
+    bos: int | None = None
 
 
 @dataclass

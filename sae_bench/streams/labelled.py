@@ -67,7 +67,7 @@ class LabelledStream(Stream):
         if inputs.suite is None:
             return super().population(inputs)
         suite, tokens = inputs.suite, inputs.suite.tokens
-        return Population(suite.name, suite.sha256, tokens.n_units, tokens.n_tokens, suite.details())
+        return Population(suite.name, suite.sha256, tokens.n_units, tokens.n_tokens, suite.details(), suite.bos)
 
     def cost(self, planned: Planned) -> dict[str, Any]:
         """How much labelled text there is."""

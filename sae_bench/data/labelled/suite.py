@@ -55,6 +55,7 @@ class Suite:
     `tokens` holds every distinct text once, one sequence and one unit a text. `sets` are in the order of their names;
     `skipped` says for each of the others, in one sentence, why it could not be used. `name` is "demo", "suite", or
     the name of the user's folder; `chosen` is true where the user named the sets, so that a few are what was wanted.
+    `bos` stands before every text, and is in no digest of a set.
     """
 
     tokens: TokenSet
@@ -62,6 +63,7 @@ class Suite:
     skipped: dict[str, str]
     name: str
     chosen: bool = False
+    bos: int | None = None
 
     @property
     def coverage(self) -> str:
@@ -176,7 +178,7 @@ class _Texts:
 def _assemble(drafts: Iterable[Draft], skipped: dict[str, str], name: str, encoder: Encoder, *, chosen: bool) -> Suite:
     texts = _Texts(encoder.bos)
     sets = tuple(_set_of(draft, texts) for draft in sorted(drafts, key=lambda draft: draft.name))
-    return Suite(texts.finish(), sets, dict(sorted(skipped.items())), name, chosen)
+    return Suite(texts.finish(), sets, dict(sorted(skipped.items())), name, chosen, encoder.bos)
 
 
 def _set_of(draft: Draft, texts: _Texts) -> LabelledSet:
