@@ -21,7 +21,7 @@ import sae_bench
 from sae_bench.api import evaluate
 from sae_bench.cli.main import main
 from sae_bench.results import store
-from tests.builders import architectures, by_hand, sweeps
+from tests.builders import architectures, plain_figures, sweeps
 
 KINDS = ("gpt_neox-serial", "granite", "phi", "openai-gpt", "gemma3n_text", "bloom", "olmo", "minimax")
 SWEPT = json.loads((Path(sae_bench.__file__).parent / "models" / "swept.json").read_text())
@@ -93,15 +93,15 @@ def test_figures_are_those_of_hooks_by_hand(name: str, hook: str, path: str, sca
     rows = torch.randint(3, architectures.VOCAB, (8, 20), generator=torch.Generator().manual_seed(2))
     rows[:, 0] = 1
     np.save(tmp_path / "rows.npy", rows.numpy())
-    sae = by_hand.Topless(architectures.WIDTH)
-    expected = by_hand.figures(model, rows.tolist(), path, "out", sae, scale=scale)
+    sae = plain_figures.Topless(architectures.WIDTH)
+    expected = plain_figures.figures(model, rows.tolist(), path, "out", sae, scale=scale)
     how = {"hook_in": hook, "data": tmp_path / "rows.npy", "controls": "none", "mean_from": "evaluation"}
     tasks = "reconstruction,sparsity,loss_recovered"
     if way == "evaluate":
         results = evaluate(sae, model=model, tasks=tasks, **how)
     else:
         model.save_pretrained(tmp_path / "model")
-        (tmp_path / "mine.py").write_text("from tests.builders.by_hand import Topless\ndef sae(): return Topless(32)\n")
+        (tmp_path / "mine.py").write_text("from tests.builders.plain_figures import Topless\ndef sae(): return Topless(32)\n")
         out = tmp_path / "runs"
         args = ["run", "--sae", "mine:sae", "--model", str(tmp_path / "model"), "--tasks", tasks, "--quiet"]
         flags = [part for key, value in how.items() for part in (f"--{key.replace('_', '-')}", str(value))]
