@@ -154,8 +154,10 @@ def special_ids(tokenizer: Any, subject: SubjectModel) -> frozenset[int]:
 
 def row_options(settings: Settings, infos: Sequence[Any], subject: SubjectModel, tokenizer: Any) -> RowOptions:
     """How rows of ids that came tokenised are read, and which flags were given that cannot act on them."""
-    declared = [settings.context] if settings.context else [info.context_size for info in infos if info.context_size]
-    longest = min([*declared, *([subject.context_length] if subject.context_length else [])], default=None)
+    told = [settings.context] if settings.context else [info.context_size for info in infos if info.context_size]
+    limits = [(length, "--context" if settings.context else "the SAE") for length in told]
+    limits += [(subject.context_length, "the model")] if subject.context_length else []
+    longest, limited_by = min(limits, default=(None, ""))
     flags = {
         "--packed": settings.packed,
         f"--bos {settings.bos}": settings.bos != "auto",
@@ -163,7 +165,7 @@ def row_options(settings: Settings, infos: Sequence[Any], subject: SubjectModel,
         "--split": settings.split is not None,
     }
     given = tuple(flag for flag, is_given in flags.items() if is_given)
-    return RowOptions(roles(tokenizer, subject), longest, settings.context, given)
+    return RowOptions(roles(tokenizer, subject), longest, limited_by, settings.context, given)
 
 
 def vocabulary(tokenizer: Any, subject: SubjectModel) -> int:
@@ -223,7 +225,13 @@ def inputs(
 
 
 def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, tokenizer: Any, data: Any) -> Corpus:
-    """The text of a run. Raises DataError."""
+    """The text of a run. Raises DataError, UsageError for flags that cannot act on it."""
+    if settings.context and settings.context > (subject.context_length or settings.context):
+        warnings.warn(
+            f"--context {settings.context} is more than the {subject.context_length} tokens that the model takes, so "
+            f"sequences hold {subject.context_length} at most",
+            stacklevel=2,
+        )
     limit, calibration_limit = TIERS[settings.tier]
     return load_corpus(
         data,

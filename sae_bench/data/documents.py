@@ -118,7 +118,7 @@ def load_corpus(
     evaluation = _Side(options.limit, room, bos)
     calibration = evaluation if options.mean_from_evaluation else _Side(options.calibration_limit, room, bos)
     whole = _distribute(units, evaluation, calibration, options, counts)
-    warn_of_cuts(opened.name, counts, options.rows.longest)
+    warn_of_cuts(opened.name, counts, options.rows)
     _check_sides(opened.name, unit, (evaluation, calibration), room, counts)
     measured = evaluation.finish()
     set_aside = measured if calibration is evaluation else calibration.finish()

@@ -36,12 +36,14 @@ REMEDY = "give an attention_mask beside the ids (.safetensors)"
 class RowOptions:
     """What is known of rows beside their ids.
 
-    ``roles`` tells padding; ``longest`` is the most ids of a row that are read (None: all). ``context`` is what the
-    user asked for, and ``flags`` what else he gave that cannot act on rows; both are refused then.
+    ``roles`` tells padding; ``longest`` is the most ids of a row that are read (None: all), ``limited_by`` says who
+    wants that. ``context`` is what the user asked for, and ``flags`` what else he gave that cannot act on rows: both
+    are refused then.
     """
 
     roles: Roles = field(default_factory=Roles)
     longest: int | None = None
+    limited_by: str = "the limit"
     context: int | None = None
     flags: tuple[str, ...] = ()
 
@@ -82,12 +84,12 @@ def read_rows(opened: RowSource, vocab_size: int, options: RowOptions, counts: C
             yield Unit(row[first : min(last, first + longest)].astype(np.int32), end and last - first <= longest)
 
 
-def warn_of_cuts(name: str, counts: Counter[str], longest: int | None) -> None:
+def warn_of_cuts(name: str, counts: Counter[str], options: RowOptions) -> None:
     """Say that rows were longer than what is read."""
     if counts["rows_cut"]:
         warnings.warn(
-            f"{counts['rows_cut']} of {counts['rows_read']} rows of {name} are longer than the {longest} tokens that "
-            f"the model, the SAE or --context takes: they were cut, and {counts['ids_cut']} ids are not measured",
+            f"{counts['rows_cut']} of {counts['rows_read']} rows of {name} are longer than the {options.longest} "
+            f"tokens of {options.limited_by}: they were cut, and {counts['ids_cut']} ids are not measured",
             stacklevel=2,
         )
 
