@@ -189,12 +189,13 @@ def text_of(tokenizer: Any) -> Callable[[Sequence[int]], str]:
 
 
 def padding_token(tokenizer: Any, subject: SubjectModel) -> int:
-    """A token that stands for "nothing" in a text: " _" (Gao et al. 2024), else BOS or EOS."""
+    """A token that stands for "nothing" in a text: " _" (Gao et al. 2024), else BOS or EOS, else the padding."""
     known = tokenizer.get_vocab() if tokenizer is not None else {}
     for name in ("\u0120_", "\u2581_"):  # as byte-level BPE and as SentencePiece write it
         if known.get(name, subject.vocab_size) < subject.vocab_size:
             return int(known[name])
-    return min(special_ids(tokenizer, subject), default=0)
+    known_as = roles(tokenizer, subject)
+    return min(known_as.special, default=known_as.pad or 0)
 
 
 def inputs(

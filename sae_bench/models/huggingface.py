@@ -184,8 +184,11 @@ class HuggingFaceSubject:
     def _test_resume(self, hook: Hook) -> tuple[bool, bool]:
         """Compare resuming with the full splice on a randomly perturbed activation, after these tokens and others."""
         tokens = self._random_tokens(2, min(8, self.context_length or 8))
-        special = {getattr(self.model.config, f"{name}_token_id", None) for name in ("bos", "eos", "pad")}
-        ids = sorted(i for i in special if isinstance(i, int) and 0 <= i < self.vocab_size)
+        named = [getattr(self.model.config, f"{name}_token_id", None) for name in ("bos", "eos", "pad")]
+        listed = {
+            i for one in named for i in (one if isinstance(one, list | tuple) else [one])
+        }  # several may end a text
+        ids = sorted(i for i in listed if isinstance(i, int) and 0 <= i < self.vocab_size)
         others = [(tokens + 1) % self.vocab_size, *(torch.full_like(tokens, i) for i in ids)]
         found, carry = self._record(tokens, [hook], "selftest")
         x = found[hook]
