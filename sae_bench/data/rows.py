@@ -142,7 +142,7 @@ class _Padding:
         ids = sorted(roles.eos - {roles.pad})
         most = _longest_inside(opened, ids if roles.pad is None else [roles.pad, *ids])
         # A single EOS ends a text, unless it is what rows are padded with.
-        self._most = {token: max(n, token != roles.pad) for token, n in most.items()}
+        self._most = {token: n if token == roles.pad else max(n, 1) for token, n in most.items()}
         if roles.pad is not None and roles.pad not in roles.special and most[roles.pad] > 1:
             warnings.warn(
                 f"the padding id {roles.pad} stands up to {most[roles.pad]} times in a row inside rows of "
