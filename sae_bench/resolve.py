@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from sae_bench import demo
+from sae_bench.data import roles as data_roles
 from sae_bench.data.documents import Corpus, DataOptions, load_corpus
 from sae_bench.data.labelled import LabelledOptions, Suite, load_suite
 from sae_bench.data.readers import open_source
+from sae_bench.data.roles import Roles
+from sae_bench.data.rows import RowOptions
 from sae_bench.data.sources import TextSource
 from sae_bench.engine.plan import Options
 from sae_bench.errors import DataError, UsageError
@@ -24,7 +27,7 @@ from sae_bench.models.subject import SubjectModel
 from sae_bench.models.tokenizer_identity import tokenizer_sha256
 from sae_bench.models.tokenizers import check_tokens
 from sae_bench.saes.model_names import hub_id
-from sae_bench.settings import ABLATION_TIERS, PROBE_TIERS, TIERS, TRACKED_TIERS, Settings
+from sae_bench.settings import ABLATION_TIERS, PROBE_TIERS, TEXT_FIELD, TIERS, TRACKED_TIERS, Settings
 from sae_bench.streams import Inputs, stream
 from sae_bench.tasks.base import Context, Task
 
@@ -58,7 +61,7 @@ class Opened:
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
-        """BOS, EOS and padding ids."""
+        """BOS and EOS ids."""
         return special_ids(self.tokenizer, self.subject)
 
     @cached_property
@@ -143,15 +146,30 @@ def prepend_bos(settings: Settings, infos: Sequence[Any], tokenizer: Any) -> boo
     return declared.pop() if declared else has_bos
 
 
+def roles(tokenizer: Any, subject: SubjectModel) -> Roles:
+    """Which ids begin a text, end it, or fill rows up, from the tokenizer and the model's configuration."""
+    return data_roles.roles(tokenizer, getattr(subject.model, "config", None))
+
+
 def special_ids(tokenizer: Any, subject: SubjectModel) -> frozenset[int]:
-    """BOS, EOS and padding ids, from the tokenizer and the model's configuration."""
-    config = getattr(subject.model, "config", None)
-    found: set[int] = set()
-    for owner in (tokenizer, config):
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            value = getattr(owner, name, None)
-            found.update(v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int))
-    return frozenset(found)
+    """BOS and EOS ids. Padding is a place in a batch and no id: see :mod:`sae_bench.data.roles`."""
+    return roles(tokenizer, subject).special
+
+
+def row_options(settings: Settings, infos: Sequence[Any], subject: SubjectModel, tokenizer: Any) -> RowOptions:
+    """How rows of ids that came tokenised are read, and which flags were given that cannot act on them."""
+    told = [settings.context] if settings.context else [info.context_size for info in infos if info.context_size]
+    limits = [(length, "--context" if settings.context else "the SAE") for length in told]
+    limits += [(subject.context_length, "the model")] if subject.context_length else []
+    longest, limited_by = min(limits, default=(None, ""))
+    flags = {
+        "--packed": settings.packed,
+        f"--bos {settings.bos}": settings.bos != "auto",
+        "--text-field": settings.text_field != TEXT_FIELD,
+        "--split": settings.split is not None,
+    }
+    given = tuple(flag for flag, is_given in flags.items() if is_given)
+    return RowOptions(roles(tokenizer, subject), longest, limited_by, settings.context, given)
 
 
 def vocabulary(tokenizer: Any, subject: SubjectModel) -> int:
@@ -175,12 +193,13 @@ def text_of(tokenizer: Any) -> Callable[[Sequence[int]], str]:
 
 
 def padding_token(tokenizer: Any, subject: SubjectModel) -> int:
-    """A token that stands for "nothing" in a text: " _" (Gao et al. 2024), else a special one."""
+    """A token that stands for "nothing" in a text: " _" (Gao et al. 2024), else BOS or EOS, else the padding."""
     known = tokenizer.get_vocab() if tokenizer is not None else {}
     for name in ("\u0120_", "\u2581_"):  # as byte-level BPE and as SentencePiece write it
         if known.get(name, subject.vocab_size) < subject.vocab_size:
             return int(known[name])
-    return min(special_ids(tokenizer, subject), default=0)
+    known_as = roles(tokenizer, subject)
+    return min(known_as.special, default=known_as.pad or 0)
 
 
 def inputs(
@@ -211,7 +230,13 @@ def inputs(
 
 
 def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, tokenizer: Any, data: Any) -> Corpus:
-    """The text of a run. Raises DataError."""
+    """The text of a run. Raises DataError, UsageError for flags that cannot act on it."""
+    if settings.context and settings.context > (subject.context_length or settings.context):
+        warnings.warn(
+            f"--context {settings.context} is more than the {subject.context_length} tokens that the model takes, so "
+            f"sequences hold {subject.context_length} at most",
+            stacklevel=2,
+        )
     limit, calibration_limit = TIERS[settings.tier]
     check_tokens(tokenizer, lambda: getattr(open_source(data, settings.text_field, settings.split), "texts", ()))
     loaded = load_corpus(
@@ -228,17 +253,13 @@ def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, toke
             calibration_limit=calibration_limit,
             mean_from_evaluation=settings.mean_from == "evaluation",
             seed=settings.seed,
+            rows=row_options(settings, infos, subject, tokenizer),
         ),
     )
     if short := loaded.details["documents_skipped_as_too_short"]:
         read = loaded.details["documents_read"]
         warnings.warn(
             f"{short} of {read} documents of {loaded.source} are left out: they have fewer than 2 tokens", stacklevel=2
-        )
-    if subject.context_length and loaded.evaluation.longest > subject.context_length:
-        raise DataError(
-            f"{loaded.source} has sequences of {loaded.evaluation.longest} tokens, but the model takes at most "
-            f"{subject.context_length}; give shorter rows"
         )
     return loaded
 
@@ -265,6 +286,8 @@ def labelled_suite(settings: Settings, infos: Sequence[Any], model: Opened, data
             train_limit=train,
             test_limit=test,
             names=settings.probe_sets,
+            mask=settings.mask,
+            special_ids=model.special_ids,
         ),
     )
     if suite.skipped:

@@ -22,6 +22,7 @@ ABLATION_TIERS: dict[str, int | None] = {"smoke": 8, "standard": 64, "full": 512
 TRACKED_TIERS: dict[str, int | None] = {"smoke": 32, "standard": 512, "full": 2048}  # documents to explain from
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 DEFAULT_CONTEXT = 128
+TEXT_FIELD = "text"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class Settings(Told):
     ``model``: a folder, a hub id, "demo", or a ``transformers`` model in memory; by default what the SAE declares.
     ``name``: what the results of a single SAE are called; see :mod:`sae_bench.given` for what they are called without.
     ``data``: a file, folder, hub id, "demo", a list of texts, or token ids ``[sequences, length]``.
+    Ids are read as they are, less padding on the right: ``packed``, ``bos``, ``text_field``, ``split`` and a
+    ``context`` beyond their length are refused; a shorter one, that of the SAE or the model cuts rows, with a warning.
+    ``mask``: what is left out everywhere: "special" BOS and EOS ids, and position 0 of every sequence; "first" position
+    0; "none" nothing. Padding never counts, and is a place and no id: a padding token inside a text is scored.
     ``limit``: evaluation documents; otherwise the ``tier`` decides. ``controls``: "none", "default", "all" or names.
     ``probe_data``: folder of labelled sets, instead of the built-in suite; ``probe_sets``: names or globs of sets.
     ``parameters``: task parameters other than those of the definitions, as {"task.name": value}; they change the
@@ -93,7 +98,7 @@ class Settings(Told):
     max_cost: float | None = None
     price_in: float | None = None
     price_out: float | None = None
-    text_field: str = "text"
+    text_field: str = TEXT_FIELD
     split: str | None = None
     context: int | None = None
     packed: bool = False

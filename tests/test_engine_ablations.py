@@ -443,11 +443,12 @@ def test_a_run_goes_on_after_a_kill_behind_the_failure_of_an_sae(
 
 
 def test_text_of_special_tokens_only_is_a_reason_and_no_crash() -> None:
-    """A document of padding has no position inside the mask."""
-    rows = np.random.default_rng(0).integers(1, VOCAB, (20, 8))
-    rows[0] = 0
-    given: dict[str, Any] = {"model": tiny_gpt2(), "data": rows, "limit": 1, "controls": "none", "resamples": 20}
-    assert not Session(tiny_coder("topk"), Settings(**given)).inputs.corpus.evaluation.ids.any()
+    """A document of BOS and EOS alone has no position inside the mask."""
+    rows = np.random.default_rng(0).integers(2, VOCAB, (20, 8))
+    rows[0] = [0, 1] * 4
+    model = tiny_gpt2(eos_token_id=1, pad_token_id=None)
+    given: dict[str, Any] = {"model": model, "data": rows, "limit": 1, "controls": "none", "resamples": 20}
+    assert Session(tiny_coder("topk"), Settings(**given)).inputs.corpus.evaluation.ids.max() == 1
     found = evaluate(tiny_coder("topk"), tasks=TASK, **given)[0]
     assert found.status == "error"
     assert "no latent is active" in str(found.reason)

@@ -101,7 +101,9 @@ def test_figures_are_those_of_hooks_by_hand(name: str, hook: str, path: str, sca
         results = evaluate(sae, model=model, tasks=tasks, **how)
     else:
         model.save_pretrained(tmp_path / "model")
-        (tmp_path / "mine.py").write_text("from tests.builders.plain_figures import Topless\ndef sae(): return Topless(32)\n")
+        (tmp_path / "mine.py").write_text(
+            "from tests.builders.plain_figures import Topless\ndef sae(): return Topless(32)\n"
+        )
         out = tmp_path / "runs"
         args = ["run", "--sae", "mine:sae", "--model", str(tmp_path / "model"), "--tasks", tasks, "--quiet"]
         flags = [part for key, value in how.items() for part in (f"--{key.replace('_', '-')}", str(value))]

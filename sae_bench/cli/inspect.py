@@ -41,7 +41,8 @@ def add(verbs: Any) -> None:
     where.add_argument("--bos", default="auto", choices=["auto", "yes", "no"],
                        help="start every sequence with the BOS token; auto: as the SAE was trained")  # fmt: skip
     where.add_argument("--mask", default="special", choices=["special", "first", "none"],
-                       help="positions that a run leaves out: BOS, EOS and padding; position 0; none")  # fmt: skip
+                       help="tokens that a run leaves out: BOS, EOS and whatever stands at position 0; position 0 "
+                       "alone; none")  # fmt: skip
     where.add_argument("--backend", default="hf", metavar="NAME", help=BACKEND_HELP)
     where.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
     where.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16", "float16"],

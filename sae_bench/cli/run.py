@@ -92,7 +92,8 @@ def _model(model: Any) -> None:
 
 def _text(text: Any) -> None:
     text.add_argument("--data", metavar="D", help=".txt, .jsonl[.gz], .parquet, data set folder, hub id, or token ids "
-                      "in .npy or .safetensors (default for the demo model: demo)")  # fmt: skip
+                      "in .npy or .safetensors, padded on the right or with an attention_mask (default for the demo "
+                      "model: demo)")  # fmt: skip
     text.add_argument("--text-field", default="text", metavar="NAME", help="column that holds the text")
     text.add_argument("--split", metavar="NAME", help="split of a data set that has several")
     text.add_argument("--context", type=int, metavar="N",
@@ -102,7 +103,8 @@ def _text(text: Any) -> None:
     text.add_argument("--bos", default="auto", choices=["auto", "yes", "no"],
                       help="start every sequence with the BOS token; auto: as the SAE was trained")  # fmt: skip
     text.add_argument("--mask", default="special", choices=["special", "first", "none"],
-                      help="positions left out everywhere: BOS, EOS and padding; position 0; none")  # fmt: skip
+                      help="tokens left out everywhere: BOS, EOS and whatever stands at position 0; position 0 alone; "
+                      "none")  # fmt: skip
     text.add_argument("--mean-from", default="calibration", choices=["calibration", "evaluation"],
                       help="where the mean of mean ablation comes from")  # fmt: skip
 

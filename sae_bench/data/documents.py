@@ -13,7 +13,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence as AnySequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_bench.data.readers import open_source
+from sae_bench.data.rows import RowOptions, Unit, read_rows, warn_of_cuts
 from sae_bench.data.sources import RowSource, TextSource
 from sae_bench.data.tokens import IntArray, TokenSet
 from sae_bench.errors import DataError
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MINIMUM_IDS = 2  # below this a unit has no prediction beside the one that BOS makes
-ROWS_AT_ONCE = 256
 COUNTED = ("documents_read", "documents_skipped_as_too_short", "tokens_left_over", "units_beyond_a_limit")
+OF_ROWS = ("rows_read", "rows_cut", "ids_cut", "padding_left_out")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class DataOptions:
     every sequence with BOS, also where a text already begins with one, and never with two.
 
     `calibration_share` of the units are set aside, `limit` and `calibration_limit` are the most units kept on each
-    side (None: all). `mean_from_evaluation` sets nothing aside: calibration is the evaluation set.
+    side (None: all). `mean_from_evaluation` sets nothing aside: calibration is the evaluation set. `rows` is for ids
+    that came tokenised, on which `text_field`, `split`, `context`, `packed` and `prepend_bos` do not act.
     """
 
     text_field: str = "text"
@@ -57,6 +59,7 @@ class DataOptions:
     limit: int | None = None
     calibration_limit: int | None = 256
     mean_from_evaluation: bool = False
+    rows: RowOptions = field(default_factory=RowOptions)
 
     def __post_init__(self) -> None:
         least = MINIMUM_IDS + self.prepend_bos
@@ -94,29 +97,33 @@ def load_corpus(
     `datasets.save_to_disk`, or holding .parquet/.jsonl files), a hub id (`org/name` or `org/name:configuration`),
     `"demo"`, a list of texts, or integer ids `[sequences, length]` in an array or tensor.
 
-    Ids that come tokenised are used as they are, one row a unit: no BOS is added, `context` and `packed` do not
-    apply, and no `tokenizer` is needed (`TokenSet.longest` says what the language model must take). For texts,
-    `tokenizer` is a Hugging Face tokenizer; one without a BOS needs `prepend_bos=False`. `vocab_size` is the number
-    of ids that the language model knows.
+    Ids that come tokenised are used as they are, one row a unit: no BOS is added, padding on the right is left out
+    (see :mod:`sae_bench.data.rows`), what is longer than `options.rows.longest` is cut with a warning, and no
+    `tokenizer` is needed. For texts, `tokenizer` is a Hugging Face tokenizer; one without a BOS needs
+    `prepend_bos=False`. `vocab_size` is the number of ids that the language model knows.
 
-    Raises `DataError` for data that cannot be read or used, and when either side would be empty.
+    Raises `DataError` for data that cannot be read or used, and when either side would be empty; `UsageError` for
+    flags that cannot act on ids.
     """
     opened = open_source(source, options.text_field, options.split)
     counts: Counter[str] = Counter()
     if isinstance(opened, RowSource):
-        unit, units, room, bos = "row", _rows(opened, vocab_size), opened.shape[1], None
+        unit, room, bos = "row", opened.shape[1], None
+        units = read_rows(opened, vocab_size, options.rows, counts)
     else:
         unit = "sequence" if options.packed else "document"
-        units, bos = _text_units(opened, tokenizer, vocab_size, options, counts)
+        texts, bos = _text_units(opened, tokenizer, vocab_size, options, counts)
+        units = map(Unit, texts)
         room = options.context - (bos is not None)
     evaluation = _Side(options.limit, room, bos)
     calibration = evaluation if options.mean_from_evaluation else _Side(options.calibration_limit, room, bos)
     whole = _distribute(units, evaluation, calibration, options, counts)
+    warn_of_cuts(opened.name, counts, options.rows)
     _check_sides(opened.name, unit, (evaluation, calibration), room, counts)
     measured = evaluation.finish()
     set_aside = measured if calibration is evaluation else calibration.finish()
     details = {"how": opened.how, "unit": unit, **opened.notes, "read_to_the_end": whole}
-    details |= {name: counts[name] for name in COUNTED}
+    details |= {name: counts[name] for name in (*COUNTED, *(OF_ROWS if unit == "row" else ()))}
     for name, side, tokens in (("evaluation", evaluation, measured), ("calibration", calibration, set_aside)):
         details[f"{name}_units"] = tokens.n_units
         details[f"{name}_tokens"] = tokens.n_tokens
@@ -124,19 +131,6 @@ def load_corpus(
         details[f"{name}_duplicates"] = side.duplicates
         details[f"{name}_fewer_units_than_asked"] = side.limit is not None and tokens.n_units < side.limit
     return Corpus(measured, set_aside, opened.name, details)
-
-
-def _rows(opened: RowSource, vocab_size: int) -> Iterator[IntArray]:
-    """Rows of ids that came tokenised, checked a block at a time."""
-    for start in range(0, opened.shape[0], ROWS_AT_ONCE):
-        block = np.asarray(opened.rows[start : min(start + ROWS_AT_ONCE, opened.shape[0])])
-        if block.min() < 0 or block.max() >= vocab_size:
-            row, position = np.argwhere((block < 0) | (block >= vocab_size))[0]
-            raise DataError(
-                f"Token ids must be at least 0 and below the vocabulary size {vocab_size}: {opened.name} has "
-                f"{block[row, position]} in row {start + row}, position {position}; tokenise for this language model."
-            )
-        yield from block.astype(np.int32)
 
 
 def _text_units(
@@ -217,6 +211,7 @@ class _Side:
         self.start = np.array([] if bos is None else [bos], dtype=np.int32)
         self.ids, self.offsets, self.units = array("i"), array("q", [0]), array("i")
         self.unit_ids: list[str] = []
+        self.padded_ends: set[int] = set()
         self.seen: Counter[str] = Counter()
         self.several = self.duplicates = 0
 
@@ -224,12 +219,14 @@ class _Side:
     def full(self) -> bool:
         return self.limit is not None and len(self.unit_ids) >= self.limit
 
-    def add(self, ids: IntArray) -> None:
+    def add(self, ids: IntArray, padded_end: bool) -> None:
         """Append one unit, cut into sequences of `room` ids with BOS before each."""
         for begin in range(0, len(ids), self.room):
             self.ids.frombytes(np.concatenate([self.start, ids[begin : begin + self.room]]).tobytes())
             self.offsets.append(len(self.ids))
             self.units.append(len(self.unit_ids))
+        if padded_end:
+            self.padded_ends.add(len(self.units) - 1)
         name = hashlib.blake2b(ids.astype("<i4").tobytes()).hexdigest()[:16]
         self.seen[name] += 1
         copies = self.seen[name]
@@ -240,7 +237,8 @@ class _Side:
     def finish(self) -> TokenSet:
         """The set, which shares this object's memory; nothing may be added afterwards."""
         ids, units = np.frombuffer(self.ids, dtype=np.int32), np.frombuffer(self.units, dtype=np.int32)
-        return TokenSet(ids, np.frombuffer(self.offsets, dtype=np.int64), units, tuple(self.unit_ids))
+        offsets = np.frombuffer(self.offsets, dtype=np.int64)
+        return TokenSet(ids, offsets, units, tuple(self.unit_ids), frozenset(self.padded_ends))
 
 
 def _is_calibration(ids: IntArray, options: DataOptions) -> bool:
@@ -251,15 +249,15 @@ def _is_calibration(ids: IntArray, options: DataOptions) -> bool:
 
 
 def _distribute(
-    units: Iterator[IntArray], evaluation: _Side, calibration: _Side, options: DataOptions, counts: "Counter[str]"
+    units: Iterator[Unit], evaluation: _Side, calibration: _Side, options: DataOptions, counts: "Counter[str]"
 ) -> bool:
     """Put units on their sides until both are full; True if the source was read to its end."""
-    for ids in units:
-        side = calibration if calibration is evaluation or _is_calibration(ids, options) else evaluation
+    for unit in units:
+        side = calibration if calibration is evaluation or _is_calibration(unit.ids, options) else evaluation
         if side.full:
             counts["units_beyond_a_limit"] += 1
             continue
-        side.add(ids)
+        side.add(*unit)
         if evaluation.full and calibration.full:
             return False
     return True
@@ -282,5 +280,7 @@ def _check_sides(name: str, unit: str, sides: tuple[_Side, _Side], room: int, co
         raise DataError(
             f"{name} has {tokens} tokens and one sequence needs {room}: give more text or a shorter context."
         )
+    if unit == "row":
+        raise DataError(f"{name} holds {counts['rows_read']} rows of less than {MINIMUM_IDS} ids beside padding.")
     what = f"only documents of less than {MINIMUM_IDS} tokens ({read} of them)" if read else "no document"
     raise DataError(f"{name} holds {what}; give text to measure on.")

@@ -8,6 +8,9 @@ import numpy as np
 from sae_bench.data.sources import RowSource, quoted, reading
 from sae_bench.errors import DataError
 
+ATTENTION = "attention_mask"
+INTEGERS = {"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"}
+
 
 def open_npy(path: Path) -> RowSource:
     """Ids in a `.npy` file, mapped; never unpickles. Raises DataError."""
@@ -26,21 +29,29 @@ def open_npy(path: Path) -> RowSource:
 
 
 def open_safetensors(path: Path) -> RowSource:
-    """Ids in a `.safetensors` file with one tensor, or one named `tokens` or `input_ids`. Raises DataError."""
+    """Ids in a `.safetensors` file with one tensor, or one named `tokens` or `input_ids`. Raises DataError.
+
+    A tensor `attention_mask` beside it says which ids are real.
+    """
     from safetensors import SafetensorError, safe_open
 
     with reading(str(path), SafetensorError):
-        # The slice keeps the file mapped after the handle is closed, so rows can be read later.
+        # Slices keep the file mapped after the handle is closed, so rows can be read later.
         with safe_open(path, framework="np") as file:
             keys = list(file.keys())
-            chosen = keys if len(keys) == 1 else [key for key in ("tokens", "input_ids") if key in keys][:1]
+            named = [key for key in keys if key != ATTENTION]
+            chosen = named if len(named) == 1 else [key for key in ("tokens", "input_ids") if key in keys][:1]
             if not chosen:
                 raise DataError(f"{path} must hold one tensor, or one named tokens or input_ids; found {quoted(keys)}.")
             view = file.get_slice(chosen[0])
+            mask = file.get_slice(ATTENTION) if ATTENTION in keys else None
         shape, dtype = tuple(view.get_shape()), str(view.get_dtype())
-    if dtype not in {"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"}:
+    if dtype not in INTEGERS:
         raise DataError(f"{path} must hold integer token ids, got {dtype}; save ids as int32 or int64.")
-    return RowSource(str(path), "safetensors", view, _row_shape(shape, str(path)))
+    if mask is not None and (tuple(mask.get_shape()) != shape or str(mask.get_dtype()) not in {*INTEGERS, "BOOL"}):
+        got = f"{list(mask.get_shape())} of {mask.get_dtype()}"
+        raise DataError(f"{path}: {ATTENTION} must hold integers of the shape {list(shape)} of the ids, got {got}.")
+    return RowSource(str(path), "safetensors", view, _row_shape(shape, str(path)), attention=mask)
 
 
 def row_source(array: Any, name: str, how: str) -> RowSource:

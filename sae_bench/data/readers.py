@@ -55,7 +55,8 @@ def open_source(source: Any, text_field: str, split: str | None) -> TextSource |
         array = np.asarray(source)
     except (ValueError, TypeError) as error:
         raise DataError(
-            "A list must hold texts or equally long rows of token ids, and this one holds neither."
+            "A list must hold texts or equally long rows of token ids (shorter ones padded on the right), and this one "
+            "holds neither."
         ) from error
     return row_source(array, "the given list", "list of rows")
 
@@ -197,7 +198,8 @@ def _text_of(row: Mapping[str, Any], text_field: str, where: str) -> str:
 
 def _string(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise DataError(f"{where} must be a string, got {type(value).__name__}; remove the row or convert it.")
+        remedy = "token ids come as .npy or .safetensors" if isinstance(value, list) else "remove the row or convert it"
+        raise DataError(f"{where} must be a string, got {type(value).__name__}; {remedy}.")
     return value
 
 

@@ -21,12 +21,16 @@ class TextSource:
 
 @dataclass(frozen=True)
 class RowSource:
-    """Token ids `[sequences, length]`, read by slicing `rows[start:stop]`; the dtype is an integer one."""
+    """Token ids `[sequences, length]`, read by slicing `rows[start:stop]`; the dtype is an integer one.
+
+    `attention` is of the same shape and is read in the same way: 1 where an id is real, 0 where it is padding.
+    """
 
     name: str
     how: str
     rows: Any
     shape: tuple[int, int]
+    attention: Any = None
     notes: dict[str, Any] = field(default_factory=dict)
 
 

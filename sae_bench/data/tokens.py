@@ -25,13 +25,15 @@ class TokenSet:
 
     `ids` `[tokens]`; sequence `s` is `ids[offsets[s]:offsets[s + 1]]` and belongs to unit `units[s]`, so `offsets` is
     `[sequences + 1]` and `units` `[sequences]`. `unit_ids` names each unit by its content without the BOS that was
-    added: 16 hex digits of blake2b, with `#2`, `#3`, ... for further units of the same content.
+    added: 16 hex digits of blake2b, with `#2`, `#3`, ... for further units of the same content. `padded_ends` are the
+    sequences whose last id is an end of text that is also the padding of their source: it is read, but no target.
     """
 
     ids: IntArray
     offsets: npt.NDArray[np.int64]
     units: IntArray
     unit_ids: tuple[str, ...]
+    padded_ends: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.units)
@@ -75,8 +77,10 @@ class TokenSet:
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest over all ids, the boundaries of the sequences and their units."""
+        """Hex digest over all ids, the boundaries of the sequences, their units, and which ends are no target."""
         digest = hashlib.sha256()
         for part, dtype in ((self.offsets, "<i8"), (self.units, "<i4"), (self.ids, "<i4")):
             digest.update(np.ascontiguousarray(part, dtype=dtype).data)
+        if self.padded_ends:
+            digest.update(np.array(sorted(self.padded_ends), dtype="<i8").data)
         return digest.hexdigest()

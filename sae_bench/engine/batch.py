@@ -55,8 +55,9 @@ class _Asked(NamedTuple):
 
 
 class Batch(_Lazy):
-    """Some sequences: ``tokens`` int64 ``[batch, seq]``, ``attention`` and ``keep`` bool ``[batch, seq]``.
+    """Some sequences: ``tokens`` int64 ``[batch, seq]``, ``attention``, ``keep`` and ``target`` bool ``[batch, seq]``.
 
+    ``keep`` says which tokens count, ``target`` which may be predicted (None: all).
     ``names`` of the sequences key what is drawn at random, with ``seed``. ``saes`` are the views of the SAEs of the run
     on this batch, by their keys, and ``failed`` says which of them failed before.
     """
@@ -67,6 +68,7 @@ class Batch(_Lazy):
         tokens: Tensor,
         attention: Tensor,
         keep: Tensor,
+        target: Tensor | None = None,
         *,
         names: tuple[str, ...] = (),
         seed: int = 0,
@@ -79,7 +81,7 @@ class Batch(_Lazy):
         self.kept = self.keep[attention]
         self.first = (torch.arange(tokens.shape[1], device=tokens.device) == 0).expand_as(tokens)[attention]
         successor = torch.zeros_like(attention)
-        successor[:, :-1] = attention[:, 1:]
+        successor[:, :-1] = (attention if target is None else attention & target)[:, 1:]
         self.predicts = self.keep & successor
         self.targets = tokens.roll(-1, dims=1)[self.predicts]
 

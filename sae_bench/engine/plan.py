@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sae_bench import registry
+from sae_bench.data.mask import Mask, inside
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace, guarded
 from sae_bench.errors import CoderError
@@ -19,7 +19,6 @@ from sae_bench.saes.controls import Calibration
 from sae_bench.saes.protocol import SparseCoder
 from sae_bench.units.bootstrap import RESAMPLES
 
-Mask = Literal["special", "first", "none"]
 # One copy of the logits of a batch stays below these bytes, and a batch below these tokens: more costs memory and saves
 # no time.
 LOGIT_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}
@@ -72,20 +71,20 @@ class Batches:
     def __len__(self) -> int:
         return len(self.groups)
 
-    def tensors(self, index: int, options: Options, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """``tokens`` int64, ``attention`` and ``keep`` bool, each ``[batch, seq]``, padded on the right."""
-        rows = [torch.from_numpy(self.tokens[i].ids.astype("int64")) for i in self.groups[index]]
-        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
-        lengths = torch.tensor([len(row) for row in rows], device=device)
-        position = torch.arange(tokens.shape[1], device=device)
-        attention = position < lengths.unsqueeze(1)
-        keep = attention.clone()
-        if options.mask == "special":
-            special = torch.tensor(sorted(options.special_ids), dtype=torch.int64, device=device)
-            keep &= ~torch.isin(tokens, special)
-        elif options.mask == "first":
-            keep &= position > 0
-        return tokens, attention, keep
+    def tensors(self, index: int, options: Options, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``tokens`` int64, ``attention``, ``keep`` and ``target`` bool, each ``[batch, seq]``, padded on the right.
+
+        Padding is where ``attention`` is not, whatever its id; ``target`` is what a prediction may be scored on.
+        """
+        ids = [self.tokens[i].ids for i in self.groups[index]]
+        tokens = _padded([torch.from_numpy(row.astype("int64")) for row in ids])
+        attention = _padded([torch.ones(len(row), dtype=torch.bool) for row in ids])
+        keep = _padded([torch.from_numpy(inside(row, options.mask, options.special_ids)) for row in ids])
+        target = attention.clone()
+        for row, i in enumerate(self.groups[index]):
+            if i in self.tokens.padded_ends:
+                target[row, len(ids[row]) - 1] = False
+        return tokens.to(device), attention.to(device), keep.to(device), target.to(device)
 
     def names(self, index: int) -> tuple[str, ...]:
         """A name for every sequence of a batch, by its document's content and its place in the document."""
@@ -94,6 +93,10 @@ class Batches:
     def units(self, index: int) -> list[int]:
         """The unit of every sequence of a batch, as an index into the unit ids."""
         return [self.tokens[i].unit for i in self.groups[index]]
+
+
+def _padded(rows: list[Tensor]) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 def batch_tokens(options: Options, vocab_size: int, device: torch.device, longest: int) -> int:

@@ -247,8 +247,11 @@ class HuggingFaceSubject:
     def _other_tokens(self) -> Tensor:
         """Return tokens that differ from those of the self-tests everywhere, with the special ones among them."""
         others = (self._tokens + 1) % self.vocab_size
-        named = {getattr(self.model.config, f"{name}_token_id", None) for name in ("bos", "eos", "pad")}
-        special = sorted(i for i in named if isinstance(i, int) and 0 <= i < self.vocab_size)
+        named = [getattr(self.model.config, f"{name}_token_id", None) for name in ("bos", "eos", "pad")]
+        listed = {
+            i for one in named for i in (one if isinstance(one, list | tuple) else [one])
+        }  # several may end a text
+        special = sorted(i for i in listed if isinstance(i, int) and 0 <= i < self.vocab_size)
         for place, token in enumerate(special[: others.shape[1]]):
             others[0, place] = token
         return others

@@ -8,6 +8,7 @@ import torch
 
 from sae_bench import demo, given, resolve
 from sae_bench.data.documents import DataOptions, load_corpus
+from sae_bench.data.rows import RowOptions
 from sae_bench.errors import DataError
 from sae_bench.files import at_home
 from sae_bench.models.loading import load_subject
@@ -62,9 +63,10 @@ class Loader:
         subject, tokenizer = self._subject(source)
         context = resolve.context_length(self.settings, [info], subject)
         bos = resolve.prepend_bos(self.settings, [info], tokenizer)
-        key = (str(source), context, bos)
+        rows = resolve.row_options(self.settings, [info], subject, tokenizer)
+        key = (str(source), context, bos, rows)
         if key not in self._read:
-            text = self._text("demo" if data is None else data, subject, tokenizer, context, bos)
+            text = self._text("demo" if data is None else data, subject, tokenizer, (context, bos, rows))
             self._read[key] = Activations(subject, text)
         return self._read[key]
 
@@ -87,7 +89,8 @@ class Loader:
                 self._subjects[key][0].name = "demo"
         return self._subjects[key]
 
-    def _text(self, data: Any, subject: SubjectModel, tokenizer: Any, context: int, prepend_bos: bool) -> Text:
+    def _text(self, data: Any, subject: SubjectModel, tokenizer: Any, read: tuple[int, bool, RowOptions]) -> Text:
+        context, prepend_bos, rows = read
         options = DataOptions(
             text_field=self.settings.text_field,
             split=self.settings.split,
@@ -95,6 +98,7 @@ class Loader:
             prepend_bos=prepend_bos,
             limit=max(SEQUENCES, -(-self.n_tokens // LEAST_LENGTH)),
             mean_from_evaluation=True,
+            rows=rows,
         )
         tokens = load_corpus(data, tokenizer=tokenizer, vocab_size=subject.vocab_size, options=options).evaluation
         special = resolve.special_ids(tokenizer, subject)

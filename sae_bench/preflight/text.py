@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass
-from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from sae_bench.data.mask import Mask, inside
 from sae_bench.data.tokens import Sequence
 from sae_bench.errors import DataError, ModelError
 from sae_bench.models.subject import SubjectModel
@@ -31,7 +32,7 @@ class Text:
     begins_with_bos: bool
     bos: int | None = None
     special: frozenset[int] = frozenset()
-    mask: Literal["special", "first", "none"] = "special"
+    mask: Mask = "special"
     token_text: Callable[[int], str] = str
 
     @property
@@ -90,12 +91,10 @@ class Activations:
     @property
     def counted(self) -> Tensor:
         """Whether a run with this mask counts a token of :meth:`everywhere`, bool ``[tokens]``."""
-        ids = torch.tensor([token for ids in self._inputs(self.text.begins_with_bos) for token in ids])
-        if self.text.mask == "none":
-            return torch.ones_like(ids, dtype=torch.bool)
-        if self.text.mask == "first":
-            return ~self.first
-        return ~torch.isin(ids, torch.tensor(sorted(self.text.special), dtype=torch.int64))
+        inputs = self._inputs(self.text.begins_with_bos)
+        return torch.from_numpy(
+            np.concatenate([inside(np.array(ids), self.text.mask, self.text.special) for ids in inputs])
+        )
 
     def take(self, hooks: AnySequence[str], *, bos: bool | None = None) -> list[str]:
         """Capture at ``hooks`` what is not there yet, in one pass; returns those that the model has."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_bench import registry
+from sae_bench.data.mask import begins_bare
 from sae_bench.engine.workspace import Entry
 from sae_bench.models.digests import ModelDigests
 from sae_bench.models.subject import SubjectModel
@@ -58,7 +59,7 @@ def _protocol(work: Work, task: Task, of: Population, conditions: Conditions, pa
     subject, digests = conditions.subject, conditions.digests
     shipped = registry.tasks(settings.task_dir)[spec.id].parameters
     parameters = {name: value for name, value in spec.parameters.items() if shipped[name] != value}
-    parameters |= conditions.judge[spec.id] | stream(task.stream).parameters(inputs)
+    parameters |= conditions.judge[spec.id] | stream(task.stream).parameters(inputs) | _first_position(task, inputs)
     if spec.pairs:
         parameters["partners"] = sorted(partners)
     return Protocol(
@@ -86,6 +87,15 @@ def _protocol(work: Work, task: Task, of: Population, conditions: Conditions, pa
         bos=of.bos,
         code_sha256=registry.code_sha256(spec),
     )
+
+
+def _first_position(task: Task, inputs: Inputs) -> dict[str, Any]:
+    """That the mask "special" leaves out what begins a sequence without a BOS token; results of before scored it."""
+    if inputs.options.mask != "special":
+        return {}
+    read = inputs.suite.tokens if stream(task.stream).labels and inputs.suite else inputs.corpus.evaluation
+    bare = any(begins_bare(tokens, inputs.options.special_ids) for tokens in (read, inputs.corpus.calibration))
+    return {"first_position": "left out"} if bare else {}
 
 
 def _find(work: Work, task: Task, conditions: Conditions) -> None:

@@ -78,7 +78,8 @@ def some_documents(inputs: Inputs, chosen: Sequence[int]) -> Inputs:
     ids = [tokens[i].ids for i in rows]
     offsets = np.cumsum([0, *map(len, ids)]).astype(np.int64)
     of_row = np.array([place[int(tokens.units[i])] for i in rows], dtype=np.int32)
-    kept = TokenSet(np.concatenate(ids), offsets, of_row, tuple(tokens.unit_ids[unit] for unit in chosen))
+    ends = frozenset(row for row, i in enumerate(rows) if i in tokens.padded_ends)
+    kept = TokenSet(np.concatenate(ids), offsets, of_row, tuple(tokens.unit_ids[unit] for unit in chosen), ends)
     return dataclasses.replace(inputs, corpus=dataclasses.replace(inputs.corpus, evaluation=kept))
 
 

@@ -268,7 +268,7 @@ def _text(tokens: TokenSet, units: set[int], options: Options) -> tuple[Text, ND
     alone = Batches(tokens, tuple((i,) for i in chosen))
     kept, before, document, n = [], [], [], 0
     for k, i in enumerate(chosen):
-        ids, _, keep = (t[0].numpy() for t in alone.tensors(k, options, torch.device("cpu")))
+        ids, _, keep, _ = (t[0].numpy() for t in alone.tensors(k, options, torch.device("cpu")))
         at = np.flatnonzero(keep)
         place[tokens.offsets[i] + at] = n + np.arange(len(at))
         n += len(at)

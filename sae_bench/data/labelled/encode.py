@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sae_bench.data.mask import Mask, inside
 from sae_bench.data.tokens import IntArray
 from sae_bench.errors import DataError
 
@@ -43,7 +44,7 @@ class LabelledOptions:
 
     `context` is the most tokens a text may have, BOS included; `prepend_bos` starts every text with BOS, and never
     with two. `train_limit` and `test_limit` are the most examples of a part (None: all). `names` chooses sets:
-    "all", or comma-separated names and globs.
+    "all", or comma-separated names and globs. Of `mask` and `special_ids` a text must leave a token that counts.
     """
 
     context: int
@@ -52,6 +53,8 @@ class LabelledOptions:
     train_limit: int | None = 1024
     test_limit: int | None = 512
     names: str = "all"
+    mask: Mask = "none"
+    special_ids: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         least = 1 + self.prepend_bos
@@ -94,10 +97,11 @@ class Encoder:
         self.bos: int | None = bos
         self.room = options.context - (bos is not None)
         self._tokenizer, self._vocab_size = tokenizer, vocab_size
+        self._mask, self._special = options.mask, options.special_ids
         self.encode: Callable[[str], Encoded] = lru_cache(RECENT_TEXTS)(self._encode)
 
     def _encode(self, text: str) -> Encoded:
-        """The ids of one text. Raises `BadText` if it gives none."""
+        """The ids of one text. Raises `BadText` if it gives none, or none that counts."""
         if not text.strip():
             raise BadText("is empty")
         try:
@@ -116,4 +120,7 @@ class Encoder:
                 f"labelled text that begins {text[:40]!r}; use the language model's tokenizer."
             )
         cut = ids[: self.room].astype(np.int32)
+        read = cut if self.bos is None else np.concatenate([[self.bos], cut])
+        if not inside(read, self._mask, self._special).any():
+            raise BadText("has no token that counts: all are special, or at position 0 (--mask)")
         return Encoded(hashlib.blake2b(cut.astype("<i4").tobytes()).hexdigest()[:16], cut, len(ids) > self.room)

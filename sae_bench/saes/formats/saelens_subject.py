@@ -113,7 +113,7 @@ def _tokens(metadata: Config, found: Subject) -> None:
     elif excluded:
         found.warnings.append(
             f"trained without the tokens {_shown(excluded)} (exclude_special_tokens); a run leaves out BOS, EOS and "
-            "padding, and none of the others"
+            "position 0, and none of the others"
         )
     if "sequence_separator_token" in metadata.values and (token := metadata.get("sequence_separator_token")) != "bos":
         joined = "without a token between them" if token is None else f"with the token {_shown(token)} between them"
