@@ -46,7 +46,8 @@ class HuggingFaceSubject:
         text = model.config.get_text_config()  # type: ignore[operator, union-attr]
         self.vocab_size = int(text.vocab_size)
         self.n_layers = int(text.num_hidden_layers)
-        self.context_length: int | None = getattr(text, "max_position_embeddings", None)
+        longest = getattr(text, "max_position_embeddings", None)
+        self.context_length: int | None = longest if longest and longest > 0 else None  # some say -1 for no limit
         self.counters = {"prefix": 0, "suffix": 0, "full": 0, "selftest": 0}
         self._hooks: dict[str, Hook] = {}
         self._widths: dict[Hook, int] = {}

@@ -136,8 +136,9 @@ def hooked(model: nn.Module, path: str, io: str, edit: Callable[[Tensor], Any]) 
     module = model.get_submodule(path)
 
     def on_output(_module: nn.Module, _args: Any, out: Any) -> Any:
-        new = edit(out[0] if isinstance(out, tuple) else out)
-        return new if new is None or not isinstance(out, tuple) else (new, *out[1:])
+        several = isinstance(out, tuple | list)
+        new = edit(out[0] if several else out)
+        return type(out)([new, *out[1:]]) if several and new is not None else new
 
     def on_input(_module: nn.Module, args: Any, kwargs: Any) -> Any:
         if args:
