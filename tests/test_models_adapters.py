@@ -14,9 +14,9 @@ from torch import Tensor
 
 from sae_bench.errors import ModelError
 from sae_bench.models.adapters import adapter_of
+from sae_bench.models.digests import weights_sha256
 from sae_bench.models.loading import load_subject
 from sae_bench.models.weight_files import weight_files
-from sae_bench.resolve import model_sha256
 from tests.builders import tiny_models
 from tests.builders.tokenizer_files import change_file, write_tokenizer
 
@@ -97,14 +97,14 @@ def test_provenance_names_the_adapter_and_the_digest_covers_it(tmp_path):
     folder = apart(tmp_path)
     subject, _ = load_subject(folder)
     assert adapter_of(subject.model) == "lora adapter of tuned, merged into base"
-    before = model_sha256(folder, subject)
+    before = weights_sha256(load_subject(folder)[0].model)
     change_file(folder / "adapter_config.json", lambda content: content.update(lora_alpha=2 * ALPHA))
-    assert model_sha256(folder, subject) != before
+    assert weights_sha256(load_subject(folder)[0].model) != before
     write_adapter(folder, str(tmp_path / "base"))
-    assert model_sha256(folder, subject) == before
+    assert weights_sha256(load_subject(folder)[0].model) == before
     file = tmp_path / "base" / "model.safetensors"
     save_file({name: tensor * 2 for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"})
-    assert model_sha256(folder, subject) != before
+    assert weights_sha256(load_subject(folder)[0].model) != before
 
 
 def test_the_files_of_an_adapted_model_are_those_of_both(tmp_path):
@@ -128,6 +128,7 @@ def test_an_adapter_in_half_precision_is_rounded_once(tmp_path):
     a, b = factors()[name]
     right = tiny_models.tiny_llama().get_submodule(name).weight + b @ a * ALPHA / RANK
     assert subject.model.get_submodule(name).weight.dtype == torch.bfloat16
+    assert subject.model.model.rotary_emb.inv_freq.dtype == torch.float32  # as in a model that has no adapter
     torch.testing.assert_close(subject.model.get_submodule(name).weight, right.to(torch.bfloat16))
 
 

@@ -14,9 +14,9 @@ from transformers import DeepseekV3Config, DeepseekV3ForCausalLM, GPTNeoConfig, 
 
 from sae_bench.errors import ModelError
 from sae_bench.models.leftovers import HARMLESS
+from sae_bench.models.digests import weights_sha256
 from sae_bench.models.loading import load_subject
 from sae_bench.models.weight_files import weight_files
-from sae_bench.resolve import model_sha256
 from tests.builders import tiny_models
 from tests.builders.tokenizer_files import change_file
 
@@ -184,12 +184,12 @@ def test_a_shard_that_is_not_there_is_refused(tmp_path):
 
 def test_the_digest_is_of_the_files_that_are_loaded(tmp_path):
     """An optimizer's state or old weights beside them are no part of the model, shards in a subfolder are."""
-    subject, _ = load_subject(sharded(tmp_path))
-    before = model_sha256(tmp_path, subject)
+    sharded(tmp_path)
+    before = weights_sha256(load_subject(tmp_path)[0].model)
     (tmp_path / "optimizer.bin").write_bytes(b"state")
     (tmp_path / "pytorch_model.bin").write_bytes(b"old")
     save_file({"a": torch.ones(1)}, tmp_path / "stale.safetensors")
-    assert model_sha256(tmp_path, subject) == before
+    assert weights_sha256(load_subject(tmp_path)[0].model) == before
     assert not {file.name for file in weight_files(tmp_path)} & {"optimizer.bin", "stale.safetensors"}
     (tmp_path / "shards").mkdir()
     names = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
@@ -197,4 +197,4 @@ def test_the_digest_is_of_the_files_that_are_loaded(tmp_path):
         (tmp_path / name).rename(tmp_path / "shards" / name)
     moved = {tensor: f"shards/{name}" for tensor, name in names.items()}
     change_file(tmp_path / "model.safetensors.index.json", lambda content: content.update(weight_map=moved))
-    assert model_sha256(tmp_path, load_subject(tmp_path)[0]) == before
+    assert weights_sha256(load_subject(tmp_path)[0].model) == before

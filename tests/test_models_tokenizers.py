@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from sae_bench.data.documents import DataOptions, load_corpus
-from sae_bench.errors import ModelError
+from sae_bench.data.labelled import LabelledOptions
+from sae_bench.data.labelled.encode import BadText, Encoder
+from sae_bench.errors import DataError, ModelError
 from sae_bench.models.loading import load_subject
 from sae_bench.models.tokenizer_identity import PROBES, tokenizer_kind, tokenizer_sha256
 from sae_bench.models.tokenizers import check_tokens, load_tokenizer
@@ -221,3 +223,15 @@ def test_the_digest_sees_which_tokens_are_special_and_tokenizers_without_a_file(
     assert tokenizer_sha256(ByT5Tokenizer()) == tokenizer_sha256(ByT5Tokenizer())
     assert tokenizer_sha256(ByT5Tokenizer()) != tokenizer_sha256(ByT5Tokenizer(extra_ids=3))
     assert tokenizer_sha256(tiny_models.TinyTokenizer(50)) != tokenizer_sha256(tiny_models.TinyTokenizer(49))
+
+
+def test_a_word_that_has_no_id_is_one_sentence_and_no_traceback():
+    """A vocabulary of words without one for unknown ones raises an exception of no kind at all."""
+    words = Tokenizer(models.WordLevel({"known": 0, "word": 1}))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
+    options = DataOptions(context=8, prepend_bos=False, mean_from_evaluation=True)
+    with pytest.raises(DataError, match=r"Document 2 of .* cannot be tokenised: .*UNK"):
+        load_corpus(["known word known", "known stranger"], tokenizer=tokenizer, vocab_size=2, options=options)
+    with pytest.raises(BadText, match="cannot be tokenised"):
+        Encoder(tokenizer, 2, LabelledOptions(context=8, prepend_bos=False, seed=0)).encode("known stranger")

@@ -165,7 +165,9 @@ def _documents(
         try:
             # verbose: what is longer than the model takes is cut up here, so its warning would mislead.
             found = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        except (TypeError, UnicodeEncodeError) as error:  # half of a surrogate pair, which JSON can carry
+        except (
+            Exception
+        ) as error:  # half of a surrogate pair, a word that has no id: tokenizers raise whatever they like
             raise DataError(f"Document {number} of {opened.name} cannot be tokenised: {error}.") from error
         start = next((place for place, token in enumerate(found) if token not in added), len(found))
         ids = np.asarray(found[start:], dtype=np.int64)

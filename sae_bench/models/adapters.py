@@ -97,7 +97,16 @@ def load_adapted(folder: Path, dtype: torch.dtype, load: Load) -> nn.Module:
     base = base_of(folder) or ""
     origin = Path(base).name if Path(base).is_dir() else base
     merged.sae_bench_adapter = f"{kind} adapter of {folder.name}, merged into {origin}"  # type: ignore[assignment]
-    return merged.to(dtype).eval()
+    _round(merged, dtype)
+    return merged.eval()
+
+
+def _round(model: nn.Module, dtype: torch.dtype) -> None:
+    """Cast what a file holds; buffers that are computed (rotary frequencies) stay as exact as in a plain model."""
+    stored = set(model.state_dict())
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if name in stored and tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
 
 
 def _config(folder: Path) -> dict[str, Any]:
