@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM, GPTNeoConfig, GPTNeoForCausalLM
 
 from sae_bench.errors import ModelError
-from sae_bench.models.leftovers import HARMLESS
 from sae_bench.models.digests import weights_sha256
+from sae_bench.models.leftovers import HARMLESS
 from sae_bench.models.loading import load_subject
 from sae_bench.models.weight_files import weight_files
 from tests.builders import tiny_models
