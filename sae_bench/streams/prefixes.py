@@ -30,10 +30,12 @@ def shared_prefixes(texts: Sequence[NDArray[np.integer]]) -> tuple[list[Ints], i
     The list of a text is as long as the longest prefix that it shares. Prefixes are equal where numbers are.
     """
     found: list[Ints] = [np.zeros(0, dtype=np.int64)] * len(texts)
+    if not texts:
+        return found, 0
     words = [np.asarray(text).astype(">i4").tobytes() for text in texts]  # in this form bytes are in order of tokens
     order = sorted(range(len(texts)), key=words.__getitem__)
     common = [_common(texts[a], texts[b]) for a, b in pairwise(order)]
-    n, before = 0, found[0] if found else np.zeros(0, dtype=np.int64)
+    n, before = 0, found[0]
     for text, as_before, as_behind in zip(order, [0, *common], [*common, 0], strict=True):
         more = max(as_before, as_behind) - as_before
         before = found[text] = np.concatenate([before[:as_before], np.arange(n, n + more)])

@@ -83,6 +83,8 @@ def sampled_latents(
     They are drawn from the ranking by ``sizes`` ``[entries]``: magnitudes times norms of directions. Raises
     CoderFailure.
     """
+    if bool(sizes.isnan().any()):  # it has no rank
+        raise CoderFailure("what a latent adds to the reconstruction is NaN or infinite")
     rows, entries = [], []
     for i, unit in enumerate(places.units):
         start, stop = int(codes.indptr[i]), int(codes.indptr[i + 1])

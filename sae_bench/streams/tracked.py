@@ -59,6 +59,8 @@ def choose_latents(entry: Entry, work: Workspace, n: int, most_density: float, s
     codes = work.encode(entry, sample)
     count = torch.bincount(codes.indices, minlength=codes.n_latents)
     strength = torch.bincount(codes.indices, weights=work.sizes(entry, codes), minlength=codes.n_latents)
+    if bool(strength.isnan().any()):
+        raise CoderFailure("the size of what a latent adds to the reconstruction is NaN")
     eligible = ((count >= LEAST_SEEN) & (count <= most_density * len(sample))).nonzero().squeeze(1)
     by_strength = eligible[top(-strength[eligible])]
     ranked = by_strength[count[by_strength].argsort(stable=True)]
