@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from sae_bench.board.ranks import from_intervals
+from sae_bench.engine.workspace import Entry
 from sae_bench.kernels import graded_rules
 from sae_bench.kernels.divergence import normaliser, peak_place
 from sae_bench.kernels.logistic import logistic_cv
@@ -25,10 +26,12 @@ from sae_bench.saes.protocol import codes_from_dense
 from sae_bench.schema import MetricValue
 from sae_bench.streams.outputs import extremes
 from sae_bench.streams.prefixes import Prefixes, shared_prefixes
+from sae_bench.streams.sampling import Sampled, sampled_latents
 from sae_bench.tasks.autointerp import prompts
 from sae_bench.tasks.autointerp.windows import Window, cases
 from sae_bench.tasks.downstream_sparsity import _deciles
 from sae_bench.units import Units
+from tests.builders.tiny_saes import activations, tiny_coder
 from tests.builders.windows import SIZES, planted
 
 NOISE = 1e-7  # relative: what another shape of a batch changes in float32
@@ -152,6 +155,21 @@ def test_shown_tokens_of_near_ties_are_in_order_of_their_ids():
         found = extremes(noisy(exact, seed))
         assert found["promoted_token"].tolist() == [[100, 101, 102, 103, 104]] * 3
         assert found["suppressed_token"].tolist() == [[300, 301, 302, 0, 1]] * 3
+
+
+def test_ablated_latents_do_not_change_with_rounding():
+    """The draw is by rank of contribution: a rank that rounding gives would draw another latent."""
+    coder, x = tiny_coder("relu"), activations(6)
+    codes = coder.encode(x)
+    at = torch.arange(6)
+    places = Sampled(at, at, at, tuple(f"d{i}" for i in range(6)))
+    exact = coarse(len(codes.indices), 1, distinct=3) + 1
+    drawn = [
+        sampled_latents(Entry("a", "a", coder), x, codes, noisy(exact, seed), places, 3, 0).latent.tolist()
+        for seed in range(4)
+    ]
+    assert len(drawn[0]) == 18
+    assert drawn[1:] == [drawn[0]] * 3
 
 
 def test_windows_do_not_change_with_rounding():
