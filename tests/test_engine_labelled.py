@@ -242,6 +242,28 @@ def test_no_figure_changes_with_the_batch_size(sets: Path) -> None:
     assert_close(small, large, 1e-6)
 
 
+@pytest.fixture(scope="module")
+def alike(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of texts that begin in a few ways: most latents are strongest in what several texts share."""
+    folder = tmp_path_factory.mktemp("data") / "alike"
+    texts = [d.text.split() for d in demo.documents(240, seed=5)]
+    begun = [" ".join(texts[i % 5][:16] + own[: 1 + i % 7]) for i, own in enumerate(texts)]
+    labels = [(i // 5) % 2 == (i % 4 == 0) for i in range(len(begun))]
+    rows = list(dict(zip(begun, labels, strict=True)).items())
+    parts = {"train": [row for i, row in enumerate(rows) if i % 8 < 5], "test": [*rows[5::8], *rows[6::8], *rows[7::8]]}
+    write_set(folder, "alike", {part: [(text, int(y)) for text, y in own] for part, own in parts.items()}, "jsonl")
+    return folder
+
+
+def test_texts_that_begin_alike_are_ties_in_any_batch(alike: Path) -> None:
+    """Float32 rounds equal activations of batches of other shapes otherwise, and a rank would order them by that."""
+    one, other = (run("demo/relu", alike, batch_tokens=n, limit=4) for n in (60, 5000))
+    assert_close(figures(one), figures(other), 1e-5)
+    for key, result in one.items():
+        own, again = (r.details["sets"]["alike"] for r in (result, other[key]))
+        assert [own.get(name) for name in ("latent", "latents")] == [again.get(name) for name in ("latent", "latents")]
+
+
 def test_two_saes_at_once_are_two_runs(sets: Path, small: tuple[dict[tuple[str, str], Result], Path]) -> None:
     for sae in SAES:
         alone = run(sae, sets, controls="permuted")

@@ -326,8 +326,8 @@ def test_average_precision_is_that_of_scikit_learn(seed, strength, least):
     grades = grade(tokens, previous, sparse(fires), 5, strength=strength, least_pair=max(1, least))
     ours = average_precision(grades, held_out, before, sparse(actual))
     theirs = loop_scores(tokens, previous, fires, held_out, before, strength, max(1, least))
-    for i in range(4):
-        assert ours[i] == pytest.approx(average_precision_score(actual[i], theirs[i]), rel=1e-12)
+    for i in range(4):  # equal quotients of counts differ in their last bit where they are computed by other steps
+        assert ours[i] == pytest.approx(average_precision_score(actual[i], theirs[i].round(12)), rel=1e-12)
     assert ours[3] == pytest.approx(actual[3].mean())
     assert math.isnan(ours[4])
 

@@ -61,14 +61,18 @@ class Ranker:
 def from_intervals(values: Sequence[MetricValue], better: str) -> list[tuple[int, int]]:
     """Rank ranges where "surely better" means that two intervals do not overlap; for the order of ``values``.
 
-    A value without an interval may have any rank. ``better`` is "higher" or "lower".
+    A value without an interval may have any rank. ``better`` is "higher" or "lower". Ends that are equal but for
+    rounding overlap.
     """
+    from sae_bench.results.compare import ROUNDING
+
     sign = 1.0 if better == "lower" else -1.0
     ends = np.array([(-np.inf, np.inf) if v.low is None or v.high is None else (v.low, v.high) for v in values])
     costs = np.sort(sign * ends.reshape(-1, 2), axis=1)  # [n, 2]: the best and the worst that each may cost
-    n_better = np.searchsorted(np.sort(costs[:, 1]), costs[:, 0], side="left")
-    n_worse = len(values) - np.searchsorted(np.sort(costs[:, 0]), costs[:, 1], side="right")
-    return _ranges(n_better, n_worse)
+    best, worst = costs[:, :1], costs[:, 1]
+    with np.errstate(invalid="ignore"):
+        beaten = best - worst > ROUNDING * np.maximum(np.abs(best), np.abs(worst))  # [n, n]: a row by a column
+    return _ranges(beaten.sum(1), beaten.sum(0))
 
 
 def from_differences(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sae_bench.engine.rest import Logits
-from sae_bench.kernels.divergence import Normaliser, Scores, divergence, normaliser, peak_place
+from sae_bench.kernels.divergence import Normaliser, Scores, divergence, near_peak, normaliser, peak_place
 
 CHUNK_ELEMENTS = 1 << 19  # 2 MiB in float32: small enough that a chunk stays in the cache between passes
 ACCELERATOR_CHUNK_ELEMENTS = 1 << 22  # fewer and larger operations, still 16 MiB each
@@ -20,7 +20,7 @@ class Clean:
     """The clean model's logits as they came from it, with what is known of each prediction.
 
     norm: of each predicting position, ``[positions]``; loss: cross-entropy there, nats, float64 ``[positions]``; top:
-    the most likely token there, the lowest of equals, int64 ``[positions]``.
+    the most likely token there, the lowest of near-ties, int64 ``[positions]``.
     """
 
     logits: Logits
@@ -55,7 +55,7 @@ def score(logits: Logits, at: Tensor, targets: Tensor, clean: Clean) -> Scores:
         loss[part] = _cross_entropy(rows, norm, targets[part])
         of_clean = Normaliser(clean.norm.peak[part].to(rows), clean.norm.total[part])
         kl[part] = divergence(reference, of_clean, rows, norm)
-        agrees[part] = rows.gather(1, clean.top[part].unsqueeze(1)).squeeze(1) == norm.peak.to(rows)
+        agrees[part] = rows.gather(1, clean.top[part].unsqueeze(1)).squeeze(1) >= near_peak(norm.peak.to(rows))
     return Scores(loss, kl, agrees)
 
 

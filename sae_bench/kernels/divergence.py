@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sae_bench.kernels.ranks import TOLERANCE
+
 _AT_ONCE = 64  # terms that are summed in the logits' own precision before float64 takes over: 4 times as fast on a CPU
 
 
@@ -28,7 +30,7 @@ class Normaliser(NamedTuple):
 class Scores(NamedTuple):
     """Of every prediction ``[P]``: cross-entropy and KL(clean || replaced), nats, float64, and agreement, bool.
 
-    ``agrees``: the clean model's most likely token (the lowest of equals) has the highest logit here too.
+    ``agrees``: the clean model's most likely token (the lowest of near-ties) has the highest logit here too.
     """
 
     ce: Tensor
@@ -46,21 +48,27 @@ def normaliser(logits: Tensor) -> Normaliser:
 
 
 def peak_place(logits: Tensor, peak: Tensor) -> Tensor:
-    """Where each row of ``[rows, vocabulary]`` has its ``peak``, the lowest place of equals, int64 ``[rows]``.
+    """Where each row of ``[rows, vocabulary]`` first comes near its ``peak`` (:func:`near_peak`), int64 ``[rows]``.
 
     Blocks are looked through before places: an argmax over whole rows takes ten times as long as their maxima.
     """
+    least = near_peak(peak).unsqueeze(1)
     slab = max(1, logits.shape[1] // _AT_ONCE)
     tail = logits.shape[1] % slab
     body = logits[:, : logits.shape[1] - tail].reshape(len(logits), -1, slab)
-    has = body.amax(2) == peak.unsqueeze(1)
+    has = body.amax(2) >= least
     block = has.byte().argmax(1)
-    own = body[torch.arange(len(logits), device=logits.device), block] == peak.unsqueeze(1)
+    own = body[torch.arange(len(logits), device=logits.device), block] >= least
     place = block * slab + own.byte().argmax(1)
     if not tail:
         return place
-    last = logits.shape[1] - tail + (logits[:, -tail:] == peak.unsqueeze(1)).byte().argmax(1)
+    last = logits.shape[1] - tail + (logits[:, -tail:] >= least).byte().argmax(1)
     return torch.where(has.any(1), place, last)
+
+
+def near_peak(peak: Tensor) -> Tensor:
+    """What a logit must reach to be the largest but for rounding, where the largest is ``peak`` ``[rows]``."""
+    return torch.where(peak.isfinite(), peak - TOLERANCE * peak.abs(), peak)
 
 
 def divergence(clean: Tensor, of_clean: Normaliser, logits: Tensor, of_logits: Normaliser) -> Tensor:

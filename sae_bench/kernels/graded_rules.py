@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sae_bench.kernels.ranks import exceeds
 from sae_bench.kernels.token_counts import Firings, Floats, Ints, count, expand, find, read, token_of
 
 STRENGTH = 1.0
@@ -105,11 +106,11 @@ def _seen(items: Ints, latent: Ints, item: Ints, text: tuple[Ints, Ints], found:
 def _by_steps(latent: Ints, score: Floats, seen: Floats, n_latents: int) -> Floats:
     """Average precision ``[latents]`` of groups of tokens of which ``seen`` ``[2, groups]`` fire and exist.
 
-    Groups of one latent and one score are one step.
+    Groups of one latent and one score, but for rounding, are one step.
     """
     order = np.lexsort((-score, latent))
     latent, score = latent[order], score[order]
-    last = np.append((latent[1:] != latent[:-1]) | (score[1:] != score[:-1]), True)
+    last = np.append((latent[1:] != latent[:-1]) | exceeds(score[:-1], score[1:]), True)
     sums = np.zeros((2, int(last.sum()) + 1))  # with nothing in front
     sums[:, 1:] = seen[:, order].cumsum(axis=1)[:, last]
     latent = latent[last]

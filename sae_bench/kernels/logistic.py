@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol, Self
 import torch
 from torch import Tensor
 
+from sae_bench.kernels.ranks import exceeds
+
 MAX_STEPS = 100
 TOLERANCE = 1e-5  # relative size of the last step but one; each squares the error, so what is left is below 1e-8
 FLOOR = 1e-3  # coefficients nearer to 0 than this are found to an absolute error
@@ -102,7 +104,7 @@ def logistic_cv(features: Tensor, labels: Tensor, strengths: Sequence[float], *,
 
     Minimises the mean cross-entropy plus ``strength / 2`` times the squared weights of the features divided by their
     standard deviation in the part that is fitted. ``strength`` is the one of ``strengths`` (all positive) with the
-    smallest mean cross-entropy on held-out folds (:func:`stratified_folds`); among equals the strongest. With fewer
+    smallest mean cross-entropy on held-out folds (:func:`stratified_folds`); among near-ties the strongest. With fewer
     than 2 examples of a class it is the strongest. All fits of all folds run as one batch. Raises ValueError if a
     class is absent or a feature is not finite.
     """
@@ -172,7 +174,7 @@ def _cross_validated(
         logits = theta[:-1] @ design.T
         held_out = probe_losses(logits, labels) * ~train[:-1, None]
         loss = held_out.sum((0, 2)) / len(labels)
-        chosen = int((loss <= loss.min() + ROUNDING).nonzero()[0])
+        chosen = int((~exceeds(loss, loss.min())).nonzero()[0])
     weight = theta[-1, chosen, :-1] / scale
     return Logistic(weight, float(theta[-1, chosen, -1] - weight @ mean), ordered[chosen])
 

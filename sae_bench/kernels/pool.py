@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sae_bench.kernels.ranks import exceeds
+
 POOLINGS = ("max", "mean", "last")
 SCRATCH = 1 << 22  # elements of the scratch array, or one text if that is more
 
@@ -23,8 +25,9 @@ def pool(entries: Entries, how: str, n_latents: int, size: Tensor) -> Entries:
     """Pool the entries of tokens over the tokens of each text.
 
     ``entries.texts`` is the text of each token's entry, ascending; ``size`` ``[texts]`` how many tokens a text has.
-    ``how`` is "max" (the value of largest magnitude, with its sign; for codes that are never negative the maximum),
-    "mean" (tokens without the latent count as 0) or "last" (``entries`` hold one token a text, taken as it is).
+    ``how`` is "max" (the value of largest magnitude, with its sign, the positive one of near-ties; for codes that are
+    never negative the maximum), "mean" (tokens without the latent count as 0) or "last" (``entries`` hold one token a
+    text, taken as it is).
     """
     if how not in POOLINGS:
         raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {how!r}")
@@ -48,7 +51,7 @@ def _pool_some(entries: Entries, how: str, n_latents: int, size: Tensor, first: 
     else:
         high = values.new_zeros(len(size) * n_latents).scatter_reduce_(0, at, values, "amax")
         low = torch.zeros_like(high).scatter_reduce_(0, at, values, "amin")
-        scratch = torch.where(-low > high, low, high).view(len(size), -1)
+        scratch = torch.where(exceeds(-low, high), low, high).view(len(size), -1)
     text, latent = scratch.nonzero(as_tuple=True)
     return Entries(text + first, latent, scratch[text, latent])
 
@@ -69,5 +72,5 @@ def pool_dense(x: Tensor, size: Tensor, how: str) -> Tensor:
     counts = size[there]
     high = torch.segment_reduce(x, "max", lengths=counts, unsafe=True)
     low = torch.segment_reduce(x, "min", lengths=counts, unsafe=True)
-    out[there] = torch.where(-low > high, low, high).double()
+    out[there] = torch.where(exceeds(-low, high), low, high).double()
     return out

@@ -19,13 +19,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sae_bench.kernels.ranks import exceeds
+
 Floats = NDArray[np.float64]
 Tokens = Sequence[int]
 Activation = Callable[[list[list[int]]], Sequence[float]]
 
 WILDCARD = -1
 START = -2
-KEPT = 0.5  # share of an activation that counts as keeping it
+KEPT = 0.5  # share of an activation that counts as keeping it, up to rounding
 
 
 class _Node:
@@ -160,8 +162,8 @@ def explain(examples: Sequence[Tokens], original: Sequence[float], activation: A
     replaced = iter(run([[*t[:i], padding, *t[i + 1 :]] for t, _ in cut for i in range(len(t))]))
     trie = Trie()
     for (tokens, value), before, behind_padding in zip(cut, original, padded, strict=True):
-        pattern = [WILDCARD if 1 - next(replaced) / value < KEPT else token for token in tokens]
-        if behind_padding / before < KEPT:
+        pattern = [WILDCARD if exceeds(KEPT, 1 - next(replaced) / value) else token for token in tokens]
+        if exceeds(KEPT, behind_padding / before):
             pattern.insert(0, START)
         trie.insert(pattern, value)
     return Explanation(trie, run.calls, run.sequences, sum(suffix is None for suffix in found))
@@ -181,7 +183,7 @@ def _shortest(
     while waiting:
         tries = [(i, examples[i][-n:]) for i in waiting for n in lengths if n <= len(examples[i])]
         for (i, suffix), value in zip(tries, run([suffix for _, suffix in tries]), strict=True):
-            if found[i] is None and value / original[i] >= KEPT:
+            if found[i] is None and not exceeds(KEPT, value / original[i]):
                 found[i] = suffix, value
         lengths = range(lengths.stop, 2 * lengths.stop)
         waiting = [i for i in waiting if found[i] is None and len(examples[i]) >= lengths.start]

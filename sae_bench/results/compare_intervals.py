@@ -50,7 +50,7 @@ def p_value(value: float, replicates: Array, n_units: int) -> float | None:
     ahead = np.sort(finite if value > 0 else -finite)
     if ahead[-1] - ahead[0] <= EQUAL * abs(value):
         return float(min(1.0, 2.0 ** (1 - n_units)))
-    beyond = int(np.searchsorted(ahead, 0.0, side="right"))
+    beyond = int(np.searchsorted(ahead, EQUAL * abs(value), side="right"))  # rounding can put 0 on either side
     if beyond >= TAIL or len(ahead) <= 2 * TAIL:
         z = _quantile(beyond + 1, len(ahead))
     else:

@@ -28,6 +28,7 @@ from sae_bench.streams.channels import channels_entry
 from sae_bench.streams.guard import Columns, TaskFailure, guarded
 from sae_bench.streams.labelled_tables import ceiling_key, labelled_tables, measured_as, reference_tables, wanted_keys
 from sae_bench.streams.pooled import Pooled, SetView, TokenStore
+from sae_bench.streams.prefixes import Prefixes
 from sae_bench.tasks.base import Task
 from sae_bench.tasks.labelled import LabelledTask
 from sae_bench.units import Units, nested
@@ -207,20 +208,25 @@ class LabelledReader(Reader):
         batches = Batches.of(self.suite.tokens, self.run.size, texts.tolist())
         numbers = {int(text): i for i, text in enumerate(texts)}
         device = self.work.subject.device
-        for index, members in enumerate(batches.groups):
-            batch = Batch(self.work, *batches.tensors(index, self.options, device))
-            of_text = torch.tensor([numbers[i] for i in members], device=device)
-            for hook, store in stores.items():
-                store.add(batch.activations(hook), batch, of_text)
-            for entry in self._left(part):
-                view = CoderView(SiteView(batch, entry.hook_in), entry)
-                try:
-                    if entry in self.floors:
-                        pooled[entry.key].add_channels(view.x - mean[entry.hook_in], batch, of_text)
-                    else:
-                        pooled[entry.key].add_codes(view.codes, batch, of_text)
-                except CoderFailure as failure:
-                    part.failures[entry.key] = str(failure)
+        with Prefixes([self.suite.tokens[i].ids for i in texts.tolist()]) as alike:
+            for index, members in enumerate(batches.groups):
+                batch = Batch(self.work, *batches.tensors(index, self.options, device))
+                of_text = torch.tensor([numbers[i] for i in members], device=device)
+                shared = alike.of([numbers[i] for i in members], device)
+                x = {hook: alike.activations(hook, batch.activations(hook), shared) for hook in mean}
+                for hook, store in stores.items():
+                    store.add(x[hook][0], batch, of_text)
+                for entry in self._left(part):
+                    activations, prefix = x[entry.hook_in]
+                    view = CoderView(SiteView(batch, entry.hook_in), entry)
+                    try:
+                        if entry in self.floors:
+                            pooled[entry.key].add_channels(activations - mean[entry.hook_in], batch, of_text)
+                        else:
+                            codes = alike.codes(entry.key, view.codes, prefix)
+                            pooled[entry.key].add_codes(codes, batch, of_text)
+                    except CoderFailure as failure:
+                        part.failures[entry.key] = str(failure)
         return pooled
 
     def tables(self, task: Task, entry: Entry) -> dict[str, Units]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_bench.engine.workspace import Entry, guarded
+from sae_bench.kernels.ranks import top
 from sae_bench.models.subject import SubjectModel
 from sae_bench.models.unembedding import direct_logits
 from sae_bench.saes.protocol import Codes
@@ -86,10 +87,14 @@ class Outputs:
 
 
 def extremes(logits: Tensor) -> dict[str, NDArray[np.float64]]:
-    """The most promoted and most suppressed tokens of each row of ``logits`` ``[latents, vocabulary]``, with values."""
+    """The most promoted and most suppressed tokens of each row of ``logits`` ``[latents, vocabulary]``, with values.
+
+    Near-ties are in order of their ids.
+    """
     k = min(TOKENS, logits.shape[1])
     found = {}
-    for what, largest in (("promoted", True), ("suppressed", False)):
-        values, tokens = logits.topk(k, dim=1, largest=largest)
+    for what, sign in (("promoted", 1), ("suppressed", -1)):
+        tokens = torch.stack([top(sign * row, k) for row in logits]) if len(logits) else logits.new_zeros(0, k).long()
+        values = logits.gather(1, tokens)
         found[f"{what}_token"], found[f"{what}_logit"] = tokens.double().cpu().numpy(), values.double().cpu().numpy()
     return found

@@ -15,6 +15,7 @@ from torch import Tensor
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import Batch
 from sae_bench.engine.workspace import CoderFailure, Entry, guarded
+from sae_bench.kernels.ranks import top
 from sae_bench.randomness import generator, random_bytes
 from sae_bench.saes.protocol import Codes, indptr_of
 
@@ -82,10 +83,12 @@ def sampled_latents(
     They are drawn from the ranking by ``sizes`` ``[entries]``: magnitudes times norms of directions. Raises
     CoderFailure.
     """
+    if bool(sizes.isnan().any()):  # it has no rank
+        raise CoderFailure("what a latent adds to the reconstruction is NaN or infinite")
     rows, entries = [], []
     for i, unit in enumerate(places.units):
         start, stop = int(codes.indptr[i]), int(codes.indptr[i + 1])
-        ranked = sizes[start:stop].argsort(descending=True, stable=True) + start
+        ranked = top(sizes[start:stop]) + start
         role = f"ablated latents of {unit} at {int(places.position[i])}"
         order = torch.randperm(len(ranked), generator=generator(seed, role))[:n]
         entries.append(ranked[order.to(ranked.device)])

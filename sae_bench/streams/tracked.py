@@ -23,6 +23,7 @@ from sae_bench.engine.batch import CoderView
 from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.plan import Batches, Cast, Options
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace
+from sae_bench.kernels.ranks import top
 from sae_bench.kernels.token_counts import Firings, firings
 from sae_bench.modules import as_declared
 from sae_bench.randomness import generator, random_bytes
@@ -58,8 +59,10 @@ def choose_latents(entry: Entry, work: Workspace, n: int, most_density: float, s
     codes = work.encode(entry, sample)
     count = torch.bincount(codes.indices, minlength=codes.n_latents)
     strength = torch.bincount(codes.indices, weights=work.sizes(entry, codes), minlength=codes.n_latents)
+    if bool(strength.isnan().any()):
+        raise CoderFailure("the size of what a latent adds to the reconstruction is NaN")
     eligible = ((count >= LEAST_SEEN) & (count <= most_density * len(sample))).nonzero().squeeze(1)
-    by_strength = eligible[strength[eligible].argsort(stable=True)]
+    by_strength = eligible[top(-strength[eligible])]
     ranked = by_strength[count[by_strength].argsort(stable=True)]
     n = min(n, len(ranked))
     start = float(torch.rand(1, generator=generator(seed, "watched latents"), dtype=torch.float64))

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sae_bench.kernels.divergence import divergence, normaliser
 from sae_bench.kernels.effects import centred, effect_sparsity
+from sae_bench.kernels.ranks import TOLERANCE, settled
 from sae_bench.metrics import downstream_sparsity
 from sae_bench.schema import TaskSpec
 from sae_bench.tasks.ablations import AblationTask
@@ -136,15 +137,17 @@ def _names(latents: NDArray[np.float64]) -> tuple[str, ...]:
 
 
 def _deciles(ablations: Units, by: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Effect sparsity of the ablations in every tenth of ``by``; equal values stay together."""
-    edges = np.unique(np.quantile(by, np.linspace(0, 1, BINS + 1)))
-    bins = np.clip(np.searchsorted(edges, by, side="right") - 1, 0, max(len(edges) - 2, 0))
+    """Effect sparsity of the ablations in every tenth of ``by``, 0 or more; near-ties stay together."""
+    own = settled(torch.from_numpy(by)).numpy()
+    edges = np.unique(np.quantile(own, np.linspace(0, 1, BINS + 1)))
+    reached = np.searchsorted(edges, own * (1 + TOLERANCE), side="right")  # an edge may be a value but for rounding
+    bins = np.clip(reached - 1, 0, max(len(edges) - 2, 0))
     needed = {name: ablations.columns[name] for name in ("sparsity", "scored", "ablations")}
     found = []
     for i in np.unique(bins):
         members = np.flatnonzero(bins == i)
-        own = Units(ablations.ids, needed).select(members)
-        e = estimate_of(crossed.draw(own, seed=0, resamples=BIN_RESAMPLES), downstream_sparsity.effect_share)
+        some = Units(ablations.ids, needed).select(members)
+        e = estimate_of(crossed.draw(some, seed=0, resamples=BIN_RESAMPLES), downstream_sparsity.effect_share)
         span: dict[str, Any] = {
             "from": float(by[members].min()),
             "to": float(by[members].max()),

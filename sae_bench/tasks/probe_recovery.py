@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sae_bench.kernels.logistic import probe_losses
 from sae_bench.kernels.probes import Probes, fit_probes, fit_probes_dense, take
-from sae_bench.kernels.ranks import auroc
+from sae_bench.kernels.ranks import auroc, lowest, positive
 from sae_bench.metrics import probe_recovery
 from sae_bench.randomness import generator
 from sae_bench.schema import TaskSpec
@@ -72,20 +72,17 @@ class ProbeRecovery(LabelledTask):
         return rows, numbers
 
     def _search(self, view: LabelledView, labels: list[Tensor]) -> list[Found]:
-        """The latent with the least loss on the train part, for each labelling; the lowest of equals."""
-        found = [_no_latent(truth) for truth in labels]
+        """The latent with the least loss on the train part, for each labelling; the lowest of near-ties."""
         if not (self.source == "pre_activations" and view.dense):
             columns = view.columns("train", self.pooling)
-            for i, truth in enumerate(labels):
-                found[i] = _better(found[i], fit_probes(columns, truth, ridge=self.ridge), columns.latents)
-            return found
+            return [_best(fit_probes(columns, y, ridge=self.ridge), columns.latents, y) for y in labels]
+        tiles: list[list[Probes]] = [[] for _ in labels]
         for start in range(0, view.n_latents, TILE):
-            stop = min(start + TILE, view.n_latents)
-            z = view.pre_activations("train", self.pooling, start, stop)
-            for i, truth in enumerate(labels):
-                probes = fit_probes_dense(z, truth, ridge=self.ridge)
-                found[i] = _better(found[i], probes, torch.arange(start, stop))
-        return found
+            z = view.pre_activations("train", self.pooling, start, min(start + TILE, view.n_latents))
+            for own, truth in zip(tiles, labels, strict=True):
+                own.append(fit_probes_dense(z, truth, ridge=self.ridge))
+        whole = [Probes(*(torch.cat(parts) for parts in zip(*own, strict=True))) for own in tiles]
+        return [_best(probes, torch.arange(view.n_latents), y) for probes, y in zip(whole, labels, strict=True)]
 
     def _scores(self, view: LabelledView, found: Found) -> Tensor:
         """Logits of the test examples."""
@@ -112,27 +109,20 @@ class ProbeRecovery(LabelledTask):
 
     @staticmethod
     def _rows(scores: Tensor, labels: Tensor) -> Rows:
-        positive = scores > 0
+        says_yes = positive(scores)
         return labelled_rows(labels) | {
             "loss": probe_losses(scores, labels),
             "auroc": auroc(scores, labels)[1],
-            "true_positive": (positive & labels).double(),
-            "false_positive": (positive & ~labels).double(),
-            "false_negative": (~positive & labels).double(),
+            "true_positive": (says_yes & labels).double(),
+            "false_positive": (says_yes & ~labels).double(),
+            "false_negative": (~says_yes & labels).double(),
         }
 
 
-def _no_latent(truth: Tensor) -> Found:
-    """The base rate alone."""
-    rate = truth.double().mean()
-    return Found(-1, 0.0, float(torch.logit(rate)), float(-(rate * rate.log() + (1 - rate) * (1 - rate).log())))
-
-
-def _better(found: Found, probes: Probes, latents: Tensor) -> Found:
+def _best(probes: Probes, latents: Tensor, truth: Tensor) -> Found:
+    """The probe with the least loss; without any the base rate alone."""
     if not len(latents):
-        return found
-    best = int(probes.loss.argmin())
-    if found.latent >= 0 and float(probes.loss[best]) >= found.loss:
-        return found
-    weight, bias, loss = (float(t[best]) for t in (probes.weight, probes.bias, probes.loss))
-    return Found(int(latents[best]), weight, bias, loss)
+        rate = truth.double().mean()
+        return Found(-1, 0.0, float(torch.logit(rate)), float(-(rate * rate.log() + (1 - rate) * (1 - rate).log())))
+    best = lowest(probes.loss)
+    return Found(int(latents[best]), *(float(column[best]) for column in probes))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sae_bench.kernels.logistic import l1_logistic_cv, logistic_cv
 from sae_bench.kernels.probes import mean_difference, take
-from sae_bench.kernels.ranks import auroc
+from sae_bench.kernels.ranks import auroc, positive, top
 from sae_bench.metrics import sparse_probing
 from sae_bench.schema import TaskSpec
 from sae_bench.tasks.labelled import (
@@ -41,7 +41,7 @@ class SparseProbing(LabelledTask):
         truth, labels = view.labels("train"), view.labels("test")
         train, test = (view.columns(part, self.pooling) for part in ("train", "test"))
         difference = mean_difference(train, truth)
-        order = difference.argsort(descending=True, stable=True)[: max(sparse_probing.KS)]
+        order = top(difference, max(sparse_probing.KS))
         chosen = train.latents[order]
         fitted, tested = take(train, chosen), take(test, chosen)
         rows = labelled_rows(labels)
@@ -70,4 +70,4 @@ class SparseProbing(LabelledTask):
 
 
 def _rows(scores: Tensor, labels: Tensor, k: int) -> Rows:
-    return {f"auroc_k{k}": auroc(scores, labels)[1], f"correct_k{k}": ((scores > 0) == labels).double()}
+    return {f"auroc_k{k}": auroc(scores, labels)[1], f"correct_k{k}": (positive(scores) == labels).double()}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sae_bench.judge import Request
+from sae_bench.kernels.ranks import TOLERANCE
 from sae_bench.randomness import random_bytes
 from sae_bench.tasks.autointerp.windows import Case, Window
 
@@ -125,7 +126,8 @@ def again(request: Request, reply: str, why: str) -> Request:
 def marked(window: Window, strongest: float, text_of: TextOf) -> str:
     """The text of a window with each firing token as <<token>>(strength)."""
     pieces = split(window.tokens.tolist(), text_of)
-    strength = [max(1, min(9, int(9 * a / strongest + 0.5))) if a > 0 else 0 for a in window.activations.tolist()]
+    scale = 9 * (1 + TOLERANCE) / strongest  # what lies between two strengths but for rounding is the higher one
+    strength = [max(1, min(9, int(scale * a + 0.5))) if a > 0 else 0 for a in window.activations.tolist()]
     return with_marks(pieces, [a > 0 for a in window.activations.tolist()], strength)
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sae_bench.kernels.detection import DECILES, MATCHED, RANDOM, STRATA
+from sae_bench.kernels.ranks import clusters, top
 from sae_bench.kernels.token_counts import Firings
 from sae_bench.randomness import generator
 from sae_bench.tasks.tracked import Ints, Text, Tracked
@@ -108,12 +110,13 @@ class _Half:
         return bool(low == high)
 
     def peaks(self, latent: int) -> tuple[Ints, Floats]:
-        """The strongest firing in each block of the text that has one, from weak to strong."""
+        """The strongest firing in each block of the text that has one, from weak to strong; near-ties by position."""
         position, activation = self.firings(latent)
-        order = np.lexsort([-activation, self.block[position]])
+        strength = clusters(torch.from_numpy(activation)).numpy()
+        order = np.lexsort([-strength, self.block[position]])
         _, first = np.unique(self.block[position][order], return_index=True)
         best = order[first]
-        best = best[np.argsort(activation[best], kind="stable")]
+        best = best[np.argsort(strength[best], kind="stable")]
         return position[best], activation[best]
 
 
@@ -146,11 +149,12 @@ def _case(slot: int, latent: int, fit: _Half, test: _Half, sizes: Sizes, seed: i
     peaks, _ = test.peaks(slot)
     if len(fit_peaks) < sizes.shown or len(peaks) < 2 * sizes.positives:
         return None
-    top = fit_peaks[-(-len(fit_peaks) * (DECILES - 1) // DECILES) :]
+    highest = fit_peaks[-(-len(fit_peaks) * (DECILES - 1) // DECILES) :]
     half = sizes.shown // 2
-    strong = _apart(fit, slot, draw.permutation(top), half, draw, ())
+    strong = _apart(fit, slot, draw.permutation(highest), half, draw, ())
     spread = _apart(fit, slot, _across(fit_peaks, draw), sizes.shown - len(strong), draw, strong)
-    shown = tuple(sorted((*strong, *spread), key=lambda window: -window.activations.max()))
+    both = (*strong, *spread)
+    shown = tuple(both[i] for i in top(torch.tensor([window.activations.max() for window in both])).tolist())
     contrast = _matched(fit, slot, fit_peaks, sizes.contrast, draw, set())
     seen = _shingles((*shown, *contrast))
     scored: list[Window] = []
