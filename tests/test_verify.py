@@ -6,8 +6,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +37,6 @@ ON_TEXT = ("reconstruction", "sparsity", "loss_recovered")
 ON_LABELS = ("probe_recovery", "sparse_probing")
 TASKS = (*ON_TEXT, *ON_LABELS, "downstream_sparsity", "token_rules")
 Tables = dict[str, Units]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _remembered_documents() -> Iterator[None]:
-    """Each check reads the same text again, and to make it up takes longer than to measure it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "document", cache(demo.document))
-        yield
 
 
 @pytest.fixture(scope="module")
