@@ -292,7 +292,10 @@ def test_other_tasks_and_their_order_change_nothing(tmp_path: Path) -> None:
     results = []
     for tasks in (TASK, f"{TASK},sparsity,reconstruction", f"reconstruction,{TASK}", f"downstream_sparsity,{TASK}"):
         folders.append(tmp_path / tasks.replace(",", " "))
-        found = evaluate(coder(), out=folders[-1], **settings_of(tiny(tasks=tasks, controls="permuted,random")))
+        given = settings_of(tiny(tasks=tasks, controls="permuted,random"))
+        if "downstream" in tasks:
+            given["parameters"] |= {f"downstream_sparsity.{name}": 2 for name in ("positions", "latents", "horizon")}
+        found = evaluate(coder(), out=folders[-1], **given)
         results += [r for r in found if r.task == TASK]
     for result in results:
         assert result.protocol == results[0].protocol
