@@ -369,7 +369,7 @@ def killed_and_resumed(folder: Path, at: tuple[str, int], given: dict[str, Any])
 
 
 @pytest.mark.parametrize(
-    ("phase", "kill_at"), slow_but(2, [("evaluation", 9), ("intervals", 1), ("evaluation", 1), ("intervals", 0)])
+    ("phase", "kill_at"), slow_but(1, [("evaluation", 9), ("intervals", 1), ("evaluation", 1), ("intervals", 0)])
 )
 @pytest.mark.parametrize("dtype", ["float64", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, phase: str, kill_at: int, dtype: str) -> None:
