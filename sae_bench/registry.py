@@ -16,7 +16,8 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints
+from importlib.metadata import entry_points as _read_entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -54,6 +55,17 @@ def streams() -> dict[str, Entry]:
 def backends() -> dict[str, Entry]:
     """All back ends by name."""
     return _with_entry_points(BACKENDS, "sae_bench.backends")
+
+
+def entry_points(group: str) -> EntryPoints:
+    """What the packages on ``sys.path`` register under a group."""
+    return _registered(group, tuple(sys.path))
+
+
+@cache
+def _registered(group: str, path: tuple[str, ...]) -> EntryPoints:
+    """Read once for each ``sys.path``: it opens a file of every installed package."""
+    return _read_entry_points(group=group)
 
 
 def _with_entry_points(builtin: Iterable[Entry], group: str) -> dict[str, Entry]:

@@ -12,6 +12,7 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,17 @@ def _settings(result: Result, given: Mapping[str, Any]) -> Settings:
     if unknown := sorted(set(kept) - set(REPEAT)):  # also those that say where a verifier would read or send
         raise ResultError(f"provenance.settings holds {unknown[0]!r}, which is no setting that a result keeps")
     try:
-        TypeAdapter(Settings).validate_python(kept)
+        _kept().validate_python(kept)
     except ValidationError as error:
         first = error.errors()[0]
         raise ResultError(f"provenance.settings: {first['loc'][0]!r}: {first['msg']}") from error
     chosen = {name: value for name, value in given.items() if value is not None}
     return Settings(**(kept | chosen | {"tasks": result.task, "controls": "none", "out": None}))
+
+
+@cache
+def _kept() -> TypeAdapter[Settings]:
+    return TypeAdapter(Settings)  # what checks the types of all settings; made once, for it takes longer than to use it
 
 
 def _inputs(result: Result, session: Session, report: Report) -> bool:

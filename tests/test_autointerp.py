@@ -185,7 +185,7 @@ def test_fuzz_knows_right_marks_from_wrong_ones(perfect: Judged) -> None:
     assert perfect.of("fuzz", PAIRS).mean() > 0.9
 
 
-@pytest.mark.parametrize("accuracy", [0.9, 0.7])
+@pytest.mark.parametrize("accuracy", slow_but(1, [0.7, 0.9]))
 def test_detection_is_what_the_accuracy_of_the_judge_implies(watched: Tracked, tmp_path: Path, accuracy: float) -> None:
     found = judged(watched, oracle(accuracy), tmp_path, {"null_latents": 30})
     sayable = [*ON_TOKENS, *PAIRS]
@@ -233,7 +233,7 @@ def hard_to_read(rate: float, stubborn: bool) -> Answer:
     return answer
 
 
-@pytest.mark.parametrize(("stubborn", "coverage"), [(True, 0.8), (False, 0.96)])
+@pytest.mark.parametrize(("stubborn", "coverage"), slow_but(1, [(False, 0.96), (True, 0.8)]))
 def test_unreadable_replies_cost_coverage_and_not_the_mean(
     watched: Tracked, perfect: Judged, tmp_path: Path, stubborn: bool, coverage: float
 ) -> None:
@@ -259,7 +259,7 @@ SILENT = {
 }
 
 
-@pytest.mark.parametrize("name", slow_but(2, SILENT))
+@pytest.mark.parametrize("name", slow_but(1, SILENT))
 def test_a_judge_that_answers_nothing_has_no_score(watched: Tracked, tmp_path: Path, name: str) -> None:
     """In another suite "None" scores 0.83, since most windows are silent."""
 
@@ -278,7 +278,7 @@ def test_a_judge_that_answers_nothing_has_no_score(watched: Tracked, tmp_path: P
     assert found.details["degraded"].startswith("100 %")
 
 
-@pytest.mark.parametrize("p", slow_but(2, [100, 49, 0, 50]))
+@pytest.mark.parametrize("p", slow_but(1, [100, 49, 0, 50]))
 def test_the_same_answer_to_everything_scores_chance(watched: Tracked, tmp_path: Path, p: int) -> None:
     found = judged(watched, answering(lambda text: p), tmp_path, {"null_latents": 2})
     for name in ("detection", "detection_worst", "detection_random", "detection_matched", "null_empty"):
@@ -328,20 +328,20 @@ def test_failures_have_their_status_and_their_raw_text(watched: Tracked, tmp_pat
     assert found.metrics["detection"].n_units == 30
 
 
-def test_one_failure_in_twenty_is_not_degraded_and_two_are(watched: Tracked, tmp_path: Path) -> None:
-    for n, degraded in ((1, False), (2, True)):
+@pytest.mark.parametrize(("n", "degraded"), slow_but(1, [(1, False), (2, True)]))  # a judge that answers nothing is
+def test_one_failure_in_twenty_is_not_degraded_and_two_are(
+    watched: Tracked, tmp_path: Path, n: int, degraded: bool
+) -> None:
+    def answer(messages: Messages) -> str | Reply:
+        refuses = kind_of(messages) == EXPLAIN and learned(messages) in [f"fires on {i + 1}" for i in range(n)]
+        return Reply(None, refusal="No.") if refuses else oracle()(messages)
 
-        def answer(messages: Messages, n: int = n) -> str | Reply:
-            refuses = kind_of(messages) == EXPLAIN and learned(messages) in [f"fires on {i + 1}" for i in range(n)]
-            return Reply(None, refusal="No.") if refuses else oracle()(messages)
-
-        (tmp_path / str(n)).mkdir()
-        found = judged(watched, answer, tmp_path / str(n), {"null_latents": 2})
-        assert ("degraded" in found.details) == degraded
-        assert found.value("failed_fraction") == pytest.approx(n / 30)
+    found = judged(watched, answer, tmp_path, {"null_latents": 2})
+    assert ("degraded" in found.details) == degraded
+    assert found.value("failed_fraction") == pytest.approx(n / 30)
 
 
-@pytest.mark.parametrize("limit", [12, 40])
+@pytest.mark.parametrize("limit", slow_but(1, [40, 12]))
 def test_the_end_of_the_budget_is_a_clean_partial_result(watched: Tracked, tmp_path: Path, limit: int) -> None:
     """What was paid for is scored, the rest has the status budget with the limit in words."""
     found = judged(watched, oracle(), tmp_path, max_requests=limit, concurrency=1)
@@ -513,7 +513,8 @@ def test_wrong_marks_are_never_on_a_token_on_which_the_latent_fires() -> None:
 
 
 def test_the_odd_one_out_stands_at_any_place_under_any_id(watched: Tracked) -> None:
-    trials = [t for seed in range(25) for t in optional.intruder(cases(watched, task_of().sizes, 0), seed, plain_text)]
+    made = cases(watched, task_of().sizes, 0)
+    trials = [t for seed in range(25) for t in optional.intruder(made, seed, plain_text)]
     places = [t.ids.index(t.odd) for t in trials]
     ranks = [sorted(t.ids).index(t.odd) for t in trials]
     for found in (places, ranks):

@@ -21,6 +21,7 @@ from sae_bench.judge import Patience
 from sae_bench.results import store
 from tests.builders.explainers import EXPLAIN, INTRUDER, TASK, excerpts, kind_of, learned, oracle
 from tests.builders.judge_server import BROKEN, QUOTA, Fault, Messages, Reply, Server, at_random, completion
+from tests.builders.marks import slow_but
 from tests.builders.said import complaints
 from tests.builders.tiny_models import tiny_gpt2
 from tests.builders.tiny_saes import tiny_coder, write_native
@@ -421,8 +422,14 @@ IN_EXPLANATIONS, IN_ANSWERS, IN_NULLS = 4, 1 + LATENTS + 6, 1 + LATENTS + GROUPS
 
 @pytest.mark.parametrize(
     "limit",
-    [["--max-requests", n] for n in (IN_EXPLANATIONS, IN_ANSWERS, IN_ANSWERS + 3, IN_NULLS)]
-    + [["--max-tokens", 5_000]],
+    slow_but(
+        3,
+        [
+            *(["--max-requests", n] for n in (IN_EXPLANATIONS, IN_NULLS)),
+            ["--max-tokens", 5_000],
+            *(["--max-requests", n] for n in (IN_ANSWERS, IN_ANSWERS + 3)),
+        ],
+    ),
 )
 def test_a_budget_ends_in_a_partial_result_and_the_rest_is_bought_later(
     cli: Run, files: Path, server: Server, limit: list[Any], direct: tuple[dict[str, bytes], int]

@@ -99,7 +99,7 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
 }
 
 
-FIRST = sorted(CASES, key=("relu", "transcoder", "scaled, on reconstruction").__contains__, reverse=True)
+FIRST = sorted(CASES, key=("relu", "scaled, on reconstruction").__contains__, reverse=True)
 ON_BOTH = [
     ("transcoder", "tl"),
     *(
@@ -109,16 +109,17 @@ ON_BOTH = [
 ]
 
 
-@pytest.mark.parametrize(("case", "backend"), [*slow_but(3, ((c, "hf") for c in FIRST)), *ON_BOTH])
+@pytest.mark.parametrize(("case", "backend"), [*slow_but(2, ((c, "hf") for c in FIRST)), *ON_BOTH])
 def test_every_ablation_is_that_of_two_full_passes(case: str, backend: str, tmp_path: Path) -> None:
     make, options, given = CASES[case]
     coder, model = tiny_coder(**options, dtype=torch.float64), make().double()
     parameters = {f"{TASK}.{name}": value for name, value in given.items()}
-    result, tables = ablated(coder, tmp_path, model=model, backend=backend, parameters=parameters)
+    texts = number_texts(8)
+    result, tables = ablated(coder, tmp_path, model=model, backend=backend, parameters=parameters, data=texts)
     kind = "cached" if backend == "hf" else "full"
     assert result.provenance.counters[f"ablation_{kind}"] > 0
-    table, documents = tables["ablation"], documents_of(number_texts(12))
-    assert len(table) > 60
+    table, documents = tables["ablation"], documents_of(texts)
+    assert len(table) > 40
     plain = make().double()
     # transformers computes norms of Llama in float32 whatever the model's type, TransformerLens in a formula of its own
     tolerance = 1e-5 if (make, backend) == (tiny_llama, "tl") else 1e-6
@@ -154,8 +155,16 @@ def linear_case(vocab: int, dtype: torch.dtype, n_latents: int = 3) -> tuple[Any
     return linear_llama(unembedding).to(dtype), coder_of(weights, tiny_rule("relu"), dtype=dtype)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("vocab", "horizon"), [(50, 16), (51, 16), (50, 3), (51, 1)])
+@pytest.mark.parametrize(
+    ("vocab", "horizon", "dtype"),
+    slow_but(
+        4,
+        [
+            *((50, 16, "float64"), (51, 1, "float64"), (51, 16, "float32"), (50, 3, "float32")),
+            *((50, 16, "float32"), (51, 1, "float32"), (51, 16, "float64"), (50, 3, "float64")),
+        ],
+    ),
+)
 def test_a_linear_model_scores_what_is_known(tmp_path: Path, vocab: int, horizon: int, dtype: str) -> None:
     """Only the ablated token's logits move, so the joint score is that of one token over the tokens that there are.
 
@@ -251,7 +260,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, dict[str, U
     return result, tables, coder
 
 
-@pytest.mark.parametrize(("backend", "activation"), [("hf", "abstopk"), ("tl", "topk")])
+@pytest.mark.parametrize(("backend", "activation"), slow_but(1, [("hf", "abstopk"), ("tl", "topk")]))
 def test_outputs_are_means_over_positions_beside_the_direct_path(tmp_path: Path, backend: str, activation: str) -> None:
     """What a latent with negative activations promotes, its direction alone suppresses."""
     model = tiny_llama().double()

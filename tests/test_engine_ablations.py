@@ -82,7 +82,7 @@ def test_a_long_document_is_ablated_in_one_of_its_sequences(tmp_path: Path) -> N
     assert result.provenance.n_tokens <= 16 * len(in_document)
 
 
-@pytest.mark.parametrize("mask", ["special", "none"])
+@pytest.mark.parametrize("mask", slow_but(1, ["special", "none"]))
 def test_rows_are_few_different_and_at_active_latents_inside_the_mask(tmp_path: Path, mask: str) -> None:
     coder = tiny_coder("relu", dtype=torch.float64)
     texts = [text.replace(" ", " 0 ", 1) for text in TEXTS]  # a special token in every document
@@ -167,7 +167,7 @@ def test_saes_at_two_hook_points_at_once_are_two_runs(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- what must change nothing
 
 
-@pytest.mark.parametrize("activation", ["relu", "topk", "jumprelu", "gated"])
+@pytest.mark.parametrize("activation", slow_but(1, ["topk", "relu", "jumprelu", "gated"]))
 def test_the_order_of_latents_changes_nothing(tmp_path: Path, activation: str) -> None:
     weights = tiny_weights(activation, storage=torch.float64)
     order = torch.randperm(LATENTS, generator=torch.Generator().manual_seed(3))
@@ -213,7 +213,7 @@ def test_the_scale_of_latents_changes_nothing_but_their_values(tmp_path: Path) -
     np.testing.assert_allclose(other["ablation"].columns["value"], by_latent * one["ablation"].columns["value"])
 
 
-@pytest.mark.parametrize("backend", ["hf", "tl"])
+@pytest.mark.parametrize("backend", slow_but(1, ["hf", "tl"]))
 def test_padded_rows_of_the_vocabulary_are_left_out(tmp_path: Path, backend: str) -> None:
     """Models pad their output to a round size; those logits move too, and belong to no token."""
     found = []
@@ -379,7 +379,7 @@ def test_an_sae_that_raises_is_an_error_and_the_others_go_on(method: str, on_cal
     settings: dict[str, Any] = {
         "model": tiny_gpt2().double(), "data": TEXTS, "tokenizer": TinyTokenizer(), "tasks": TASK, "dtype": "float64",
         "resamples": 20, "batch_tokens": 48, "tier": "smoke", "controls": "permuted",
-        "parameters": {f"{TASK}.base": base},
+        "parameters": {f"{TASK}.base": base, f"{TASK}.positions": 2, f"{TASK}.horizon": 4},
     }  # fmt: skip
 
     def coder(seed: int) -> LinearCoder:
@@ -475,13 +475,16 @@ WHOLE = "hook points where each ablation is a run over the whole sequence"
 
 @pytest.mark.parametrize(
     ("controls", "base", "backend"),
-    [
-        ("none", "activation", "hf"),
-        ("none", "reconstruction", "hf"),
-        ("default", "activation", "hf"),
-        ("default", "reconstruction", "hf"),
-        ("none", "activation", "tl"),
-    ],
+    slow_but(
+        2,
+        [
+            ("default", "reconstruction", "hf"),
+            ("none", "activation", "tl"),
+            ("none", "activation", "hf"),
+            ("none", "reconstruction", "hf"),
+            ("default", "activation", "hf"),
+        ],
+    ),
 )
 def test_the_cost_is_said_before_and_bounds_the_run(
     cli: Run, files: list[Any], controls: str, base: str, backend: str

@@ -34,6 +34,11 @@ from tests.conftest import Run
 
 PROBES = "probe_recovery,sparse_probing"
 SAES = ["demo/topk_k16", "demo/relu"]
+QUICK: dict[str, Any] = {  # of cross-validation, where it is not what is tested
+    f"{task}.{name}": value
+    for task, names in (("probe_recovery", {}), ("sparse_probing", {"strengths": [0.1]}))
+    for name, value in ({"folds": 2, "ceiling_strengths": [0.1]} | names).items()
+}
 Example = tuple[str, int]
 
 
@@ -90,7 +95,7 @@ def small(sets: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[tu
 @pytest.fixture(scope="module")
 def kinds() -> dict[str, Result]:
     """One SAE on the seven kinds of demo text, by task."""
-    found = run("demo", None, probe_sets="kind_*", controls="permuted,identity", resamples=60)
+    found = run("demo", None, probe_sets="kind_*", controls="permuted,identity", resamples=60, parameters=QUICK)
     return {task: result for (_, task), result in found.items()}
 
 
@@ -150,11 +155,13 @@ def test_what_stands_beside_a_score(kinds: dict[str, Result]) -> None:
     assert 0 < between < 1
 
 
-def test_a_control_does_not_take_the_place_of_the_best_channels(sets: Path) -> None:
+def test_a_control_does_not_take_the_place_of_the_best_channels(
+    sets: Path, small: tuple[dict[tuple[str, str], Result], Path]
+) -> None:
     """The control "channels" keeps the largest channels of a token only; the floor of the share searches them all."""
     key = ("demo/topk_k16", "probe_recovery")
-    plain = run(key[0], sets, tasks=key[1])[key].controls
-    beside = run(key[0], sets, tasks=key[1], controls="channels")[key].controls
+    plain = small[0][key].controls
+    beside = run(key[0], sets, tasks=key[1], controls="permuted,channels")[key].controls
     assert beside["best_channels"] == plain["best_channels"]
     assert len(beside) == len(plain) + 1
 
@@ -237,7 +244,7 @@ def test_each_text_runs_once_for_any_number_of_saes_and_tasks(
 
 
 def test_no_figure_changes_with_the_batch_size(sets: Path) -> None:
-    given = {"dtype": "float64", "controls": "permuted"}
+    given = {"dtype": "float64", "controls": "permuted", "parameters": QUICK}
     small, large = (figures(run("demo/relu", sets, batch_tokens=n, **given)) for n in (150, 5000))
     assert_close(small, large, 1e-6)
 
@@ -264,24 +271,26 @@ def test_texts_that_begin_alike_are_ties_in_any_batch(alike: Path) -> None:
         assert [own.get(name) for name in ("latent", "latents")] == [again.get(name) for name in ("latent", "latents")]
 
 
-def test_two_saes_at_once_are_two_runs(sets: Path, small: tuple[dict[tuple[str, str], Result], Path]) -> None:
-    for sae in SAES:
-        alone = run(sae, sets, controls="permuted")
-        for (name, task), result in alone.items():
-            beside = small[0][name, task]
-            assert result.metrics == beside.metrics
-            assert result.controls == beside.controls
-            assert result.details == beside.details
-            assert result.protocol == beside.protocol
+@pytest.mark.parametrize("sae", slow_but(1, SAES[::-1]))
+def test_two_saes_at_once_are_two_runs(sets: Path, small: tuple[dict[tuple[str, str], Result], Path], sae: str) -> None:
+    alone = run(sae, sets, controls="permuted")
+    for (name, task), result in alone.items():
+        beside = small[0][name, task]
+        assert result.metrics == beside.metrics
+        assert result.controls == beside.controls
+        assert result.details == beside.details
+        assert result.protocol == beside.protocol
 
 
-def test_a_task_alone_is_the_task_beside_others(sets: Path, small: tuple[dict[tuple[str, str], Result], Path]) -> None:
+@pytest.mark.parametrize("task", slow_but(1, ["sparsity,sparse_probing", "probe_recovery"]))
+def test_a_task_alone_is_the_task_beside_others(
+    sets: Path, small: tuple[dict[tuple[str, str], Result], Path], task: str
+) -> None:
     """The two tasks pool in different ways, from one pass."""
-    for task in (PROBES.split(",")[0], f"sparsity,{PROBES.split(',')[1]}"):
-        for key, result in run("demo/relu", sets, tasks=task, controls="permuted").items():
-            if key in small[0]:
-                assert result.metrics == small[0][key].metrics
-                assert result.details == small[0][key].details
+    for key, result in run("demo/relu", sets, tasks=task, controls="permuted").items():
+        if key in small[0]:
+            assert result.metrics == small[0][key].metrics
+            assert result.details == small[0][key].details
 
 
 class Killed(BaseException):
@@ -291,6 +300,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("kill_at", slow_but(1, [3, 1]))
 def test_a_killed_run_goes_on_to_the_same_bits(sets: Path, tmp_path: Path, kill_at: int) -> None:
     given: dict[str, Any] = {"tasks": f"sparsity,{PROBES}", "controls": "permuted", "checkpoint_seconds": 0}
+    given["parameters"] = QUICK
     run("demo/relu", sets, out=tmp_path / "whole", **given)
     steps = 0
 
@@ -350,7 +360,7 @@ class Raises:
 
 @pytest.mark.parametrize("on_call", slow_but(1, [4, 2]))  # the first call identifies the coder
 def test_an_sae_that_raises_is_an_error_and_the_others_go_on(sets: Path, on_call: int) -> None:
-    given = {"controls": "permuted", "batch_tokens": 600}
+    given = {"controls": "permuted", "batch_tokens": 600, "parameters": QUICK}
     alone = figures(run("demo/relu", sets, **given))
     both = run([Raises(on_call), "demo/relu"], sets, **given)
     for task in PROBES.split(","):
@@ -409,12 +419,13 @@ def test_a_parameter_changes_the_protocol_and_is_recorded(
 ) -> None:
     key = ("demo/relu", "probe_recovery")
     plain = small[0][key]
-    changed = run("demo/relu", sets, parameters={"probe_recovery.pooling": "mean"})[key]
+    changed = run("demo/relu", sets, tasks=key[1], parameters={"probe_recovery.pooling": "mean"})[key]
     assert plain.provenance.protocol.parameters == {}
     assert changed.provenance.protocol.parameters == {"pooling": "mean"}
     assert changed.protocol != plain.protocol
     assert changed.metrics["probe_loss"].value != plain.metrics["probe_loss"].value
-    same = run("demo/relu", sets, parameters={"probe_recovery.pooling": "max"}, controls="permuted")[key]
+    told = {"probe_recovery.pooling": "max"}
+    same = run("demo/relu", sets, tasks=key[1], parameters=told, controls="permuted")[key]
     assert (same.protocol, same.metrics) == (plain.protocol, plain.metrics)
 
 
@@ -473,17 +484,18 @@ def test_values_that_cannot_work_are_one_sentence(cli: Run, sets: Path, paramete
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_pre_activations_can_be_read_with_any_type_of_the_model(sets: Path, dtype: str) -> None:
     given: dict[str, Any] = {"tasks": "probe_recovery", "dtype": dtype}
-    codes = run("demo/relu", sets, **given)["demo/relu", "probe_recovery"]
-    dense = run("demo/relu", sets, **given, parameters={"probe_recovery.source": "pre_activations"})
+    few = {name: value for name, value in QUICK.items() if name.startswith("probe_recovery")}
+    codes = run("demo/relu", sets, **given, parameters=few)["demo/relu", "probe_recovery"]
+    dense = run("demo/relu", sets, **given, parameters=few | {"probe_recovery.source": "pre_activations"})
     result = dense["demo/relu", "probe_recovery"]
     assert result.status == "ok"
     assert result.controls == codes.controls  # channels and the residual have no pre-activations
     assert result.metrics != codes.metrics
 
 
-def test_pre_activations_that_an_sae_does_not_offer_are_refused() -> None:
+def test_pre_activations_that_an_sae_does_not_offer_are_refused(sets: Path) -> None:
     with pytest.raises(UsageError, match=r"offers no pre-activations; leave probe_recovery\.source at codes"):
-        evaluate(Raises(-1), tasks=PROBES, limit=8, parameters={"probe_recovery.source": "pre_activations"})
+        run(Raises(-1), sets, parameters={"probe_recovery.source": "pre_activations"})
 
 
 # ---------------------------------------------------------------- sets that cannot be used

@@ -29,6 +29,7 @@ from sae_bench.saes.load import load_sae
 from tests.builders.fuzz_files import SHARE, Case, all_cases, chosen, plant
 from tests.builders.fuzz_pickles import MARKER, PAYLOADS, pickled
 from tests.builders.layouts import LAYOUTS, told, write
+from tests.builders.marks import slow_but
 from tests.conftest import Run
 
 LONGEST_SENTENCE = 600
@@ -81,7 +82,7 @@ def test_plan() -> None:
     assert {case.kind for case in cases} == {case.kind for name in LAYOUTS for case in all_cases(name)}
 
 
-@pytest.mark.parametrize("share", [8 * SHARE, pytest.param(SHARE, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [16 * SHARE, pytest.param(SHARE, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_damaged(name: str, share: int, tmp_path: Path, marker: Path) -> None:
     outcomes = collections.Counter(_outcome(case, tmp_path / "planted", marker) for case in chosen(name, share=share))
@@ -129,8 +130,17 @@ def test_read_as_another_layout(forced: str, every: int, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-@pytest.mark.parametrize("file", ["ae.pt", "sae.pth", "model.bin", "last.ckpt"])
-@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(
+    ("file", "packed"),
+    slow_but(
+        2,
+        [
+            *(("ae.pt", True), ("last.ckpt", False)),
+            *(("ae.pt", False), ("last.ckpt", True)),
+            *((file, packed) for file in ("sae.pth", "model.bin") for packed in (True, False)),
+        ],
+    ),
+)
 def test_no_code_is_run(payload: str, file: str, packed: bool, tmp_path: Path, marker: Path) -> None:
     content = PAYLOADS[payload]
     (tmp_path / "sae").mkdir()

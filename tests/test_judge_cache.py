@@ -19,6 +19,7 @@ from sae_bench.judge import Completion, Judge, JudgeError, JudgeOptions, key
 from sae_bench.judge.cache import Cache, Row
 from tests.builders.judge_asks import FAST, ask, echo, options
 from tests.builders.judge_server import Fault, Server
+from tests.builders.marks import slow_but
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = """
@@ -45,7 +46,7 @@ def stored(folder: Path) -> int:
     return n
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("sign", slow_but(1, [signal.SIGKILL, signal.SIGINT]))
 def test_a_run_that_is_killed_goes_on_with_the_missing_completions_only(tmp_path: Path, sign: signal.Signals) -> None:
     reached = threading.Event()
 

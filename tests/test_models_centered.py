@@ -11,6 +11,7 @@ from sae_bench.models.hooks import Hook, find_blocks, parse_hook
 from sae_bench.models.loading import load_subject
 from sae_bench.models.transformer_lens import _placeholder_tokenizer
 from tests.builders import tiny_models
+from tests.builders.marks import slow_but
 
 SITES = ["hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "hook_mlp_in"]
 UNCHANGED = ["attn.hook_z", "mlp.hook_post", "mlp.hook_in", "ln1.hook_out", "ln2.hook_out", "ln2.hook_normalized"]
@@ -52,8 +53,10 @@ def untied_gpt2():
     return tiny_models.tiny_gpt2(tie_word_embeddings=False).double()
 
 
-@pytest.mark.parametrize("others", [False, True], ids=["center_writing_weights", "all processing"])
-@pytest.mark.parametrize("family", ["gpt2", "neox", "llama"])
+@pytest.mark.parametrize(
+    ("family", "others"),  # whether the library does all of its processing, or centres the weights only
+    slow_but(3, [("gpt2", True), ("neox", False), ("llama", True), ("gpt2", False), ("neox", True), ("llama", False)]),
+)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_values_are_those_of_a_model_that_transformer_lens_has_centred(family, others, backend, tmp_path):
     from transformer_lens.model_bridge import TransformerBridge
@@ -151,7 +154,7 @@ def test_the_mean_that_was_there_stays_in_splice_resume_and_single_changes(site)
     torch.testing.assert_close(sees.last, expected)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "neox"])
+@pytest.mark.parametrize("family", slow_but(1, ["gpt2", "neox"]))
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_resume_and_single_changes_are_splices(family, backend):
     model = tiny_models.FAMILIES[family]()

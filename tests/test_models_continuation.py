@@ -19,6 +19,7 @@ from sae_bench.models.huggingface_suffix import cache_argument
 from sae_bench.models.loading import load_subject
 from sae_bench.models.subject import Capture
 from tests.builders import tiny_models
+from tests.builders.marks import slow_but
 
 HOOK = "blocks.1.hook_resid_post"
 SEQ = 24  # three times the attention window of the tiny Gemma 2
@@ -94,7 +95,9 @@ def test_logits_are_those_of_a_forward_pass_with_a_hook(family, backend):
         assert_close_to_the_change(clean[row, :steps], unchanged, expected, 1e-5)
 
 
-@pytest.mark.parametrize("family", sorted(tiny_models.FAMILIES))
+@pytest.mark.parametrize(
+    "family", slow_but(2, sorted(tiny_models.FAMILIES, key=("gemma2", "gpt2").__contains__, reverse=True))
+)
 def test_every_hook_point_gives_the_logits_of_a_splice(family):
     """Hook points inside a block too, where the block's own keys before the position are those of the clean run."""
     model = tiny_models.FAMILIES[family]()
@@ -168,7 +171,7 @@ def _everything(backend):
     return _KEPT[backend]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
+@pytest.mark.parametrize(("dtype", "tolerance"), slow_but(1, [(torch.float64, 1e-6), (torch.float32, 1e-4)]))
 def test_ablations_are_those_of_an_independent_program(shared, dtype, tolerance):
     """Eight latents of a real SAE in a real model; the reference stores float32 differences from a float64 program."""
     reference = json.loads((shared / "lm" / "reference_ablation.json").read_text())

@@ -53,7 +53,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Place:
     assert built.returncode == 0, built.stderr
     saes = ("--sae", "demo/topk_k16", "--sae", "sae_bench_extras.adapter:rotated")
     asked = ("--tasks", ",".join(TASKS), "--controls", "default,shuffled_encoder", "--backend", "hooked")
-    more = (*short_texts(folder), "--limit", 64)
+    more = (*short_texts(folder), "--limit", 32)
     done = run(python, "-m", "sae_bench.cli.main", "run", *saes, *asked, *more, cwd=folder)
     assert (done.returncode, complaints(done.stderr)) == (0, []), done.stdout + done.stderr
     (folder / "printed").write_text(done.stdout, encoding="utf-8")
@@ -154,7 +154,7 @@ def test_results_carry_their_definition_to_where_the_package_is_not_installed(in
 
 
 class Plain(NamedTuple):
-    """An environment without the package, a folder of tasks with their code, and where results are."""
+    """An environment without the package, a folder, and in it a folder of tasks with their code."""
 
     python: Path
     folder: Path
@@ -195,17 +195,23 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Plain:
     new = f'return {{"kept": lambda s: Ratio(s.kept, s.tokens, "the number of tokens"),{old.partition("{")[2]}'
     assert old in figures.read_text(encoding="utf-8")
     figures.write_text(figures.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
-    python = environment(folder / "env")
+    return Plain(environment(folder / "env"), folder, tasks)
+
+
+@pytest.fixture(scope="module")
+def measured(plain: Plain) -> Plain:
+    """With results of these tasks in ``runs``."""
+    python, folder, _ = plain
     asked = ("--tasks", "*_here", "--task-dir", "tasks", "--sae", "demo/topk_k16", "--controls", "none")
-    more = (*short_texts(folder), "--limit", 64)
+    more = (*short_texts(folder), "--limit", 32)
     done = run(python, "-m", "sae_bench.cli.main", "run", *asked, *more, cwd=folder)
     assert (done.returncode, complaints(done.stderr)) == (0, []), done.stdout + done.stderr
-    return Plain(python, folder, tasks)
+    return plain
 
 
-def test_a_plain_folder_of_tasks_gives_the_same_figures(plain: Plain, installed: Place) -> None:
+def test_a_plain_folder_of_tasks_gives_the_same_figures(measured: Plain, installed: Place) -> None:
     """Another back end, other batches and another way to the code: the figures are the same."""
-    ours, theirs = results(plain.folder / "runs"), results(installed[1] / "runs")
+    ours, theirs = results(measured.folder / "runs"), results(installed[1] / "runs")
     for task in ("half_code", "label_l0"):
         own = ours["demo/topk_k16", f"{task}_here"][1].metrics
         for name, metric in theirs["demo/topk_k16", task][1].metrics.items():
@@ -215,9 +221,9 @@ def test_a_plain_folder_of_tasks_gives_the_same_figures(plain: Plain, installed:
     assert ours["demo/topk_k16", "half_code_here"][1].metrics["kept"].value == pytest.approx(8, abs=0.2)
 
 
-def test_what_reads_results_takes_the_folder_too(plain: Plain) -> None:
-    shutil.copytree(plain.folder / "runs", plain.folder / "again")
-    (plain.folder / "gates.toml").write_text("[half_code_here.half_kl]\nallowed_loss = 0.01\n", encoding="utf-8")
+def test_what_reads_results_takes_the_folder_too(measured: Plain) -> None:
+    shutil.copytree(measured.folder / "runs", measured.folder / "again")
+    (measured.folder / "gates.toml").write_text("[half_code_here.half_kl]\nallowed_loss = 0.01\n", encoding="utf-8")
     side = "runs/demo__topk_k16"
     commands = {
         ("show", "runs"): "kept",
@@ -227,20 +233,23 @@ def test_what_reads_results_takes_the_folder_too(plain: Plain) -> None:
         ("check", side, "--baseline", "again", "--gates", "gates.toml"): "half_kl",
     }
     given = [[*command, "--task-dir", "tasks"] for command in commands]
-    found = read(plain.python, *given, cwd=plain.folder)
+    found = read(measured.python, *given, cwd=measured.folder)
     for (command, says), (code, out, error) in zip(commands.items(), found, strict=True):
         assert (code, complaints(error)) == (0, []), command
         assert says in out, command
 
 
-def test_such_results_are_checked_and_measured_again(plain: Plain) -> None:
-    file = results(plain.folder / "runs")["demo/topk_k16", "half_code_here"][0]
-    data = ["--data", plain.folder / "texts.jsonl", "--probe-data", plain.folder / "sets"]
+@pytest.mark.slow  # in one process: test_show_plugins.py
+def test_such_results_are_checked_and_measured_again(measured: Plain) -> None:
+    file = results(measured.folder / "runs")["demo/topk_k16", "half_code_here"][0]
+    data = ["--data", measured.folder / "texts.jsonl", "--probe-data", measured.folder / "sets"]
     asked = [file, "--sae", "demo/topk_k16", "--task-dir", "tasks", "--share", "0.2", "--quiet"]
-    done = run(plain.python, "-m", "sae_bench.cli.main", "verify", *asked, *data, cwd=plain.folder)
+    done = run(measured.python, "-m", "sae_bench.cli.main", "verify", *asked, *data, cwd=measured.folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "documents were measured again" in done.stdout
-    ((code, _, error),) = read(plain.python, ["submit", file, "--check-only", "--task-dir", "tasks"], cwd=plain.folder)
+    ((code, _, error),) = read(
+        measured.python, ["submit", file, "--check-only", "--task-dir", "tasks"], cwd=measured.folder
+    )
     assert code == 2
     faults = [line for line in error.splitlines() if "half_code_here" in line]
     assert len(faults) == 1, error

@@ -22,6 +22,7 @@ from sae_bench.preflight import Activations, Preflight, Text, preflight, sample
 from sae_bench.preflight.measure import threshold_for
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.load import load_sae
+from tests.builders.marks import slow_but
 from tests.builders.planted import Planted, matters, planted
 from tests.builders.planted_saes import Healthy, changed, train
 
@@ -150,8 +151,8 @@ def table(found: list[tuple[Planted, bool, Preflight]]) -> str:
 def test_faults_planted_into_one_sae_are_named(demos: list[Healthy]) -> None:
     """A part of the next test that takes seconds."""
     (healthy,) = (h for h in demos if h.name == "topk_k32")
-    found = diagnose(planted(healthy))
-    assert len(found) > 10
+    found = diagnose(list(planted(healthy))[::2])
+    assert len(found) > 5
     assert sum(right for _, right, _ in found) >= 0.9 * len(found), table(found)
 
 
@@ -195,7 +196,7 @@ def test_healthy_saes_raise_no_alarm_in_an_ordinary_language_model(of_lm: list[H
     assert alarms(of_lm) == {}
 
 
-@pytest.mark.parametrize("storage", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("storage", slow_but(1, [torch.bfloat16, torch.float16]))
 def test_weights_of_16_bits_raise_no_alarm(demos: list[Healthy], storage: torch.dtype) -> None:
     rounded = []
     for h in demos:
@@ -204,9 +205,7 @@ def test_weights_of_16_bits_raise_no_alarm(demos: list[Healthy], storage: torch.
     assert alarms(rounded) == {}
 
 
-@pytest.mark.parametrize(
-    ("n_tokens", "skip"), [(100, 0), (200, 30), (200, 60), pytest.param(1000, 0, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("n_tokens", "skip"), slow_but(1, [(100, 0), (200, 30), (200, 60), (1000, 0)]))
 def test_other_documents_and_more_of_them_raise_no_alarm(
     demos: list[Healthy], world: tuple[SubjectModel, object], n_tokens: int, skip: int
 ) -> None:

@@ -15,6 +15,7 @@ from sae_bench.errors import CoderError
 from sae_bench.saes.load import expand, load_sae
 from sae_bench.saes.prefixes import prefix_of
 from sae_bench.saes.weights import Weights
+from tests.builders.marks import slow_but
 from tests.builders.tiny_saes import coder_of, tiny_coder, tiny_rule, tiny_weights, write_native
 
 D = 128  # of the demo model
@@ -49,10 +50,13 @@ def matryoshka(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("hook_in", "hook_out"),
-    [
-        ("blocks.2.ln2.hook_normalized", "blocks.2.hook_mlp_out"),
-        ("blocks.1.hook_resid_pre", "blocks.2.hook_resid_post"),
-    ],
+    slow_but(
+        1,
+        [
+            ("blocks.2.ln2.hook_normalized", "blocks.2.hook_mlp_out"),
+            ("blocks.1.hook_resid_pre", "blocks.2.hook_resid_post"),
+        ],
+    ),
 )
 def test_a_transcoder_goes_through_all_tasks(tmp_path, hook_in, hook_out):
     coder = tiny_coder("topk", d_in=D, n_latents=256, k=16, hook=hook_in, hook_out=hook_out, apply_b_dec_to_input=False)

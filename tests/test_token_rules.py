@@ -265,7 +265,8 @@ def test_every_figure_is_that_of_a_slow_loop(tmp_path: Path, activation: str) ->
     assert [int(latent) for latent in table.ids] == np.flatnonzero(eligible & often).tolist()
     assert 10 < len(table) < coder.info.n_latents
     chosen = [int(latent) for latent in table.ids]
-    predicted = np.array([[loop_rules(items, i)(*p) for p in test.pairs] for i in chosen])
+    rules = [loop_rules(items, i) for i in chosen]
+    predicted = np.array([[rule(*p) for p in test.pairs] for rule in rules])
     fires = (test.codes != 0).T[chosen]
     scores = loop_scores(fit.tokens, fit.previous, (fit.codes != 0).T[chosen], test.tokens, test.previous, 1.0, 1)
     others = []

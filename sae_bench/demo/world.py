@@ -10,7 +10,8 @@ import hashlib
 import random
 from bisect import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
 
@@ -137,6 +138,12 @@ def documents(n: int, *, seed: int = 0, split: Split = "eval") -> list[DemoDocum
 
 def document(index: int, *, seed: int = 0, split: Split = "eval") -> DemoDocument:
     """Document ``index`` of a split."""
+    written = _document(index, seed, split)
+    return replace(written, attributes=dict(written.attributes))  # what a caller changes is the caller's
+
+
+@lru_cache(maxsize=8192)  # a process that measures several times reads the same text each time
+def _document(index: int, seed: int, split: Split) -> DemoDocument:
     attempt = 0
     while True:
         written = _write(random.Random(f"{seed}/{split}/{index}/{attempt}"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
+from functools import cache
 from typing import Any
 
 from sae_bench.errors import UsageError
@@ -23,7 +25,7 @@ class Transport:
 
     def __init__(self, options: JudgeOptions) -> None:
         try:
-            from openai import AsyncOpenAI
+            from openai import AsyncOpenAI, DefaultAsyncHttpxClient
         except ImportError as error:
             raise JudgeError("the judge needs the package openai; install it: pip install openai") from error
         secret = os.environ.get(options.api_key_env, "").strip()
@@ -37,7 +39,11 @@ class Transport:
         self.has_key = bool(secret)
         self._timeout = options.timeout
         self._client = AsyncOpenAI(
-            api_key=secret or "none", base_url=options.url, timeout=options.timeout, max_retries=0
+            api_key=secret or "none",
+            base_url=options.url,
+            timeout=options.timeout,
+            max_retries=0,
+            http_client=DefaultAsyncHttpxClient(verify=_certificates()),
         )
 
     async def send(self, body: dict[str, Any]) -> Outcome:
@@ -68,3 +74,11 @@ class Transport:
         if len(secret) < _SECRET:
             return text
         return text.replace(secret, "[key]").replace(json.dumps(secret)[1:-1], "[key]")
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """The authorities that are trusted, read once: each client would read all of them again."""
+    from httpx import create_ssl_context
+
+    return create_ssl_context()
