@@ -198,6 +198,7 @@ def test_the_order_of_latents_changes_nothing(tmp_path: Path, activation: str) -
         assert permuted[0].metrics[name].value == pytest.approx(metric.value, rel=1e-12)
 
 
+@pytest.mark.slow  # as the order of latents
 def test_the_scale_of_latents_changes_nothing_but_their_values(tmp_path: Path) -> None:
     """What is taken away is f_i d_i, and latents are drawn by its size: f_i twice and d_i half is the same."""
     w = tiny_weights("relu", storage=torch.float64)

@@ -209,6 +209,7 @@ def measured(plain: Plain) -> Plain:
     return plain
 
 
+@pytest.mark.slow
 def test_a_plain_folder_of_tasks_gives_the_same_figures(measured: Plain, installed: Place) -> None:
     """Another back end, other batches and another way to the code: the figures are the same."""
     ours, theirs = results(measured.folder / "runs"), results(installed[1] / "runs")
@@ -221,6 +222,7 @@ def test_a_plain_folder_of_tasks_gives_the_same_figures(measured: Plain, install
     assert ours["demo/topk_k16", "half_code_here"][1].metrics["kept"].value == pytest.approx(8, abs=0.2)
 
 
+@pytest.mark.slow
 def test_what_reads_results_takes_the_folder_too(measured: Plain) -> None:
     shutil.copytree(measured.folder / "runs", measured.folder / "again")
     (measured.folder / "gates.toml").write_text("[half_code_here.half_kl]\nallowed_loss = 0.01\n", encoding="utf-8")
