@@ -98,6 +98,9 @@ def _settings(result: Result, given: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         raise ResultError(f"provenance.settings: {first['loc'][0]!r}: {first['msg']}") from error
+    if kept.get("parameters"):  # those of the other tasks of that run are nothing here
+        own = {name: value for name, value in kept["parameters"].items() if name.startswith(f"{result.task}.")}
+        kept["parameters"] = own
     chosen = {name: value for name, value in given.items() if value is not None}
     return Settings(**(kept | chosen | {"tasks": result.task, "controls": "none", "out": None}))
 

@@ -129,7 +129,7 @@ def test_fewer_documents_give_the_same_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("base", slow_but(1, ["reconstruction", "activation"]))
 def test_no_row_changes_with_the_batch_size(tmp_path: Path, base: str) -> None:
-    given: dict[str, Any] = {"data": TEXTS, "controls": "permuted", "parameters": {f"{TASK}.base": base}}
+    given: dict[str, Any] = {"data": TEXTS, "controls": "permuted", "parameters": {f"{TASK}.base": base}, "limit": 6}
     coder = tiny_coder("relu", dtype=torch.float64)
     (first, one), (second, many) = (ablated(coder, tmp_path / str(n), batch_tokens=n, **given) for n in (1, 100_000))
     assert_same_rows(one["ablation"], many["ablation"])
@@ -198,6 +198,7 @@ def test_the_order_of_latents_changes_nothing(tmp_path: Path, activation: str) -
         assert permuted[0].metrics[name].value == pytest.approx(metric.value, rel=1e-12)
 
 
+@pytest.mark.slow  # as the order of latents
 def test_the_scale_of_latents_changes_nothing_but_their_values(tmp_path: Path) -> None:
     """What is taken away is f_i d_i, and latents are drawn by its size: f_i twice and d_i half is the same."""
     w = tiny_weights("relu", storage=torch.float64)
@@ -507,7 +508,8 @@ def test_the_cost_is_said_before_and_bounds_the_run(
 
 
 def test_the_cost_is_printed_before_a_run(cli: Run, files: list[Any]) -> None:
-    _, _, error = cli(*(a for a in files if a != "--quiet"), "--controls", "none", "--backend", "tl")
+    few = ("--tier", "smoke", "--param", f"{TASK}.positions=2", "--param", f"{TASK}.latents=1")
+    _, _, error = cli(*(a for a in files if a != "--quiet"), "--controls", "none", "--backend", "tl", *few)
     assert AT_MOST in error
     assert WHOLE in error
     assert error.index(AT_MOST) < error.index("ablations, first pass")
@@ -542,6 +544,7 @@ def test_an_sae_without_active_latents_fails_alone(cli: Run, files: list[Any], t
     dead.weights.b_enc.fill_(-1e4)
     write_native(dead, tmp_path / "dead", model=str(tmp_path / "model"), name="dead")
     given = [*files[:-3], "--json", "--tasks", f"{TASK},sparsity,reconstruction", "--controls", "identity,permuted"]
+    given += ["--tier", "smoke", "--param", f"{TASK}.positions=2"]
     code, out, error = cli(*given, "--sae", tmp_path / "dead", "--out", "both")
     assert code == 1
     assert f"sae-bench: dead, {TASK}: no latent is active at any of the sampled positions" in error

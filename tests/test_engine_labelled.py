@@ -244,7 +244,8 @@ def test_each_text_runs_once_for_any_number_of_saes_and_tasks(
 
 
 def test_no_figure_changes_with_the_batch_size(sets: Path) -> None:
-    given = {"dtype": "float64", "controls": "permuted", "parameters": QUICK}
+    given: dict[str, Any] = {"dtype": "float64", "controls": "permuted", "parameters": QUICK}
+    given["probe_sets"] = "numbers,questions"  # which share texts
     small, large = (figures(run("demo/relu", sets, batch_tokens=n, **given)) for n in (150, 5000))
     assert_close(small, large, 1e-6)
 
@@ -360,7 +361,7 @@ class Raises:
 
 @pytest.mark.parametrize("on_call", slow_but(1, [4, 2]))  # the first call identifies the coder
 def test_an_sae_that_raises_is_an_error_and_the_others_go_on(sets: Path, on_call: int) -> None:
-    given = {"controls": "permuted", "batch_tokens": 600, "parameters": QUICK}
+    given = {"controls": "permuted", "batch_tokens": 600, "parameters": QUICK, "probe_sets": "numbers,questions"}
     alone = figures(run("demo/relu", sets, **given))
     both = run([Raises(on_call), "demo/relu"], sets, **given)
     for task in PROBES.split(","):

@@ -53,7 +53,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Place:
     assert built.returncode == 0, built.stderr
     saes = ("--sae", "demo/topk_k16", "--sae", "sae_bench_extras.adapter:rotated")
     asked = ("--tasks", ",".join(TASKS), "--controls", "default,shuffled_encoder", "--backend", "hooked")
-    more = (*short_texts(folder), "--limit", 32)
+    more = (*short_texts(folder), "--limit", 64)
     done = run(python, "-m", "sae_bench.cli.main", "run", *saes, *asked, *more, cwd=folder)
     assert (done.returncode, complaints(done.stderr)) == (0, []), done.stdout + done.stderr
     (folder / "printed").write_text(done.stdout, encoding="utf-8")
@@ -203,12 +203,13 @@ def measured(plain: Plain) -> Plain:
     """With results of these tasks in ``runs``."""
     python, folder, _ = plain
     asked = ("--tasks", "*_here", "--task-dir", "tasks", "--sae", "demo/topk_k16", "--controls", "none")
-    more = (*short_texts(folder), "--limit", 32)
+    more = (*short_texts(folder), "--limit", 64)
     done = run(python, "-m", "sae_bench.cli.main", "run", *asked, *more, cwd=folder)
     assert (done.returncode, complaints(done.stderr)) == (0, []), done.stdout + done.stderr
     return plain
 
 
+@pytest.mark.slow
 def test_a_plain_folder_of_tasks_gives_the_same_figures(measured: Plain, installed: Place) -> None:
     """Another back end, other batches and another way to the code: the figures are the same."""
     ours, theirs = results(measured.folder / "runs"), results(installed[1] / "runs")
@@ -221,6 +222,7 @@ def test_a_plain_folder_of_tasks_gives_the_same_figures(measured: Plain, install
     assert ours["demo/topk_k16", "half_code_here"][1].metrics["kept"].value == pytest.approx(8, abs=0.2)
 
 
+@pytest.mark.slow
 def test_what_reads_results_takes_the_folder_too(measured: Plain) -> None:
     shutil.copytree(measured.folder / "runs", measured.folder / "again")
     (measured.folder / "gates.toml").write_text("[half_code_here.half_kl]\nallowed_loss = 0.01\n", encoding="utf-8")
