@@ -10,6 +10,7 @@ Each is a tiny model with random weights (`tests/builders/architectures.py`), co
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 import warnings
@@ -38,12 +39,26 @@ def main(only: list[str]) -> int:
         found = _swept(name)
         if found is None:
             continue
-        rows[name] = {"right": found.right, "refused": found.refused}
+        rows[name] = {"right": found.right, "refused": by_reason(found.refused)}
         faults += len(found.faults)
         print(f"{name}: {len(found.right)} right, {len(found.refused)} refused", *found.faults, sep="\n  ", flush=True)
     if not only and not faults:
-        SWEPT.write_text(json.dumps({"transformers": transformers.__version__, "models": rows}, indent=1) + "\n")
+        SWEPT.write_text(written(rows), encoding="utf-8")
     return 1 if faults else 0
+
+
+def written(rows: dict[str, Any]) -> str:
+    """The table as JSON, a line for each architecture."""
+    lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
+    return f'{{"transformers": {json.dumps(transformers.__version__)}, "models": {{\n{lines}\n}}}}\n'
+
+
+def by_reason(refused: dict[str, str]) -> dict[str, list[str]]:
+    """Each reason once, without the name that it was given for and the way out, with all these names."""
+    found: dict[str, list[str]] = {}
+    for hook, why in refused.items():
+        found.setdefault(re.sub(r"^hook point '[^']*' ", "", why).partition("; ")[0], []).append(hook)
+    return found
 
 
 def _swept(name: str) -> Any:

@@ -88,28 +88,19 @@ def _models(args: argparse.Namespace) -> list[dict[str, Any]]:
     return [
         {
             "architecture": name,
-            "measured": ", ".join(site for site in map(_site, found["right"]) if site),
-            "refused": "; ".join(_grouped(found["refused"])),
+            "measured": _sites(found["right"]),
+            "refused": "; ".join(
+                f"{sites}: {reason}" for reason, hooks in found["refused"].items() if (sites := _sites(hooks))
+            ),
         }
         for name, found in swept["models"].items()
     ]
 
 
-def _site(hook: str) -> str | None:
-    """The TransformerLens name without its block; None for the path of a module."""
-    if not hook.startswith(("blocks.", "hook_embed", "every")):
-        return None
-    return re.sub(r"^blocks\.\d+\.", "", hook)
-
-
-def _grouped(refused: dict[str, str]) -> list[str]:
-    """Each reason once, with the names that it is given for."""
-    by_reason: dict[str, list[str]] = {}
-    for hook, why in refused.items():
-        if (site := _site(hook)) is not None:
-            reason = re.sub(r"^hook point '[^']*' ", "", why).partition("; ")[0]
-            by_reason.setdefault(reason, []).append(site)
-    return [f"{', '.join(sites)}: {reason}" for reason, sites in by_reason.items()]
+def _sites(hooks: list[str]) -> str:
+    """TransformerLens names without their block, less the paths of modules."""
+    named = [hook for hook in hooks if hook.startswith(("blocks.", "hook_embed", "every"))]
+    return ", ".join(re.sub(r"^blocks\.\d+\.", "", hook) for hook in named)
 
 
 def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
