@@ -437,7 +437,7 @@ def test_a_budget_ends_in_a_partial_result_and_the_rest_is_bought_later(
     """Wherever the money ends: in the explanations, in the middle of a latent, or when only nulls are left."""
     given = [*run_of(files), *judge_of(server)]
     code, _, err = cli(*given, *limit)
-    assert (code, complaints(err)) == (0, [])
+    assert (code, [said for said in complaints(err) if "latents have a score" not in said]) == (0, [])
     part = result_in("runs")
     assert part.status == "ok"
     paid = sum(server.answered.values())

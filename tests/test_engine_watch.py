@@ -537,6 +537,9 @@ def test_parameters_that_cannot_work_are_one_sentence(cli: Run, files: list[Any]
     assert not Path("runs").exists()
 
 
+FEW = "latents that were asked for fire often enough"  # the tiny SAE has fewer than the task asks for
+
+
 def test_an_sae_with_nothing_to_explain_fails_alone(cli: Run, files: list[Any], tmp_path: Path) -> None:
     """The other tasks on it, and the other SAE, have the figures that they have without it."""
     dead = tiny_coder("relu")
@@ -548,7 +551,7 @@ def test_an_sae_with_nothing_to_explain_fails_alone(cli: Run, files: list[Any], 
     assert code == 1
     assert f"sae-bench: dead, {TASK}: no latent is active often enough on the text" in error
     assert "give more text (--tier, --limit)" in error
-    assert len(error.strip().splitlines()) == 1
+    assert [line for line in error.strip().splitlines() if FEW not in line] == [error.strip().splitlines()[-1]]
     found = {(r["sae"], r["task"]): r for r in json.loads(out)["results"]}
     assert found["dead", TASK]["status"] == "error"
     assert not found["dead", TASK]["metrics"]
@@ -564,7 +567,7 @@ def test_an_sae_with_nothing_to_explain_fails_alone(cli: Run, files: list[Any], 
 
 def test_a_control_with_nothing_to_explain_is_absent_and_no_error(cli: Run, files: list[Any]) -> None:
     code, out, error = cli(*files, "--json", "--tasks", TASK, "--controls", "identity,mean,permuted")
-    assert (code, complaints(error)) == (0, [])
+    assert (code, [said for said in complaints(error) if FEW not in said]) == (0, [])
     assert list(json.loads(out)["results"][0]["controls"]) == ["permuted"]
 
 
@@ -572,7 +575,7 @@ def test_a_larger_tier_or_parameter_is_another_protocol(cli: Run, files: list[An
     """Rules get better with more text, so these results must not stand in one column."""
     for more in ([], ["--tier", "smoke"], ["--param", f"{TASK}.latents=20"], ["--param", f"{TASK}.most_density=1"]):
         code, _, error = cli(*files, "--tasks", TASK, "--controls", "none", *more)
-        assert (code, complaints(error)) == (0, [])
+        assert (code, [said for said in complaints(error) if FEW not in said]) == (0, [])
     results = [store.read(file) for file in store.find(Path("runs"))]
     assert len({result.protocol for result in results}) == len(results) == 4
     assert {result.provenance.protocol.n_documents for result in results} > {32}

@@ -69,13 +69,13 @@ def test_tokens_are_taken_in_groups_without_changing_anything(at_once):
     coder = DenseCoder(module, info_of(LATENTS), tokens_at_once=at_once)
     with torch.no_grad():
         latents = module.encode(x)
-        out, module.largest = module.decode(latents), 0
+        out, module._largest = module.decode(latents), 0
     codes = coder.encode(x)
     torch.testing.assert_close(codes.dense(), latents)
     torch.testing.assert_close(coder.decode(codes), out)
     rows = coder.decoder_rows(torch.arange(LATENTS))
     torch.testing.assert_close(rows, module.dec.detach(), rtol=1e-4, atol=1e-5)
-    assert module.largest <= at_once + 1  # one more for the latent-free token that directions are measured from
+    assert module._largest <= at_once + 1  # one more for the latent-free token that directions are measured from
 
 
 def test_a_wide_dictionary_is_taken_in_small_groups():
@@ -84,7 +84,7 @@ def test_a_wide_dictionary_is_taken_in_small_groups():
     coder = DenseCoder(module, info_of(n, 2))
     codes = coder.encode(activations(40, 2))
     coder.decode(codes)
-    assert module.largest <= 16
+    assert module._largest <= 16
     assert codes.n_tokens == 40
 
 

@@ -422,7 +422,7 @@ def test_there_is_one_answer_to_which_files_are_results():
 
 
 def test_there_is_one_escaper_for_each_output():
-    what = {"terminal": r"if c\.isprintable\(\) or", "Markdown": r"&lt;|\\u200b", "LaTeX": "textbackslash"}
+    what = {"terminal": r"if c\.isprintable\(\) or", "Markdown": r'&lt;|"\\u200b"', "LaTeX": "textbackslash"}
     for output, mark in what.items():
         homes = [name for name, code in sources().items() if re.search(mark, code)]
         assert homes == ["sae_bench/show/text.py"], output

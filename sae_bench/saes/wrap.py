@@ -220,7 +220,8 @@ def content_sha256(coder: SparseCoder) -> str:
     """Digest of an SAE that has no files: of its tensors and numbers, and of what it does with a fixed probe.
 
     The probe alone would miss a latent that does not fire on it, and tensors and numbers alone what code does with
-    them; it comes in several sizes, since a threshold decides nothing about what is far from it.
+    them; it comes in several sizes, since a threshold decides nothing about what is far from it. A number that the SAE
+    itself changes while it runs (a counter) names another SAE each time, unless its name begins with an underscore.
     """
     info = coder.info
     digest = hashlib.sha256(repr((info.n_latents, info.d_in, info.d_out, info.hooks_in, info.hooks_out)).encode())

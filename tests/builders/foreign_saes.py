@@ -14,7 +14,7 @@ from tests.builders.tiny_saes import HOOK, LATENTS, WIDTH
 
 
 class Dense(nn.Module):
-    """A user's ReLU SAE; ``largest`` keeps the greatest number of tokens that one call saw."""
+    """A user's ReLU SAE; ``_largest`` keeps the greatest number of tokens that one call saw."""
 
     def __init__(self, n: int = LATENTS, d_in: int = WIDTH, d_out: int | None = None) -> None:
         super().__init__()
@@ -22,16 +22,16 @@ class Dense(nn.Module):
         self.enc = nn.Parameter(torch.randn(d_in, n, generator=generator) / d_in**0.5)
         self.dec = nn.Parameter(torch.randn(n, d_out or d_in, generator=generator) / n**0.5)
         self.bias = nn.Parameter(torch.randn(d_out or d_in, generator=generator))
-        self.largest = 0
+        self._largest = 0
 
     def encode(self, x: Tensor) -> Tensor:
         assert len(x) > 0, "users' code need not cope with empty batches"
-        self.largest = max(self.largest, len(x))
+        self._largest = max(self._largest, len(x))
         return (x @ self.enc - 0.5).relu()
 
     def decode(self, latents: Tensor) -> Tensor:
         assert len(latents) > 0
-        self.largest = max(self.largest, len(latents))
+        self._largest = max(self._largest, len(latents))
         return latents @ self.dec + self.bias
 
 

@@ -128,7 +128,7 @@ def _link(world: World) -> Path:
 
 
 def _rows() -> np.ndarray[Any, Any]:
-    return np.random.default_rng(0).integers(1, 50, (40, 12))
+    return np.random.default_rng(0).integers(1, 50, (40, 16))
 
 
 def _dataset(world: World) -> Path:
@@ -253,8 +253,6 @@ SETTINGS: dict[str, list[Row] | str] = {
     "bos": [
         named(bos="no"),
         same(bos="yes"),
-        named({"data": _rows(), **ON_LABELS}, data=_rows(), bos="no", **ON_LABELS),
-        same({"data": _rows()}, data=_rows(), bos="no"),
     ],
     "mask": [named(mask="none"), named(mask="first")],
     "mean_from": [named(mean_from="evaluation")],
