@@ -120,7 +120,8 @@ def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, A
     beside = {label: figures(task, drawn(task, own, options), task.only_of_coders) for label, own in references.items()}
     details = guarded(task, lambda: reader.details(task, entry, tables, draws), "details")
     details = plain(task, details) | ({"controls without figures": lost} if lost else {})
-    if said_beside := guarded(task, lambda: list(task.cautions(tables)), "cautions"):
+    n_latents = entry.coder.info.n_latents
+    if said_beside := guarded(task, lambda: list(task.cautions(tables, n_latents)), "cautions"):
         details["cautions"] = said_beside
     known = guarded(task, lambda: _constants(task), "constants")
     content = {"metrics": metrics, "controls": known | beside | controls, "details": details}

@@ -176,10 +176,10 @@ class Task:
         """Why these tables hold nothing to score, or None; the result then has the status "error"."""
         return None
 
-    def cautions(self, tables: Mapping[str, Units]) -> list[str]:
+    def cautions(self, tables: Mapping[str, Units], n_latents: int) -> list[str]:
         """What must stand beside the figures so that they are not misread, a sentence each: on stderr and in details.
 
-        The same sentence of several SAEs is said once.
+        The same sentence of several SAEs is said once. `n_latents` are those that the SAE has.
         """
         return []
 

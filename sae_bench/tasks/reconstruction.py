@@ -89,7 +89,7 @@ class Reconstruction(Task):
         far = (view.target.double() - view.x_hat.double()).square().sum(1)
         return kept | {f"first_{n}": column for n, column in first.items()} | {"top_error": view.sum(far, view.top)}
 
-    def cautions(self, tables: Mapping[str, Units]) -> list[str]:
+    def cautions(self, tables: Mapping[str, Units], n_latents: int) -> list[str]:
         """That a few tokens hold most of the variance: FVU then says how these are given back, and not the others."""
         s = total(tables["document"])
         share = float(quotient(figures.top_tokens_variance(s))[0])

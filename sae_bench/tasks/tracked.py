@@ -69,12 +69,12 @@ class TrackedTask(Task):
         """All tables of units, and what a result shows beside metrics, from what was collected of one coder."""
         raise NotImplementedError
 
-    def cautions(self, tables: Mapping[str, Units]) -> list[str]:
+    def cautions(self, tables: Mapping[str, Units], n_latents: int) -> list[str]:
         """That much fewer latents are behind the figures than were asked for."""
-        found = len(tables["latent"])
-        if 2 * found >= self.latents:
+        found, asked = len(tables["latent"]), min(self.latents, n_latents)
+        if 2 * found >= asked:
             return []
-        return [f"{found} of {self.latents} latents that were asked for fire often enough to be explained"]
+        return [f"{found} of {asked} latents that were asked for fire often enough to be explained"]
 
     def unusable(self, tables: Mapping[str, Units]) -> str | None:
         """Without an explained latent there is nothing to score."""

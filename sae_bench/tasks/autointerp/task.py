@@ -62,13 +62,13 @@ class Autointerp(JudgedTask, TrackedTask):
         tokens_in += more * (PROMPT + 2 * self.sizes.positives * self.sizes.length)
         return self.latents + scoring + more, tokens_in, tokens_out + more * ANSWER * self.each
 
-    def cautions(self, tables: Mapping[str, Units]) -> list[str]:
+    def cautions(self, tables: Mapping[str, Units], n_latents: int) -> list[str]:
         """Also that many explained latents have no score, so that the means are over the others alone."""
         scored = tables["latent"].columns["ok"]
         if scored.mean() >= 1 - DEGRADED:
-            return super().cautions(tables)
+            return super().cautions(tables, n_latents)
         lost = f"{int(scored.sum())} of {len(scored)} latents have a score, and means are over these alone"
-        return [*super().cautions(tables), f"{lost}; failed_fraction and detection_worst count the others"]
+        return [*super().cautions(tables, n_latents), f"{lost}; failed_fraction and detection_worst count the others"]
 
     def explain(self, watched: Tracked, seed: int) -> tuple[dict[str, Units], dict[str, Any]]:
         """Explanations, answers and scores of one coder. Raises JudgeError."""
