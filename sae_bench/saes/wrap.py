@@ -220,7 +220,8 @@ def content_sha256(coder: SparseCoder) -> str:
     """Digest of an SAE that has no files: of its tensors and numbers, and of what it does with a fixed probe.
 
     The probe alone would miss a latent that does not fire on it, and tensors and numbers alone what code does with
-    them; it comes in several sizes, since a threshold decides nothing about what is far from it. A number that the SAE
+    them; it comes in several sizes, since a threshold decides nothing about what is far from it. Of the probe only sums
+    count, to four digits: its last bits depend on threads and on where memory begins. A number that the SAE
     itself changes while it runs (a counter) names another SAE each time, unless its name begins with an underscore.
     """
     info = coder.info
@@ -231,15 +232,24 @@ def content_sha256(coder: SparseCoder) -> str:
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(_PROBE_LATENTS, info.d_in, generator=generator)
-    probe = torch.cat([probe * size for size in _PROBE_SIZES])
     latents = torch.randint(max(info.n_latents, 1), (_PROBE_LATENTS if info.n_latents else 0,), generator=generator)
     rows = coder.decoder_rows(latents)
-    probe = probe.to(rows.device)
-    codes = coder.encode(probe)
-    digest.update(codes.indices.cpu().numpy().tobytes())
-    for tensor in (rows, codes.values, coder.decode(codes, probe)):
-        digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
+    weight = 1 + torch.rand(max(info.n_latents, info.d_in, info.d_out), generator=generator, dtype=torch.float64)
+    digest.update(_summary(rows, weight[: info.d_out]))
+    x = torch.cat([probe * size for size in _PROBE_SIZES]).to(rows.device)
+    codes = coder.encode(x)
+    of_size = codes.token_of_entry() // _PROBE_LATENTS
+    for i, out in enumerate(coder.decode(codes, x).tensor_split(len(_PROBE_SIZES))):
+        own = of_size == i
+        digest.update(_summary(codes.values[own], weight[codes.indices[own].cpu()]))
+        digest.update(_summary(out, weight[: info.d_out]))
     return digest.hexdigest()
+
+
+def _summary(values: Tensor, weight: Tensor) -> bytes:
+    """Weighted sums of the positive and of the negative ones of ``values``, to four digits."""
+    sums = values.detach().cpu().double() * weight
+    return f"{float(sums.clamp(min=0).sum()):.4g} {float(sums.clamp(max=0).sum()):.4g}\n".encode()
 
 
 def _state(coder: SparseCoder) -> Iterator[tuple[str, Any]]:
