@@ -69,11 +69,11 @@ class HuggingFaceSubject:
 
     def selftests(self, hook: str) -> tuple[str, ...]:
         """Return what the self-tests found at `hook`, a sentence each; ModelError for a hook point that fails one."""
-        place = self._hook(hook)
+        self._hook(hook)
         resumed = "not possible, so a replaced activation takes a whole pass"
         if self.can_resume(hook):
             resumed = "the logits of a whole pass" + (", whatever the tokens are" if self.is_bottleneck(hook) else "")
-        return (*self._says[hook], f"resumed behind {place.name}: {resumed}")
+        return (*self._says[hook], f"a pass that begins behind it: {resumed}")
 
     def canonical_name(self, hook: str) -> str:
         """Return the name that all names of the same place share."""
