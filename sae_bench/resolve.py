@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -30,9 +30,6 @@ from sae_bench.saes.model_names import hub_id
 from sae_bench.settings import ABLATION_TIERS, PROBE_TIERS, TEXT_FIELD, TIERS, TRACKED_TIERS, Settings
 from sae_bench.streams import Inputs, stream
 from sae_bench.tasks.base import Context, Task
-
-if TYPE_CHECKING:
-    pass
 
 DEFAULT_CONTEXT = 128
 T = TypeVar("T")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sae_bench.errors import ModelError
-from sae_bench.models.hooks import Hook, parse_hook
+from sae_bench.models.hooks import Hook, UnknownHook, parse_hook
 from sae_bench.models.layouts import CENTERED_SITES
 from sae_bench.models.selftests import Tested
 from sae_bench.models.subject import SubjectModel
@@ -64,7 +64,15 @@ def check_scale(written: str, hook: Hook, scale: float) -> Hook:
     return replace(hook, name=written)
 
 
-def suggestion(subject: SubjectModel, name: str, near: Sequence[str]) -> str:
+def parsed(subject: SubjectModel, name: str, model: nn.Module) -> Hook:
+    """Return `parse_hook(name, model)`; the ModelError for an unknown name suggests what passes its self-tests."""
+    try:
+        return parse_hook(name, model)
+    except UnknownHook as error:
+        raise ModelError(f"{error}{_suggestion(subject, error.near)}") from error
+
+
+def _suggestion(subject: SubjectModel, near: Sequence[str]) -> str:
     """Return "; did you mean ..." with at most two of the names that pass their self-tests, and the way out else."""
     good = []
     for other in near:

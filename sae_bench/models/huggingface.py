@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from sae_bench.errors import ModelError, said
-from sae_bench.models.checks import check_centering, check_scale, embedding_scale, suggestion
+from sae_bench.models.checks import check_centering, check_scale, embedding_scale, parsed
 from sae_bench.models.edits import close
-from sae_bench.models.hooks import Hook, UnknownHook, canonical_name, parse_hook
+from sae_bench.models.hooks import Hook, canonical_name
 from sae_bench.models.huggingface_modules import Modules
 from sae_bench.models.huggingface_suffix import KeysAndValues
 from sae_bench.models.selftests import Found, random_tokens, settle
@@ -270,10 +270,7 @@ class HuggingFaceSubject:
         return self._hooks[name]
 
     def _found(self, name: str) -> Found:
-        try:
-            hook = parse_hook(name, self.model)
-        except UnknownHook as error:
-            raise ModelError(f"{error}{suggestion(self, name, error.near)}") from error
+        hook = parsed(self, name, self.model)
         found = settle(self, name, check_scale(name, hook, self.embed_scale), self.model)
         check_centering(self, found.hook)
         return found

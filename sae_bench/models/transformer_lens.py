@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from sae_bench.errors import ModelError, said
-from sae_bench.models.checks import check_centering, check_scale, suggestion
+from sae_bench.models.checks import check_centering, check_scale, parsed
 from sae_bench.models.edits import Edit, ResidualMid, centre, scaled, written
-from sae_bench.models.hooks import Hook, UnknownHook, canonical_name, parse_hook
+from sae_bench.models.hooks import Hook, canonical_name
 from sae_bench.models.huggingface import HuggingFaceSubject
 from sae_bench.models.selftests import Found, random_tokens, settle
 from sae_bench.models.subject import Capture, check_batch
@@ -183,10 +183,7 @@ class TransformerLensSubject:
         return self._hooks[name]
 
     def _found(self, name: str) -> Found:
-        try:
-            hook = parse_hook(name, self._skeleton)
-        except UnknownHook as error:
-            raise ModelError(f"{error}{suggestion(self, name, error.near)}") from error
+        hook = parsed(self, name, self._skeleton)
         if hook.call is not None:
             raise ModelError(f"hook point {name!r} chooses a run of a module, which the backend hf alone can do")
         hook = check_scale(hook.name, hook, self._embed_scale)

@@ -42,8 +42,11 @@ def target_sums(x: Tensor, where: Tensor, sum_: Sum) -> dict[str, Tensor]:
     }
 
 
-def error_sums(x: Tensor, x_hat: Tensor, where: Tensor, rms: float, sum_: Sum) -> dict[str, Tensor]:
-    """Columns from activations and reconstructions ``[tokens, d]``, at the tokens ``where``."""
+def error_sums(x: Tensor, x_hat: Tensor, squared: Tensor, where: Tensor, rms: float, sum_: Sum) -> dict[str, Tensor]:
+    """Columns from activations and reconstructions ``[tokens, d]``, at the tokens ``where``.
+
+    ``squared`` float64 ``[tokens]`` are the squared errors.
+    """
     x, x_hat = x.double(), x_hat.double()
     inner = (x * x_hat).sum(1)
     norm, norm_hat = x.norm(dim=1), x_hat.norm(dim=1)
@@ -51,7 +54,7 @@ def error_sums(x: Tensor, x_hat: Tensor, where: Tensor, rms: float, sum_: Sum) -
     directed = long & (norm_hat > TINY * rms)
     one = torch.ones_like(inner)
     return {
-        "error": sum_((x - x_hat).square().sum(1), where),
+        "error": sum_(squared, where),
         "energy_hat": sum_(x_hat.square().sum(1), where),
         "inner": sum_(inner, where),
         "norm_ratio": sum_(torch.where(long, norm_hat / norm, 0), long),
@@ -76,7 +79,8 @@ class Reconstruction(Task):
 
     def measure(self, view: View) -> dict[str, Tensor]:
         """Sums of reconstructions and errors."""
-        kept = error_sums(view.target, view.x_hat, view.kept, view.rms, view.sum)
+        squared = (view.target.double() - view.x_hat.double()).square().sum(1)
+        kept = error_sums(view.target, view.x_hat, squared, view.kept, view.rms, view.sum)
         at = view.first
 
         def sum_first(values: Tensor, where: Tensor) -> Tensor:
@@ -85,9 +89,8 @@ class Reconstruction(Task):
             full[at] = torch.where(where, values.double(), 0)
             return view.sum(full, at)
 
-        first = error_sums(view.target[at], view.x_hat[at], at[at], view.rms, sum_first)
-        far = (view.target.double() - view.x_hat.double()).square().sum(1)
-        return kept | {f"first_{n}": column for n, column in first.items()} | {"top_error": view.sum(far, view.top)}
+        first = error_sums(view.target[at], view.x_hat[at], squared[at], at[at], view.rms, sum_first)
+        return kept | {f"first_{n}": column for n, column in first.items()} | {"top_error": view.sum(squared, view.top)}
 
     def cautions(self, tables: Mapping[str, Units], n_latents: int) -> list[str]:
         """That a few tokens hold most of the variance: FVU then says how these are given back, and not the others."""
