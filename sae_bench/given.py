@@ -19,11 +19,11 @@ import torch
 from sae_bench.engine.plan import entry_of
 from sae_bench.engine.workspace import Entry
 from sae_bench.errors import CoderError, UsageError
-from sae_bench.models.subject import SubjectModel
+from sae_bench.models.subject import SubjectModel, canonical_name
 from sae_bench.resolve import device_name
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.load import from_object, load_saes
-from sae_bench.saes.protocol import CoderInfo, SparseCoder
+from sae_bench.saes.protocol import CoderInfo, SparseCoder, skips_itself
 from sae_bench.saes.wrap import Unsized
 from sae_bench.session.report import weights_sha256
 from sae_bench.settings import Settings, Told, check_name
@@ -118,7 +118,10 @@ def entries(given: Sequence[Given], subject: SubjectModel) -> list[Entry]:
 
 
 def check_fit(entry: Entry, subject: SubjectModel) -> None:
-    """The SAE's hook points exist in the model and are as wide as the SAE expects. Raises CoderError, ModelError."""
+    """The SAE's hook points exist in the model and are as wide as the SAE expects. Raises CoderError, ModelError.
+
+    A skip connection between two names of one place is refused too.
+    """
     info = entry.coder.info
     for hook, width, side in ((entry.hook_in, info.d_in, "reads"), (entry.hook_out, info.d_out, "writes")):
         actual = subject.width(hook)
@@ -127,6 +130,10 @@ def check_fit(entry: Entry, subject: SubjectModel) -> None:
                 f"{entry.label} {side} {width} numbers a token, but {hook} of {subject.name} has {actual}; "
                 "is it another model's SAE, or another hook point (--hook-in, --hook-out)?"
             )
+    if info.decode_needs == "skip" and canonical_name(subject, entry.hook_in) == canonical_name(
+        subject, entry.hook_out
+    ):
+        raise CoderError(skips_itself(entry.label, entry.hook_in, entry.hook_out))
 
 
 def _differing(sources: Sequence[str]) -> list[str] | None:

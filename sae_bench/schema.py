@@ -176,3 +176,9 @@ class Result(Record):
     details: dict[str, Any] = Field(default_factory=dict)
     provenance: Provenance
     definition: TaskSpec | None = None
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What the figures must not be read without, as far as details from elsewhere say it in sentences."""
+        said = self.details.get("cautions")
+        return tuple(one for one in said if isinstance(one, str)) if isinstance(said, list) else ()

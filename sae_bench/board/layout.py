@@ -14,8 +14,9 @@ from sae_bench.board.ranks import DIFFERENCES_AT_MOST, PAIRED_AT_MOST, Ranker
 from sae_bench.errors import UsageError
 from sae_bench.results.environment import sentence
 from sae_bench.results.verified import STATES, State
-from sae_bench.schema import CoderRecord, MetricValue, Protocol
-from sae_bench.show.results import population
+from sae_bench.schema import CoderRecord, MetricValue, Protocol, Result
+from sae_bench.show.results import MOST_CAUTIONS, MOST_SAID, population
+from sae_bench.show.text import shortened
 
 SaeKey = tuple[str, str]  # name, weights_sha256
 _OF_THE_TASK = {"task", "version", "task_sha256", "parameters", "model", "data"}
@@ -210,7 +211,9 @@ def _table(
         protocols={r.protocol: r.provenance.protocol for r in sorted(results, key=lambda r: (r.task, r.protocol))},
         rows=tuple(sorted(rows, key=lambda row: _order(row, shown))),
         references=_references(measured, shown),
-        notes=tuple([*how, *_reasons(rows, shown), *sentence(results, "the results of this table")]),
+        notes=tuple(
+            [*how, *_reasons(rows, shown), *_cautions(results), *sentence(results, "the results of this table")]
+        ),
     )
 
 
@@ -265,6 +268,19 @@ def _references(entries: Sequence[Entry], columns: Sequence[Column]) -> tuple[Re
     return tuple(Reference(name, cells) for name, cells in found.items())
 
 
+def _cautions(results: Sequence[Result]) -> list[str]:
+    """What must not be read without, once for each sentence, with the SAEs that it is said of."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        for caution in result.cautions[:MOST_CAUTIONS]:
+            found.setdefault(f"{result.task}: {shortened(caution, MOST_SAID)}", []).append(result.sae.name)
+    return [f"{said} ({_few(names)})" for said, names in found.items()]
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+
+
 def _reasons(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     """Why a score has no value, once for each column and reason."""
     found: dict[str, list[str]] = {}
@@ -274,7 +290,4 @@ def _reasons(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
                 found.setdefault(f"{column.label}: no value, because {row.cells[column.id].value.reason}", []).append(
                     row.sae.name
                 )
-    return [
-        f"{reason} ({', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''})"
-        for reason, names in found.items()
-    ]
+    return [f"{reason} ({_few(names)})" for reason, names in found.items()]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sae_bench.errors import CoderError, named
 from sae_bench.modules import as_declared, evaluating
+from sae_bench.saes.decoding import decode
 from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder, codes_from_dense
 
 _PROBE_LATENTS = 64
@@ -231,7 +232,7 @@ def content_sha256(coder: SparseCoder) -> str:
         if isinstance(value, Tensor):
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(_PROBE_LATENTS, info.d_in, generator=generator)
+    probe = torch.randn(_PROBE_LATENTS, info.d_in, generator=generator, dtype=torch.float32)
     latents = torch.randint(max(info.n_latents, 1), (_PROBE_LATENTS if info.n_latents else 0,), generator=generator)
     rows = coder.decoder_rows(latents)
     weight = 1 + torch.rand(max(info.n_latents, info.d_in, info.d_out), generator=generator, dtype=torch.float64)
@@ -239,7 +240,7 @@ def content_sha256(coder: SparseCoder) -> str:
     x = torch.cat([probe * size for size in _PROBE_SIZES]).to(rows.device)
     codes = coder.encode(x)
     of_size = codes.token_of_entry() // _PROBE_LATENTS
-    for i, out in enumerate(coder.decode(codes, x).tensor_split(len(_PROBE_SIZES))):
+    for i, out in enumerate(decode(coder, codes, x).tensor_split(len(_PROBE_SIZES))):
         own = of_size == i
         digest.update(_summary(codes.values[own], weight[codes.indices[own].cpu()]))
         digest.update(_summary(out, weight[: info.d_out]))

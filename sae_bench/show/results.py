@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from tabulate import tabulate
 
 from sae_bench.schema import Result, TaskSpec
-from sae_bench.show.text import ARROWS, line, number, with_interval
+from sae_bench.show.text import ARROWS, line, number, shortened, with_interval
+
+MOST_CAUTIONS, MOST_SAID = 8, 400  # sentences beside a result, and characters of each
 
 
 def result_tables(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, everything: bool = False) -> str:
     """One table an SAE: a row a metric, the SAE's score with its interval, then the score of every control.
 
-    Only headline metrics unless ``everything``. Metrics without a value, errors and skipped tasks follow with reasons.
+    Only headline metrics unless ``everything``. Metrics without a value, errors and skipped tasks follow with reasons,
+    and so does what must not be read without.
     Results of one SAE on other data, another model or another mask are another table.
     """
     parts = []
@@ -79,6 +82,7 @@ def _notes(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything:
     for result in results:
         if result.status != "ok":
             notes.append(f"{result.task}: {result.status}: {result.reason}")
+        notes += [f"{result.task}: {shortened(caution, MOST_SAID)}" for caution in result.cautions[:MOST_CAUTIONS]]
         for name, metric in result.metrics.items():
             spec = specs[result.task].metrics.get(name) if result.task in specs else None
             shown = everything or spec is None or spec.headline
