@@ -91,7 +91,9 @@ def test_a_skip_transcoder_adds_its_skip_once_and_its_share_is_told(tmp_path):
     hooks = {"hooks_in": ("transformer.h.2.attn.c_proj:in",), "hooks_out": ("transformer.h.2.attn.c_proj:out",)}
     coder = coder_of(silent, tiny_rule("relu", apply_b_dec_to_input=False), **hooks)
     with pytest.warns(UserWarning, match=r"skip connection carries 100.0% of the variance of the reconstruction"):
-        found = scores(str(write_native(coder, tmp_path / "skip", name="skip")), tasks="reconstruction")
+        found = scores(
+            str(write_native(coder, tmp_path / "skip", name="skip")), tasks="reconstruction", controls="permuted"
+        )
     result = found["skip", "reconstruction"]
     assert value(result, "fvu") == pytest.approx(0, abs=1e-9)
     assert result.details["skip_share"]["value"] == pytest.approx(1, abs=1e-6)

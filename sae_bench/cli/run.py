@@ -86,8 +86,8 @@ def _model(model: Any) -> None:
     model.add_argument("--model", metavar="M", help="folder of a saved model, hub id, or demo (default: the SAE's own)")
     model.add_argument("--backend", default="hf", metavar="NAME", help=BACKEND_HELP)
     model.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
-    model.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16", "float16"],
-                       help="of the language model; SAEs compute in float32, or float64 with float64")  # fmt: skip
+    model.add_argument("--dtype", default="auto", choices=["auto", "float32", "float64", "bfloat16", "float16"],
+                       help="of the language model (auto: float32); SAEs: float32, float64 with float64")  # fmt: skip
 
 
 def _text(text: Any) -> None:

@@ -20,7 +20,7 @@ from sae_bench.units import Units
 class LossRecovered(Task):
     """Columns: number of predictions, and sums of CE and KL for each replacement."""
 
-    fidelity = Fidelity("delta_ce", loss_recovered.ROUNDING)
+    fidelity = Fidelity("kl", loss_recovered.ROUNDING)
     replacements = ("clean", *loss_recovered.ABLATIONS, "spliced")
 
     def shared(self, site: Site) -> dict[str, Tensor]:
