@@ -10,6 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 
+_WRAPPERS = {
+    "DataParallel": "it is copied to several devices; give its .module",
+    "DistributedDataParallel": "it is copied to several processes; give its .module",
+    "FullyShardedDataParallel": "its parameters are sharded; give its .module, with whole parameters on one device",
+    "FSDPModule": "its parameters are sharded; load it whole on one device",
+    "DeepSpeedEngine": "it may be sharded over processes; give its .module, with whole parameters on one device",
+    "OptimizedModule": "hooks may not act in compiled code; give the module that was compiled (._orig_mod)",
+}
+
+
+def wrapped_in(module: Any) -> str | None:
+    """In what a module is wrapped, why it cannot be used so, and what to give instead; None where it is not."""
+    found = next((kind.__name__ for kind in type(module).__mro__ if kind.__name__ in _WRAPPERS), None)
+    return None if found is None else f"wrapped in {found}: {_WRAPPERS[found]}"
+
 
 @contextmanager
 def evaluating(module: Any) -> Iterator[None]:
