@@ -97,9 +97,7 @@ def test_what_a_process_has_set_changes_no_figure(dtype: torch.dtype) -> None:
     given = {"hook_in": HOOK, "model": tiny_gpt2(), "data": token_rows(), "tasks": "reconstruction", "resamples": 20}
     for default in (torch.float32, dtype):
         with dtype_by_default(default), pytest.warns(UserWarning, match="is wrapped"):
-            (result,) = evaluate(
-                sae, hook_in=HOOK, model=model, data=token_rows(), tasks="reconstruction", resamples=20
-            )
+            (result,) = evaluate(sae, **given)
         found.append((result.sae.weights_sha256, result.protocol, result.metrics, result.controls))
     assert found[0] == found[1]
 
