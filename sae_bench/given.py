@@ -21,6 +21,7 @@ from sae_bench.engine.plan import entry_of
 from sae_bench.engine.workspace import Entry
 from sae_bench.errors import CoderError, UsageError
 from sae_bench.models.subject import SubjectModel, canonical_name
+from sae_bench.modules import same_device
 from sae_bench.resolve import device_of
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.load import from_object, load_saes
@@ -147,7 +148,7 @@ def check_fit(entry: Entry, subject: SubjectModel) -> None:
         subject, entry.hook_out
     ):
         raise CoderError(skips_itself(entry.label, entry.hook_in, entry.hook_out))
-    if isinstance(entry.coder, LinearCoder) and entry.coder.weights.b_dec.device != subject.device:
+    if isinstance(entry.coder, LinearCoder) and not same_device(entry.coder.weights.b_dec.device, subject.device):
         there = entry.coder.weights.b_dec.device
         raise CoderError(
             f"{entry.label} is on {there}, but {subject.name} on {subject.device}: load it there, with "

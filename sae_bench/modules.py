@@ -26,6 +26,12 @@ def wrapped_in(module: Any) -> str | None:
     return None if found is None else f"wrapped in {found}: {_WRAPPERS[found]}"
 
 
+def same_device(one: torch.device, other: torch.device) -> bool:
+    """Whether two names are of one device: "cuda" is whichever GPU the other one says."""
+    indices = {device.index for device in (one, other) if device.index is not None} - {0 if one.type == "cpu" else None}
+    return one.type == other.type and len(indices) <= 1
+
+
 @contextmanager
 def evaluating(module: Any) -> Iterator[None]:
     """Switch off gradients and, in a ``torch.nn.Module``, dropout for one call; every part gets its own mode back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sae_bench import evaluate
-from sae_bench.board import collect, columns, layout, text
+from sae_bench.board import collect, columns, data, layout, text
 from sae_bench.cli.main import main
 from sae_bench.errors import CoderError
 from sae_bench.registry import data_folder, tasks
@@ -203,10 +204,16 @@ def test_a_tie_with_the_permuted_control_is_told_by_result_table_and_board(
     assert main(["show", str(tmp_path)]) == 0
     assert "reconstruction: fvu says nothing about the latents" in capsys.readouterr().out
     read = collect.collect(tmp_path, tasks())
-    board = layout.make(read, columns.read_columns(data_folder("leaderboard") / "columns.toml", read.specs))
-    for drawn in (text.as_text(board), text.as_github(board)):
-        assert "says nothing about the latents: it is" in drawn
-        assert f"({make.__name__})" in drawn
+    wanted = columns.read_columns(data_folder("leaderboard") / "columns.toml", read.specs)
+    board = layout.make(read, wanted)
+    drawn = [text.as_text(board), text.as_github(board), text.as_latex(board), data.as_json(board)]
+    if importlib.util.find_spec("vl_convert"):
+        from sae_bench.board.page import as_html
+
+        drawn.append(as_html(board, read, wanted)[0])
+    for one in drawn:
+        assert "says nothing about the latents" in one
+        assert f"({make.__name__})" in one
 
 
 def test_nothing_is_said_of_an_sae_whose_latents_do_it() -> None:
@@ -326,3 +333,19 @@ def test_a_coder_that_is_a_module_is_asked_in_evaluation_mode() -> None:
     sae = Drops().train()
     assert measured(sae)["reconstruction"].metrics["fvu"].value == 0
     assert sae.training, "the user's own object stays as it is"
+
+
+def test_a_factory_that_does_not_say_what_decode_needs_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a_coder_of_old.py").write_text(
+        "from sae_bench import CoderInfo\n"
+        "def make():\n"
+        "    return CoderInfo('old', 4, 4, 4, ('blocks.0.hook_resid_post',), ('blocks.0.hook_resid_post',),\n"
+        "                     decode_needs_x=True)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["inspect", "a_coder_of_old:make"]) == 2
+    said = capsys.readouterr().err
+    assert 'say decode_needs="scale"' in said
+    assert said.count("\n") == 1

@@ -19,6 +19,7 @@ from sae_bench.models.quiet import quiet
 from sae_bench.models.subject import Backend, SubjectModel, missing_members
 from sae_bench.models.tokenizers import load_tokenizer
 from sae_bench.models.weight_files import ADAPTER_CONFIG, folder_of, stored_tensors, weight_files
+from sae_bench.modules import same_device
 
 
 def load_subject(
@@ -102,8 +103,8 @@ def check_asked(model: nn.Module, device: str | None, dtype: torch.dtype | None)
         raise ModelError(f"dtype={short!r} cannot act on model {name!r}, which is {is_short}: {mine} model.to({dtype})")
     if device is not None:
         _check_device(device)
-        asked, there = torch.device(device), own.device
-        if asked.type != there.type or asked.index not in (None, there.index or 0):
+        there = own.device
+        if not same_device(torch.device(device), there):
             raise ModelError(
                 f"device={device!r} cannot act on model {name!r}, which is on {there}: {mine} model.to({device!r})"
             )

@@ -17,7 +17,7 @@ from sae_bench.kernels import topk
 from sae_bench.kernels.outliers import outlier_bound
 from sae_bench.randomness import generator
 from sae_bench.saes.linear import LinearCoder, Nonlinearity
-from sae_bench.saes.protocol import CoderInfo, Codes, Needs, SparseCoder, indptr_of
+from sae_bench.saes.protocol import CoderInfo, Codes, Needs, SparseCoder, TokenScale, indptr_of
 from sae_bench.saes.weights import Weights
 
 MAX_RANDOM_LATENTS = 32_768  # wider random dictionaries change little and would double the memory of a run
@@ -95,7 +95,7 @@ class PermutedDecoder:
         """The codes of the SAE itself."""
         return self.sae.encode(x)
 
-    def decode(self, codes: Codes, x: Tensor | None = None) -> Tensor:
+    def decode(self, codes: Codes, x: Tensor | TokenScale | None = None) -> Tensor:
         """Reconstruction ``[tokens, d_out]`` with the wrong directions."""
         moved = codes._replace(indices=self._order.to(codes.indices.device)[codes.indices])
         return self.sae.decode(moved, x)
