@@ -71,8 +71,8 @@ class Settings(Told):
     What is told of an SAE (:class:`Told`) settles what its files leave open, and overrides what they say.
     ``backend``: what runs the model, "hf" (``transformers``), "tl" (TransformerLens) or one of another package.
     ``device`` and ``dtype`` of the language model: "auto" takes a GPU if there is one, and float32; a model in memory
-    keeps its own, and others are refused, as it is never moved or converted. SAEs that are loaded compute in float32, or
-    float64 where that is asked for; one in memory as it does.
+    keeps its own, and others are refused, as it is never moved or converted. SAEs that are loaded compute in float32,
+    or float64 where that is asked for; one in memory as it does.
     ``select_in="bfloat16"``: TopK selects by certified bfloat16 products (the same latents); see
     :mod:`sae_bench.kernels.candidates`.
     ``out``: folder for result files, None to write none. Paths are texts or ``pathlib.Path``, and ``~`` in them is the
