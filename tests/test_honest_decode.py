@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -349,3 +350,18 @@ def test_a_factory_that_does_not_say_what_decode_needs_is_one_sentence(
     said = capsys.readouterr().err
     assert 'say decode_needs="scale"' in said
     assert said.count("\n") == 1
+
+
+def test_inspect_tells_what_a_skip_carries_and_refuses_one_between_two_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    d = 128  # of the demo's model
+    weights = dataclasses.replace(tiny_weights(d_in=d), W_skip=torch.eye(d))
+    honest = {"hooks_in": ("blocks.1.hook_resid_post",), "hooks_out": ("blocks.2.hook_resid_post",)}
+    path = write_native(coder_of(weights, tiny_rule(apply_b_dec_to_input=False), **honest), tmp_path / "skip")
+    argv = ["inspect", str(path), "--model", "demo", "--tokens", "64"]
+    main(argv)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("skip connection:"))
+    assert re.fullmatch(r"skip connection: +carries [\d.]+% of the variance of the reconstruction, .*", line)
+    assert main([*argv, "--hook-in", "blocks.3.hook_resid_pre"]) == 1
+    assert "skip connection to blocks.2.hook_resid_post, which is the same as" in capsys.readouterr().out
