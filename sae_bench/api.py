@@ -12,6 +12,7 @@ from sae_bench.engine.checkpoint import FORMAT, plan_of
 from sae_bench.engine.plan import Batches, batch_tokens, memory
 from sae_bench.errors import UsageError
 from sae_bench.models.subject import SubjectModel
+from sae_bench.modules import as_declared
 from sae_bench.results import store
 from sae_bench.schema import Result, TaskSpec
 from sae_bench.session.environment import environment, machine, versions
@@ -31,6 +32,7 @@ REPEAT = (
 _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings) if f.name != "parameters"} | {"parameters": {}}
 
 
+@as_declared()
 def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> list[Result]:
     """Measure one SAE or a list of them; returns one result for every SAE and task, in that order.
 

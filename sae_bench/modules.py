@@ -48,15 +48,18 @@ def evaluating(module: Any) -> Iterator[None]:
 
 @contextmanager
 def as_declared() -> Iterator[None]:
-    """Compute in the dtype of the tensors, whatever a training loop around this has set.
+    """Compute in the dtype of the tensors and where they are, whatever a training loop around this has set.
 
     Autocast would run a float32 model in half precision, and ``torch.set_float32_matmul_precision("high")`` multiplies
-    in TF32 or bfloat16; a result that says float32 would then not be one. Both are as before afterwards.
+    in TF32 or bfloat16; a result that says float32 would then not be one. What is made anew lies on the CPU, also where
+    ``torch.set_default_device`` names another. All are as before afterwards.
     """
     with ExitStack() as stack:
         for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
             stack.enter_context(torch.autocast(device, enabled=False))
         stack.callback(_exact_products())
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
         yield
 
 
