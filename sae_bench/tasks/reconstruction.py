@@ -70,6 +70,8 @@ class Reconstruction(Task):
     With prefix ``top_``, sums over the tokens farthest from the mean.
     """
 
+    counts = "tokens"
+
     def shared(self, site: Site) -> dict[str, Tensor]:
         """Sums of the activations, the same for all coders."""
         columns = target_sums(site.target, site.kept, site.sum)
