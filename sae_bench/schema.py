@@ -161,7 +161,8 @@ class Result(Record):
     """What one SAE scored on one version of one task.
 
     ``definition`` is that of the task with the parameters of the run, so that its figures are shown where the task is
-    not installed; its digest is ``task_sha256`` of the protocol. Results of schema 1 have none.
+    not installed; its digest is ``task_sha256`` of the protocol. Results of schema 1 have none. ``units_sha256`` is the
+    digest of the file of units beside the result, None where there is no file, or where older results do not say.
     """
 
     schema_version: int = Field(default=RESULT_SCHEMA, ge=1, le=RESULT_SCHEMA, strict=True)
@@ -176,6 +177,7 @@ class Result(Record):
     details: dict[str, Any] = Field(default_factory=dict)
     provenance: Provenance
     definition: TaskSpec | None = None
+    units_sha256: str | None = None
 
     @property
     def cautions(self) -> tuple[str, ...]:

@@ -445,9 +445,9 @@ def with_value(value: float) -> Callable[[Codes], Codes]:
     ],
     ids=["raises", "nan", "inf"],
 )
-@pytest.mark.parametrize("on_call", slow_but(1, [4, 1, 3, 9]))
+@pytest.mark.parametrize("on_call", slow_but(1, [7, 1, 6, 12]))
 def test_an_sae_that_fails_is_an_error_and_the_others_go_on(change: Any, says: str, on_call: int) -> None:
-    """Call 1 is the SAE's digest, 2 its controls, 3 the choice of latents, 4 the first batch."""
+    """Call 1 is the SAE's digest, 2 to 4 its self-check, 5 its controls, 6 the choice of latents, 7 the first batch."""
     given = settings_of(tiny(batch_tokens=48, controls="permuted"))
     bad, good = evaluate([Faulty(change, on_call), coder(0)], **given)
     assert (bad.status, bad.metrics) == ("error", {})

@@ -146,7 +146,9 @@ def _run(other: Any) -> None:
     other.add_argument(
         "--resamples", type=int, default=2000, metavar="N", help="bootstrap replicates behind an interval"
     )
-    other.add_argument("--batch-tokens", type=int, metavar="N", help="tokens in one batch; changes memory, not figures")
+    other.add_argument("--batch-tokens", type=int, metavar="N",
+                       help="tokens in one batch; changes memory and time, and figures by rounding alone (at most 1e-5 "
+                       "of them, effect_sparsity_token 1e-3), as threads and the order of SAEs do")  # fmt: skip
     other.add_argument("--select-in", default="exact", choices=["exact", "bfloat16"],
                        help="bfloat16: wide TopK SAEs select by certified bfloat16 products, which gives the same "
                        "latents and is faster where the machine multiplies bfloat16 faster")  # fmt: skip

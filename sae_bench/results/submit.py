@@ -99,7 +99,7 @@ def _value(label: str, value: MetricValue, spec: TaskSpec, name: str) -> Iterato
 
 
 def _units(file: Path, result: Result, task_dir: str | None) -> Iterator[str]:
-    units = file.with_suffix(".units.safetensors")
+    units = store.units_of(file)
     if not units.exists():
         yield f"{units.name} is not beside it; without units nobody can check or compare it"
         return
@@ -108,6 +108,10 @@ def _units(file: Path, result: Result, task_dir: str | None) -> Iterator[str]:
         return
     _, wrong = differences(result, store.read_units(file), task_dir)
     yield from wrong[:5]
+    try:
+        store.check_units(file, result)
+    except ResultError as error:
+        yield str(error)
 
 
 def result_files(paths: list[Path]) -> list[Path]:
@@ -122,9 +126,9 @@ def place(checked: Checked, to: Path) -> Path:
     assert checked.result is not None
     result = checked.result
     target = store.path_of(to, result.sae, result.task, result.version, result.protocol)
-    units = checked.file.with_suffix(".units.safetensors")
+    units = store.units_of(checked.file)
     with writing(target):
-        content = {target.with_suffix(".units.safetensors"): units.read_bytes(), target: checked.file.read_bytes()}
+        content = {store.units_of(target): units.read_bytes(), target: checked.file.read_bytes()}
     content[target.parent / "sae.json"] = store.to_json(result.sae.model_dump(mode="json"))
     for path, data in content.items():
         write_atomically(path, data)

@@ -38,7 +38,7 @@ def path_of(result: Path) -> Path:
 
 def digest(result: Path) -> str:
     """Of a result file and its units."""
-    units = result.with_suffix(".units.safetensors")
+    units = store.units_of(result)
     content = result.read_bytes() + (units.read_bytes() if units.exists() else b"")
     return hashlib.sha256(content).hexdigest()
 

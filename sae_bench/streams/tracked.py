@@ -30,6 +30,7 @@ from sae_bench.randomness import generator, random_bytes
 from sae_bench.streams.base import Inputs, Population, Reader, Run, Stream, of_text
 from sae_bench.streams.documents import pass_over, some_documents
 from sae_bench.streams.guard import guarded
+from sae_bench.streams.whole import check_rows
 from sae_bench.tasks.base import Task
 from sae_bench.tasks.tracked import Text, Tracked, TrackedTask
 from sae_bench.units import Units
@@ -254,6 +255,7 @@ class TrackedReader(Reader):
             text, place = _text(self.tokens, units, self.options)
             at = place[self.tokens.offsets[sequence] + position]
             there = (at >= 0) & mine
+            check_rows(self.tasks[task], "activations", ((at[there], len(self.tokens.ids)), (slot[there], max(n, 1))))
             return text, firings(slot[there], at[there], activation[there], n, len(text.tokens))
 
         return Tracked(latents, chosen.density.cpu().numpy(), *half(fit), *half(set(self.units) - fit))

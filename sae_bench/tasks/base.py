@@ -146,6 +146,7 @@ class Task:
     stream = "documents"  # what the task reads: a name of sae_bench.streams
     replacements: tuple[str, ...] = ()  # of "clean", "zero", "mean", "spliced": those whose losses it reads
     may_be_nan: frozenset[str] = frozenset()  # columns in which NaN has a meaning
+    counts: str | None = None  # a column of "document" that counts the tokens inside the mask, for a run to check
     only_of_coders: frozenset[str] = frozenset()  # metrics that references do not have
     fidelity: Fidelity | None = None  # the figure by which reconstructions are held against those of other directions
     constants: Mapping[str, Mapping[str, float]] = {}  # known scores that stand beside the controls, by name and metric

@@ -71,6 +71,7 @@ class Reconstruction(Task):
     """
 
     fidelity = Fidelity("fvu", 1e-3)  # of the variance
+    counts = "tokens"
 
     def shared(self, site: Site) -> dict[str, Tensor]:
         """Sums of the activations, the same for all coders."""
