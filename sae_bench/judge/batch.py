@@ -14,6 +14,7 @@ from sae_bench.judge.errors import JudgeError
 from sae_bench.judge.options import JudgeOptions
 from sae_bench.judge.outcomes import classify
 from sae_bench.judge.records import Request, body, canonical
+from sae_bench.judge.secrets import NO_KEY, Scrubber
 
 MOST_LINES = 50_000  # of one file of the batch interface
 
@@ -33,8 +34,8 @@ def write(requests: Mapping[str, Request], path: Path, options: JudgeOptions) ->
     write_atomically(path, "".join(line + "\n" for line in lines).encode())
 
 
-def read(path: Path) -> tuple[list[Row], int]:
-    """The completions of a file of replies, and how many of its requests failed.
+def read(path: Path, scrub: Scrubber = NO_KEY) -> tuple[list[Row], int]:
+    """The completions of a file of replies, free of the key, and how many of its requests failed.
 
     Raises JudgeError with the number of the first line that is no reply of a batch.
     """
@@ -45,7 +46,7 @@ def read(path: Path) -> tuple[list[Row], int]:
             for number, line in enumerate(stream, start=1):
                 if not line.strip():
                     continue
-                row = _reply(line, f"{path}, line {number}")
+                row = _reply(line, f"{path}, line {number}", scrub)
                 failed += row is None
                 rows.extend([] if row is None else [row])
     except OSError as error:
@@ -55,7 +56,7 @@ def read(path: Path) -> tuple[list[Row], int]:
     return rows, failed
 
 
-def _reply(line: str, where: str) -> Row | None:
+def _reply(line: str, where: str, scrub: Scrubber) -> Row | None:
     """One reply, None where its request failed."""
     try:
         reply: Any = json.loads(line)
@@ -72,5 +73,5 @@ def _reply(line: str, where: str) -> Row | None:
     status = response.get("status_code") if isinstance(response, dict) else None
     if not isinstance(response, dict) or not isinstance(status, int) or "body" not in response:
         raise JudgeError(f"{where} has neither a response with status_code and body nor an error; nothing was imported")
-    completion = classify(status, {}, json.dumps(response["body"])).completion
+    completion = classify(status, {}, json.dumps(response["body"]), scrub).completion
     return None if completion is None else Row(key, completion, source="batch")

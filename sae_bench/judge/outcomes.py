@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
+from sae_bench.judge import events
 from sae_bench.judge.records import STORED_CHARACTERS, Completion, Status
+from sae_bench.judge.secrets import NO_KEY, Scrubber
 
 Kind = Literal["completion", "rate_limit", "transient", "fatal", "format", "long_name"]
 
 _QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _FILTERED = ("content_filter", "content_policy", "responsibleaipolicy", "moderation", "flagged")
 _FORMAT = ("response_format", "json_schema", "json_object")
+REDIRECT = "x-redirect"  # the header in which ``wire.py`` hands on where a redirect points
 _SHORT = 300  # characters of a reason
 
 
@@ -35,6 +39,7 @@ class Outcome:
         billed: the try may have been billed, although no completion came of it.
         quota: the account has no credit left.
         foreign: nothing answered, or something that does not speak the protocol.
+        cure: what to do about it, where the reason alone does not say.
     """
 
     kind: Kind
@@ -45,14 +50,28 @@ class Outcome:
     billed: bool = False
     quota: bool = False
     foreign: bool = False
+    cure: str | None = None
 
 
-def classify(status: int, headers: Mapping[str, str], text: str) -> Outcome:
-    """The meaning of a reply with HTTP ``status``; ``text`` is its body, free of keys."""
+def classify(status: int, headers: Mapping[str, str], text: str, scrub: Scrubber = NO_KEY) -> Outcome:
+    """The meaning of a reply with HTTP ``status`` and body ``text``, which ``scrub`` frees of the key."""
+    text = scrub.text(text)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
         content = None
+    if content is None and events.is_stream(text):
+        if (content := events.joined(text)) is None:  # its parts are not shown: each may hold a part of the key
+            return Outcome("transient", reason="a stream of events that is not whole", status=status, billed=True)
+        text = scrub.text(json.dumps(content, ensure_ascii=False))
+    try:
+        content = scrub.value(content)
+    except RecursionError:
+        content = None
+    return _classified(status, headers, content, text)
+
+
+def _classified(status: int, headers: Mapping[str, str], content: Any, text: str) -> Outcome:
     if not 200 <= status < 300:
         return _failure(status, headers, content, text)
     if not isinstance(content, dict):
@@ -117,6 +136,8 @@ def _failure(status: int, headers: Mapping[str, str], content: Any, text: str) -
         return Outcome("format", reason=reason, status=status)
     if status in (400, 422) and "max_completion_tokens" in words:
         return Outcome("long_name", reason=reason, status=status)
+    if 300 <= status < 400:
+        reason = f"a redirect to {elsewhere(headers.get(REDIRECT, ''))}"
     return Outcome("fatal", reason=reason, status=status)
 
 
@@ -155,6 +176,16 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
     aware = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
     return max(0.0, (aware - datetime.now(UTC)).total_seconds())
+
+
+def elsewhere(location: str) -> str:
+    """Where a redirect points, without what may be a secret in it (user, password, query)."""
+    try:
+        parts = urlsplit(location)
+        host = f"{parts.hostname}:{parts.port}" if parts.port is not None else parts.hostname or ""
+    except ValueError:
+        return "no address"
+    return short(f"{parts.scheme}://{host}{parts.path}" if host else parts.path) or "nowhere"
 
 
 def storable(text: str) -> str:
