@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from sae_bench.judge import events
 from sae_bench.judge.records import STORED_CHARACTERS, Completion, Status
@@ -75,7 +74,9 @@ def _classified(status: int, headers: Mapping[str, str], content: Any, text: str
     if not 200 <= status < 300:
         return _failure(status, headers, content, text)
     if not isinstance(content, dict):
-        return Outcome("transient", reason=f"not JSON: {short(text)}", status=status, billed=True, foreign=True)
+        return Outcome(
+            "transient", reason=f"not JSON: {short(text) or 'nothing'}", status=status, billed=True, foreign=True
+        )
     choices = content.get("choices")
     if not choices and content.get("error"):
         inner = _code(content["error"])
@@ -137,7 +138,7 @@ def _failure(status: int, headers: Mapping[str, str], content: Any, text: str) -
     if status in (400, 422) and "max_completion_tokens" in words:
         return Outcome("long_name", reason=reason, status=status)
     if 300 <= status < 400:
-        reason = f"a redirect to {elsewhere(headers.get(REDIRECT, ''))}"
+        reason = f"a redirect to {headers.get(REDIRECT, 'nowhere')}"
     return Outcome("fatal", reason=reason, status=status)
 
 
@@ -176,16 +177,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
     aware = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
     return max(0.0, (aware - datetime.now(UTC)).total_seconds())
-
-
-def elsewhere(location: str) -> str:
-    """Where a redirect points, without what may be a secret in it (user, password, query)."""
-    try:
-        parts = urlsplit(location)
-        host = f"{parts.hostname}:{parts.port}" if parts.port is not None else parts.hostname or ""
-    except ValueError:
-        return "no address"
-    return short(f"{parts.scheme}://{host}{parts.path}" if host else parts.path) or "nowhere"
 
 
 def storable(text: str) -> str:

@@ -21,8 +21,8 @@ _ROUNDS = 4  # of escapes inside escapes
 
 _SPACE = re.compile(r"[\s\u00ad\u200b-\u200f\u2060\ufeff]+")
 _ESCAPE = re.compile(
-    r"\\(?:u\{0*(?P<braces>[0-9a-f]{1,5})\}|u(?P<four>[0-9a-f]{4})|U000(?P<eight>[0-9a-f]{5})|x(?P<two>[0-9a-f]{2})"
-    r"|(?P<octal>[0-3][0-7]{2})|(?P<mark>.))"
+    r"\\(?:(?-i:u)(?:\{0*(?P<braces>[0-9a-f]{1,5})\}|(?P<four>[0-9a-f]{4}))|(?-i:U)000(?P<eight>[0-9a-f]{5})"
+    r"|x(?P<two>[0-9a-f]{2})|(?P<octal>[0-3][0-7]{2})|(?P<mark>.))"
     r"|%(?:u(?P<wide>[0-9a-f]{4})|(?P<cent>[0-9a-f]{2}))"
     r"|&#(?:x0*(?P<hex>[0-9a-f]{1,5})|0*(?P<decimal>[0-9]{1,6}));?"
     r"|(?P<named>&[a-z]{2,20};)",

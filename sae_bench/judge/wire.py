@@ -6,15 +6,15 @@ Imported when a connection is needed: it imports httpx.
 from __future__ import annotations
 
 import zlib
+from urllib.parse import urlsplit
 
 import httpx
 
-from sae_bench.judge.outcomes import REDIRECT
+from sae_bench.judge.outcomes import REDIRECT, short
 from sae_bench.judge.secrets import Scrubber
 
 MOST_BYTES = 1 << 20  # of a reply, before and after it is unpacked
-# what is handed on, and as what: of a redirect under its own name httpx would make a request
-_HEADERS = {"retry-after": "retry-after", "retry-after-ms": "retry-after-ms", "location": REDIRECT}
+_HEADERS = ("retry-after", "retry-after-ms")
 _PACKED = ("gzip", "x-gzip", "deflate")
 
 
@@ -37,11 +37,11 @@ class Wire(httpx.AsyncBaseTransport):
             content = await _content(response)
         finally:
             await response.aclose()
-        headers = {
-            ours: self._scrub.text(response.headers[theirs])
-            for theirs, ours in _HEADERS.items()
-            if theirs in response.headers
-        }
+        found = response.headers
+        headers = {name: found[name] for name in _HEADERS if name in found}
+        if "location" in found:
+            headers[REDIRECT] = _elsewhere(found["location"])
+        headers = {name: self._scrub.text(value) for name, value in headers.items()}
         clean = self._scrub.text(content.decode("utf-8-sig", "replace")).encode()
         headers["content-type"] = "application/json"
         return httpx.Response(response.status_code, headers=headers, content=clean, request=request)
@@ -49,6 +49,17 @@ class Wire(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the connections."""
         await self._inner.aclose()
+
+
+def _elsewhere(location: str) -> str:
+    """Where a redirect points, without what may be a secret in it (user, password, query)."""
+    try:
+        parts = urlsplit(location)
+        host = f"{parts.hostname}:{parts.port}" if parts.port is not None else parts.hostname or ""
+    except ValueError:
+        return "no address"
+    shown = f"{parts.scheme}://{host}{parts.path}" if host else parts.path
+    return short(shown).encode("ascii", "replace").decode() or "nowhere"
 
 
 async def _content(response: httpx.Response) -> bytes:
