@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 Better = Literal["higher", "lower", "none"]
-Status = Literal["ok", "error", "skipped"]
+Status = Literal["ok", "degraded", "error", "skipped"]  # degraded: there are figures, which must not be ranked
 
 RESULT_SCHEMA = 2  # 2 holds the definition; 1 is read as well
 
@@ -176,3 +176,8 @@ class Result(Record):
     details: dict[str, Any] = Field(default_factory=dict)
     provenance: Provenance
     definition: TaskSpec | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Whether there are figures."""
+        return self.status in ("ok", "degraded")

