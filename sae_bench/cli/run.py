@@ -60,7 +60,10 @@ def add(verbs: Any) -> None:
     _model(p.add_argument_group("language model"))
     _text(p.add_argument_group("text"))
     _labels(p.add_argument_group("labelled texts (probe_recovery, sparse_probing)"))
-    _judge(p.add_argument_group("judge (autointerp)"))
+    limits = (
+        "All SAEs share the limits in rounds; at a limit a run ends with exit code 4, and the same command goes on."
+    )
+    _judge(p.add_argument_group("judge (autointerp)", limits))
     _run(p.add_argument_group("run"))
 
 

@@ -132,6 +132,8 @@ class Dispatcher:
 
     def _land(self, task: asyncio.Task[Outcome], hold: Hold) -> None:
         self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # asked for, so that asyncio does not print one that a stopped worker leaves behind
         self._ledger.settle(hold, None, billed=True)  # only where the exchange was cut off before it settled
         self._endpoint.limiter.release()
 
