@@ -79,9 +79,9 @@ def forecast(tasks: Mapping[str, Task], options: JudgeOptions | None, n_saes: in
 
 
 def usage(tasks: Mapping[str, Task]) -> dict[str, Any]:
-    """What the judge was asked in this run and what it took, plain JSON; empty if it was not asked."""
+    """What the judge was asked in this run and what it took, plain JSON; empty without a judge."""
     judge = next((task.judge for task in asking_of(tasks) if task.judge is not None), None)
-    if judge is None or not judge.usage.attempts:
+    if judge is None:
         return {}
     found = judge.usage
     return {
@@ -96,6 +96,8 @@ def usage(tasks: Mapping[str, Task]) -> dict[str, Any]:
 
 def spent(used: Mapping[str, Any]) -> str:
     """What :func:`usage` says, in a line."""
+    if not used["tries"]:
+        return "judge: 0 requests, cost 0"
     tries = f" in {used['tries']} tries" if used["tries"] != used["requests"] else ""
     unknown = f" (and {used['tries_without_count']} tries without a count)" if used["tries_without_count"] else ""
     cost = "unknown (give --price-in and --price-out)" if used["cost"] is None else f"{used['cost']:.4f}"

@@ -99,10 +99,11 @@ def test_each_sae_gets_its_share_of_what_there_is(
 ) -> None:
     """Not the first one all, and the last one none."""
     given = [*run_of_all(files), *judge_of(server)]
-    code, _, err = cli(*given, *limit)
+    code, out, err = cli(*given, *limit)
     assert code == OUT_OF_BUDGET == 4
     own = {name: one.details["statuses"].get("ok", 0) for name, one in results_in().items()}
     assert set(own) == set(SAES)
+    assert out.count("autointerp: incomplete: ") == sum("budget" in one.details for one in results_in().values()) > 0
     if limit[1] != 11:
         assert min(own.values()) >= 1
         # of tokens and money the most that a request can cost is kept aside: the last portions are coarse
@@ -180,7 +181,7 @@ def test_what_was_spent_is_always_said(cli: Run, files: Path, server: Server) ->
     assert (used["requests"], used["tries"], used["tokens_out"]) == (sent, sent, 5 * sent)
     assert complaints(err) == []
     _, out, _ = cli(*given, "--out", "c", *PRICES)
-    assert "judge: " not in out, "the cache answered all"
+    assert "judge: 0 requests, cost 0" in out, "the cache answered all"
 
 
 def test_what_was_spent_is_said_of_a_run_that_is_stopped(

@@ -263,6 +263,29 @@ def test_a_key_in_two_fields_is_kept_in_neither(tmp_path: Path) -> None:
     assert done[0].text == "it begins with [key]"
 
 
+@pytest.mark.parametrize("kind", ["parts", "tokens", "bytes", "parts of an error", "events of another kind"])
+def test_a_key_in_many_small_pieces_is_kept_in_none(tmp_path: Path, kind: str) -> None:
+    """Each alone is no key: what holds them is not kept at all."""
+    pieces = [KEY[i : i + 5] for i in range(0, len(KEY), 5)]
+    reply = saying("fine")
+    if kind == "parts":
+        reply["choices"][0]["message"]["parts"] = [{"type": "text", "text": piece} for piece in pieces]
+    elif kind == "tokens":
+        reply["choices"][0]["logprobs"] = {"content": [{"token": piece, "logprob": -1.5} for piece in pieces]}
+    elif kind == "bytes":
+        reply["choices"][0]["logprobs"] = [{"bytes": list(piece.encode()), "rank": 1} for piece in pieces]
+    elif kind == "parts of an error":
+        reply = {"error": {"message": [{"text": piece} for piece in pieces]}}
+    respond = replying(reply, "500 No" if kind == "parts of an error" else "200 OK")
+    if kind == "events of another kind":
+        chunks = [{"choices": [{"index": 0, "delta": {"parts": [piece]}}]} for piece in pieces]
+        end = {"choices": [{"index": 0, "delta": {"content": "fine"}, "finish_reason": "stop"}]}
+        respond = replying("".join(f"data: {json.dumps(chunk)}\n\n" for chunk in [*chunks, end]))
+    seen, done = outcome(tmp_path, respond)
+    assert done[0].text == "fine" or kind == "parts of an error"
+    assert not [piece for piece in pieces[:-1] if piece in seen or json.dumps(list(piece.encode()))[1:-1] in seen]
+
+
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.WARNING])
 @pytest.mark.parametrize("how", ["as it is", "per cent", "base64 of a password"])
 def test_headers_reasons_and_redirects_show_no_key(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from sae_bench.judge.outcomes import classify
 from sae_bench.judge.records import Request, body, canonical
 from sae_bench.judge.secrets import NO_KEY, Scrubber
 
+LONGEST_LINE = 4 << 20  # characters of a reply, which may be escaped
 MOST_LINES = 50_000  # of one file of the batch interface
 
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -42,8 +45,12 @@ def read(path: Path, scrub: Scrubber = NO_KEY) -> tuple[list[Row], int]:
     rows: list[Row] = []
     failed = 0
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise JudgeError(f"{path} is no file; give the output file of a batch")
         with path.open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
+            for number, line in enumerate(iter(partial(stream.readline, LONGEST_LINE + 1), ""), start=1):
+                if len(line) > LONGEST_LINE:
+                    raise JudgeError(f"{path}, line {number} is longer than any reply; give the output file of a batch")
                 if not line.strip():
                     continue
                 row = _reply(line, f"{path}, line {number}", scrub)

@@ -150,6 +150,8 @@ def _values(row: Row, it: Completion) -> tuple[Any, ...]:
 
 def _open_to_write(path: Path | None) -> sqlite3.Connection:
     if path is not None:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError("it is no file")  # SQLite would wait for what comes out of a pipe
         path.parent.mkdir(parents=True, exist_ok=True)
     db = sqlite3.connect(path or ":memory:", timeout=30, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA journal_mode = WAL")

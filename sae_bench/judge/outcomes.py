@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from sae_bench.judge import events
 from sae_bench.judge.records import STORED_CHARACTERS, Completion, Status
-from sae_bench.judge.secrets import NO_KEY, Scrubber
+from sae_bench.judge.secrets import MARK, NO_KEY, Scrubber
 
 Kind = Literal["completion", "rate_limit", "transient", "fatal", "format", "long_name"]
 
@@ -65,6 +65,8 @@ def classify(status: int, headers: Mapping[str, str], text: str, scrub: Scrubber
         text = scrub.text(json.dumps(content, ensure_ascii=False))
     try:
         content = scrub.value(content)
+        if scrub.scattered(content):  # of what holds it in pieces nothing is kept, and of an error nothing is said
+            text, content = MARK, content if isinstance(content, dict) and content.get("choices") else None
     except RecursionError:
         content = None
     return _classified(status, headers, content, text)

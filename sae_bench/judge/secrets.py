@@ -87,6 +87,13 @@ class Scrubber:
             return {self.text(name): self.value(one) for name, one in value.items()}
         return value
 
+    def scattered(self, value: Any) -> bool:
+        """Whether the key is spread over texts, or codes of characters, of one name in JSON: parts, tokens, bytes."""
+        parts: dict[str, list[str]] = {}
+        for name, part in _leaves(value, ""):
+            parts.setdefault(name, []).append(part)
+        return any(self.text(whole) != whole for whole in map("".join, parts.values()))
+
     def record(self, record: T) -> T:
         """A dataclass with every text in it cleaned."""
         texts = {f.name: getattr(record, f.name) for f in fields(record)}  # type: ignore[arg-type]
@@ -133,6 +140,20 @@ class Quiet(logging.Filter):
         for name in _LOGGERS:
             logger = logging.getLogger(name)
             (logger.addFilter if on else logger.removeFilter)(self)
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """The texts in JSON, and whole numbers as the characters that they may stand for, each with its name."""
+    if isinstance(value, dict):
+        for own, inner in value.items():
+            yield from _leaves(inner, own)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner, name)
+    elif isinstance(value, str):
+        yield name, value
+    elif isinstance(value, int) and 32 <= value < 127:
+        yield name, chr(value)
 
 
 def _pieces(form: str, size: int) -> Iterator[str]:

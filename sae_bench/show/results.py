@@ -80,6 +80,8 @@ def _notes(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything:
     for result in results:
         if result.status != "ok":
             notes.append(f"{result.task}: {result.status}: {result.reason}")
+        if isinstance(why := result.details.get("incomplete"), str):
+            notes.append(f"{result.task}: incomplete: {why}")
         for name, metric in result.metrics.items():
             spec = specs[result.task].metrics.get(name) if result.task in specs else None
             shown = everything or spec is None or spec.headline
