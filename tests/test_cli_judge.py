@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -315,6 +317,39 @@ def test_the_key_is_written_nowhere(cli: Run, files: Path, tmp_path: Path, monke
     kept = [f for f in tmp_path.rglob("*") if f.is_file()]
     assert any(f.suffix == ".sqlite" for f in kept)
     assert not [f for f in kept if KEY.encode() in f.read_bytes()]
+
+
+ECHOES = {
+    "escaped": "".join(f"\\u{ord(mark):04x}" for mark in KEY),
+    "escaped in part": KEY.replace("t", "\\u0074"),
+    "per cent": "".join(f"%{ord(mark):02X}" for mark in KEY),
+    "base64": b64encode(f"user:{KEY}".encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("how", ECHOES)
+def test_a_key_that_an_explanation_holds_in_other_words_reaches_no_file(
+    cli: Run, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It was kept where reading the reply undid what had hidden it."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def answer(messages: Messages) -> Reply | str:
+        own = kind_of(messages) == EXPLAIN
+        return f'{{"explanation": "fires on {ECHOES[how]} alone"}}' if own else oracle()(messages)
+
+    with Server(answer, key=KEY) as server:
+        code, out, err = cli(*run_of(files), *judge_of(server))
+        shown = out + err + "".join(cli("show", "runs")[1:])
+        asked = json.dumps([body["messages"] for body in server.bodies])
+    assert code == 0
+    (said,) = {one["explanation"] for one in result_in("runs").details["explanations"]}
+    assert re.fullmatch(r"fires on \S{0,8}\[key\]\S{0,3} alone", said)
+    kept = [f.read_bytes().decode("latin-1") for f in tmp_path.rglob("*") if f.is_file()]
+    for text in [shown, asked, *kept]:
+        assert KEY not in text
+        assert ECHOES[how][4:-4] not in text
+        assert json.dumps(ECHOES[how])[5:-5] not in text
 
 
 # ---------------------------------------------------------------- cost: nulls, dry run, budgets
