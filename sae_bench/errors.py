@@ -16,6 +16,9 @@
 Every message says what must hold, what came, and what to do.
 """
 
+FAILED = 1  # exit code of a run in which a result has the status "error"
+OUT_OF_BUDGET = 4  # exit code of a run that a limit of the judge has cut short: the same command goes on
+
 
 class SaeBenchError(Exception):
     """Base class: catch this one to catch everything that sae-bench refuses."""

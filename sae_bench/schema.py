@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 Better = Literal["higher", "lower", "none"]
-Status = Literal["ok", "error", "skipped"]
+Status = Literal["ok", "degraded", "error", "skipped"]  # degraded: there are figures, which must not be ranked
 
 RESULT_SCHEMA = 2  # 2 holds the definition; 1 is read as well
 
@@ -184,3 +184,8 @@ class Result(Record):
         """What the figures must not be read without, as far as details from elsewhere say it in sentences."""
         said = self.details.get("cautions")
         return tuple(one for one in said if isinstance(one, str)) if isinstance(said, list) else ()
+
+    @property
+    def measured(self) -> bool:
+        """Whether there are figures."""
+        return self.status in ("ok", "degraded")

@@ -72,7 +72,7 @@ def verify(
         raise UsageError(f"the share to measure again must be above 0 and at most 1, not {share}")
     file = at_home(file)
     result = store.read(file)
-    if result.status != "ok":
+    if not result.measured:
         raise ResultError(f"{file} has the status {result.status}, so there is nothing to verify: {result.reason}")
     tables = store.read_units(file)
     if not tables:

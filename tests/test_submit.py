@@ -154,7 +154,7 @@ def extra_in_control(content: dict[str, Any]) -> None:
 
 
 UNFIT: dict[str, tuple[Change, tuple[str, ...]]] = {
-    "error": (failed("error"), ("the status is error (encode failed); only measured results are shown",)),
+    "error": (failed("error"), ("the status is error (encode failed); only results with the status ok are taken",)),
     "skipped": (failed("skipped"), ("the status is skipped",)),
     "unknown task": (of_task("telepathy"), ("it is of the task 'telepathy', which is not installed here",)),
     "newer version": (of_version(2, 2), ("it is of version 2 of reconstruction, the current one is 1",)),

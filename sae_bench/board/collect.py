@@ -44,12 +44,12 @@ def collect(folder: Path, installed: Mapping[str, TaskSpec]) -> Collection:
     problems: list[str] = []
     entries: list[Entry] = []
     results = _read(files, problems)
-    specs, unknown = all_known({file: result for file, result in results.items() if result.status == "ok"}, installed)
+    specs, unknown = all_known({file: result for file, result in results.items() if result.measured}, installed)
     problems += unknown
     for file, result in results.items():
         state, problem = state_of(file)
         problems += [problem] if problem else []
-        if result.status != "ok":
+        if not result.measured:
             problems.append(f"{file}: 'status' is {result.status}, so it is not shown: {result.reason}")
             continue
         if result.task in specs:

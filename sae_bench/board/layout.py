@@ -24,10 +24,14 @@ _OF_THE_TASK = {"task", "version", "task_sha256", "parameters", "model", "data"}
 
 @dataclass(frozen=True)
 class Cell:
-    """A score; ``rank`` is its range of ranks, None where the metric has no direction or nothing to be ranked with."""
+    """A score; ``rank`` is its range of ranks, None where the metric has no direction or nothing to be ranked with.
+
+    A ``degraded`` one is shown and never ranked.
+    """
 
     value: MetricValue
     rank: tuple[int, int] | None
+    degraded: bool = False
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,13 @@ def _table(
         rows=tuple(sorted(rows, key=lambda row: _order(row, shown))),
         references=_references(measured, shown),
         notes=tuple(
-            [*how, *_reasons(rows, shown), *_cautions(results), *sentence(results, "the results of this table")]
+            [
+                *how,
+                *_degraded(measured),
+                *_reasons(rows, shown),
+                *_cautions(results),
+                *sentence(results, "the results of this table"),
+            ]
         ),
     )
 
@@ -232,14 +242,15 @@ def _cells(
             if column.task in entries and column.metric in entries[column.task].result.metrics
         }
         values = {key: e.result.metrics[column.metric] for key, e in own.items()}
-        ranked = [key for key, value in values.items() if value.value is not None]
+        degraded = {key for key, e in own.items() if e.result.status != "ok"}
+        ranked = [key for key, value in values.items() if value.value is not None and key not in degraded]
         ranges: dict[SaeKey, tuple[int, int]] = {}
         if column.spec.better != "none" and len(ranked) > 1:
             made, way = ranker.rank([own[key].file for key in ranked], [values[key] for key in ranked], column)
             ranges = dict(zip(ranked, made, strict=True))
             how.setdefault(way, []).append(column.label)
         for key, value in values.items():
-            cells[key][column.id] = Cell(value, ranges.get(key))
+            cells[key][column.id] = Cell(value, ranges.get(key), key in degraded)
     return cells, [f"Ranks of {', '.join(labels)}: surely better means that {way}." for way, labels in how.items()]
 
 
@@ -247,7 +258,8 @@ def _order(row: Row, columns: Sequence[Column]) -> tuple[bool, float, str, str]:
     """The best of the first column that has a direction comes first; what has no value there comes last."""
     for column in columns:
         if column.spec.better != "none":
-            value = row.cells[column.id].value.value if column.id in row.cells else None
+            cell = row.cells.get(column.id)
+            value = cell.value.value if cell is not None and not cell.degraded else None
             cost = 0.0 if value is None else value if column.spec.better == "lower" else -value
             return value is None, cost, *key_of(row.sae)
     return False, 0.0, *key_of(row.sae)
@@ -279,6 +291,12 @@ def _cautions(results: Sequence[Result]) -> list[str]:
 
 def _few(names: Sequence[str]) -> str:
     return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+
+
+def _degraded(entries: Sequence[Entry]) -> list[str]:
+    """Which results are shown without being ranked, and why."""
+    own = [e.result for e in entries if e.result.status != "ok"]
+    return [f"{r.task} of {r.sae.name} is {r.status} and not ranked: {r.reason}" for r in own]
 
 
 def _reasons(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sae_bench.cli.saes import BACKEND_HELP, SAE_HELP, add_told
-from sae_bench.errors import UsageError
+from sae_bench.errors import FAILED, OUT_OF_BUDGET, UsageError
 from sae_bench.settings import TOLD
 
 if TYPE_CHECKING:
@@ -60,7 +60,10 @@ def add(verbs: Any) -> None:
     _model(p.add_argument_group("language model"))
     _text(p.add_argument_group("text"))
     _labels(p.add_argument_group("labelled texts (probe_recovery, sparse_probing)"))
-    _judge(p.add_argument_group("judge (autointerp)"))
+    limits = (
+        "All SAEs share the limits in rounds; at a limit a run ends with exit code 4, and the same command goes on."
+    )
+    _judge(p.add_argument_group("judge (autointerp)", limits))
     _run(p.add_argument_group("run"))
 
 
@@ -159,11 +162,12 @@ def _run(other: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, and say by the exit code whether an SAE failed."""
+    """Measure, print, and say by the exit code whether an SAE failed, or a limit of the judge was reached."""
     show_progress = not args.quiet
     if show_progress:
         print("loading ...", file=sys.stderr)
     from sae_bench.api import Session
+    from sae_bench.judging import short_of, spent, usage
     from sae_bench.settings import Settings
     from sae_bench.show.results import result_tables
     from sae_bench.show.text import printable
@@ -179,17 +183,31 @@ def run(args: argparse.Namespace) -> int:
         print(_listing(cost), file=sys.stderr)
     if show_progress and (there := [w for w in session.work if w.finished]):
         print(f"already there: results of {len(there)} SAEs in {args.out}", file=sys.stderr)
-    with Bar(show_progress) as bar:
-        results = session.run(bar)
+    try:
+        with Bar(show_progress) as bar:
+            results = session.run(bar)
+    except BaseException:
+        if (used := usage(session.tasks)).get("tokens_in"):  # what was paid for is said, however a run ends
+            print(spent(used), file=sys.stderr)
+        raise
+    used = usage(session.tasks)
     if args.json:
-        print(json.dumps({"results": [brief(result) for result in results]}, indent=1, ensure_ascii=False))
+        beside = {"judge": used} if used else {}
+        print(json.dumps({"results": [brief(result) for result in results]} | beside, indent=1, ensure_ascii=False))
     else:
         print(result_tables(results, session.specs, everything=args.all_metrics))
         print(f"\nresults are in {args.out}; a score stands between its controls ('sae-bench ls controls')")
+        if used:
+            print(spent(used))
     failed = [result for result in results if result.status == "error"]
-    for result in failed:
-        print(printable(f"sae-bench: {result.sae.name}, {result.task}: {result.reason}"), file=sys.stderr)
-    return 1 if failed else 0
+    for result in results:
+        if result.status in ("error", "degraded"):
+            how = "degraded: " if result.status == "degraded" else ""
+            print(printable(f"sae-bench: {result.sae.name}, {result.task}: {how}{result.reason}"), file=sys.stderr)
+    cut = short_of(results, used)
+    for sentence in cut:
+        print(printable(f"sae-bench: {sentence}"), file=sys.stderr)
+    return FAILED if failed else OUT_OF_BUDGET if cut else 0
 
 
 def _parameters(given: Sequence[str]) -> dict[str, Any]:

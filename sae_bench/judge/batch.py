@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from sae_bench.judge.errors import JudgeError
 from sae_bench.judge.options import JudgeOptions
 from sae_bench.judge.outcomes import classify
 from sae_bench.judge.records import Request, body, canonical
+from sae_bench.judge.secrets import NO_KEY, Scrubber
 
+LONGEST_LINE = 4 << 20  # characters of a reply, which may be escaped
 MOST_LINES = 50_000  # of one file of the batch interface
 
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -33,19 +37,23 @@ def write(requests: Mapping[str, Request], path: Path, options: JudgeOptions) ->
     write_atomically(path, "".join(line + "\n" for line in lines).encode())
 
 
-def read(path: Path) -> tuple[list[Row], int]:
-    """The completions of a file of replies, and how many of its requests failed.
+def read(path: Path, scrub: Scrubber = NO_KEY) -> tuple[list[Row], int]:
+    """The completions of a file of replies, free of the key, and how many of its requests failed.
 
     Raises JudgeError with the number of the first line that is no reply of a batch.
     """
     rows: list[Row] = []
     failed = 0
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise JudgeError(f"{path} is no file; give the output file of a batch")
         with path.open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
+            for number, line in enumerate(iter(partial(stream.readline, LONGEST_LINE + 1), ""), start=1):
+                if len(line) > LONGEST_LINE:
+                    raise JudgeError(f"{path}, line {number} is longer than any reply; give the output file of a batch")
                 if not line.strip():
                     continue
-                row = _reply(line, f"{path}, line {number}")
+                row = _reply(line, f"{path}, line {number}", scrub)
                 failed += row is None
                 rows.extend([] if row is None else [row])
     except OSError as error:
@@ -55,7 +63,7 @@ def read(path: Path) -> tuple[list[Row], int]:
     return rows, failed
 
 
-def _reply(line: str, where: str) -> Row | None:
+def _reply(line: str, where: str, scrub: Scrubber) -> Row | None:
     """One reply, None where its request failed."""
     try:
         reply: Any = json.loads(line)
@@ -72,5 +80,5 @@ def _reply(line: str, where: str) -> Row | None:
     status = response.get("status_code") if isinstance(response, dict) else None
     if not isinstance(response, dict) or not isinstance(status, int) or "body" not in response:
         raise JudgeError(f"{where} has neither a response with status_code and body nor an error; nothing was imported")
-    completion = classify(status, {}, json.dumps(response["body"])).completion
+    completion = classify(status, {}, json.dumps(response["body"]), scrub).completion
     return None if completion is None else Row(key, completion, source="batch")

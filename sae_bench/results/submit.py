@@ -43,7 +43,7 @@ def check(file: Path, task_dir: str | None = None) -> Checked:
 
 def _problems(file: Path, result: Result, task_dir: str | None) -> Iterator[str]:
     if result.status != "ok":
-        yield f"the status is {result.status} ({result.reason}); only measured results are shown"
+        yield f"the status is {result.status} ({result.reason}); only results with the status ok are taken"
         return
     known = registry.tasks(task_dir)
     if result.task not in known:

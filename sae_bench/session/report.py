@@ -14,7 +14,7 @@ from sae_bench.engine.workspace import guarded as guarded_coder
 from sae_bench.errors import Deferred, SaeBenchError, said
 from sae_bench.models.subject import SubjectModel, canonical_name
 from sae_bench.saes.wrap import content_sha256
-from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result, TaskSpec
+from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result, Status, TaskSpec
 from sae_bench.session import fidelity
 from sae_bench.session.run import Measured
 from sae_bench.streams import Reader, Run
@@ -95,7 +95,9 @@ def results(
             except Deferred as stop:
                 yield Result(**common, status="skipped", reason=str(stop), provenance=origin()), {}
             else:
-                yield Result(**common, status="ok", **content, provenance=origin()), tables
+                why = guarded(task, partial(task.degraded, content["details"]), "degraded")
+                status: Status = "ok" if why is None else "degraded"
+                yield Result(**common, status=status, reason=why, **content, provenance=origin()), tables
                 for caution in content["details"].get("cautions", ()):
                     said_of.setdefault((name, caution), []).append(entry.label)
     for (name, caution), labels in said_of.items():

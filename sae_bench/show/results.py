@@ -23,7 +23,7 @@ def result_tables(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, e
     for key in dict.fromkeys(_table_of(result) for result in results):
         own = [result for result in results if _table_of(result) == key]
         parts.append(_header(own))
-        measured = [result for result in own if result.status == "ok"]
+        measured = [result for result in own if result.measured]
         if measured:
             parts.append(_table(measured, specs, everything))
         parts += _notes(own, specs, everything)
@@ -65,7 +65,8 @@ def _table(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything:
             if spec is not None and not spec.headline and not everything:
                 continue
             target = f" (target {spec.target:g})" if spec is not None and spec.target is not None else ""
-            row = [result.task, f"{name} {ARROWS[metric.better]}".rstrip() + target, with_interval(metric)]
+            task = result.task if result.status == "ok" else f"{result.task} ({result.status})"
+            row = [task, f"{name} {ARROWS[metric.better]}".rstrip() + target, with_interval(metric)]
             rows.append([line(cell) for cell in row] + [_control(result, control, name) for control in controls])
     headers = ["task", "metric", "score [95 % interval]", *map(line, controls)]
     table: str = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
@@ -83,6 +84,8 @@ def _notes(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything:
         if result.status != "ok":
             notes.append(f"{result.task}: {result.status}: {result.reason}")
         notes += [f"{result.task}: {shortened(caution, MOST_SAID)}" for caution in result.cautions[:MOST_CAUTIONS]]
+        if isinstance(why := result.details.get("incomplete"), str):
+            notes.append(f"{result.task}: incomplete: {why}")
         for name, metric in result.metrics.items():
             spec = specs[result.task].metrics.get(name) if result.task in specs else None
             shown = everything or spec is None or spec.headline

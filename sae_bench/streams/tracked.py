@@ -23,13 +23,15 @@ from sae_bench.engine.batch import CoderView
 from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.plan import Batches, Cast, Options
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace
+from sae_bench.errors import Deferred
 from sae_bench.kernels.ranks import top
 from sae_bench.kernels.token_counts import Firings, firings
 from sae_bench.modules import as_declared
 from sae_bench.randomness import generator, random_bytes
 from sae_bench.streams.base import Inputs, Population, Reader, Run, Stream, of_text
 from sae_bench.streams.documents import pass_over, some_documents
-from sae_bench.streams.guard import guarded
+from sae_bench.streams.guard import TaskFailure, guarded
+from sae_bench.streams.rounds import Turn, in_rounds
 from sae_bench.streams.whole import check_rows
 from sae_bench.tasks.base import Task
 from sae_bench.tasks.tracked import Text, Tracked, TrackedTask
@@ -129,6 +131,7 @@ class TrackedReader(Reader):
         self.chosen: dict[tuple[str, str], Chosen] = {}  # by encoder and task
         self._slots: dict[str, Tensor] = {}
         self._made: dict[tuple[str, str], tuple[dict[str, Units], dict[str, Any]]] = {}
+        self._lost: dict[tuple[str, str], Exception] = {}  # why some could not be made
         self._cost: dict[tuple[str, str], Counter[str]] = {}  # of explanations
         for entry in self.cast.entries:
             if encoder_of(entry, self.cast) == entry.key:
@@ -161,8 +164,9 @@ class TrackedReader(Reader):
         found = self._explained(task, entry)[1]
         for name, key in self.cast.controls_of.get(entry.key, {}).items():
             if (encoder := self._encoder(key), task.spec.id) in self._made and encoder != encoder_of(entry, self.cast):
-                why = self._made[encoder, task.spec.id][1].get("incomplete")
-                found = found | ({"incomplete": f"control {name}: {why}"} if why else {})
+                beside = self._made[encoder, task.spec.id][1]
+                why = {key: f"control {name}: {beside[key]}" for key in ("incomplete", "budget") if key in beside}
+                found = found | why
         return found
 
     def _encoder(self, key: str) -> str:
@@ -177,8 +181,45 @@ class TrackedReader(Reader):
             found.update({f"explain_{name}": n for name, n in self._cost.get(key, {}).items()})
         return found
 
-    @as_declared()
     def _explained(self, task: Task, entry: Entry) -> tuple[dict[str, Units], dict[str, Any]]:
+        """Explanations of one coder's latents, in rounds with the others where what they cost may run out."""
+        key = (encoder_of(entry, self.cast), task.spec.id)
+        if key not in self._made and key not in self._lost and cast(TrackedTask, task).rationed:
+            in_rounds(self._turns(), self._turn)
+        if key in self._lost:
+            raise self._lost[key]
+        return self._explain(task, entry)
+
+    def _turns(self) -> list[Turn]:
+        """Everything that this run explains, by SAE and each encoder once."""
+        controls = {entry.key: entry for entry in self.cast.controls}
+        found: dict[tuple[str, str], Turn] = {}
+        for sae in self.cast.saes:
+            for name, task in self.tasks.items():
+                if not task.rationed:
+                    continue
+                wanted = [
+                    controls[key]
+                    for control, key in self.cast.controls_of.get(sae.key, {}).items()
+                    if task.wants_control(control) and self.has_rows(controls[key])
+                ]
+                for entry in (sae, *wanted):
+                    if entry.key not in self.run.state.failures and self.failure(task, entry) is None:
+                        found.setdefault((encoder_of(entry, self.cast), name), (task, entry))
+        return list(found.values())
+
+    def _turn(self, task: TrackedTask, entry: Entry) -> bool:
+        """One coder's turn: whether it would spend more. What it raises is kept for its result."""
+        key = (encoder_of(entry, self.cast), task.spec.id)
+        self._made.pop(key, None)
+        try:
+            return "budget" in self._explain(task, entry)[1]
+        except (TaskFailure, CoderFailure, Deferred) as failure:
+            self._lost[key] = failure
+            return False
+
+    @as_declared()
+    def _explain(self, task: Task, entry: Entry) -> tuple[dict[str, Units], dict[str, Any]]:
         """Explanations of one coder's latents; made once for all coders that share an encoder."""
         key = (encoder_of(entry, self.cast), task.spec.id)
         if key not in self._made:

@@ -185,6 +185,10 @@ class Task:
         """Why these tables hold nothing to score, or None; the result then has the status "error"."""
         return None
 
+    def degraded(self, details: Mapping[str, Any]) -> str | None:
+        """Why the figures beside these details must not be ranked, or None; the status is then "degraded"."""
+        return None
+
     def cautions(self, tables: Mapping[str, Units], n_latents: int) -> list[str]:
         """What must stand beside the figures so that they are not misread, a sentence each: on stderr and in details.
 
