@@ -147,7 +147,7 @@ class Session:
                 checkpoint = Checkpoint(folder)
                 self._run(out, checkpoint, progress)
                 checkpoint.remove()
-            with suppress(OSError):  # the last run of all
+            with suppress(OSError):  # it is empty if this was the last of all runs
                 folder.parent.rmdir()
         return [self._result(work, name) for work in self.work for name in self.specs]
 

@@ -29,10 +29,13 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # som
 def held(file: Path, waiting: Callable[[str], None] = lambda holder: None) -> Iterator[bool]:
     """Hold the lock on ``file``, whose folder is made; yields whether it had to wait for another holder.
 
-    ``waiting`` is called once, with who holds the lock, if that is not this call. The file is gone afterwards. Where
-    the file system has no locks a warning says so. Raises ResultError for a file that cannot be written.
+    ``waiting`` is called once, with who holds the lock, if that is not this call. The file is gone afterwards, and so
+    are the folders that were made for it if nothing else is in them. Where the file system has no locks a warning says
+    so. Raises ResultError for a file that cannot be written.
     """
     waited = False
+    with writing(file):
+        made = [folder for folder in file.parents if not folder.exists()]
     with writing(file):
         while (descriptor := _taken(file)) is None:
             if not waited:
@@ -44,7 +47,10 @@ def held(file: Path, waiting: Callable[[str], None] = lambda holder: None) -> It
     finally:
         with suppress(OSError):
             file.unlink()  # while it is locked: who waits for it sees that, and makes it anew
-        os.close(descriptor)
+        os.close(descriptor)  # which gives the lock back
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
 
 
 def _taken(file: Path) -> int | None:

@@ -114,6 +114,16 @@ def test_a_lock_that_nobody_holds_is_taken_at_once(tmp_path: Path) -> None:
         assert not waited
 
 
+def test_a_lock_leaves_no_folder_that_it_made_for_nothing(tmp_path: Path) -> None:
+    """What is refused at once, such as a judge that does not answer, leaves nothing behind."""
+    with pytest.raises(ZeroDivisionError), locks.held(tmp_path / "out" / ".partial" / "run" / "lock"):
+        raise ZeroDivisionError
+    assert not any(tmp_path.iterdir())
+    with locks.held(tmp_path / "out" / ".partial" / "run" / "lock"):
+        (tmp_path / "out" / "result").write_text("")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["result"]
+
+
 def test_of_many_threads_one_at_a_time_holds_a_lock(tmp_path: Path) -> None:
     """The file is removed each time it is given back, so this also tries the moment between opening and locking it."""
     inside = most = 0
