@@ -27,7 +27,8 @@ from sae_bench.saes.protocol import CoderInfo, Codes, codes_from_dense
 from sae_bench.saes.weights import Weights
 from sae_bench.schema import Result
 from sae_bench.show.text import number
-from sae_bench.streams.tracked import TRACKED, choose_latents, is_fit, tracked_units
+from sae_bench.streams.tracked import TRACKED
+from sae_bench.streams.watched import choose_latents, is_fit, tracked_units
 from sae_bench.units import Units
 from tests.builders.marks import slow_but
 from tests.builders.said import complaints
