@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +15,10 @@ from torch import Tensor, nn
 from sae_bench import evaluate
 from sae_bench.errors import CoderError, ModelError, SaeBenchError
 from sae_bench.models.loading import load_subject
+from sae_bench.saes.load import load_sae
 from sae_bench.saes.protocol import SparseCoder
 from sae_bench.saes.wrap import as_coder, content_sha256
+from sae_bench.settings import Told
 from tests.builders.foreign_saes import Dense, wrapped
 from tests.builders.tiny_models import tiny_gpt2
 from tests.builders.tiny_saes import HOOK, WIDTH, tiny_coder
@@ -148,12 +152,16 @@ WRAPPERS = {
 
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize("kind", WRAPPERS)
-def test_a_wrapper_names_what_is_inside(kind: str) -> None:
+def test_a_wrapper_names_what_is_inside(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wrap, names = WRAPPERS[kind]
     with pytest.raises(ModelError, match=f"wrapped in {kind}: .*{names}"):
         load_subject(wrap(tiny_gpt2()))
     with pytest.raises(CoderError, match=f"the SAE is wrapped in {kind}: .*{names}"):
         as_coder(wrap(Dense()), hook=HOOK, d_in=WIDTH)
+    monkeypatch.setitem(sys.modules, "saes_of_mine", SimpleNamespace(ready=wrap(Dense()), make=lambda: wrap(Dense())))
+    for source in ("saes_of_mine:ready", "saes_of_mine:make"):
+        with pytest.raises(CoderError, match=f"the SAE is wrapped in {kind}: .*{names}"):
+            load_sae(source, told=Told(hook_in=HOOK), d_in=WIDTH)
     for sae, model in ((wrap(Dense()), tiny_gpt2()), (Dense(), wrap(tiny_gpt2()))):
         with pytest.raises(SaeBenchError, match=f"wrapped in {kind}: .*{names}"):
             evaluate(sae, hook_in=HOOK, model=model, data=token_rows(), tasks="sparsity", controls="none")

@@ -43,7 +43,7 @@ def remembers(coder: SparseCoder, x: Tensor, share: float = OFF) -> str | None:
 
     The codes of ``x`` ``[tokens, d_in]`` are decoded at once, and again in reverse, tokens and entries, after other
     tokens were encoded: a coder that hands over what it has read gives other numbers then. ``share`` is by how much of
-    its length a token may differ.
+    its length, or of that of a usual one, a token may differ.
     """
     if len(x) < 2:
         return None
@@ -53,6 +53,7 @@ def remembers(coder: SparseCoder, x: Tensor, share: float = OFF) -> str | None:
     again = decode(coder, _reversed(codes), x.flip(0)).flip(0)
     a, b = at_once.detach().double(), again.detach().double()
     length = torch.maximum(a.norm(dim=1), b.norm(dim=1))
+    length = length.clamp(min=float(length.median()))
     if not bool(length.isfinite().all()) or bool(((a - b).norm(dim=1) <= share * length + 1e-12).all()):
         return None  # what is not finite is told elsewhere
     return f"{MEMORY}: the same codes in another order, after other tokens were encoded, give another reconstruction"
