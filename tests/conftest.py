@@ -1,6 +1,7 @@
 """Fixtures that every test can use."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,20 @@ torch.set_num_threads(1)  # arrays as small as these mostly wait for a second th
 
 ON_TEXT = "reconstruction,sparsity,loss_recovered"  # tasks that read documents, and no labelled texts
 Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect no garbage while tests are collected, and never look again at what imports made.
+
+    Libraries leave a million objects that live as long as the process; each full collection would walk them all.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")
