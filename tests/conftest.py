@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 from sae_bench.cli.main import main
 
+settings.register_profile("few", max_examples=40)  # where a test does not say how many; --hypothesis-profile many
+settings.register_profile("many", max_examples=200)
+settings.load_profile("few")
 torch.set_num_threads(1)  # arrays as small as these mostly wait for a second thread, above all on a busy machine
 
 ON_TEXT = "reconstruction,sparsity,loss_recovered"  # tasks that read documents, and no labelled texts

@@ -124,7 +124,8 @@ def of_the_judge(at: Any, home: Path) -> None:
     assert options.cache == home / "cache.sqlite"
     given: dict[str, Any] = {"judge_cache": at("cache.sqlite"), "judge_batch": at("wanted.jsonl")}
     given |= {"judge_model": "any", "judge_base_url": "http://127.0.0.1:9"}
-    evaluate("demo", **QUICK | {"tasks": "autointerp", "parameters": {"autointerp.latents": 2}}, limit=64, **given)
+    few = {"autointerp.latents": 2, "autointerp.null_latents": 2}
+    evaluate("demo", **QUICK | {"tasks": "autointerp", "parameters": few}, limit=64, **given)
     assert (home / "wanted.jsonl").is_file()
     assert (home / "cache.sqlite").is_file()
     for name in ("wanted.jsonl", "cache.sqlite"):
