@@ -1,18 +1,40 @@
 """Fixtures that every test can use."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from hypothesis import settings
 
 from sae_bench.cli.main import main
 
-torch.set_num_threads(1)  # arrays as small as these mostly wait for a second thread, above all on a busy machine
+settings.register_profile("few", max_examples=40)  # where a test does not say how many; --hypothesis-profile many
+settings.register_profile("many", max_examples=200)
+settings.load_profile("few")
 
 ON_TEXT = "reconstruction,sparsity,loss_recovered"  # tasks that read documents, and no labelled texts
 Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, Any, Any]:
+    """Collect no garbage while tests are collected, and never look again at what imports made.
+
+    Libraries leave a million objects that live as long as the process; each full collection would walk them all.
+    """
+    if session.config.pluginmanager.hasplugin("dsession"):  # with -n, this process runs no test: it needs no torch
+        return (yield)
+    import torch
+
+    torch.set_num_threads(1)  # arrays as small as these mostly wait for a second thread, above all on a busy machine
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,7 @@ def test_encoding_is_counted_by_token_and_by_entry() -> None:
 @pytest.mark.parametrize("batch_tokens", slow_but(1, [LENGTH * 5, 1, 10_000]))
 def test_the_batch_size_changes_no_counter(batch_tokens: int) -> None:
     saes = [coder("a"), tiny_coder("relu", dtype=torch.float64)]
-    given = {"tokenizer": TinyTokenizer(), "data": number_texts(24, shortest=6), "context": 16, "mask": "special"}
+    given = {"tokenizer": TinyTokenizer(), "data": number_texts(12, shortest=6), "context": 16, "mask": "special"}
     given |= {"controls": "permuted,random", "parameters": {"downstream_sparsity.positions": 2}}
     given |= {"tasks": "reconstruction,sparsity,loss_recovered,downstream_sparsity"}
     reference = counters(saes, **given, batch_tokens=LENGTH * 2)

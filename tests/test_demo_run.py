@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def results() -> dict[tuple[str, str], Result]:
     """All demo SAEs with their controls, in one pass."""
-    found = evaluate("demo/*", limit=24, resamples=20, tasks=ON_TEXT)
+    found = evaluate("demo/*", limit=12, resamples=20, tasks=ON_TEXT)
     return {(r.sae.name.removeprefix("demo/"), r.task): r for r in found}
 
 

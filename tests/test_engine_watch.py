@@ -50,7 +50,7 @@ from tests.builders.token_rules import (
 )
 from tests.conftest import ON_TEXT, Run
 
-TEXTS = number_texts(90, shortest=10, longest=30, vocab=15, seed=3)
+TEXTS = number_texts(54, shortest=10, longest=30, vocab=15, seed=3)
 ROUNDED = {"mass_recalled", "strength"}  # activations are kept in float32
 
 

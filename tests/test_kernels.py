@@ -12,6 +12,7 @@ from sae_bench.kernels import topk
 from sae_bench.kernels.decode import sparse_decode
 from sae_bench.saes.protocol import Codes, codes_from_dense, indptr_of
 from tests.builders.kernel_inputs import LargestAllocation, normal, tiling
+from tests.builders.marks import slow_but
 from tests.builders.tiny_saes import ACTIVATIONS, coder_of, tiny_rule, tiny_weights
 
 TILINGS = [(1, 1), (3, 1), (7, 20), (16, 64), (1000, 1 << 22)]
@@ -155,7 +156,7 @@ CASES = [
     *(pytest.param(activation, torch.bfloat16, 2048, False, marks=pytest.mark.slow) for activation in ACTIVATIONS),
     *((activation, torch.float16, 300, False) for activation in ACTIVATIONS),
     *(pytest.param(activation, torch.float32, 300, False, marks=pytest.mark.slow) for activation in ACTIVATIONS),
-    *((activation, torch.float16, 300, True) for activation in ("topk", "abstopk")),
+    *slow_but(1, ((activation, torch.float16, 300, True) for activation in ("topk", "abstopk"))),
 ]
 
 

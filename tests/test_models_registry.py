@@ -132,7 +132,7 @@ def test_a_back_end_of_another_package_gives_the_figures_of_the_built_in_one(reg
     for backend in ("hf", "mine"):
         results = sae_bench.evaluate(
             "demo/topk_k16", tasks=TASKS, tier="smoke", controls="none", resamples=50, dtype="float64", backend=backend,
-            limit=16, parameters=few,
+            limit=8, context=48, parameters=few,
         )  # fmt: skip
         assert [r.status for r in results] == ["ok"] * 3
         assert {r.provenance.backend for r in results} == {backend}

@@ -20,6 +20,7 @@ from sae_bench.results import store
 from sae_bench.saes.load import expand, load_saes
 from sae_bench.settings import PATHS, Settings
 from sae_bench.verify import verify
+from tests.builders.marks import slow_but
 from tests.builders.tiny_models import VOCAB, WIDTH, tiny_gpt2
 from tests.builders.tiny_saes import tiny_coder, write_native
 from tests.builders.token_rows import HOOK, token_rows
@@ -118,17 +119,28 @@ def of_the_tokenizer(at: Any, home: Path) -> None:
     assert Session(tiny_coder("topk", d_in=WIDTH, hook=HOOK), settings).model.tokenizer is not None
 
 
-def of_the_judge(at: Any, home: Path) -> None:
+def of_the_judges_cache(at: Any, home: Path) -> None:
     options = judge_options(Settings(judge_model="any", judge_cache=at("cache.sqlite")))
     assert options is not None
     assert options.cache == home / "cache.sqlite"
+
+
+@pytest.mark.parametrize("way", slow_but(1, [*WRITTEN][::-1]))
+def test_a_run_with_a_judge_writes_where_it_is_told(
+    way: str, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    at = WRITTEN[way]
     given: dict[str, Any] = {"judge_cache": at("cache.sqlite"), "judge_batch": at("wanted.jsonl")}
     given |= {"judge_model": "any", "judge_base_url": "http://127.0.0.1:9"}
-    evaluate("demo", **QUICK | {"tasks": "autointerp", "parameters": {"autointerp.latents": 2}}, limit=64, **given)
+    few = {"autointerp.latents": 2, "autointerp.null_latents": 2}
+    evaluate("demo", **QUICK | {"tasks": "autointerp", "parameters": few}, limit=64, **given)
     assert (home / "wanted.jsonl").is_file()
     assert (home / "cache.sqlite").is_file()
     for name in ("wanted.jsonl", "cache.sqlite"):
         (home / name).unlink()
+    assert list(tmp_path.iterdir()) == []
 
 
 def of_a_preflight(at: Any, home: Path) -> None:
@@ -141,7 +153,16 @@ def of_digests(at: Any, home: Path) -> None:
     assert len(found) == 1
 
 
-TAKERS = [of_run, of_verify, of_load_sae, of_the_store, of_tasks, of_labelled_sets, of_the_tokenizer, of_the_judge]
+TAKERS = [
+    of_run,
+    of_verify,
+    of_load_sae,
+    of_the_store,
+    of_tasks,
+    of_labelled_sets,
+    of_the_tokenizer,
+    of_the_judges_cache,
+]
 TAKERS += [of_a_preflight, of_digests]
 
 

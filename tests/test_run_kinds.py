@@ -23,10 +23,13 @@ D = 128  # of the demo model
 SMALL: dict[str, Any] = {
     "tier": "smoke",
     "limit": 8,
+    "context": 48,
     "controls": "mean,random_l0",
     "resamples": 50,
 }
-FEW = {"parameters": {"downstream_sparsity.latents": 2}, "probe_sets": "kind_r*"}  # one of the demo's labelled sets
+ABLATED = {"downstream_sparsity.latents": 2, "downstream_sparsity.positions": 2}
+FOLDS = {"probe_recovery.folds": 2, "sparse_probing.folds": 2, "sparse_probing.strengths": [0.1]}
+FEW = {"parameters": ABLATED | FOLDS, "probe_sets": "kind_r*"}  # one of the demo's labelled sets
 
 
 def scores(sae: Any, **settings: Any) -> dict[tuple[str, str], Any]:

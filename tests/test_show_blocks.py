@@ -370,7 +370,7 @@ json_values = st.recursive(
 KEYS = ("sets", "rules", "outputs", "explanations", "density_histogram", "by_density", "judge", "statuses", "tokens")
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     task=st.sampled_from([*registry.tasks(), "unknown"]),
     details=st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=8), json_values, max_size=5),

@@ -434,7 +434,7 @@ def quick(name: str) -> Any:
     return task(name, folds=2, **strengths)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 50), exponents=st.lists(st.floats(-4, 4), min_size=12, max_size=12))
 def test_the_scale_of_latents_changes_no_figure(seed: int, exponents: list[float]) -> None:
     """Latents have no unit: an SAE whose latents are ten times as large is the same SAE."""
@@ -450,7 +450,7 @@ def test_the_scale_of_latents_changes_no_figure(seed: int, exponents: list[float
         assert shown.get("latents", shown.get("latent")) == again.get("latents", again.get("latent"))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 50), order=st.permutations(range(12)))
 def test_the_order_of_latents_changes_no_figure(seed: int, order: list[int]) -> None:
     view = telling(seed)
@@ -462,7 +462,7 @@ def test_the_order_of_latents_changes_no_figure(seed: int, order: list[int]) -> 
         assert [order[i] for i in after] == before
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 50), at=st.permutations(range(70)))
 def test_the_order_of_test_examples_changes_no_figure(seed: int, at: list[int]) -> None:
     """Folds and shuffled labels are dealt by position in the train part; the test part has no order at all."""

@@ -248,7 +248,7 @@ class Encoded:
 @pytest.mark.parametrize("activation", ["relu", pytest.param("abstopk", marks=pytest.mark.slow)])
 def test_every_figure_is_that_of_a_slow_loop(tmp_path: Path, activation: str) -> None:
     """Documents one by one through transformers and the SAE, with nothing of the engine; scores by scikit-learn."""
-    texts = number_texts(90, shortest=10, longest=40, vocab=15, seed=3)
+    texts = number_texts(60, shortest=10, longest=40, vocab=15, seed=3)
     coder, model = tiny_coder(activation, dtype=torch.float64), tiny_gpt2().double()
     result, tables = ruled(coder, tmp_path, model=model, data=texts, context=16, tier="full", batch_tokens=100)
     evaluation, calibration = rows_of(texts, 16)

@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sae_bench.data.mask import inside
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import CoderView
 from sae_bench.engine.checkpoint import Arrays
-from sae_bench.engine.plan import Batches, Options
+from sae_bench.engine.plan import Options
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.errors import Deferred
 from sae_bench.kernels.token_counts import Firings, firings
@@ -259,11 +260,10 @@ def _text(tokens: TokenSet, units: set[int], options: Options) -> tuple[Text, ND
     place = np.full(len(tokens.ids), -1, dtype=np.int64)
     documents = {unit: i for i, unit in enumerate(sorted(units))}
     chosen = [i for i, unit in enumerate(tokens.units.tolist()) if unit in documents]
-    alone = Batches(tokens, tuple((i,) for i in chosen))
     kept, before, document, n = [], [], [], 0
-    for k, i in enumerate(chosen):
-        ids, _, keep, _ = (t[0].numpy() for t in alone.tensors(k, options, torch.device("cpu")))
-        at = np.flatnonzero(keep)
+    for i in chosen:
+        ids = tokens[i].ids.astype(np.int64)
+        at = np.flatnonzero(inside(ids, options.mask, options.special_ids))
         place[tokens.offsets[i] + at] = n + np.arange(len(at))
         n += len(at)
         kept.append(ids[at])

@@ -28,7 +28,7 @@ MLP = {"hook": "blocks.1.mlp.hook_in", "hook_out": "blocks.1.hook_mlp_out"}
 
 def ablated(sae: Any, out: Path, **settings: Any) -> tuple[Result, dict[str, Units]]:
     """The result of one SAE on the tiny model in float64, as it is written, and its tables of units."""
-    defaults: dict[str, Any] = {"model": tiny_gpt2().double(), "data": number_texts(12), "dtype": "float64"}
+    defaults: dict[str, Any] = {"model": tiny_gpt2().double(), "data": number_texts(8), "dtype": "float64"}
     defaults |= {"tokenizer": TinyTokenizer(), "tasks": TASK, "controls": "none", "resamples": 20, "context": 24}
     result = evaluate(sae, out=out, **(defaults | settings))[0]
     file = store.path_of(out, result.sae, result.task, result.version, result.protocol)

@@ -92,7 +92,7 @@ def read(python: Path, *commands: list[Any], cwd: Path) -> list[tuple[int, str, 
 def short_texts(folder: Path, n: int = 90) -> list[Any]:
     """Flags of a run on short texts of the demo world, and on two small labelled sets made of them."""
     made = demo.documents(n)
-    texts = [" ".join(document.text.split()[: 8 + i % 25]) + f" {i}" for i, document in enumerate(made)]
+    texts = [" ".join(document.text.split()[: 8 + i % 9]) + f" {i}" for i, document in enumerate(made)]
     file = folder / "texts.jsonl"
     file.write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
     for name in ("language_en", "has_question"):
