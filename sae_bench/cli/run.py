@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tomllib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sae_bench.cli.exits import Exit
 from sae_bench.cli.saes import BACKEND_HELP, SAE_HELP, add_told
 from sae_bench.errors import UsageError
 from sae_bench.settings import TOLD
@@ -164,30 +164,31 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.api import Session
     from sae_bench.settings import Settings
     from sae_bench.show.results import result_tables
-    from sae_bench.show.text import printable
+    from sae_bench.show.text import json_text, printable
 
     session = Session(
         args.sae, Settings(**{name: getattr(args, name) for name in FIELDS}, parameters=_parameters(args.param))
     )
     if args.dry_run:
         forecast = session.forecast()
-        print(json.dumps(forecast, indent=1) if args.json else _listing(forecast))
+        print(json_text(forecast) if args.json else _listing(forecast))
         return 0
     if show_progress and (cost := session.stream_cost(announced=True) | session.judge_cost()):
         print(_listing(cost), file=sys.stderr)
     if show_progress and (there := [w for w in session.work if w.finished]):
-        print(f"already there: results of {len(there)} SAEs in {args.out}", file=sys.stderr)
+        print(f"already there: results of {len(there)} SAEs in {printable(str(args.out))}", file=sys.stderr)
     with Bar(show_progress) as bar:
         results = session.run(bar)
     if args.json:
-        print(json.dumps({"results": [brief(result) for result in results]}, indent=1, ensure_ascii=False))
+        print(json_text({"results": [brief(result) for result in results]}))
     else:
         print(result_tables(results, session.specs, everything=args.all_metrics))
-        print(f"\nresults are in {args.out}; a score stands between its controls ('sae-bench ls controls')")
+        place = printable(str(args.out))
+        print(f"\nresults are in {place}; a score stands between its controls ('sae-bench ls controls')")
     failed = [result for result in results if result.status == "error"]
     for result in failed:
         print(printable(f"sae-bench: {result.sae.name}, {result.task}: {result.reason}"), file=sys.stderr)
-    return 1 if failed else 0
+    return Exit.FAILED if failed else Exit.DONE
 
 
 def _parameters(given: Sequence[str]) -> dict[str, Any]:
