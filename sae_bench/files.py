@@ -70,7 +70,7 @@ def opened(path: Path, raises: type[SaeBenchError] = ResultError, most: int | No
         check_kind(path, os.stat(path), raises, most)  # first, as opening alone may wait or act on a device
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError as error:
-        raise raises(f"{path} cannot be read: there is no such file") from error
+        raise raises(f"{path} is missing, so it cannot be read") from error
     except (OSError, ValueError) as error:
         raise raises(f"{path} cannot be read: {_why(error)}") from error
     with open(number, "rb") as stream:

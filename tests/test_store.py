@@ -246,7 +246,7 @@ def test_other_json_is_no_result(tmp_path):
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ResultError, match="is not valid JSON"):
         store.read(file)
-    with pytest.raises(ResultError, match="cannot be read: there is no such file"):
+    with pytest.raises(ResultError, match="is missing"):
         store.read(tmp_path / "nothing.json")
 
 
