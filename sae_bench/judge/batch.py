@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sae_bench.files import write_atomically
+from sae_bench.files import lines, opened, strict_json, write_atomically
 from sae_bench.judge.cache import Row
 from sae_bench.judge.errors import JudgeError
 from sae_bench.judge.options import JudgeOptions
@@ -26,11 +26,11 @@ def write(requests: Mapping[str, Request], path: Path, options: JudgeOptions) ->
         raise JudgeError(
             f"a batch holds at most {MOST_LINES} requests, but these are {len(requests)}; write them in several files"
         )
-    lines = (
+    made = (
         canonical({"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body(request, options)})
         for key, request in requests.items()
     )
-    write_atomically(path, "".join(line + "\n" for line in lines).encode())
+    write_atomically(path, "".join(line + "\n" for line in made).encode())
 
 
 def read(path: Path) -> tuple[list[Row], int]:
@@ -41,11 +41,11 @@ def read(path: Path) -> tuple[list[Row], int]:
     rows: list[Row] = []
     failed = 0
     try:
-        with path.open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
+        with opened(path, JudgeError) as stream:
+            for number, line in enumerate(lines(stream, path, JudgeError), start=1):
                 if not line.strip():
                     continue
-                row = _reply(line, f"{path}, line {number}")
+                row = _reply(line.decode("utf-8"), f"{path}, line {number}")
                 failed += row is None
                 rows.extend([] if row is None else [row])
     except OSError as error:
@@ -58,8 +58,8 @@ def read(path: Path) -> tuple[list[Row], int]:
 def _reply(line: str, where: str) -> Row | None:
     """One reply, None where its request failed."""
     try:
-        reply: Any = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        reply: Any = strict_json(line)
+    except ValueError as error:
         raise JudgeError(f"{where} is not JSON; nothing was imported: give the output file of a batch") from error
     key = reply.get("custom_id") if isinstance(reply, dict) else None
     if not isinstance(key, str) or not _KEY.fullmatch(key):

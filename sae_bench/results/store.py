@@ -111,11 +111,10 @@ def read_units(file: str | Path) -> dict[str, Units]:
         return {}
     from safetensors import SafetensorError, safe_open
 
-    regular(units, most=MOST_UNITS)
     try:
-        with safe_open(units, framework="numpy") as opened:
+        with safe_open(regular(units, most=MOST_UNITS), framework="numpy") as opened:
             metadata = opened.metadata() or {}
-        return unpack(load_file(units), metadata)
+        return unpack(load_file(regular(units)), metadata)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError, AttributeError) as error:
         raise ResultError(f"{units} is not a table of units ({error}); is it truncated?") from error
 
