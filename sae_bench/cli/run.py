@@ -200,6 +200,8 @@ def _parameters(given: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"--param must be TASK.NAME=VALUE, but it is {one!r}; sae-bench show TASK lists the names")
         try:
             found[path.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except RecursionError as error:
+            raise UsageError(f"--param {path.strip()} is nested too deeply") from error
         except tomllib.TOMLDecodeError:
             found[path.strip()] = value.strip()
     return found
