@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from sae_bench.data.readers import open_source
 from sae_bench.files import LINE
 from tests.builders.boards import put
 from tests.builders.tiny_models import LAYERS, tiny_gpt2, tiny_llama
@@ -145,6 +146,15 @@ def test_text_with_a_fault(cli: Run, tmp_path: Path, case: str) -> None:
     write(tmp_path / name)
     arguments = ("--limit", 30, *SMALL[2:])
     assert mention in refused(cli, tmp_path, "run", "--sae", "demo", "--data", tmp_path / name, *arguments)
+
+
+def test_rows_that_share_one_long_text_are_read_one_at_a_time(tmp_path: Path) -> None:
+    """Of a dictionary a few bytes stand for any number of rows."""
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 150, pa.int32()), pa.array(["a" * (20 << 20)]))
+    pq.write_table(pa.table({"text": long}), tmp_path / "a.parquet")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert sum(1 for text in open_source(tmp_path / "a.parquet", "text", None).texts if text) == 150
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600 << 10, "KiB"
 
 
 LABELLED: dict[str, tuple[str, Callable[[Path], Any], str]] = {

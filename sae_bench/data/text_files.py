@@ -120,13 +120,28 @@ def _parquet(path: Path, text_field: str) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     row = 0
-    with reading(str(path), pa.ArrowException), pq.ParquetFile(regular(path, DataError)) as file:
+    with (
+        reading(str(path), pa.ArrowException),
+        pq.ParquetFile(regular(path, DataError), read_dictionary=[text_field]) as file,
+    ):
         check_field(file.schema_arrow.names, text_field, str(path))
         check_expansion(file, path)
         for batch in file.iter_batches(batch_size=256, columns=[text_field]):
-            for value in batch.column(0).to_pylist():
-                yield string_of(value, f"{path} row {row}, field {text_field!r},")
+            for value in batch.column(0):  # one at a time: of a dictionary many rows may be one long text
+                yield string_of(value.as_py(), f"{path} row {row}, field {text_field!r},")
                 row += 1
+
+
+def open_parquet(path: Path, text_field: str) -> Any:
+    """A parquet file; texts of which many rows share one are read as places in a dictionary. Raises DataError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(regular(path, DataError)) as file:
+        kinds = {field.name: field.type for field in file.schema_arrow}
+    plain = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+    shared = [text_field] if kinds.get(text_field) in plain else []
+    return pq.ParquetFile(regular(path, DataError), read_dictionary=shared)
 
 
 def check_expansion(file: Any, path: Path) -> None:

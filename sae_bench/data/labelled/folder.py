@@ -16,9 +16,9 @@ from sae_bench.data.labelled.build import Draft, SetBuilder
 from sae_bench.data.labelled.encode import PARTS, Encoder, LabelledOptions, PartName
 from sae_bench.data.labelled.entries import NAME
 from sae_bench.data.sources import quoted, reading
-from sae_bench.data.text_files import check_expansion
+from sae_bench.data.text_files import check_expansion, open_parquet
 from sae_bench.errors import DataError, named
-from sae_bench.files import GIB, lines, opened, regular, strict_json
+from sae_bench.files import GIB, lines, opened, strict_json
 from sae_bench.registry import choose
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
@@ -96,11 +96,10 @@ def _rows(file: Path) -> Iterable[tuple[int, Mapping[str, Any]]]:
 
 def _parquet(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     row = 0
     where = f"Probe set {file.parent.name!r}: {file}"
-    with reading(where, pa.ArrowException), pq.ParquetFile(regular(file, DataError)) as table:
+    with reading(where, pa.ArrowException), pq.ParquetFile(regular(file, DataError), read_dictionary=["text"]) as table:
         check_expansion(table, file)
         names = table.schema_arrow.names
         for name in COLUMNS:
@@ -110,8 +109,8 @@ def _parquet(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                     f"{where} has {problem} {name!r} (found: {quoted(names)}); it needs 'text' and 'label'."
                 )
         for batch in table.iter_batches(batch_size=256, columns=list(COLUMNS)):
-            for values in batch.to_pylist():
-                yield row, values
+            for text, label in zip(batch.column("text"), batch.column("label"), strict=True):
+                yield row, {"text": text.as_py(), "label": label.as_py()}
                 row += 1
 
 
