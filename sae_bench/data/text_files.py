@@ -117,12 +117,11 @@ def _lines(file: Any, path: Path) -> Iterator[bytes]:
 
 def _parquet(path: Path, text_field: str) -> Iterator[str]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     row = 0
     with (
         reading(str(path), pa.ArrowException),
-        pq.ParquetFile(regular(path, DataError), read_dictionary=[text_field]) as file,
+        open_parquet(path, text_field) as file,
     ):
         check_field(file.schema_arrow.names, text_field, str(path))
         check_expansion(file, path)

@@ -99,7 +99,7 @@ def _parquet(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
     row = 0
     where = f"Probe set {file.parent.name!r}: {file}"
-    with reading(where, pa.ArrowException), pq.ParquetFile(regular(file, DataError), read_dictionary=["text"]) as table:
+    with reading(where, pa.ArrowException), open_parquet(file, "text") as table:
         check_expansion(table, file)
         names = table.schema_arrow.names
         for name in COLUMNS:
