@@ -9,6 +9,8 @@ import json
 import os
 import re
 import stat
+import subprocess
+import sys
 import tempfile
 import urllib.parse
 from pathlib import Path
@@ -139,6 +141,24 @@ def test_what_the_machine_refuses_is_a_sentence_without_a_traceback(
     assert os.strerror(number) in line
     assert "some/file" in line
     assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("files", [3, 4, 6])
+def test_a_process_that_may_open_no_file_says_so(tmp_path: Path, files: int) -> None:
+    """Not even the code of the last resort can be imported then."""
+    put(tmp_path, "a", "reconstruction", {"fvu": 0.1})
+    program = (
+        "import resource, sys; from sae_bench.cli.main import main\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))\n"
+        f"sys.exit(main(['show', {str(tmp_path)!r}]))"
+    )
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    if files == 3:
+        assert done.returncode in (Exit.BAD_INPUT, Exit.INTERNAL)
+        assert len(done.stderr.splitlines()) == 1
+        assert "Too many open files" in done.stderr
 
 
 # --- exit codes ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from sae_bench.cli import board, check, compare, inspect, judge, ls, run, show, 
 from sae_bench.cli.exits import Exit, as_text
 from sae_bench.cli.saes import plain_warnings
 from sae_bench.cli.streams import OutputFault, abandon_output, prepare
-from sae_bench.errors import SaeBenchError, UsageError
+from sae_bench.errors import SaeBenchError, UsageError, named
 
 VERBS = (run, ls, show, inspect, compare, check, board, verify, submit, judge)
 
@@ -56,11 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         abandon_output()
         return _refuse(f"standard output cannot be written: {error.strerror}", Exit.BAD_INPUT)
     except Exception as error:  # noqa: BLE001 - the last resort
-        from sae_bench.cli.unexpected import of_machine, sentence
-
-        if (refused := of_machine(error)) is not None:
-            return _refuse(refused, Exit.BAD_INPUT)
-        return _refuse(sentence(error), Exit.INTERNAL)
+        return _refuse(*_last_resort(error))
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -76,10 +72,20 @@ def _run(arguments: Sequence[str] | None) -> int:
     return code
 
 
-def _refuse(why: str, code: Exit) -> int:
-    from sae_bench.show.text import line
+def _last_resort(error: Exception) -> tuple[str, Exit]:
+    """What to say of an error that nobody expected, and how the command ends."""
+    try:
+        from sae_bench.cli.unexpected import of_machine, sentence
 
-    print(line(f"sae-bench: {why}"), file=sys.stderr)
+        refused = of_machine(error)
+        return (sentence(error), Exit.INTERNAL) if refused is None else (refused, Exit.BAD_INPUT)
+    except Exception:  # noqa: BLE001 - without memory or files nothing can be imported either
+        return named(error), Exit.INTERNAL
+
+
+def _refuse(why: str, code: Exit) -> int:
+    """Say why, in one printable line and without an import, which may be what has failed."""
+    print("".join(c if c.isprintable() else "?" for c in f"sae-bench: {why}"), file=sys.stderr)
     return int(code)
 
 
