@@ -349,7 +349,7 @@ JUNK: dict[str, Any] = {
     "empty": {},
     "nested": {"a": {"b": [{"c": [[1, {"d": None}]]}]}},
     "bool": True,
-    "deep": json.loads("[" * 400 + "]" * 400),
+    **{f"deep {n}": json.loads("[" * n + "]" * n) for n in (90, 300)},
 }
 PARTS = ("details", "sae.provenance", "provenance.data", "provenance.settings", "provenance.model", "details.cautions")
 OF_TASKS = ("details.sets", "details.explanations", "details.rules", "details.density_histogram", "details.outputs")

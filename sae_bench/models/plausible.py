@@ -26,18 +26,23 @@ _MOST_LAYERS = 200  # of a model whose layers share tensors
 _MOST_PACKED = 16  # numbers in one stored element of a quantised model
 _SLACK = 1 << 24  # numbers that a model may have beside those of its files
 _MOST_BUFFERS = 1 << 32  # numbers that are computed from the configuration
-_MOST = {"tokenizer.json": 512 * MIB}
 _MOST_CONFIG = 64 * MIB
+_READ = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+_MOST = dict.fromkeys(_READ, _MOST_CONFIG) | dict.fromkeys(("tokenizer.json", "vocab.json"), 512 * MIB)
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder of a model whose small files are pipes, devices or too large. Raises ModelError."""
+    """Refuse a folder with pipes or devices in it, or small files that are large. Raises ModelError."""
     for file in sorted(folder.iterdir()):
         if file.is_dir() or not file.exists():
             continue
-        small = file.suffix in (".json", ".txt", ".jinja")
-        most = _MOST.get(file.name, _MOST_CONFIG) if small else None
-        check_kind(file, file.stat(), ModelError, most)
+        check_kind(file, file.stat(), ModelError, _MOST.get(file.name))
 
 
 def check_weights(folder: Path, files: list[Path], source: str) -> None:

@@ -27,6 +27,7 @@ from sae_bench.units import Units, pack, unpack
 
 T = TypeVar("T")
 MOST_RESULT, MOST_UNITS = 64 * MIB, 4 * GIB  # bytes
+DEEPEST = 100  # levels of a result: whoever walks through one does so by recursion
 
 
 def protocol_hash(protocol: Protocol) -> str:
@@ -95,12 +96,14 @@ def read(file: str | Path) -> Result:
     return result
 
 
-def _not_finite(content: Any, path: str = "") -> str | None:
-    """Where there is a NaN or an infinity, which Python reads but JSON does not have."""
+def _not_finite(content: Any, path: str = "", depth: int = 0) -> str | None:
+    """Where there is a NaN or an infinity, which Python reads but JSON does not have. ValueError for deep nests."""
+    if depth > DEEPEST:
+        raise ValueError(f"it is nested deeper than {DEEPEST} levels")
     if isinstance(content, float):
         return None if math.isfinite(content) else path
     parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    found = (_not_finite(part, f"{path}.{key}".lstrip(".")) for key, part in parts)
+    found = (_not_finite(part, f"{path}.{key}".lstrip("."), depth + 1) for key, part in parts)
     return next((place for place in found if place is not None), None)
 
 
