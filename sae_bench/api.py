@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import warnings
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sae_bench import chosen, given, judging, registry, resolve
-from sae_bench.engine.checkpoint import FORMAT, plan_of
+from sae_bench import chosen, given, judging, locks, registry, resolve
+from sae_bench.engine.checkpoint import FORMAT, Checkpoint
 from sae_bench.engine.plan import Batches, batch_tokens, memory
 from sae_bench.errors import UsageError
+from sae_bench.files import at_home
 from sae_bench.models.subject import SubjectModel
+from sae_bench.modules import as_declared
 from sae_bench.results import store
 from sae_bench.schema import Result, TaskSpec
 from sae_bench.session.environment import environment, machine, versions
-from sae_bench.session.identity import Conditions, Work, identify
+from sae_bench.session.identity import Conditions, Work, identify, look_again
 from sae_bench.session.report import coder_record, results, skipped
 from sae_bench.session.run import measure
 from sae_bench.settings import TOLD, Settings
@@ -28,9 +33,11 @@ REPEAT = (
     *("mean_from", *TOLD, "select_in"),
     *("backend", "dtype", "seed", "resamples", "judge_model"),
 )
+PARTIAL = ".partial"  # below the folder of results: runs in progress
 _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings) if f.name != "parameters"} | {"parameters": {}}
 
 
+@as_declared()
 def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> list[Result]:
     """Measure one SAE or a list of them; returns one result for every SAE and task, in that order.
 
@@ -65,8 +72,8 @@ class Session:
         self.work = [Work(entry, record) for entry, record in zip(entries, records, strict=True)]
         judged = {name: judging.parameters(task, self.judge) for name, task in self.tasks.items()}
         model = (self.subject, self.model.digests, self.model.tokenizer_sha256)
-        conditions = Conditions(settings, self.inputs, *model, self.controls, judged)
-        self.populations = identify(self.work, self.tasks, conditions)
+        self._conditions = Conditions(settings, self.inputs, *model, self.controls, judged)
+        self.populations = identify(self.work, self.tasks, self._conditions)
 
     @property
     def subject(self) -> SubjectModel:
@@ -125,12 +132,29 @@ class Session:
         return judging.forecast(asks, self.judge, len(todo))
 
     def run(self, progress: Progress) -> list[Result]:
-        """Measure what is missing, write it, and return all results."""
-        todo = self.missing
-        if todo:
-            with judging.opened(self.tasks, self.judge, self.settings.judge_batch, progress):
-                self._measure(todo, progress)
+        """Measure what is missing, write it, and return all results.
+
+        Of equal runs into one folder, whoever comes second waits for the first and takes what it has measured.
+        """
+        out = None if self.settings.out is None else at_home(self.settings.out)
+        folder = None if out is None else out / PARTIAL / self._run_key()
+        if out is None or folder is None:
+            self._run(out, Checkpoint(), progress)
+        elif self.missing or folder.exists():  # what is left of a run that was killed at its very end goes
+            with locks.held(folder / "lock", partial(_waiting, out)) as waited:
+                if waited:
+                    look_again(self.work, self.tasks, self._conditions)
+                checkpoint = Checkpoint(folder)
+                self._run(out, checkpoint, progress)
+                checkpoint.remove()
+            with suppress(OSError):  # it is empty if this was the last of all runs
+                folder.parent.rmdir()
         return [self._result(work, name) for work in self.work for name in self.specs]
+
+    def _run(self, out: Path | None, checkpoint: Checkpoint, progress: Progress) -> None:
+        if todo := self.missing:
+            with judging.opened(self.tasks, self.judge, self.settings.judge_batch, progress):
+                self._measure(todo, out, checkpoint, progress)
 
     def _result(self, work: Work, name: str) -> Result:
         if name in self.skipped and name not in work.finished:
@@ -160,27 +184,24 @@ class Session:
             "settings": {name: value for name, value in repeat.items() if value != _DEFAULT[name]},
         }
 
-    def _measure(self, todo: list[Work], progress: Progress) -> None:
+    def _measure(self, todo: list[Work], out: Path | None, checkpoint: Checkpoint, progress: Progress) -> None:
         names = [n for n in self.specs if n not in self.skipped and any(n not in w.finished for w in todo)]
-        out = Path(self.settings.out) if self.settings.out is not None else None
-        folder = None if out is None else out / ".partial" / self._run_key()
-        if folder is not None:
-            saes, names = plan_of(folder, [w.record.name for w in todo], names)
-            todo = [w for w in self.work if w.record.name in saes]
+        saes, names = checkpoint.plan([w.record.name for w in todo], names)
+        todo = [w for w in self.work if w.record.name in saes]
         tasks = {name: self.tasks[name] for name in names}
         entries = [w.entry for w in todo]
-        measured = measure(self.subject, self.inputs, entries, tasks, folder=folder, progress=progress)
+        measured = measure(self.subject, self.inputs, entries, tasks, checkpoint=checkpoint, progress=progress)
         by_name = {w.record.name: w for w in todo}
         provenance = {name: self._provenance(name) for name in names}
         protocols = {(w.entry.key, n): w.protocols[n] for w in todo for n in names}
         records = {w.entry.key: w.record for w in todo}
         progress("intervals", 0, len(todo) * len(names))
         for i, (result, tables) in enumerate(results(measured, records, protocols, provenance)):
-            by_name[result.sae.name].finished[result.task] = result
             if out is not None:
-                store.write(out, result, tables)
+                with locks.held(out / PARTIAL / "writing.lock"):  # results of an unequal run may have the same name
+                    result, _ = store.written(out, result, tables)
+            by_name[result.sae.name].finished[result.task] = result
             progress("intervals", i + 1, len(todo) * len(names))
-        measured.run.checkpoint.remove()
 
     def _batch_tokens(self) -> int:
         longest = self.inputs.corpus.evaluation.longest
@@ -196,3 +217,7 @@ class Session:
             self.surroundings(),
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _waiting(out: Path, holder: str) -> None:
+    warnings.warn(f"the same run into {out} is in progress ({holder}); this one waits for its results", stacklevel=2)

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -170,7 +171,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def write_atomically(file: Path, content: bytes) -> None:
     """Write to a temporary file in the same folder, then rename. Raises ResultError."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")  # of this call alone, on whatever machine
     with writing(file):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

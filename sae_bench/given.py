@@ -7,6 +7,7 @@ first digits of their weights' digest.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ import torch
 from sae_bench.engine.plan import entry_of
 from sae_bench.engine.workspace import Entry
 from sae_bench.errors import CoderError, UsageError
-from sae_bench.models.subject import SubjectModel
-from sae_bench.resolve import device_name
+from sae_bench.models.subject import SubjectModel, canonical_name
+from sae_bench.modules import same_device
+from sae_bench.resolve import device_of
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.load import from_object, load_saes
-from sae_bench.saes.protocol import CoderInfo, SparseCoder
+from sae_bench.saes.protocol import CoderInfo, SparseCoder, skips_itself
 from sae_bench.saes.wrap import Unsized
 from sae_bench.session.report import weights_sha256
 from sae_bench.settings import Settings, Told, check_name
@@ -48,7 +50,7 @@ class Given:
 
 def saes(sae: Any, settings: Settings) -> list[Given]:
     """All SAEs that are meant: ``sae`` is one, a list, or a mapping from names. Raises CoderError, UsageError."""
-    device = device_name(settings.device)
+    device = device_of(settings)
     if isinstance(sae, Mapping):
         if settings.name is not None:
             raise UsageError("give the names of SAEs as the keys of the mapping or one name=..., not both")
@@ -87,7 +89,19 @@ def _from_paths(sources: list[Any], settings: Settings, device: str, name: str |
 def _from_memory(objects: list[Any], settings: Settings, device: str, name: str | None) -> Iterator[Given]:
     told = Told(**settings.given())
     for one in objects:
-        yield Given(from_object(one, told, "the SAE in memory", name=name), IN_MEMORY, name)
+        coder = from_object(one, told, "the SAE in memory", name=name)
+        yield Given(_selecting(coder, settings), IN_MEMORY, name)
+
+
+def _selecting(coder: SparseCoder | Unsized, settings: Settings) -> SparseCoder | Unsized:
+    """The SAE in memory, which stays as it is, with the way of selecting latents that was asked for. UsageError."""
+    if settings.select_in in ("exact", getattr(coder, "select_in", None)):
+        return coder
+    if not isinstance(coder, LinearCoder):
+        raise UsageError(f"select_in={settings.select_in!r} says nothing about code of your own ({coder.info.name})")
+    made = copy.copy(coder)
+    made.select_in = settings.select_in
+    return made
 
 
 def sized(coder: SparseCoder | Unsized, subject: SubjectModel) -> SparseCoder:
@@ -118,7 +132,10 @@ def entries(given: Sequence[Given], subject: SubjectModel) -> list[Entry]:
 
 
 def check_fit(entry: Entry, subject: SubjectModel) -> None:
-    """The SAE's hook points exist in the model and are as wide as the SAE expects. Raises CoderError, ModelError."""
+    """The SAE's hook points exist in the model and are as wide as the SAE expects. Raises CoderError, ModelError.
+
+    A skip connection between two names of one place is refused too, and weights on another device than the model.
+    """
     info = entry.coder.info
     for hook, width, side in ((entry.hook_in, info.d_in, "reads"), (entry.hook_out, info.d_out, "writes")):
         actual = subject.width(hook)
@@ -127,6 +144,16 @@ def check_fit(entry: Entry, subject: SubjectModel) -> None:
                 f"{entry.label} {side} {width} numbers a token, but {hook} of {subject.name} has {actual}; "
                 "is it another model's SAE, or another hook point (--hook-in, --hook-out)?"
             )
+    if info.decode_needs == "skip" and canonical_name(subject, entry.hook_in) == canonical_name(
+        subject, entry.hook_out
+    ):
+        raise CoderError(skips_itself(entry.label, entry.hook_in, entry.hook_out))
+    if isinstance(entry.coder, LinearCoder) and not same_device(entry.coder.weights.b_dec.device, subject.device):
+        there = entry.coder.weights.b_dec.device
+        raise CoderError(
+            f"{entry.label} is on {there}, but {subject.name} on {subject.device}: load it there, with "
+            f"load_sae(..., device={str(subject.device)!r})"
+        )
 
 
 def _differing(sources: Sequence[str]) -> list[str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from sae_bench.errors import UsageError
 from sae_bench.judge import Judge, JudgeError, JudgeOptions, Request
+from sae_bench.schema import Result
 from sae_bench.settings import Settings
 from sae_bench.streams.base import Progress
 from sae_bench.tasks.autointerp.asking import Exporter
@@ -75,6 +76,46 @@ def forecast(tasks: Mapping[str, Task], options: JudgeOptions | None, n_saes: in
         "tokens from the judge, roughly": tokens_out,
         "cost of the judge, roughly": "unknown (give --price-in and --price-out)" if cost is None else round(cost, 4),
     }
+
+
+def usage(tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """What the judge was asked in this run and what it took, plain JSON; empty without a judge."""
+    judge = next((task.judge for task in asking_of(tasks) if task.judge is not None), None)
+    if judge is None:
+        return {}
+    found = judge.usage
+    return {
+        "requests": found.requests,
+        "tries": found.attempts,
+        "tokens_in": found.prompt_tokens,
+        "tokens_out": found.completion_tokens,
+        "tries_without_count": found.unreported,
+        "cost": None if found.cost is None else round(found.cost, 6),
+    }
+
+
+def spent(used: Mapping[str, Any]) -> str:
+    """What :func:`usage` says, in a line."""
+    if not used["tries"]:
+        return "judge: 0 requests, cost 0"
+    tries = f" in {used['tries']} tries" if used["tries"] != used["requests"] else ""
+    unknown = f" (and {used['tries_without_count']} tries without a count)" if used["tries_without_count"] else ""
+    cost = "unknown (give --price-in and --price-out)" if used["cost"] is None else f"{used['cost']:.4f}"
+    tokens = f"{used['tokens_in']} tokens in and {used['tokens_out']} out{unknown}"
+    return f"judge: {used['requests']} requests{tries}, {tokens}, cost {cost}"
+
+
+def short_of(results: Sequence[Result], used: Mapping[str, Any]) -> list[str]:
+    """A sentence for every task that a limit of the run has cut short."""
+    found = []
+    for name in dict.fromkeys(result.task for result in results if "budget" in result.details):
+        own = [result.details for result in results if result.task == name and "statuses" in result.details]
+        limit = next(details["budget"] for details in own if "budget" in details)
+        judged, latents = (sum(details[key] for details in own) for key in ("explained", "latents"))
+        sent = f"{used.get('tokens_in', 0) + used.get('tokens_out', 0)} tokens in {used.get('tries', 0)} requests"
+        cost = sent if used.get("cost") is None else f"{used['cost']:.4f}"
+        found.append(f"{name}: {limit}: {judged} of {latents} latents judged, {cost} spent; the same command goes on")
+    return found
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from sae_bench.engine.plan import Options
 from sae_bench.errors import DataError, UsageError
 from sae_bench.files import at_home
 from sae_bench.models.digests import ModelDigests, digests
-from sae_bench.models.loading import load_subject
+from sae_bench.models.loading import check_asked, load_subject
 from sae_bench.models.subject import SubjectModel
 from sae_bench.models.tokenizer_identity import tokenizer_sha256
 from sae_bench.models.tokenizers import check_tokens
@@ -40,6 +40,26 @@ def device_name(name: str) -> str:
     if name != "auto":
         return name
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_of(settings: Settings) -> str:
+    """Where a run computes: as given, else where a model in memory is, else on a GPU if there is one.
+
+    Raises ModelError for a model in memory that is elsewhere, or of another dtype than was asked for.
+    """
+    model = settings.model
+    if not isinstance(model, torch.nn.Module):
+        return device_name(settings.device)
+    check_asked(model, *_asked(settings))
+    there = next((str(p.device) for p in model.parameters() if not p.is_meta), "cpu")
+    return there if settings.device == "auto" else settings.device
+
+
+def _asked(settings: Settings) -> tuple[str | None, torch.dtype | None]:
+    """Device and dtype of the language model; None where a model in memory has its own, and one that is loaded none."""
+    in_memory = isinstance(settings.model, torch.nn.Module)
+    device = None if in_memory and settings.device == "auto" else device_name(settings.device)
+    return device, None if settings.dtype == "auto" else getattr(torch, settings.dtype)
 
 
 @dataclass(frozen=True)
@@ -76,11 +96,12 @@ def opened(settings: Settings, infos: Sequence[Any]) -> Opened:
     """Load the language model that is meant. Raises UsageError, ModelError."""
     source = model_source(settings.model, infos)
     found: list[ModelDigests] = []
+    device, dtype = _asked(settings)
     subject, tokenizer = load_subject(
         source,
         backend=settings.backend,
-        device=device_name(settings.device),
-        dtype=getattr(torch, settings.dtype),
+        device=device,
+        dtype=dtype,
         tokenizer=settings.tokenizer,
         before=lambda model: found.append(digests(model, in_memory=isinstance(source, torch.nn.Module))),
     )

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 Better = Literal["higher", "lower", "none"]
-Status = Literal["ok", "error", "skipped"]
+Status = Literal["ok", "degraded", "error", "skipped"]  # degraded: there are figures, which must not be ranked
 
 RESULT_SCHEMA = 2  # 2 holds the definition; 1 is read as well
 
@@ -161,7 +161,8 @@ class Result(Record):
     """What one SAE scored on one version of one task.
 
     ``definition`` is that of the task with the parameters of the run, so that its figures are shown where the task is
-    not installed; its digest is ``task_sha256`` of the protocol. Results of schema 1 have none.
+    not installed; its digest is ``task_sha256`` of the protocol. Results of schema 1 have none. ``units_sha256`` is the
+    digest of the file of units beside the result, None where there is no file, or where older results do not say.
     """
 
     schema_version: int = Field(default=RESULT_SCHEMA, ge=1, le=RESULT_SCHEMA, strict=True)
@@ -176,3 +177,15 @@ class Result(Record):
     details: dict[str, Any] = Field(default_factory=dict)
     provenance: Provenance
     definition: TaskSpec | None = None
+    units_sha256: str | None = None
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What the figures must not be read without, as far as details from elsewhere say it in sentences."""
+        said = self.details.get("cautions")
+        return tuple(one for one in said if isinstance(one, str)) if isinstance(said, list) else ()
+
+    @property
+    def measured(self) -> bool:
+        """Whether there are figures."""
+        return self.status in ("ok", "degraded")

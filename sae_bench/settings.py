@@ -21,7 +21,7 @@ PROBE_TIERS: dict[str, tuple[int | None, int | None]] = {
 }
 ABLATION_TIERS: dict[str, int | None] = {"smoke": 8, "standard": 64, "full": 512}  # documents with ablations
 TRACKED_TIERS: dict[str, int | None] = {"smoke": 32, "standard": 512, "full": 2048}  # documents to explain from
-DTYPES = ("float32", "float64", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
 DEFAULT_CONTEXT = 128
 TEXT_FIELD = "text"
 
@@ -71,6 +71,9 @@ class Settings(Told):
     requests are written instead of being sent. ``null="untrained"``: judge the control "random" too.
     What is told of an SAE (:class:`Told`) settles what its files leave open, and overrides what they say.
     ``backend``: what runs the model, "hf" (``transformers``), "tl" (TransformerLens) or one of another package.
+    ``device`` and ``dtype`` of the language model: "auto" takes a GPU if there is one, and float32; a model in memory
+    keeps its own, and others are refused, as it is never moved or converted. SAEs that are loaded compute in float32,
+    or float64 where that is asked for; one in memory as it does.
     ``select_in="bfloat16"``: TopK selects by certified bfloat16 products (the same latents); see
     :mod:`sae_bench.kernels.candidates`.
     ``out``: folder for result files, None to write none. Paths are texts or ``pathlib.Path``, and ``~`` in them is the
@@ -110,7 +113,7 @@ class Settings(Told):
     select_in: Literal["exact", "bfloat16"] = "exact"
     backend: str = "hf"
     device: str = "auto"
-    dtype: str = "float32"
+    dtype: str = "auto"
     seed: int = 0
     resamples: int = 2000
     batch_tokens: int | None = None

@@ -72,7 +72,7 @@ def verify(
         raise UsageError(f"the share to measure again must be above 0 and at most 1, not {share}")
     file = at_home(file)
     result = store.read(file)
-    if result.status != "ok":
+    if not result.measured:
         raise ResultError(f"{file} has the status {result.status}, so there is nothing to verify: {result.reason}")
     tables = store.read_units(file)
     if not tables:
@@ -81,6 +81,10 @@ def verify(
     n, wrong = differences(result, tables, given.get("task_dir"))
     report.checked.append(f"{n} figures with their intervals were computed again from the units")
     report.wrong += wrong
+    try:
+        store.check_units(file, result)
+    except ResultError as error:
+        report.wrong.append(str(error))
     if "partners" in result.provenance.protocol.parameters:
         raise ResultError(f"{file} was measured beside other SAEs, which verify cannot be given: no row can be checked")
     session = Session(sae, _settings(result, given))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from sae_bench.cli.main import main
@@ -21,17 +22,22 @@ from sae_bench.judge import Patience
 from sae_bench.results import store
 from tests.builders.explainers import EXPLAIN, INTRUDER, TASK, excerpts, kind_of, learned, oracle
 from tests.builders.judge_server import BROKEN, QUOTA, Fault, Messages, Reply, Server, at_random, completion
+from tests.builders.judged_runs import (
+    GROUPS,
+    LATENTS,
+    REQUESTS,
+    judge_of,
+    make,
+    result_in,
+    run_of,
+    sentence,
+    written,
+)
 from tests.builders.marks import slow_but
 from tests.builders.said import complaints
-from tests.builders.tiny_models import tiny_gpt2
-from tests.builders.tiny_saes import tiny_coder, write_native
 from tests.conftest import Run
 
 KEY = "sk-test-3f9a51c07be2468d"
-LATENTS, NULLS, GROUPS = 6, 3, 2
-REQUESTS = LATENTS + GROUPS * (LATENTS + 2 * NULLS)  # without the one that tries the judge
-SIZES = {"latents": LATENTS, "null_latents": NULLS, "window_tokens": 8, "shown": 6, "contrast": 2, "positives": 4}
-SIZES |= {"random": 2, "matched": 2, "windows_a_request": 4, "most_density": 0.1}
 FAST = Patience(attempts=8, base=0.002, longest=0.02)
 
 
@@ -39,11 +45,7 @@ FAST = Patience(attempts=8, base=0.002, longest=0.02)
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model, ids and an SAE on disk."""
     folder = tmp_path_factory.mktemp("files")
-    tiny_gpt2().save_pretrained(folder / "model")
-    rows = np.random.default_rng(0).integers(1, 48, (200, 20))
-    rows[:, 0] = 0
-    np.save(folder / "ids.npy", rows)
-    write_native(tiny_coder("topk"), folder / "sae", model=str(folder / "model"), name="alive")
+    make(folder)
     return folder
 
 
@@ -62,39 +64,10 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def run_of(files: Path, tasks: str = TASK) -> list[Any]:
-    """Arguments of a run without a judge."""
-    given: list[Any] = ["run", "--sae", files / "sae", "--data", files / "ids.npy", "--quiet", "--resamples", 20]
-    given += ["--tasks", tasks, "--controls", "none"]
-    return given + ([arg for name, value in SIZES.items() for arg in ("--param", f"{TASK}.{name}={value}")])
-
-
-def judge_of(server: Server, cache: str = "judge.sqlite", model: str = "m") -> list[Any]:
-    return ["--judge-model", model, "--judge-base-url", server.url, "--judge-cache", cache]
-
-
-def written(folder: str) -> dict[str, bytes]:
-    """The files of a folder of results, without what a run in progress keeps."""
-    root = Path(folder)
-    return {str(f.relative_to(root)): f.read_bytes() for f in sorted(root.rglob("*")) if f.is_file()}
-
-
-def result_in(folder: str, task: str = TASK) -> Any:
-    (found,) = [one for one in map(store.read, store.find(Path(folder))) if one.task == task]
-    return found
-
-
 def rows_in(cache: Path) -> int:
     with sqlite3.connect(f"file:{cache}?mode=ro", uri=True) as opened:
         (name,) = [n for (n,) in opened.execute("select name from sqlite_master where type='table'") if "comp" in n]
         return int(opened.execute(f"select count(*) from {name}").fetchone()[0])
-
-
-def sentence(err: str) -> str:
-    lines = err.strip().splitlines()
-    assert len(lines) == 1, err
-    assert "Traceback" not in err
-    return lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +263,7 @@ def test_the_cache_alone_gives_the_same_file_without_a_key_or_a_network(
 def test_a_cache_that_lacks_something_says_so_and_asks_nobody(cli: Run, files: Path, server: Server) -> None:
     """--judge-cache-only after a run that was cut short: a partial result, and no request."""
     given = [*run_of(files), *judge_of(server)]
-    assert cli(*given, "--out", "part", "--max-requests", LATENTS + 6)[0] == 0
+    assert cli(*given, "--out", "part", "--max-requests", LATENTS + 6)[0] == 4
     n = server.n
     code, _, _ = cli(*given, "--out", "replayed", "--judge-cache-only")
     assert code == 0
@@ -344,6 +317,39 @@ def test_the_key_is_written_nowhere(cli: Run, files: Path, tmp_path: Path, monke
     kept = [f for f in tmp_path.rglob("*") if f.is_file()]
     assert any(f.suffix == ".sqlite" for f in kept)
     assert not [f for f in kept if KEY.encode() in f.read_bytes()]
+
+
+ECHOES = {
+    "escaped": "".join(f"\\u{ord(mark):04x}" for mark in KEY),
+    "escaped in part": KEY.replace("t", "\\u0074"),
+    "per cent": "".join(f"%{ord(mark):02X}" for mark in KEY),
+    "base64": b64encode(f"user:{KEY}".encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("how", ECHOES)
+def test_a_key_that_an_explanation_holds_in_other_words_reaches_no_file(
+    cli: Run, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It was kept where reading the reply undid what had hidden it."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def answer(messages: Messages) -> Reply | str:
+        own = kind_of(messages) == EXPLAIN
+        return f'{{"explanation": "fires on {ECHOES[how]} alone"}}' if own else oracle()(messages)
+
+    with Server(answer, key=KEY) as server:
+        code, out, err = cli(*run_of(files), *judge_of(server))
+        shown = out + err + "".join(cli("show", "runs")[1:])
+        asked = json.dumps([body["messages"] for body in server.bodies])
+    assert code == 0
+    (said,) = {one["explanation"] for one in result_in("runs").details["explanations"]}
+    assert re.fullmatch(r"fires on \S{0,8}\[key\]\S{0,3} alone", said)
+    kept = [f.read_bytes().decode("latin-1") for f in tmp_path.rglob("*") if f.is_file()]
+    for text in [shown, asked, *kept]:
+        assert KEY not in text
+        assert ECHOES[how][4:-4] not in text
+        assert json.dumps(ECHOES[how])[5:-5] not in text
 
 
 # ---------------------------------------------------------------- cost: nulls, dry run, budgets
@@ -437,7 +443,8 @@ def test_a_budget_ends_in_a_partial_result_and_the_rest_is_bought_later(
     """Wherever the money ends: in the explanations, in the middle of a latent, or when only nulls are left."""
     given = [*run_of(files), *judge_of(server)]
     code, _, err = cli(*given, *limit)
-    assert (code, [said for said in complaints(err) if "latents have a score" not in said]) == (0, [])
+    *_, said = complaints(err)
+    assert (code, said.endswith("; the same command goes on")) == (4, True)
     part = result_in("runs")
     assert part.status == "ok"
     paid = sum(server.answered.values())
@@ -457,7 +464,7 @@ def test_a_budget_ends_in_a_partial_result_and_the_rest_is_bought_later(
 def test_a_budget_that_ends_in_the_untrained_null_is_also_bought_later(cli: Run, files: Path, server: Server) -> None:
     """Else the control stands there with the score of two latents, and nothing says so."""
     given = [*run_of(files), *judge_of(server), "--controls", "random", "--null", "untrained"]
-    assert cli(*given, "--max-requests", 1 + REQUESTS + 10)[0] == 0
+    assert cli(*given, "--max-requests", 1 + REQUESTS + 10)[0] == 4
     assert cli(*given)[0] == 0
     assert server.n == 1 + 2 * REQUESTS
     found = result_in("runs").controls["random"]
@@ -468,7 +475,7 @@ def test_a_second_try_that_the_budget_forbade_is_made_later(cli: Run, files: Pat
     """The first reply could not be read and the money was out: the latent waits, it has not failed."""
     server.answer = lambda messages: oracle()(messages) if len(messages) != 2 else "hm"
     given = [*run_of(files), *judge_of(server)]
-    assert cli(*given, "--max-requests", 1 + LATENTS)[0] == 0
+    assert cli(*given, "--max-requests", 1 + LATENTS)[0] == 4
     assert "explain_failed" in result_in("runs").details["statuses"]
     server.answer = oracle()
     assert cli(*given)[0] == 0

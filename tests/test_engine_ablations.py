@@ -548,7 +548,8 @@ def test_an_sae_without_active_latents_fails_alone(cli: Run, files: list[Any], t
     code, out, error = cli(*given, "--sae", tmp_path / "dead", "--out", "both")
     assert code == 1
     assert f"sae-bench: dead, {TASK}: no latent is active at any of the sampled positions" in error
-    assert len(error.strip().splitlines()) == 1
+    assert "sae-bench: reconstruction of dead: fvu says nothing about the latents" in error
+    assert len(error.strip().splitlines()) == 2
     found = {(r["sae"], r["task"]): r for r in json.loads(out)["results"]}
     assert found["dead", TASK]["status"] == "error"
     assert not found["dead", TASK]["metrics"]

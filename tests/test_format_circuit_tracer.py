@@ -61,7 +61,7 @@ def test_relu_without_a_threshold(tmp_path):
     latents = relu(pre_of(w, x))
     coder = load_sae(write(tmp_path, {}, w))
     assert_codes(coder, x, latents, latents @ w["W_dec"] + w["b_dec"])
-    assert not coder.info.decode_needs_x
+    assert coder.info.decode_needs == "nothing"
 
 
 @pytest.mark.parametrize("named", [None, "jumprelu", "jump_relu"])

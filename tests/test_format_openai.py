@@ -66,7 +66,7 @@ def test_the_librarys_own_outputs(references, name):
     assert_matches_fixture(place, coder)
     assert coder.info.model == "gpt2"
     assert coder.info.signed == name.endswith("identity")
-    assert coder.info.decode_needs_x == ("topk" in name)
+    assert coder.info.decode_needs == ("scale" if "topk" in name else "nothing")
     assert coder.info.provenance.get("declared_l0") == (8 if "topk" in name else None)
 
 

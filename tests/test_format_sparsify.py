@@ -94,7 +94,7 @@ def test_a_transcoder_does_not_subtract_and_skips(tmp_path):
     coder = load_sae(write(tmp_path / "layers.2.mlp", {"transcode": True, "skip_connection": True}, weights=w))
     assert_codes(coder, x, latents, latents @ w["W_dec"] + w["b_dec"] + x.astype(float) @ w["W_skip"].T)
     assert (coder.info.hooks_in, coder.info.hooks_out) == (("layers.2.mlp:in",), ("layers.2.mlp:out",))
-    assert coder.info.decode_needs_x
+    assert coder.info.decode_needs == "skip"
 
 
 def test_signed_saes_of_early_versions_keep_the_largest_magnitudes(tmp_path):

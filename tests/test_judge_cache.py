@@ -246,6 +246,25 @@ def test_files_that_are_no_batch_and_caches_that_take_none_say_so(tmp_path: Path
         judge.import_batch(tmp_path / "absent")
 
 
+@pytest.mark.parametrize("kind", ["a pipe", "zeros", "one long line"])
+def test_a_batch_or_a_cache_that_never_ends_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    given = tmp_path / "given"
+    if kind == "a pipe":
+        os.mkfifo(given)
+    elif kind == "zeros":
+        given.symlink_to("/dev/zero")
+    else:
+        with given.open("w") as file:
+            file.truncate(20 << 20)
+    with (
+        Judge(JudgeOptions("m", "http://h/v1", cache=tmp_path / "judge.sqlite")) as judge,
+        pytest.raises(JudgeError, match=r"not a regular file|is no file|is longer than"),
+    ):
+        judge.import_batch(given)
+    with pytest.raises(JudgeError, match=r"it is no file|damaged or no cache"):
+        Cache(given)
+
+
 def test_failures_are_not_stored(tmp_path: Path) -> None:
     with (
         Server(echo, fault=lambda n, body: Fault("status", 500)) as server,

@@ -475,7 +475,7 @@ def labelled(seed: int, n: int = 40) -> list[tuple[str, int]]:
 def test_labelled_texts_have_the_same_mask(bos: str, mask: str, sees: bool, tmp_path: Path) -> None:
     """The model keeps every token to itself, so that a probe knows the label only if the first word counts."""
     folder = write_set(tmp_path, {"train": labelled(1), "test": labelled(2)})
-    model = linear_llama(torch.randn(16, VOCAB, generator=torch.Generator().manual_seed(0)))
+    model = linear_llama(torch.randn(16, VOCAB, generator=torch.Generator().manual_seed(0))).double()
     given = QUICK | {"tasks": "sparse_probing", "probe_data": folder, "bos": bos, "mask": mask}
     data = [text_of(ids) for ids in DOCUMENTS]
     result = evaluate(sae(), model=model, data=data, tokenizer=tokenizer(FULL, NAMES), **given)[0]

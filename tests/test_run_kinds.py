@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from sae_bench import demo, evaluate
 from sae_bench.errors import CoderError
@@ -76,21 +77,28 @@ def test_an_sae_on_attention_heads_goes_through_all_tasks(tmp_path):
     }
 
 
-def test_a_skip_transcoder_adds_its_skip_once(tmp_path):
+def test_a_skip_transcoder_adds_its_skip_once_and_its_share_is_told(tmp_path):
     """With an empty dictionary and the true linear map of the target in the skip, nothing is left unexplained."""
+    projection = AutoModelForCausalLM.from_pretrained(demo.MODEL_PATH).transformer.h[2].attn.c_proj
     weights = tiny_weights("relu", d_in=D, n_latents=16)
     silent = Weights(
         W_enc=weights.W_enc,
         W_dec=weights.W_dec,
-        b_dec=torch.zeros(D),
+        b_dec=projection.bias.detach(),
         b_enc=torch.full((16,), -1e4),
-        W_skip=torch.eye(D),
+        W_skip=projection.weight.detach().T.contiguous(),
     )
-    rule = tiny_rule("relu", apply_b_dec_to_input=False)
-    hooks = {"hooks_in": (demo.HOOK,), "hooks_out": (demo.HOOK,)}
-    coder = coder_of(silent, rule, decode_needs_x=True, **hooks)
-    found = scores(str(write_native(coder, tmp_path / "skip", name="skip")), tasks="reconstruction", controls="none")
-    assert value(found["skip", "reconstruction"], "fvu") == pytest.approx(0, abs=1e-9)
+    hooks = {"hooks_in": ("transformer.h.2.attn.c_proj:in",), "hooks_out": ("transformer.h.2.attn.c_proj:out",)}
+    coder = coder_of(silent, tiny_rule("relu", apply_b_dec_to_input=False), **hooks)
+    with pytest.warns(UserWarning, match=r"skip connection carries 100.0% of the variance of the reconstruction"):
+        found = scores(
+            str(write_native(coder, tmp_path / "skip", name="skip")), tasks="reconstruction", controls="permuted"
+        )
+    result = found["skip", "reconstruction"]
+    assert value(result, "fvu") == pytest.approx(0, abs=1e-9)
+    assert result.details["skip_share"]["value"] == pytest.approx(1, abs=1e-6)
+    assert [caution.partition(" carries")[0] for caution in result.cautions][:1] == ["the skip connection"]
+    assert "fvu says nothing about the latents" in result.cautions[1]
 
 
 def test_nested_dictionaries_are_saes_of_their_own(matryoshka, tmp_path):

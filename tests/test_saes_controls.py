@@ -222,7 +222,7 @@ def test_permuted_keeps_the_codes_and_mixes_up_the_directions(rescale):
 def test_permuted_passes_on_what_the_sae_needs():
     sae, x = tiny_coder("abstopk", normalise="layer_norm"), activations(50)
     coder = make("permuted", sae, calibration(sae, x))
-    assert coder.info.decode_needs_x
+    assert coder.info.decode_needs == "scale"
     assert coder.info.signed
     assert conformance.check(coder, x) == []
 

@@ -33,7 +33,7 @@ def test_an_sae_comes_back_from_disk_as_it_was(tmp_path, activation, rule, stora
     assert torch.equal(codes.indices, again.indices)
     assert torch.equal(codes.values, again.values)
     assert torch.equal(coder.decode(codes, x), back.decode(again, x))
-    for field in ("n_latents", "d_in", "d_out", "hooks_in", "hooks_out", "signed", "decode_needs_x"):
+    for field in ("n_latents", "d_in", "d_out", "hooks_in", "hooks_out", "signed", "decode_needs"):
         assert getattr(back.info, field) == getattr(coder.info, field)
 
 

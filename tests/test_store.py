@@ -1,5 +1,6 @@
 """Results on disk: what was written is what is read, nothing is half written, and nothing false is believed."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -33,8 +34,10 @@ def tampered(folder, *path, value):
 
 def test_round_trip(tmp_path):
     one = result(details={"histogram": [1, 2], "ü": None})
-    file = store.write(tmp_path, one, TABLES)
-    assert store.read(file) == one
+    written, file = store.written(tmp_path, one, TABLES)
+    assert store.read(file) == written
+    assert written.model_copy(update={"units_sha256": None}) == one
+    assert written.units_sha256 == hashlib.sha256(store.units_of(file).read_bytes()).hexdigest()
     found = store.read_units(file)
     assert found.keys() == TABLES.keys()
     for key, units in TABLES.items():
@@ -67,7 +70,7 @@ def test_two_protocols_do_not_overwrite_each_other(tmp_path):
     short, long = result(n_documents=2, data_sha256="5" * 64), result(n_documents=512)
     files = [store.write(tmp_path, r, TABLES) for r in (short, long)]
     assert files[0] != files[1]
-    assert [store.read(f) for f in files] == [short, long]
+    assert [store.read(f).provenance for f in files] == [short.provenance, long.provenance]
     other = store.write(tmp_path, result(sha="cd" * 32), TABLES)
     assert sorted(store.find(tmp_path)) == sorted([*files, other])
 
@@ -122,8 +125,7 @@ def test_a_failure_between_writing_and_renaming_leaves_nothing(tmp_path, monkeyp
 
 
 def test_a_failure_leaves_the_old_result_whole(tmp_path, monkeypatch):
-    old = result()
-    file = store.write(tmp_path, old, TABLES)
+    old, file = store.written(tmp_path, result(), TABLES)
 
     def refuse(fd):
         raise OSError(5, "Input/output error")
@@ -286,3 +288,34 @@ def test_find_passes_over_what_is_no_result(tmp_path):
     (tmp_path / ".partial" / "x@v1-0.json").write_text("{")
     assert list(store.find(tmp_path)) == [file]
     assert list(store.find(tmp_path / "nothing")) == []
+
+
+# --- a result and its units belong together --------------------------------------------------------------------------
+
+
+def removed(units):
+    units.unlink()
+
+
+def cut(units):
+    units.write_bytes(units.read_bytes()[:-8])
+
+
+def of_another(units):
+    """As when two runs write one result, and each half is of another."""
+    tables = {key: Units(t.ids, {n: c + 1 for n, c in t.columns.items()}) for key, t in TABLES.items()}
+    units.write_bytes(store.units_of(store.write(units.parent / "other", result(), tables)).read_bytes())
+
+
+@pytest.mark.parametrize("damage", [removed, cut, of_another])
+@pytest.mark.parametrize("digest", [True, False])
+def test_a_result_without_its_own_units_is_not_whole(tmp_path, damage, digest):
+    """Also one of before digests, as far as its tables tell."""
+    file = store.write(tmp_path, result(), TABLES)
+    if not digest:
+        changed(file, "units_sha256", value=None)
+    store.check_whole(file, store.read(file))
+    damage(store.units_of(file))
+    if digest or damage is not of_another:
+        with pytest.raises(ResultError, match=r"units\.safetensors"):
+            store.check_whole(file, store.read(file))

@@ -18,10 +18,12 @@ from safetensors.numpy import save_file
 
 from sae_bench.api import evaluate
 from sae_bench.errors import UsageError
+from sae_bench.files import sha256
 from sae_bench.results import store, submit
 from sae_bench.results.submit import LEAST_DOCUMENTS, MOST_JSON, MOST_UNITS, NAME, check, result_files
 from sae_bench.schema import Protocol
 from sae_bench.units import Units, pack
+from tests.builders.results import changed
 from tests.builders.said import complaints
 from tests.conftest import Run
 
@@ -61,12 +63,13 @@ def edited(file: Path, to: Path, change: Change, *, rehashed: bool = True) -> Pa
 
 
 def with_units(file: Path, to: Path, rows: Callable[[Tables], Any]) -> Path:
-    """A copy with other units."""
+    """A copy with other units, of which the result says that they are its own."""
     file = copied(file, to)
     tables = store.read_units(file)
     rows(tables)
     arrays, metadata = pack(tables)
     save_file(arrays, file.with_suffix(UNITS), metadata)
+    changed(file, "units_sha256", value=sha256(file.with_suffix(UNITS)))
     return file
 
 
@@ -151,7 +154,7 @@ def extra_in_control(content: dict[str, Any]) -> None:
 
 
 UNFIT: dict[str, tuple[Change, tuple[str, ...]]] = {
-    "error": (failed("error"), ("the status is error (encode failed); only measured results are shown",)),
+    "error": (failed("error"), ("the status is error (encode failed); only results with the status ok are taken",)),
     "skipped": (failed("skipped"), ("the status is skipped",)),
     "unknown task": (of_task("telepathy"), ("it is of the task 'telepathy', which is not installed here",)),
     "newer version": (of_version(2, 2), ("it is of version 2 of reconstruction, the current one is 1",)),

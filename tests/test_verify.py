@@ -21,6 +21,7 @@ from scipy.stats import hypergeom
 from sae_bench import demo, registry
 from sae_bench.api import Session, evaluate
 from sae_bench.errors import ResultError, SaeBenchError
+from sae_bench.files import sha256
 from sae_bench.results import recompute, store
 from sae_bench.schema import Protocol
 from sae_bench.settings import Settings
@@ -70,8 +71,8 @@ def rewritten(
     rows: Callable[[Tables], Any] = lambda tables: None,
     figures: bool = False,
 ) -> Path:
-    """A copy that somebody edited who knows the format: the protocol's hash is always right, and with ``figures`` so
-    are all metrics of SAE and controls."""
+    """A copy that somebody edited who knows the format: the hash of the protocol and the digest of units are always
+    right, and with ``figures`` so are all metrics of SAE and controls."""
     file = copied(file, to)
     tables = store.read_units(file)
     rows(tables)
@@ -80,6 +81,7 @@ def rewritten(
     content = json.loads(file.read_text())
     change(content)
     content["protocol"] = store.protocol_hash(Protocol(**content["provenance"]["protocol"]))
+    content["units_sha256"] = sha256(store.units_of(file))
     file.write_bytes(store.to_json(content))
     if figures:
         result = store.read(file)

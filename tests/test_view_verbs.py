@@ -87,9 +87,9 @@ def test_parts_of_a_code_add_up_to_the_reconstruction(model: Any, activation: st
     assert view.batch.work.counters["decode"] == 4 * len(LENGTHS)
 
 
-def test_a_coder_that_normalises_gets_the_activations_of_the_same_tokens(model: Any) -> None:
+def test_a_coder_that_normalises_gets_the_scale_of_the_same_tokens(model: Any) -> None:
     (view,) = views(model, tiny_coder("relu", normalise="layer_norm", dtype=torch.float64))
-    assert view.info.decode_needs_x
+    assert view.info.decode_needs == "scale"
     torch.testing.assert_close(view.decode(view.codes), view.x_hat)
 
 

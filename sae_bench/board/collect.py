@@ -42,12 +42,12 @@ def collect(folder: Path, installed: Mapping[str, TaskSpec]) -> Collection:
     """Read all results below ``folder``, or the one file. Raises UsageError where there is no result at all."""
     entries: list[Entry] = []
     results, problems = store.each_below(folder, lambda file: _consistent(file, store.read(file)))
-    specs, unknown = all_known({file: result for file, result in results.items() if result.status == "ok"}, installed)
+    specs, unknown = all_known({file: result for file, result in results.items() if result.measured}, installed)
     problems += unknown
     for file, result in results.items():
         state, problem = state_of(file)
         problems += [problem] if problem else []
-        if result.status != "ok":
+        if not result.measured:
             problems.append(f"{file}: 'status' is {result.status}, so it is not shown: {result.reason}")
             continue
         if result.task in specs:

@@ -73,6 +73,7 @@ def _scores(table: Table) -> Iterator[dict[str, Any]]:
                     **_shared(table),
                     **_identity(row),
                     **_figure(cell.value),
+                    **({"reason": "degraded"} if cell.degraded else {}),
                     **{"task": column.task, "version": version, "protocol": protocol, "metric": column.metric},
                     **{"rank_low": low, "rank_high": high, "checked": row.checked, "control": ""},
                 }
@@ -117,6 +118,7 @@ def _table(table: Table) -> dict[str, Any]:
                 "checked": row.checked,
                 "scores": {
                     column: {**_figure(cell.value), "rank": None if cell.rank is None else list(cell.rank)}
+                    | ({"degraded": True} if cell.degraded else {})
                     for column, cell in row.cells.items()
                 },
             }

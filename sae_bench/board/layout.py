@@ -14,8 +14,9 @@ from sae_bench.board.ranks import DIFFERENCES_AT_MOST, PAIRED_AT_MOST, Ranker
 from sae_bench.errors import UsageError
 from sae_bench.results.environment import sentence
 from sae_bench.results.verified import STATES, State
-from sae_bench.schema import CoderRecord, MetricValue, Protocol
-from sae_bench.show.results import population
+from sae_bench.schema import CoderRecord, MetricValue, Protocol, Result
+from sae_bench.show.results import MOST_CAUTIONS, MOST_SAID, population
+from sae_bench.show.text import shortened
 
 SaeKey = tuple[str, str]  # name, weights_sha256
 _OF_THE_TASK = {"task", "version", "task_sha256", "parameters", "model", "data"}
@@ -23,10 +24,14 @@ _OF_THE_TASK = {"task", "version", "task_sha256", "parameters", "model", "data"}
 
 @dataclass(frozen=True)
 class Cell:
-    """A score; ``rank`` is its range of ranks, None where the metric has no direction or nothing to be ranked with."""
+    """A score; ``rank`` is its range of ranks, None where the metric has no direction or nothing to be ranked with.
+
+    A ``degraded`` one is shown and never ranked.
+    """
 
     value: MetricValue
     rank: tuple[int, int] | None
+    degraded: bool = False
 
 
 @dataclass(frozen=True)
@@ -210,7 +215,15 @@ def _table(
         protocols={r.protocol: r.provenance.protocol for r in sorted(results, key=lambda r: (r.task, r.protocol))},
         rows=tuple(sorted(rows, key=lambda row: _order(row, shown))),
         references=_references(measured, shown),
-        notes=tuple([*how, *_reasons(rows, shown), *sentence(results, "the results of this table")]),
+        notes=tuple(
+            [
+                *how,
+                *_degraded(measured),
+                *_reasons(rows, shown),
+                *_cautions(results),
+                *sentence(results, "the results of this table"),
+            ]
+        ),
     )
 
 
@@ -229,14 +242,15 @@ def _cells(
             if column.task in entries and column.metric in entries[column.task].result.metrics
         }
         values = {key: e.result.metrics[column.metric] for key, e in own.items()}
-        ranked = [key for key, value in values.items() if value.value is not None]
+        degraded = {key for key, e in own.items() if e.result.status != "ok"}
+        ranked = [key for key, value in values.items() if value.value is not None and key not in degraded]
         ranges: dict[SaeKey, tuple[int, int]] = {}
         if column.spec.better != "none" and len(ranked) > 1:
             made, way = ranker.rank([own[key].file for key in ranked], [values[key] for key in ranked], column)
             ranges = dict(zip(ranked, made, strict=True))
             how.setdefault(way, []).append(column.label)
         for key, value in values.items():
-            cells[key][column.id] = Cell(value, ranges.get(key))
+            cells[key][column.id] = Cell(value, ranges.get(key), key in degraded)
     return cells, [f"Ranks of {', '.join(labels)}: surely better means that {way}." for way, labels in how.items()]
 
 
@@ -244,7 +258,8 @@ def _order(row: Row, columns: Sequence[Column]) -> tuple[bool, float, str, str]:
     """The best of the first column that has a direction comes first; what has no value there comes last."""
     for column in columns:
         if column.spec.better != "none":
-            value = row.cells[column.id].value.value if column.id in row.cells else None
+            cell = row.cells.get(column.id)
+            value = cell.value.value if cell is not None and not cell.degraded else None
             cost = 0.0 if value is None else value if column.spec.better == "lower" else -value
             return value is None, cost, *key_of(row.sae)
     return False, 0.0, *key_of(row.sae)
@@ -265,6 +280,25 @@ def _references(entries: Sequence[Entry], columns: Sequence[Column]) -> tuple[Re
     return tuple(Reference(name, cells) for name, cells in found.items())
 
 
+def _cautions(results: Sequence[Result]) -> list[str]:
+    """What must not be read without, once for each sentence, with the SAEs that it is said of."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        for caution in result.cautions[:MOST_CAUTIONS]:
+            found.setdefault(f"{result.task}: {shortened(caution, MOST_SAID)}", []).append(result.sae.name)
+    return [f"{said} ({_few(names)})" for said, names in found.items()]
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+
+
+def _degraded(entries: Sequence[Entry]) -> list[str]:
+    """Which results are shown without being ranked, and why."""
+    own = [e.result for e in entries if e.result.status != "ok"]
+    return [f"{r.task} of {r.sae.name} is {r.status} and not ranked: {r.reason}" for r in own]
+
+
 def _reasons(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     """Why a score has no value, once for each column and reason."""
     found: dict[str, list[str]] = {}
@@ -274,7 +308,4 @@ def _reasons(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
                 found.setdefault(f"{column.label}: no value, because {row.cells[column.id].value.reason}", []).append(
                     row.sae.name
                 )
-    return [
-        f"{reason} ({', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''})"
-        for reason, names in found.items()
-    ]
+    return [f"{reason} ({_few(names)})" for reason, names in found.items()]

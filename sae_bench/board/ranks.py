@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sae_bench import registry
 from sae_bench.board.columns import Column
 from sae_bench.errors import SaeBenchError
+from sae_bench.results import store
 from sae_bench.schema import MetricValue
 
 PAIRED_AT_MOST = 12  # SAEs in a ranking that are compared pair by pair: 66 pairs a metric
@@ -39,7 +40,7 @@ class Ranker:
             why = f"more than {PAIRED_AT_MOST} SAEs"
         elif not self.paired:
             why = f"more than {DIFFERENCES_AT_MOST} pairs on this board"
-        elif not all(file.with_suffix(".units.safetensors").exists() for file in files):
+        elif not all(store.units_of(file).exists() for file in files):
             why = "not every result has its units"
         elif column.task not in registry.tasks(self.task_dir):
             why = f"the task {column.task} is not installed"

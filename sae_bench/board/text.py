@@ -117,7 +117,9 @@ def score_text(cell: Cell, column: Column) -> str:
 
 
 def rank_text(cell: Cell) -> str:
-    """A range of ranks as "rank 1-3", or "rank 2" where it is certain; empty where there is none."""
+    """A range of ranks as "rank 1-3", or "rank 2" where it is certain; empty where there is none; "degraded" if so."""
+    if cell.degraded:
+        return "degraded"
     if cell.rank is None:
         return ""
     low, high = cell.rank

@@ -46,8 +46,8 @@ def add(verbs: Any) -> None:
                        "alone; none")  # fmt: skip
     where.add_argument("--backend", default="hf", metavar="NAME", help=BACKEND_HELP)
     where.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
-    where.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16", "float16"],
-                       help="of the language model")  # fmt: skip
+    where.add_argument("--dtype", default="auto", choices=["auto", "float32", "float64", "bfloat16", "float16"],
+                       help="of the language model; auto: float32")  # fmt: skip
     p.add_argument("--json", action="store_true", help="print JSON, with every number")
 
 

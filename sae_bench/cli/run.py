@@ -60,7 +60,10 @@ def add(verbs: Any) -> None:
     _model(p.add_argument_group("language model"))
     _text(p.add_argument_group("text"))
     _labels(p.add_argument_group("labelled texts (probe_recovery, sparse_probing)"))
-    _judge(p.add_argument_group("judge (autointerp)"))
+    limits = (
+        "All SAEs share the limits in rounds; at a limit a run ends with exit code 4, and the same command goes on."
+    )
+    _judge(p.add_argument_group("judge (autointerp)", limits))
     _run(p.add_argument_group("run"))
 
 
@@ -86,8 +89,8 @@ def _model(model: Any) -> None:
     model.add_argument("--model", metavar="M", help="folder of a saved model, hub id, or demo (default: the SAE's own)")
     model.add_argument("--backend", default="hf", metavar="NAME", help=BACKEND_HELP)
     model.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
-    model.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16", "float16"],
-                       help="of the language model; SAEs compute in float32, or float64 with float64")  # fmt: skip
+    model.add_argument("--dtype", default="auto", choices=["auto", "float32", "float64", "bfloat16", "float16"],
+                       help="of the language model (auto: float32); SAEs: float32, float64 with float64")  # fmt: skip
 
 
 def _text(text: Any) -> None:
@@ -146,7 +149,9 @@ def _run(other: Any) -> None:
     other.add_argument(
         "--resamples", type=int, default=2000, metavar="N", help="bootstrap replicates behind an interval"
     )
-    other.add_argument("--batch-tokens", type=int, metavar="N", help="tokens in one batch; changes memory, not figures")
+    other.add_argument("--batch-tokens", type=int, metavar="N",
+                       help="tokens in one batch; changes memory and time, and figures by rounding alone (at most 1e-5 "
+                       "of them, effect_sparsity_token 1e-3), as threads and the order of SAEs do")  # fmt: skip
     other.add_argument("--select-in", default="exact", choices=["exact", "bfloat16"],
                        help="bfloat16: wide TopK SAEs select by certified bfloat16 products, which gives the same "
                        "latents and is faster where the machine multiplies bfloat16 faster")  # fmt: skip
@@ -157,11 +162,12 @@ def _run(other: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, and say by the exit code whether an SAE failed."""
+    """Measure, print, and say by the exit code whether an SAE failed, or a limit of the judge was reached."""
     show_progress = not args.quiet
     if show_progress:
         print("loading ...", file=sys.stderr)
     from sae_bench.api import Session
+    from sae_bench.judging import short_of, spent, usage
     from sae_bench.settings import Settings
     from sae_bench.show.results import result_tables
     from sae_bench.show.text import json_text, printable
@@ -177,18 +183,32 @@ def run(args: argparse.Namespace) -> int:
         print(_listing(cost), file=sys.stderr)
     if show_progress and (there := [w for w in session.work if w.finished]):
         print(f"already there: results of {len(there)} SAEs in {printable(str(args.out))}", file=sys.stderr)
-    with Bar(show_progress) as bar:
-        results = session.run(bar)
+    try:
+        with Bar(show_progress) as bar:
+            results = session.run(bar)
+    except BaseException:
+        if (used := usage(session.tasks)).get("tokens_in"):  # what was paid for is said, however a run ends
+            print(spent(used), file=sys.stderr)
+        raise
+    used = usage(session.tasks)
     if args.json:
-        print(json_text({"results": [brief(result) for result in results]}))
+        beside = {"judge": used} if used else {}
+        print(json_text({"results": [brief(result) for result in results]} | beside))
     else:
         print(result_tables(results, session.specs, everything=args.all_metrics))
         place = printable(str(args.out))
         print(f"\nresults are in {place}; a score stands between its controls ('sae-bench ls controls')")
+        if used:
+            print(spent(used))
     failed = [result for result in results if result.status == "error"]
-    for result in failed:
-        print(printable(f"sae-bench: {result.sae.name}, {result.task}: {result.reason}"), file=sys.stderr)
-    return Exit.FAILED if failed else Exit.DONE
+    for result in results:
+        if result.status in ("error", "degraded"):
+            how = "degraded: " if result.status == "degraded" else ""
+            print(printable(f"sae-bench: {result.sae.name}, {result.task}: {how}{result.reason}"), file=sys.stderr)
+    cut = short_of(results, used)
+    for sentence in cut:
+        print(printable(f"sae-bench: {sentence}"), file=sys.stderr)
+    return Exit.FAILED if failed else Exit.BUDGET if cut else Exit.DONE
 
 
 def _parameters(given: Sequence[str]) -> dict[str, Any]:

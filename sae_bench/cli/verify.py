@@ -81,7 +81,7 @@ def _files(path: Path) -> list[Path]:
     saes = sorted({f"{one.sae.name!r} ({one.sae.weights_sha256[:12]})" for one in results.values()})
     if len(saes) > 1:
         raise UsageError(f"{path} holds results of {len(saes)} SAEs: {', '.join(saes)}; give the folder of one of them")
-    measured = [file for file, one in results.items() if one.status == "ok"]
+    measured = [file for file, one in results.items() if one.measured]
     if not measured:
         raise UsageError(f"{path} has no result with figures, so there is nothing to verify")
     return measured

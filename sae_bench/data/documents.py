@@ -24,7 +24,8 @@ from sae_bench.data.readers import open_source
 from sae_bench.data.rows import RowOptions, Unit, read_rows, warn_of_cuts
 from sae_bench.data.sources import RowSource, TextSource
 from sae_bench.data.tokens import IntArray, TokenSet
-from sae_bench.errors import DataError
+from sae_bench.errors import DataError, UsageError
+from sae_bench.settings import TEXT_FIELD
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,6 +108,8 @@ def load_corpus(
     """
     opened = open_source(source, options.text_field, options.split)
     counts: Counter[str] = Counter()
+    if isinstance(opened, TextSource):
+        _check_flags(opened, options)
     if isinstance(opened, RowSource):
         unit, room, bos = "row", opened.shape[1], None
         units = read_rows(opened, vocab_size, options.rows, counts)
@@ -131,6 +134,17 @@ def load_corpus(
         details[f"{name}_duplicates"] = side.duplicates
         details[f"{name}_fewer_units_than_asked"] = side.limit is not None and tokens.n_units < side.limit
     return Corpus(measured, set_aside, opened.name, details)
+
+
+def _check_flags(opened: TextSource, options: DataOptions) -> None:
+    """Refuse flags that would say something about the text and cannot act on it. Raises UsageError."""
+    if options.split is not None and "split" not in opened.notes:
+        raise UsageError(
+            f"--split {options.split} cannot act on {opened.name}, which has no splits: leave it out, or give the data "
+            "set that has them"
+        )
+    if options.text_field != TEXT_FIELD and "text_field" not in opened.notes:
+        raise UsageError(f"--text-field {options.text_field} cannot act on {opened.name}, whose texts have no fields")
 
 
 def _text_units(

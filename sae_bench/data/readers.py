@@ -18,6 +18,7 @@ import numpy as np
 
 from sae_bench.data.ids import open_npy, open_safetensors, row_source
 from sae_bench.data.sources import RowSource, TextSource, quoted, reading
+from sae_bench.data.splits import of_split
 from sae_bench.data.text_files import TEXT_SUFFIXES, check_field, open_texts, string_of, text_of
 from sae_bench.errors import DataError, named
 from sae_bench.files import below, read_json, regular
@@ -66,7 +67,8 @@ def _open_named(source: str | Path, text_field: str, split: str | None) -> TextS
         if part not in ("train", "eval"):
             raise DataError(f"The demo has the splits train and eval, not {part!r}.")
         made = (document(index, split=part) for index in range(DEMO_DOCUMENTS))
-        return TextSource("demo", "demo", (document.text for document in made))
+        notes = {} if split is None else {"split": split}
+        return TextSource("demo", "demo", (document.text for document in made), notes)
     shown = str(source) if len(str(source)) < 200 else f"{str(source)[:80]!r}..."
     path = Path(source).expanduser()
     with reading(shown):
@@ -114,16 +116,14 @@ def _open_folder(path: Path, text_field: str, split: str | None) -> TextSource:
     shown = [name for name in inside if name.name[0] not in "._" and name.name not in NO_DATA]
     files = [name for name in shown if name.name.lower().endswith(TEXT_SUFFIXES[:3])]
     others = [name for name in shown if name not in files and name.name.lower().endswith(FILE_SUFFIXES)]
-    if split is not None:
-        # As the hub lays files out: train/part.parquet or train-00000-of-00002.parquet, but not training.parquet.
-        begins = re.compile(re.escape(split) + r"(?![^\W_])")
-        files = [name for name in files if any(begins.match(part) for part in name.parts)]
+    files = of_split(files, split, str(path))
     if not files:
         wanted = "" if split is None else f" of the split {split!r}"
         raise DataError(f"{path} holds no .parquet, .jsonl or .jsonl.gz file{wanted}; give a folder that does.")
     sources = (_open_file(path / name, text_field) for name in files)
     texts = (text for opened in sources if isinstance(opened, TextSource) for text in opened.texts)
     notes: dict[str, Any] = {"text_field": text_field, "files": [name.as_posix() for name in files]}
+    notes |= {} if split is None else {"split": split}
     if others:
         notes["files_left_out"] = [name.as_posix() for name in others]
         share = f"{len(others)} of {len(others) + len(files)} files of data in {path}"
@@ -183,6 +183,8 @@ def _dataset_texts(data: Any, name: str, text_field: str, split: str | None) -> 
             asked = "choose its split" if split is None else f"it has no split {split!r}"
             raise DataError(f"{name} has the splits {quoted(data)}: {asked}; set `split` to one of them.")
         data = data[split]
+        notes["split"] = split
+    elif split is not None and str(data.split) == split:
         notes["split"] = split
     if data.column_names is not None:  # a stream may not know its columns before its first row
         check_field(data.column_names, text_field, name)

@@ -21,6 +21,7 @@ from sae_bench.errors import ModelError
 from sae_bench.kernels.divergence import Scores
 from sae_bench.models.subject import Capture
 from sae_bench.randomness import Noise
+from sae_bench.saes.decoding import decode
 from sae_bench.saes.protocol import CoderInfo, Codes
 
 T = TypeVar("T")
@@ -244,7 +245,7 @@ class CoderView(SiteView):
             )
         self.batch.work.counters["decode"] += len(self.batch.tokens)
         self.batch.work.count_dense(self.entry, codes.n_tokens)
-        out = guarded(self.entry, lambda: self.entry.coder.decode(codes, self.x))
+        out = guarded(self.entry, lambda: decode(self.entry.coder, codes, self.x))
         if not bool(out[self.kept].isfinite().all()):
             raise CoderFailure("the reconstruction holds NaN or infinite numbers", self.entry.key)
         return out

@@ -2,13 +2,17 @@
 
 Rows of units are appended in files of their own; sums, counters and the number of finished batches are one small file
 that is replaced atomically. A batch counts as done only when the state file says so, so rows of a batch that was
-interrupted are measured again, in the same order, to the same bits.
+interrupted are measured again, in the same order, to the same bits. Every file holds its own digest, and row files the
+name of the process's run: what is damaged, or not of this run, never becomes part of a figure.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import secrets
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,16 +21,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
+from sae_bench.errors import ResultError, said
 from sae_bench.files import write_atomically, writing
 from sae_bench.saes.controls import Moments
 
-FORMAT = 2  # of the files here: a run that an older version began is begun anew
+FORMAT = 3  # of the files here: a run that an older version began is begun anew
 Key = tuple[str, str, str]  # task, coder or hook point, column
 Arrays = dict[Key, NDArray[Any]]
+PLAN, STATE, MOMENTS = "plan.json", "state.safetensors", "calibration.safetensors"
 _MOMENTS = ("mean", "covariance", "sample")
 
 
@@ -47,35 +53,78 @@ def added(counters: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int
     return {**counters, **{name: counters.get(name, 0) + n for name, n in more.items()}}
 
 
-class Checkpoint:
-    """A folder of a run in progress, or, without a folder, the same in memory."""
+class Damaged(ResultError):
+    """A file of a run in progress that does not hold what was written."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, file: Path, why: str) -> None:
+        super().__init__(f"{file} of a run in progress is damaged: {why}")
+
+
+class Checkpoint:
+    """A folder of a run in progress, which this process alone may use, or, without a folder, the same in memory.
+
+    A folder in which anything is damaged is emptied, with a warning: the run begins anew.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
         self._memory: dict[str, Arrays] = {}
-        if folder is not None:
+        self._run = secrets.token_hex(4)
+        if folder is None:
+            return
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._check(folder)
+        except Damaged as damage:
+            warnings.warn(f"{damage}; the run begins anew", stacklevel=2)
             with writing(folder):
-                folder.mkdir(parents=True, exist_ok=True)
+                for file in _files(folder):
+                    file.unlink()
+
+    def _check(self, folder: Path) -> None:
+        """Read every file once. Raises Damaged."""
+        if (file := folder / PLAN).exists():
+            _plan(file)
+        if (file := folder / MOMENTS).exists():
+            _read(file, check=True)
+        if (file := folder / STATE).exists():
+            for name in _state(file, check=True).row_files:
+                _read(folder / name, check=True)
+
+    def plan(self, saes: list[str], tasks: list[str]) -> tuple[list[str], list[str]]:
+        """What the run measures: what it was begun with, or, if it begins now, these SAEs and tasks.
+
+        A run that is killed while it writes results must go on with all that it measured, also where results are
+        there.
+        """
+        if self.folder is None:
+            return saes, tasks
+        file = self.folder / PLAN
+        if file.exists():
+            begun = _plan(file)
+            return begun["saes"], begun["tasks"]
+        write_atomically(file, json.dumps({"saes": saes, "tasks": tasks}).encode())
+        return saes, tasks
 
     def load(self) -> State:
         """The last state, or a fresh one."""
-        if self.folder is None or not (file := self.folder / "state.safetensors").exists():
+        if self.folder is None or not (file := self.folder / STATE).exists():
             return State()
-        arrays, extra = _read(file)
-        return State(totals=arrays, **extra)
+        return _state(file)
 
     def save(self, state: State, rows: Arrays) -> None:
         """Append ``rows`` (columns with one entry a row, such as a sequence), then the state."""
         if rows:
-            name = f"rows-{len(state.row_files):06d}"
+            name = f"rows-{self._run}-{len(state.row_files):06d}.safetensors"
             state.row_files.append(name)
             if self.folder is None:
                 self._memory[name] = rows
             else:
-                _write(self.folder / f"{name}.safetensors", rows, {})
+                _write(self.folder / name, rows, {})
         if self.folder is not None:
             extra = {name: value for name, value in vars(state).items() if name != "totals"}
-            _write(self.folder / "state.safetensors", state.totals, extra)
+            _write(self.folder / STATE, state.totals, extra)
 
     def rows(self, state: State, wanted: set[tuple[str, str]]) -> Arrays:
         """All rows so far of the columns of ``wanted``: (task, coder or hook point)."""
@@ -88,14 +137,14 @@ class Checkpoint:
             if self.folder is None:
                 arrays = {key: array for key, array in self._memory[name].items() if asked_for(key)}
             else:
-                arrays = _read(self.folder / f"{name}.safetensors", asked_for)[0]
+                arrays = _read(self.folder / name, asked_for)[0]
             for key, array in arrays.items():
                 found.setdefault(key, []).append(array)
         return {key: np.concatenate(parts) for key, parts in found.items()}
 
     def load_moments(self, device: torch.device) -> tuple[dict[str, Moments], dict[str, int]] | None:
         """Calibration of this run, if it was finished."""
-        if self.folder is None or not (file := self.folder / "calibration.safetensors").exists():
+        if self.folder is None or not (file := self.folder / MOMENTS).exists():
             return None
         arrays, extra = _read(file)
         moments = {}
@@ -115,38 +164,70 @@ class Checkpoint:
                 wide = tensor if tensor.dtype == torch.float64 else tensor.float()
                 arrays["", hook, name] = wide.cpu().numpy()
         hooks = {hook: (m.rms, m.n_tokens) for hook, m in moments.items()}
-        _write(self.folder / "calibration.safetensors", arrays, {"hooks": hooks, "counters": dict(counters)})
+        _write(self.folder / MOMENTS, arrays, {"hooks": hooks, "counters": dict(counters)})
 
     def remove(self) -> None:
         """The run is finished and its results are written."""
         if self.folder is not None:
+            for name in (PLAN, STATE):  # first, so that nothing that is left could be taken for a run in progress
+                (self.folder / name).unlink(missing_ok=True)
             shutil.rmtree(self.folder, ignore_errors=True)
-            if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
-                self.folder.parent.rmdir()
 
 
-def plan_of(folder: Path, saes: list[str], tasks: list[str]) -> tuple[list[str], list[str]]:
-    """What the run in this folder measures: what it was begun with, or, if it begins now, these SAEs and tasks.
+def _files(folder: Path) -> list[Path]:
+    return [file for file in folder.iterdir() if file.suffix in (".json", ".safetensors")]
 
-    A run that is killed while it writes results must go on with all that it measured, also where results are there.
-    """
-    file = folder / "plan.json"
-    if file.exists():
+
+def _plan(file: Path) -> dict[str, list[str]]:
+    """SAEs and tasks of a run in progress, by name. Raises Damaged."""
+    try:
         plan = json.loads(file.read_text(encoding="utf-8"))
-        return plan["saes"], plan["tasks"]
-    write_atomically(file, json.dumps({"saes": saes, "tasks": tasks}).encode())
-    return saes, tasks
+        if not all(isinstance(name, str) for what in ("saes", "tasks") for name in [*plan[what]]):
+            raise TypeError("a name is no text")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Damaged(file, said(error, file=False)) from error
+    return {what: list(plan[what]) for what in ("saes", "tasks")}
+
+
+def _state(file: Path, *, check: bool = False) -> State:
+    """Raises Damaged."""
+    totals, extra = _read(file, check=check)
+    try:
+        return State(totals=totals, **extra)
+    except TypeError as error:
+        raise Damaged(file, said(error, file=False)) from error
 
 
 def _write(file: Path, arrays: Arrays, extra: dict[str, Any]) -> None:
     keys = list(arrays)
     tensors = {str(i): np.ascontiguousarray(arrays[key]) for i, key in enumerate(keys)}
-    write_atomically(file, save(tensors, {"index": json.dumps({"keys": keys, "extra": extra})}))
+    index = json.dumps({"keys": keys, "extra": extra})
+    write_atomically(file, save(tensors, {"index": index, "digest": _digest(index, [*tensors.values()])}))
 
 
-def _read(file: Path, wanted: Callable[[Key], bool] = lambda key: True) -> tuple[Arrays, dict[str, Any]]:
-    """The arrays of a file whose key is ``wanted``; the others are not read."""
-    with safe_open(file, framework="numpy") as opened:
-        index = json.loads(opened.metadata()["index"])
-        keys = [tuple(key) for key in index["keys"]]
-        return {key: opened.get_tensor(str(i)) for i, key in enumerate(keys) if wanted(key)}, index["extra"]
+def _digest(index: str, arrays: list[NDArray[Any]]) -> str:
+    digest = hashlib.blake2b(index.encode(), digest_size=16)
+    for array in arrays:
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _read(
+    file: Path, wanted: Callable[[Key], bool] = lambda key: True, *, check: bool = False
+) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays of a file whose key is ``wanted`` (the others are not read), and what else it holds.
+
+    ``check`` compares all of it with its digest. Raises Damaged.
+    """
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            metadata = opened.metadata()
+            index = json.loads(metadata["index"])
+            keys = [tuple(key) for key in index["keys"]]
+            arrays = {key: opened.get_tensor(str(i)) for i, key in enumerate(keys) if wanted(key)}
+        right = not check or _digest(metadata["index"], [*arrays.values()]) == metadata["digest"]
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(file, said(error, file=False)) from error
+    if not right:
+        raise Damaged(file, "its content is not what was written")
+    return arrays, index["extra"]

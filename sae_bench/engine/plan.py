@@ -13,6 +13,7 @@ from torch import Tensor
 from sae_bench import registry
 from sae_bench.data.mask import Mask, inside
 from sae_bench.data.tokens import TokenSet
+from sae_bench.engine.selfcheck import SelfCheck, selfcheck
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace, guarded
 from sae_bench.errors import CoderError
 from sae_bench.saes.controls import Calibration
@@ -111,7 +112,7 @@ def batch_tokens(options: Options, vocab_size: int, device: torch.device, longes
 class Cast:
     """All coders of a run: ``saes``, then controls, each once; ``controls_of`` maps an SAE's key to its controls.
 
-    ``unmade`` says by SAE why it lacks a control that was asked for.
+    ``unmade`` says by SAE why it lacks a control that was asked for, ``checked`` what was seen of it before.
     """
 
     saes: list[Entry]
@@ -119,6 +120,7 @@ class Cast:
     controls_of: dict[str, dict[str, str]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     unmade: dict[str, dict[str, str]] = field(default_factory=dict)
+    checked: dict[str, SelfCheck] = field(default_factory=dict)
 
     @property
     def entries(self) -> list[Entry]:
@@ -141,6 +143,10 @@ def with_controls(saes: list[Entry], work: Workspace, options: Options) -> Cast:
     known = registry.controls()
     for entry in saes:
         inputs = work.moments[entry.hook_in]
+        checked = cast.checked[entry.key] = selfcheck(entry, inputs.sample, work.moments[entry.hook_out].sample)
+        if checked.refused is not None:
+            cast.failures[entry.key] = checked.refused
+            continue
         if not options.controls:
             cast.controls_of[entry.key] = {}
             continue

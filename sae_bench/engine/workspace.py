@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sae_bench.errors import named
 from sae_bench.models.subject import SubjectModel
+from sae_bench.modules import evaluating
 from sae_bench.saes.controls import Moments, PermutedDecoder
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import Codes, SparseCoder
@@ -82,7 +83,8 @@ class Workspace:
             coder = entry.encoder
             certifies = coder if isinstance(coder, LinearCoder) and coder.select_in != "exact" else None
             before = certifies.uncertified if certifies else 0
-            codes = coder.encode(x)
+            with evaluating(coder):
+                codes = coder.encode(x)
             if certifies:
                 self.counters["uncertified_tokens"] += certifies.uncertified - before
             pointers = len(x) * codes.indptr.itemsize  # one a token, however tokens are put into batches

@@ -14,7 +14,9 @@ from sae_bench.judge.errors import JudgeError
 from sae_bench.judge.options import JudgeOptions
 from sae_bench.judge.outcomes import classify
 from sae_bench.judge.records import Request, body, canonical
+from sae_bench.judge.secrets import NO_KEY, Scrubber
 
+LONGEST_LINE = 4 << 20  # characters of a reply, which may be escaped
 MOST_LINES = 50_000  # of one file of the batch interface
 
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -33,8 +35,8 @@ def write(requests: Mapping[str, Request], path: Path, options: JudgeOptions) ->
     write_atomically(path, "".join(line + "\n" for line in made).encode())
 
 
-def read(path: Path) -> tuple[list[Row], int]:
-    """The completions of a file of replies, and how many of its requests failed.
+def read(path: Path, scrub: Scrubber = NO_KEY) -> tuple[list[Row], int]:
+    """The completions of a file of replies, free of the key, and how many of its requests failed.
 
     Raises JudgeError with the number of the first line that is no reply of a batch.
     """
@@ -42,10 +44,10 @@ def read(path: Path) -> tuple[list[Row], int]:
     failed = 0
     try:
         with opened(path, JudgeError) as stream:
-            for number, line in enumerate(lines(stream, path, JudgeError), start=1):
+            for number, line in enumerate(lines(stream, path, JudgeError, LONGEST_LINE), start=1):
                 if not line.strip():
                     continue
-                row = _reply(line.decode("utf-8"), f"{path}, line {number}")
+                row = _reply(line.decode("utf-8"), f"{path}, line {number}", scrub)
                 failed += row is None
                 rows.extend([] if row is None else [row])
     except OSError as error:
@@ -55,7 +57,7 @@ def read(path: Path) -> tuple[list[Row], int]:
     return rows, failed
 
 
-def _reply(line: str, where: str) -> Row | None:
+def _reply(line: str, where: str, scrub: Scrubber) -> Row | None:
     """One reply, None where its request failed."""
     try:
         reply: Any = strict_json(line)
@@ -72,5 +74,5 @@ def _reply(line: str, where: str) -> Row | None:
     status = response.get("status_code") if isinstance(response, dict) else None
     if not isinstance(response, dict) or not isinstance(status, int) or "body" not in response:
         raise JudgeError(f"{where} has neither a response with status_code and body nor an error; nothing was imported")
-    completion = classify(status, {}, json.dumps(response["body"])).completion
+    completion = classify(status, {}, json.dumps(response["body"]), scrub).completion
     return None if completion is None else Row(key, completion, source="batch")

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from sae_bench.files import check_kind
 from sae_bench.judge.errors import KEPT, JudgeError
 from sae_bench.judge.records import Completion
+from sae_bench.judge.secrets import NO_KEY, Scrubber
 
 LAYOUT = "1"
 
@@ -57,11 +58,13 @@ class Row:
 class Cache:
     """An open cache. Safe to use from several threads and processes; opening it proves that it can be written.
 
-    ``path`` None keeps everything in memory; ``read_only`` never writes a byte. Raises JudgeError.
+    ``path`` None keeps everything in memory; ``read_only`` never writes a byte; ``scrub`` frees all that is written or
+    read of the key. Raises JudgeError.
     """
 
-    def __init__(self, path: Path | None, read_only: bool = False) -> None:
+    def __init__(self, path: Path | None, read_only: bool = False, scrub: Scrubber = NO_KEY) -> None:
         self._path = path
+        self._scrub = scrub
         self._lock = threading.Lock()
         if read_only and (path is None or not path.is_file()):
             raise JudgeError(f"there is no cache of completions at {path}; give the file of one, or allow requests")
@@ -106,7 +109,8 @@ class Cache:
                     f"SELECT key, {', '.join(_FIELDS)} FROM completions WHERE key IN ({marks})", piece
                 )
                 for name, *values in rows:
-                    found[name] = Completion(**dict(zip(_FIELDS, values, strict=True)), cached=True)
+                    stored = Completion(**dict(zip(_FIELDS, values, strict=True)), cached=True)
+                    found[name] = self._scrub.record(stored)
         return found
 
     def store(self, rows: Iterable[Row]) -> None:
@@ -114,7 +118,7 @@ class Cache:
 
         Raises JudgeError, for instance where the disk is full.
         """
-        values = [_values(row) for row in rows]
+        values = [_values(self._scrub.record(row), self._scrub.record(row.completion)) for row in rows]
         marks = ",".join("?" * 15)
         with self._lock, self._refusing("written"):
             self._db.execute("BEGIN IMMEDIATE")
@@ -142,8 +146,7 @@ class Cache:
             ) from error
 
 
-def _values(row: Row) -> tuple[Any, ...]:
-    it = row.completion
+def _values(row: Row, it: Completion) -> tuple[Any, ...]:
     reply = (it.status, it.text, it.finish_reason, it.model, it.fingerprint, it.prompt_tokens, it.completion_tokens)
     about = (it.raw, it.reason, row.format, row.source, row.latency, time.time())
     return (row.key, row.request, *reply, *about)
@@ -151,6 +154,8 @@ def _values(row: Row) -> tuple[Any, ...]:
 
 def _open_to_write(path: Path | None) -> sqlite3.Connection:
     if path is not None:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError("it is no file")  # SQLite would wait for what comes out of a pipe
         path.parent.mkdir(parents=True, exist_ok=True)
     db = sqlite3.connect(path or ":memory:", timeout=30, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA journal_mode = WAL")

@@ -17,6 +17,7 @@ from sae_bench.judge.endpoint import Patience, endpoint, run
 from sae_bench.judge.ledger import Ledger
 from sae_bench.judge.options import JudgeOptions
 from sae_bench.judge.records import Completion, Forecast, Request, Usage, guessed_tokens_in, key
+from sae_bench.judge.secrets import Scrubber
 from sae_bench.judge.transport import Transport
 
 Progress = Callable[[int, int], None]
@@ -38,13 +39,14 @@ class Judge:
     def __init__(self, options: JudgeOptions, patience: Patience | None = None) -> None:
         self._options = options
         self._patience = patience or Patience()
+        self._scrub = Scrubber(options.secret)
         self._ledger = Ledger(options)
         self._cache: Cache | None = None
         self._transport: Transport | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        self._cache = Cache(self._options.cache, read_only=self._options.cache_only)
+        self._cache = Cache(self._options.cache, self._options.cache_only, self._scrub)
         return self
 
     def __exit__(
@@ -74,6 +76,20 @@ class Judge:
     def usage(self) -> Usage:
         """Totals since the judge was made."""
         return self._ledger.usage()
+
+    @property
+    def limited(self) -> bool:
+        """Whether a limit may forbid a request."""
+        limits = (self._options.max_requests, self._options.max_tokens, self._options.max_cost)
+        return not self._options.cache_only and limits != (None, None, None)
+
+    def divide(self, into: int) -> None:
+        """Cut what the limits leave now into so many portions, for :meth:`turn`; nothing may be under way."""
+        self._ledger.divide(into)
+
+    def turn(self) -> None:
+        """Let what is asked from now on spend one portion, until the next turn or division."""
+        self._ledger.turn()
 
     def complete(self, requests: Iterable[Request], progress: Progress | None = None) -> list[Completion]:
         """One completion a request, in their order; equal requests are sent once.
@@ -151,7 +167,7 @@ class Judge:
         cache = self._opened()
         if self._options.cache_only:
             raise UsageError("import_batch writes to the cache, but the judge has cache_only; open it without")
-        rows, failed = batch.read(path)
+        rows, failed = batch.read(path, self._scrub)
         cache.store(rows)
         return len(rows), failed
 
@@ -172,7 +188,7 @@ class Judge:
     def _dispatcher(self, cache: Cache) -> Dispatcher:
         with self._lock:
             if self._transport is None:
-                self._transport = Transport(self._options)
+                self._transport = Transport(self._options, self._scrub)
             transport = self._transport
         shared = endpoint(self._options.url)
         return Dispatcher(self._options, self._patience, cache, self._ledger, shared, transport)

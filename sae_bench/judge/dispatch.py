@@ -132,6 +132,8 @@ class Dispatcher:
 
     def _land(self, task: asyncio.Task[Outcome], hold: Hold) -> None:
         self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # asked for, so that asyncio does not print one that a stopped worker leaves behind
         self._ledger.settle(hold, None, billed=True)  # only where the exchange was cut off before it settled
         self._endpoint.limiter.release()
 
@@ -163,7 +165,7 @@ class Dispatcher:
     def _refuse(self, outcome: Outcome) -> None:
         """Raise JudgeError where no other try would help."""
         if outcome.kind == "fatal":
-            raise refused(outcome.status, outcome.reason, self._options, outcome.quota, self._transport.has_key)
+            raise refused(outcome, self._options, self._transport.has_key)
         if outcome.wait is not None and outcome.wait > self._patience.longest_asked:
             raise JudgeError(
                 f"the endpoint {self._options.url} asks to wait {outcome.wait:.0f} s ({outcome.reason}); "
@@ -175,6 +177,8 @@ class Dispatcher:
         url = self._options.url
         self._failed_in_a_row += 1
         if outcome.foreign and not self._endpoint.answered:
+            if outcome.cure is not None:
+                raise refused(outcome, self._options, self._transport.has_key)
             raise JudgeError(
                 f"no endpoint of the chat-completions protocol answers at {url} ({outcome.reason}); "
                 "give the address before /chat/completions, and start the server if it is yours"

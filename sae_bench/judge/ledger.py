@@ -35,7 +35,28 @@ class Ledger:
         self._totals = dict.fromkeys(
             ("requests", "attempts", "prompt_tokens", "completion_tokens", "unreported", "cached", "cached_tokens"), 0
         )
+        self.divide(1)
         self._names: dict[str, set[str]] = {"models": set(), "fingerprints": set(), "formats": set()}
+
+    def divide(self, into: int) -> None:
+        """Cut what the limits leave now into so many portions, for :meth:`turn`."""
+        options, spent = self._options, self._spent_in + self._spent_out
+        cost = options.cost(self._spent_in, self._spent_out) or 0.0
+        limits = {"max_requests": options.max_requests, "max_tokens": options.max_tokens, "max_cost": options.max_cost}
+        before = {"max_requests": self._totals["attempts"], "max_tokens": spent, "max_cost": cost}
+        self._limits = {name: limit for name, limit in limits.items() if limit is not None}
+        self._portions = {name: (limit - before[name]) / into for name, limit in self._limits.items()}
+        self._bounds = dict(self._limits)
+
+    def turn(self) -> None:
+        """Let what is asked from now on spend one portion, at least one request, and never more than the limits."""
+        spent = self._spent_in + self._spent_out
+        cost = self._options.cost(self._spent_in, self._spent_out) or 0.0
+        now = {"max_requests": self._totals["attempts"], "max_tokens": spent, "max_cost": cost}
+        portions = {
+            name: max(1.0, part // 1) if name == "max_requests" else part for name, part in self._portions.items()
+        }
+        self._bounds = {name: min(limit, now[name] + portions[name]) for name, limit in self._limits.items()}
 
     async def reserve(self, request: Request) -> Hold | str:
         """Keep the most that a try can cost aside; waits while what is under way may leave enough.
@@ -53,14 +74,14 @@ class Ledger:
 
     def _passed(self, hold: Hold) -> str | None:
         """The limit that this try might pass."""
-        options = self._options
-        if options.max_requests is not None and self._totals["attempts"] >= options.max_requests:
+        most = self._bounds
+        if "max_requests" in most and self._totals["attempts"] >= most["max_requests"]:
             return "max_requests"
         tokens_in = self._spent_in + sum(held.tokens_in for held in self._held) + hold.tokens_in
         tokens_out = self._spent_out + sum(held.tokens_out for held in self._held) + hold.tokens_out
-        if options.max_tokens is not None and tokens_in + tokens_out > options.max_tokens:
+        if "max_tokens" in most and tokens_in + tokens_out > most["max_tokens"]:
             return "max_tokens"
-        if options.max_cost is not None and (options.cost(tokens_in, tokens_out) or 0.0) > options.max_cost:
+        if "max_cost" in most and (self._options.cost(tokens_in, tokens_out) or 0.0) > most["max_cost"]:
             return "max_cost"
         return None
 

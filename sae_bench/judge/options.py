@@ -7,9 +7,10 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from sae_bench.errors import UsageError
+from sae_bench.judge.secrets import Scrubber
 
 DEFAULT_URL = "https://api.openai.com/v1"
 
@@ -70,6 +71,7 @@ class JudgeOptions:
                 "api_key_env must be the name of an environment variable in capitals, such as OPENAI_API_KEY; "
                 "put the key itself into that variable"
             )
+        self._hold_no_key()
         _number("timeout", self.timeout, above=0.0)
         _integer("concurrency", self.concurrency, least=1, most=1024)
         _number("temperature", self.temperature, most=2.0)
@@ -86,6 +88,22 @@ class JudgeOptions:
             object.__setattr__(self, "cache", Path(self.cache).expanduser())
         if self.cache_only and self.cache is None:
             raise UsageError("cache_only answers from a cache, but cache is None; give the file of a cache")
+
+    def _hold_no_key(self) -> None:
+        """All options are kept and printed. Raises UsageError."""
+        scrub = Scrubber(self.secret)
+        for name in ("model", "base_url", "endpoint_id"):
+            value = getattr(self, name)
+            if value is not None and scrub.text(value) != value:
+                raise UsageError(
+                    f"{name} holds the key that is in {self.api_key_env}, and would be kept with every result; leave "
+                    "it out there"
+                )
+
+    @property
+    def secret(self) -> str:
+        """The key, as the environment has it now; empty without one."""
+        return os.environ.get(self.api_key_env, "").strip()
 
     @property
     def url(self) -> str:
@@ -110,25 +128,38 @@ def _text(name: str, value: object) -> None:
 
 
 def _address(value: str | None) -> str:
-    """The address, from the environment where none is given. Never shows one that may hold a password."""
+    """The address, from the environment where none is given. Shows none: it may hold a password, or be a key."""
     given = value if value is not None else os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
     source = "base_url" if value is not None else "OPENAI_BASE_URL"
     if not isinstance(given, str):
-        raise UsageError(f"{source} must be a text such as http://localhost:8000/v1, but is {given!r}")
-    try:
-        parts = urlsplit(given.strip())
-        port_is_fine = parts.port is None or parts.port > 0
-    except ValueError:
-        parts, port_is_fine = urlsplit(""), False
-    if "@" in given or parts.query or parts.fragment:
+        raise UsageError(
+            f"{source} must be a text such as http://localhost:8000/v1, but it is a {type(given).__name__}"
+        )
+    given = given.strip()
+    if any(mark in unquote(given) for mark in "@?#"):
         raise UsageError(
             f"{source} must be an address without user name, password or query; put the key into an environment "
             "variable and name it with api_key_env"
         )
-    host = parts.hostname or ""
-    if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:-]+", host) or not port_is_fine:
-        raise UsageError(f"{source} must look like http://localhost:8000/v1, but is {given!r}")
-    return given.strip().rstrip("/").removesuffix("/chat/completions")
+    if (fault := _fault(given)) is not None:
+        raise UsageError(f"{source} must look like http://localhost:8000/v1, but {fault}")
+    return given.rstrip("/").removesuffix("/chat/completions")
+
+
+def _fault(address: str) -> str | None:
+    """What keeps a text from being an address."""
+    if not address.lower().startswith(("http://", "https://")):
+        return "it does not begin with http:// or https://"
+    if not address.isprintable() or " " in address:
+        return "it has a space or a character that cannot be printed in it"
+    try:
+        parts = urlsplit(address)
+        port_is_fine = parts.port is None or parts.port > 0
+    except ValueError:
+        return "its host or port cannot be read"
+    if not port_is_fine or not re.fullmatch(r"[\w.:-]+", parts.hostname or ""):
+        return "its host or port cannot be read"
+    return None
 
 
 def _number(name: str, value: float | None, above: float | None = None, most: float = math.inf) -> None:

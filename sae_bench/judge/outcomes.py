@@ -10,13 +10,16 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
+from sae_bench.judge import events
 from sae_bench.judge.records import STORED_CHARACTERS, Completion, Status
+from sae_bench.judge.secrets import MARK, NO_KEY, Scrubber
 
 Kind = Literal["completion", "rate_limit", "transient", "fatal", "format", "long_name"]
 
 _QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _FILTERED = ("content_filter", "content_policy", "responsibleaipolicy", "moderation", "flagged")
 _FORMAT = ("response_format", "json_schema", "json_object")
+REDIRECT = "x-redirect"  # the header in which ``wire.py`` hands on where a redirect points
 _SHORT = 300  # characters of a reason
 
 
@@ -35,6 +38,7 @@ class Outcome:
         billed: the try may have been billed, although no completion came of it.
         quota: the account has no credit left.
         foreign: nothing answered, or something that does not speak the protocol.
+        cure: what to do about it, where the reason alone does not say.
     """
 
     kind: Kind
@@ -45,18 +49,36 @@ class Outcome:
     billed: bool = False
     quota: bool = False
     foreign: bool = False
+    cure: str | None = None
 
 
-def classify(status: int, headers: Mapping[str, str], text: str) -> Outcome:
-    """The meaning of a reply with HTTP ``status``; ``text`` is its body, free of keys."""
+def classify(status: int, headers: Mapping[str, str], text: str, scrub: Scrubber = NO_KEY) -> Outcome:
+    """The meaning of a reply with HTTP ``status`` and body ``text``, which ``scrub`` frees of the key."""
+    text = scrub.text(text)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
         content = None
+    if content is None and events.is_stream(text):
+        if (content := events.joined(text)) is None:  # its parts are not shown: each may hold a part of the key
+            return Outcome("transient", reason="a stream of events that is not whole", status=status, billed=True)
+        text = scrub.text(json.dumps(content, ensure_ascii=False))
+    try:
+        content = scrub.value(content)
+        if scrub.scattered(content):  # of what holds it in pieces nothing is kept, and of an error nothing is said
+            text, content = MARK, content if isinstance(content, dict) and content.get("choices") else None
+    except RecursionError:
+        content = None
+    return _classified(status, headers, content, text)
+
+
+def _classified(status: int, headers: Mapping[str, str], content: Any, text: str) -> Outcome:
     if not 200 <= status < 300:
         return _failure(status, headers, content, text)
     if not isinstance(content, dict):
-        return Outcome("transient", reason=f"not JSON: {short(text)}", status=status, billed=True, foreign=True)
+        return Outcome(
+            "transient", reason=f"not JSON: {short(text) or 'nothing'}", status=status, billed=True, foreign=True
+        )
     choices = content.get("choices")
     if not choices and content.get("error"):
         inner = _code(content["error"])
@@ -117,6 +139,8 @@ def _failure(status: int, headers: Mapping[str, str], content: Any, text: str) -
         return Outcome("format", reason=reason, status=status)
     if status in (400, 422) and "max_completion_tokens" in words:
         return Outcome("long_name", reason=reason, status=status)
+    if 300 <= status < 400:
+        reason = f"a redirect to {headers.get(REDIRECT, 'nowhere')}"
     return Outcome("fatal", reason=reason, status=status)
 
 

@@ -1,34 +1,34 @@
-"""One try over the network. The only place that knows the key."""
+"""One try over the network. With the scrubber, the only place that knows the key."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import ssl
-from functools import cache
 from typing import Any
 
 from sae_bench.errors import UsageError
 from sae_bench.judge.errors import JudgeError
 from sae_bench.judge.options import DEFAULT_URL, JudgeOptions
 from sae_bench.judge.outcomes import Outcome, classify, short
-
-_SECRET = 8  # characters: shorter keys are placeholders of local servers, and would be words of replies
+from sae_bench.judge.secrets import Quiet, Scrubber
 
 
 class Transport:
     """A connection to the endpoint. The key is read from the environment when it is made and shown by nothing.
 
-    Raises UsageError where a key is needed and there is none, JudgeError where the client library is not installed.
+    Raises UsageError where a key is needed and there is none, JudgeError where the client library is not installed or
+    the way to the endpoint (proxy, certificates) is set up wrongly.
     """
 
-    def __init__(self, options: JudgeOptions) -> None:
+    def __init__(self, options: JudgeOptions, scrub: Scrubber) -> None:
         try:
-            from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+            import httpx
+            from openai import AsyncOpenAI
+
+            from sae_bench.judge import network
+            from sae_bench.judge.wire import Wire
         except ImportError as error:
             raise JudgeError("the judge needs the package openai; install it: pip install openai") from error
-        secret = os.environ.get(options.api_key_env, "").strip()
+        secret = options.secret
         if not secret and options.url == DEFAULT_URL:
             raise UsageError(
                 f"there is no key for {options.url}: put it into the environment variable {options.api_key_env}, or "
@@ -38,47 +38,46 @@ class Transport:
             raise UsageError(f"the key in {options.api_key_env} has a character that no key has; copy it again")
         self.has_key = bool(secret)
         self._timeout = options.timeout
+        self._scrub = scrub
+        self._way = network.route(options.url)
+        connections = Wire(network.transport(options.url, self._way), scrub)
+        self._quiet = Quiet(scrub)
+        self._quiet.watch(True)
         self._client = AsyncOpenAI(
             api_key=secret or "none",
             base_url=options.url,
             timeout=options.timeout,
             max_retries=0,
-            http_client=DefaultAsyncHttpxClient(verify=_certificates()),
+            # no redirect is followed: the key goes to the address that was given and nowhere else
+            http_client=httpx.AsyncClient(
+                transport=connections, timeout=options.timeout, follow_redirects=False, trust_env=False
+            ),
         )
 
     async def send(self, body: dict[str, Any]) -> Outcome:
-        """Try once. Never raises for what the endpoint or the network does."""
+        """Try once, within the time limit. Never raises for what the endpoint or the network does."""
         from openai import APIConnectionError, APIStatusError, APITimeoutError
 
         try:
             async with asyncio.timeout(self._timeout):
                 reply = await self._client.chat.completions.with_raw_response.create(**body)
-            return classify(200, reply.headers, self._clean(reply.text))
+            return classify(200, reply.headers, reply.text, self._scrub)
         except APIStatusError as error:
-            return classify(error.status_code, error.response.headers, self._clean(error.response.text))
+            return classify(error.status_code, error.response.headers, error.response.text, self._scrub)
         except (APITimeoutError, TimeoutError):
-            return Outcome("transient", reason=f"no reply within {self._timeout:g} s", billed=True)
+            through = f" through the proxy of {self._way.name}" if self._way.proxy else ""
+            return Outcome("transient", reason=f"no whole reply within {self._timeout:g} s{through}", billed=True)
         except APIConnectionError as error:
-            cause = error.__cause__ or error
-            unreached = type(cause).__name__ == "ConnectError"  # nothing was sent
-            reason = short(self._clean(f"{cause}")) or type(cause).__name__
-            return Outcome("transient", reason=reason, billed=not unreached, foreign=unreached)
+            return self._failure(error.__cause__ or error)
+
+    def _failure(self, cause: BaseException) -> Outcome:
+        from sae_bench.judge import network
+
+        return network.failure(cause, self._way, short(self._scrub.text(f"{cause}")) or type(cause).__name__)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
-
-    def _clean(self, text: str) -> str:
-        """``text`` without the key, which some endpoints repeat in their messages."""
-        secret = self._client.api_key
-        if len(secret) < _SECRET:
-            return text
-        return text.replace(secret, "[key]").replace(json.dumps(secret)[1:-1], "[key]")
-
-
-@cache
-def _certificates() -> ssl.SSLContext:
-    """The authorities that are trusted, read once: each client would read all of them again."""
-    from httpx import create_ssl_context
-
-    return create_ssl_context()
+        try:
+            await self._client.close()
+        finally:
+            self._quiet.watch(False)

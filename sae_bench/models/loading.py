@@ -20,20 +20,22 @@ from sae_bench.models.quiet import quiet
 from sae_bench.models.subject import Backend, SubjectModel, missing_members
 from sae_bench.models.tokenizers import load_tokenizer
 from sae_bench.models.weight_files import ADAPTER_CONFIG, folder_of, stored_tensors, weight_files
+from sae_bench.modules import same_device
 
 
 def load_subject(
     source: str | Path | torch.nn.Module,
     *,
     backend: str = "hf",
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
     tokenizer: Any = None,
     before: Callable[[nn.Module], None] = lambda model: None,
 ) -> tuple[SubjectModel, Any]:
     """Load a causal language model from a local folder, a hub id, or a module in memory.
 
-    A module keeps its own device and dtype. `backend` is a name in `registry.backends()`. `tokenizer` is a tokenizer
+    A module keeps its own device and dtype: others are refused, as it belongs to somebody else. What is loaded goes to
+    the CPU in float32 by default. `backend` is a name in `registry.backends()`. `tokenizer` is a tokenizer
     object or where to load one from, by default the one beside the model. `before` is shown the module before the back
     end takes it, which may rebuild it. Returns the model and its tokenizer, None if there is none. Raises ModelError
     with what is missing, SaeBenchError if the back end cannot be imported.
@@ -63,7 +65,7 @@ def _check_subject(subject: SubjectModel, backend: str) -> None:
 
 
 def load_pretrained(
-    source: str | Path | nn.Module, *, device: str, dtype: torch.dtype, tokenizer: Any = None
+    source: str | Path | nn.Module, *, device: str | None, dtype: torch.dtype | None, tokenizer: Any = None
 ) -> tuple[nn.Module, Any, str]:
     """Return (causal language model in eval mode, tokenizer or None, name); a module in memory is returned as it is.
 
@@ -73,12 +75,14 @@ def load_pretrained(
         model, name = source, _name_of(source)
         check_wrapper(model, name)
     else:
-        _check_device(device)
-        model, name = _load_whole(str(source), _check_source(source), dtype)
+        _check_device(device or "cpu")
+        model, name = _load_whole(str(source), _check_source(source), dtype or torch.float32)
     _check_model(model, name)
     check_whole(model, name)
-    if not isinstance(source, nn.Module):
-        model = model.to(device)
+    if isinstance(source, nn.Module):
+        check_asked(source, device, dtype)
+    else:
+        model = model.to(device or "cpu")
         tokenizer = _tokenizer_beside(str(source)) if tokenizer is None else tokenizer
     if isinstance(tokenizer, str | Path):
         loaded = load_tokenizer(str(tokenizer))
@@ -87,6 +91,24 @@ def load_pretrained(
         tokenizer = loaded
     _check_tokenizer(model, name, tokenizer)
     return model, tokenizer, name
+
+
+def check_asked(model: nn.Module, device: str | None, dtype: torch.dtype | None) -> None:
+    """Raise ModelError where a model in memory lies elsewhere, or is of another dtype, than what is asked for."""
+    own = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if own is None:
+        return
+    mine, name = "a model in memory is never moved or converted: leave it out, or give", _name_of(model)
+    if dtype not in (None, own.dtype):
+        short, is_short = (str(one).removeprefix("torch.") for one in (dtype, own.dtype))
+        raise ModelError(f"dtype={short!r} cannot act on model {name!r}, which is {is_short}: {mine} model.to({dtype})")
+    if device is not None:
+        _check_device(device)
+        there = own.device
+        if not same_device(torch.device(device), there):
+            raise ModelError(
+                f"device={device!r} cannot act on model {name!r}, which is on {there}: {mine} model.to({device!r})"
+            )
 
 
 def _check_source(source: str | Path) -> str:

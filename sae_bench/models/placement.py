@@ -8,21 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from sae_bench.errors import ModelError
+from sae_bench.modules import wrapped_in
 
-_WRAPPERS = {
-    "DataParallel": "it is copied to several devices; give its .module",
-    "DistributedDataParallel": "it is copied to several processes; give its .module",
-    "FullyShardedDataParallel": "its parameters are sharded; load it whole on one device",
-    "OptimizedModule": "hooks may not act in compiled code; give the module that was compiled (._orig_mod)",
-}
 _QUANTISED = ("bitsandbytes.", "torchao.", "torch.ao.", "auto_gptq.", "gptqmodel.", "awq.", "hqq.")
 
 
 def check_wrapper(model: nn.Module, name: str) -> None:
     """Raise ModelError for a module that is wrapped around a language model."""
-    for kind in type(model).__mro__:
-        if reason := _WRAPPERS.get(kind.__name__):
-            raise ModelError(f"model {name!r} is wrapped in {kind.__name__}: {reason}")
+    if (wrapped := wrapped_in(model)) is not None:
+        raise ModelError(f"model {name!r} is {wrapped}")
     if type(model).__module__.startswith("peft."):
         raise ModelError(
             f"model {name!r} carries an adapter ({type(model).__name__}), which renames its modules; give what its "

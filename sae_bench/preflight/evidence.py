@@ -15,6 +15,8 @@ from sae_bench.preflight.case import Case
 from sae_bench.preflight.measure import Score, score, threshold_for
 from sae_bench.preflight.verdict import Finding, change
 from sae_bench.saes.conformance import check
+from sae_bench.saes.decoding import skip_share
+from sae_bench.saes.protocol import skips_itself
 
 CHECKED = 32  # tokens of the conformance test
 POSITION_0_MOVES = 0.15  # of log FVU
@@ -27,6 +29,8 @@ _TOPK = re.compile(r"top.?k", re.IGNORECASE)
 
 def contract(case: Case) -> list[str]:
     """What the coder breaks of the contract on real activations."""
+    if case.info.decode_needs == "skip" and torch.equal(case.x, case.y):
+        return [skips_itself(case.info.name, case.entry.hook_in, case.entry.hook_out)]
     x = case.x[:: max(1, len(case.x) // CHECKED)][:CHECKED]
     try:
         return guarded(case.entry, lambda: check(case.entry.coder, x))
@@ -55,6 +59,7 @@ def measured(case: Case) -> dict[str, Any]:
         "l0": base.l0,
         "declared_l0": case.promised_l0,
         "slope": base.slope,
+        "skip_share": guarded(case.entry, lambda: skip_share(case.entry.coder, case.x)),
         "norm_of_position_0_over_median": float(norms[first].mean() / norms[~first].median()),
         "variance_share_of_position_0": float(squares[first].sum() / squares.sum()),
         "token_share_of_position_0": float(first.double().mean()),

@@ -82,7 +82,7 @@ class Loader:
                 source,
                 backend=self.settings.backend,
                 device=resolve.device_name(self.settings.device),
-                dtype=getattr(torch, self.settings.dtype),
+                dtype=None if self.settings.dtype == "auto" else getattr(torch, self.settings.dtype),
                 tokenizer=self.settings.tokenizer,
             )
             if source == demo.MODEL_PATH:

@@ -12,6 +12,7 @@ from torch import Tensor
 from sae_bench.engine.workspace import Entry, guarded
 from sae_bench.kernels.outliers import outlier_bound
 from sae_bench.metrics.reconstruction import CONSTANT
+from sae_bench.saes.decoding import decode
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import SparseCoder
 from sae_bench.tasks.reconstruction import MOST_OF_IT
@@ -88,7 +89,7 @@ def score(
     CoderFailure, under the name of ``entry``.
     """
     codes = guarded(entry, lambda: coder.encode(x))
-    y_hat = guarded(entry, lambda: coder.decode(codes, x)).detach().double()
+    y_hat = guarded(entry, lambda: decode(coder, codes, x)).detach().double()
     if undo is not None:
         y_hat = undo(y_hat)
     target = y.double()

@@ -141,11 +141,20 @@ def _measured(m: Mapping[str, Any]) -> list[str]:
         _line("FVU", f"{m['fvu']:.4g}; {m['fvu_as_a_run_counts']:.4g} on the tokens that a run counts"),
         _line("L0", f"{m['l0']:.4g}{declared}"),
         _line("output factor", f"{m['slope']:.4g} would be best (1: calibrated)"),
+        *_skip(m["skip_share"]),
         _line(
             "position 0",
             f"{m['norm_of_position_0_over_median']:.3g} times the median norm, {variance:.1%} of the variance in "
             f"{tokens:.1%} of the tokens",
         ),
+    ]
+
+
+def _skip(share: float | None) -> list[str]:
+    if share is None:
+        return []
+    return [
+        _line("skip connection", f"carries {share:.1%} of the variance of the reconstruction, the latents the rest")
     ]
 
 

@@ -83,17 +83,13 @@ def load(file: Path, task_dir: str | None = None) -> Loaded:
     tables: dict[str, Units] = {}
     for kind in sorted(kinds) if stored else ():
         if kind not in stored:
-            raise ResultError(f"{units_file(file)} has no table {kind!r}, which {file} was made of; measure again")
+            raise ResultError(f"{store.units_of(file)} has no table {kind!r}, which {file} was made of; measure again")
         tables[kind] = _named(stored[kind], kind, _weights(file, result), file)
     loaded = Loaded(file, result, spec, metrics, tables)
     if tables:
         _check(loaded)
+        store.check_units(file, result)
     return loaded
-
-
-def units_file(file: Path) -> Path:
-    """Where the units of a result are."""
-    return file.with_suffix(".units.safetensors")
 
 
 def _definition(file: Path, result: Result, task_dir: str | None) -> TaskSpec:
@@ -132,7 +128,7 @@ def _named(units: Units, kind: str, weights: str, file: Path) -> Units:
     twice = [unit for unit, count in Counter(units.ids).items() if count > 1]
     if twice:
         raise ResultError(
-            f"{units_file(file)}: table {kind!r} has the unit {twice[0]!r} more than once; a unit is one row"
+            f"{store.units_of(file)}: table {kind!r} has the unit {twice[0]!r} more than once; a unit is one row"
         )
     order = sorted(range(len(units)), key=units.ids.__getitem__)
     units, of_sae = units.select(order), kinds.kind(kind).of_sae
@@ -151,7 +147,7 @@ def _check(loaded: Loaded) -> None:
             found = float(quotient(point)[0])
         except (AttributeError, ValueError, IndexError) as error:
             raise ResultError(
-                f"{units_file(loaded.file)}: table {kind!r} does not give {name!r} ({error}); measure again"
+                f"{store.units_of(loaded.file)}: table {kind!r} does not give {name!r} ({error}); measure again"
             ) from error
         if shown.value is not None and not math.isclose(found, shown.value, rel_tol=AGREES, abs_tol=1e-9):
             raise ResultError(

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save
 
 from sae_bench.errors import ResultError, UsageError
-from sae_bench.files import GIB, MIB, at_home, read_bytes, regular, strict_json, write_atomically
+from sae_bench.files import GIB, MIB, at_home, read_bytes, regular, sha256, strict_json, write_atomically
 from sae_bench.parsing import first_problem
 from sae_bench.schema import RESULT_SCHEMA, CoderRecord, Protocol, Result
 from sae_bench.units import Units, pack, unpack
@@ -54,13 +54,52 @@ def _part(name: str) -> str:
 
 def write(out: str | Path, result: Result, tables: dict[str, Units]) -> Path:
     """Write a result, its units and ``sae.json``; returns the path of the result. Raises ResultError."""
+    return written(out, result, tables)[1]
+
+
+def written(out: str | Path, result: Result, tables: dict[str, Units]) -> tuple[Result, Path]:
+    """As :func:`write`; returns the result as it is written, with the digest of its units, and its path."""
     file = path_of(out, result.sae, result.task, result.version, result.protocol)
     if tables:
-        arrays, metadata = pack(tables)
-        write_atomically(file.with_suffix(".units.safetensors"), save(arrays, metadata))
+        content = save(*pack(tables))
+        result = result.model_copy(update={"units_sha256": hashlib.sha256(content).hexdigest()})
+        write_atomically(units_of(file), content)
     write_atomically(file.parent / "sae.json", to_json(result.sae.model_dump(mode="json")))
     write_atomically(file, to_json(result.model_dump(mode="json")))
-    return file
+    return result, file
+
+
+def units_of(file: Path) -> Path:
+    """Where the units of the result ``file`` are."""
+    return file.with_suffix(".units.safetensors")
+
+
+def check_units(file: Path, result: Result) -> None:
+    """That the file of units beside the result ``file`` is the one it was made of. Raises ResultError.
+
+    Nothing is known of results of before digests.
+    """
+    units = units_of(file)
+    if result.units_sha256 is None:
+        return
+    try:
+        digest = sha256(units)
+    except OSError as error:
+        raise ResultError(f"{units}, of which {file.name} was made, cannot be read: {error.strerror}") from error
+    if digest != result.units_sha256:
+        raise ResultError(
+            f"{units} is not the file of which {file.name} was made: its digest is another; measure again"
+        )
+
+
+def check_whole(file: Path, result: Result) -> None:
+    """That all is there of which the result ``file`` was made. Raises ResultError."""
+    check_units(file, result)
+    if result.units_sha256 is None and any(metric.n_units for metric in result.metrics.values()):
+        needed = {metric.table for metric in result.definition.metrics.values()} if result.definition else set()
+        tables = read_units(file)
+        if not tables or not needed <= tables.keys():
+            raise ResultError(f"{units_of(file)} does not hold the tables of which {file.name} was made")
 
 
 def to_json(content: Any) -> bytes:
@@ -109,7 +148,7 @@ def _not_finite(content: Any, path: str = "", depth: int = 0) -> str | None:
 
 def read_units(file: str | Path) -> dict[str, Units]:
     """The tables of units beside the result ``file``; empty if it has none."""
-    units = at_home(file).with_suffix(".units.safetensors")
+    units = units_of(at_home(file))
     if not units.exists():
         return {}
     from safetensors import SafetensorError, safe_open

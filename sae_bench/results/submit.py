@@ -44,7 +44,7 @@ def check(file: Path, task_dir: str | None = None) -> Checked:
 
 def _problems(file: Path, result: Result, task_dir: str | None) -> Iterator[str]:
     if result.status != "ok":
-        yield f"the status is {result.status} ({result.reason}); only measured results are shown"
+        yield f"the status is {result.status} ({result.reason}); only results with the status ok are taken"
         return
     known = registry.tasks(task_dir)
     if result.task not in known:
@@ -100,7 +100,7 @@ def _value(label: str, value: MetricValue, spec: TaskSpec, name: str) -> Iterato
 
 
 def _units(file: Path, result: Result, task_dir: str | None) -> Iterator[str]:
-    units = file.with_suffix(".units.safetensors")
+    units = store.units_of(file)
     if not units.exists():
         yield f"{units.name} is not beside it; without units nobody can check or compare it"
         return
@@ -110,6 +110,10 @@ def _units(file: Path, result: Result, task_dir: str | None) -> Iterator[str]:
         return
     _, wrong = differences(result, store.read_units(file), task_dir)
     yield from wrong[:5]
+    try:
+        store.check_units(file, result)
+    except ResultError as error:
+        yield str(error)
 
 
 def result_files(paths: list[Path]) -> list[Path]:
@@ -124,10 +128,10 @@ def place(checked: Checked, to: Path) -> Path:
     assert checked.result is not None
     result = checked.result
     target = store.path_of(to, result.sae, result.task, result.version, result.protocol)
-    units = checked.file.with_suffix(".units.safetensors")
+    units = store.units_of(checked.file)
     with writing(target):
         content = {
-            target.with_suffix(".units.safetensors"): read_bytes(units, most=MOST_UNITS),
+            store.units_of(target): read_bytes(units, most=MOST_UNITS),
             target: read_bytes(checked.file, most=MOST_JSON),
         }
     content[target.parent / "sae.json"] = store.to_json(result.sae.model_dump(mode="json"))

@@ -39,7 +39,7 @@ def path_of(result: Path) -> Path:
 
 def digest(result: Path) -> str:
     """Of a result file and its units."""
-    units = result.with_suffix(".units.safetensors")
+    units = store.units_of(result)
     return sha256(result, *([units] if units.exists() else []))
 
 

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from sae_bench.errors import CoderError
+from sae_bench.saes.decoding import decode, remembers, shown
 from sae_bench.saes.protocol import Codes, SparseCoder
 
+NOT_AFFINE = "decode is not affine in the codes"
 _TOKENS_ALONE = 8
 _LATENTS = 16
 
@@ -44,16 +46,19 @@ def check(coder: SparseCoder, x: Tensor, *, rtol: float = 1e-4) -> list[str]:
             )
             break
     state = torch.get_rng_state()
-    out = coder.decode(codes, x)
+    out = coder.decode(codes, shown(coder.info, x))
     if not torch.equal(state, torch.get_rng_state()):
         problems.append("decode uses the global random state")
-    if out.shape != (len(x), coder.info.d_out):
-        return [*problems, f"decode returns {list(out.shape)}, not {[len(x), coder.info.d_out]}"]
+    if not isinstance(out, Tensor) or out.shape != (len(x), coder.info.d_out):
+        what = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        return [*problems, f"decode returns {what}, not {[len(x), coder.info.d_out]}"]
     if out.requires_grad:
         problems.append("decode returns a tensor that carries a gradient")
     if not bool(out.isfinite().all()):
         return [*problems, "decode returns numbers that are not finite"]
-    return problems + _check_affine(coder, codes, x, rtol) + _check_rows(coder, codes, rtol)
+    if (remembered := remembers(coder, x)) is not None:
+        return [*problems, remembered]
+    return problems + check_affine(coder, codes, x, rtol) + _check_rows(coder, codes, rtol)
 
 
 def _check_codes(codes: Codes, coder: SparseCoder, n_tokens: int) -> list[str]:
@@ -85,19 +90,21 @@ def _check_codes(codes: Codes, coder: SparseCoder, n_tokens: int) -> list[str]:
     return problems
 
 
-def _check_affine(coder: SparseCoder, codes: Codes, x: Tensor, rtol: float) -> list[str]:
+def check_affine(coder: SparseCoder, codes: Codes, x: Tensor, rtol: float) -> list[str]:
     """Parts that add up to the codes, one of them doubled: a relu after the decoder passes either test alone."""
     half = torch.arange(len(codes.values), device=codes.values.device) % 2
-    nothing = coder.decode(codes._replace(values=codes.values * 0), x)
-    parts = [coder.decode(codes._replace(values=codes.values * share), x) - nothing for share in (half, 1 - half)]
-    both = coder.decode(codes._replace(values=codes.values * (2 - half)), x) - nothing
+    nothing = decode(coder, codes._replace(values=codes.values * 0), x)
+    parts = [decode(coder, codes._replace(values=codes.values * share), x) - nothing for share in (half, 1 - half)]
+    both = decode(coder, codes._replace(values=codes.values * (2 - half)), x) - nothing
     rounding = 32 * torch.finfo(both.dtype).eps * float(nothing.detach().abs().max()) if nothing.numel() else 0.0
-    return [] if _close(parts[0] + 2 * parts[1], both, rtol, rounding) else ["decode is not affine in the codes"]
+    adds_up = _close(parts[0] + parts[1], decode(coder, codes, x) - nothing, rtol, rounding)
+    doubles = _close(parts[0] + 2 * parts[1], both, rtol, rounding)
+    return [] if adds_up and doubles else [NOT_AFFINE]
 
 
 def _check_rows(coder: SparseCoder, codes: Codes, rtol: float) -> list[str]:
     """Directions of latents that fired and of others, both spread over the dictionary."""
-    if coder.info.decode_needs_x or codes.n_latents == 0:
+    if coder.info.decode_needs != "nothing" or codes.n_latents == 0:
         return []
     fired = torch.unique(codes.indices)
     everywhere = torch.arange(0, codes.n_latents, -(-codes.n_latents // _LATENTS), device=fired.device)

@@ -17,7 +17,7 @@ from sae_bench.kernels import topk
 from sae_bench.kernels.outliers import outlier_bound
 from sae_bench.randomness import generator
 from sae_bench.saes.linear import LinearCoder, Nonlinearity
-from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder, indptr_of
+from sae_bench.saes.protocol import CoderInfo, Codes, Needs, SparseCoder, TokenScale, indptr_of
 from sae_bench.saes.weights import Weights
 
 MAX_RANDOM_LATENTS = 32_768  # wider random dictionaries change little and would double the memory of a run
@@ -95,7 +95,7 @@ class PermutedDecoder:
         """The codes of the SAE itself."""
         return self.sae.encode(x)
 
-    def decode(self, codes: Codes, x: Tensor | None = None) -> Tensor:
+    def decode(self, codes: Codes, x: Tensor | TokenScale | None = None) -> Tensor:
         """Reconstruction ``[tokens, d_out]`` with the wrong directions."""
         moved = codes._replace(indices=self._order.to(codes.indices.device)[codes.indices])
         return self.sae.decode(moved, x)
@@ -156,11 +156,15 @@ def random_l0(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCo
     return _linear(_info(sae, "random_l0", n), weights, rule, calibration)
 
 
-def permuted(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder:
-    """The SAE itself with its decoder rows in another order."""
+def permuted(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
+    """The SAE itself with its decoder rows in another order; None where there is only one."""
     n = sae.info.n_latents
+    if n < 2:
+        return None
     order = torch.randperm(n, generator=generator(seed, "order"))
-    return PermutedDecoder(_info(sae, "permuted", n, sae.info.signed, sae.info.decode_needs_x), sae, order)
+    if torch.equal(order, torch.arange(n)):
+        order = order.roll(1)
+    return PermutedDecoder(_info(sae, "permuted", n, sae.info.signed, sae.info.decode_needs), sae, order)
 
 
 def _channels(sae: SparseCoder, calibration: Calibration, name: str, k: int) -> SparseCoder | None:
@@ -214,7 +218,7 @@ def _linear(info: CoderInfo, weights: Weights, rule: Nonlinearity, calibration: 
     return LinearCoder(info, Weights(**{name: t.to(dtype) for name, t in weights.items()}), rule, dtype=dtype)
 
 
-def _info(sae: SparseCoder, name: str, n_latents: int, signed: bool = False, decode_needs_x: bool = False) -> CoderInfo:
+def _info(sae: SparseCoder, name: str, n_latents: int, signed: bool = False, needs: Needs = "nothing") -> CoderInfo:
     old = sae.info
     return CoderInfo(
         name=f"control: {name}",
@@ -224,7 +228,7 @@ def _info(sae: SparseCoder, name: str, n_latents: int, signed: bool = False, dec
         hooks_in=old.hooks_in,
         hooks_out=old.hooks_out,
         architecture=name,
-        decode_needs_x=decode_needs_x,
+        decode_needs=needs,
         signed=signed,
         format="control",
     )

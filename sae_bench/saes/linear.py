@@ -32,7 +32,7 @@ from sae_bench.kernels import candidates, stream, topk
 from sae_bench.kernels.candidates import Rounding
 from sae_bench.kernels.decode import sparse_decode
 from sae_bench.kernels.stream import Streamed
-from sae_bench.saes.protocol import CoderInfo, Codes, indptr_of
+from sae_bench.saes.protocol import CoderInfo, Codes, Needs, TokenScale, indptr_of
 from sae_bench.saes.weights import Weights, check_shapes, chunks
 
 Activation = Literal["relu", "topk", "abstopk", "groupmax", "jumprelu", "gated"]
@@ -61,9 +61,11 @@ class Nonlinearity:
         """Whether latents may be negative."""
         return self.activation == "abstopk" or self.keep_negative
 
-    def needs_x(self, weights: Weights) -> bool:
-        """Whether the reconstruction of a token needs its activation."""
-        return weights.W_skip is not None or (self.normalise != "none" and self.undo_normalisation)
+    def needs(self, weights: Weights) -> Needs:
+        """What the reconstruction of a token needs of its activation."""
+        if weights.W_skip is not None:
+            return "skip"
+        return "scale" if self.normalise != "none" and self.undo_normalisation else "nothing"
 
     def scaled(self, weights: Weights, factor: float) -> tuple[Nonlinearity, Weights]:
         """Rule and weights for activations multiplied with ``factor`` first and reconstructions divided by it last.
@@ -103,7 +105,7 @@ class LinearCoder:
         select_in: SelectIn = "exact",
     ) -> None:
         check_weights(info, weights, rule)
-        self.info = info
+        self.info = dataclasses.replace(info, decode_needs=rule.needs(weights))
         self.weights = Weights(**{name: _converted(tensor.detach(), dtype) for name, tensor in weights.items()})
         self.rule = rule
         self.dtype = dtype
@@ -134,20 +136,28 @@ class LinearCoder:
         )
 
     @torch.no_grad()
-    def decode(self, codes: Codes, x: Tensor | None = None) -> Tensor:
-        """Reconstruction ``[tokens, d_out]``; ``x`` is needed with per-token normalisation or a skip connection."""
+    def decode(self, codes: Codes, x: Tensor | TokenScale | None = None) -> Tensor:
+        """Reconstruction ``[tokens, d_out]``.
+
+        Normalisation by token needs the scale of the activations ``x`` ``[tokens, d_in]``, a skip connection all of
+        them; where the scale will do, ``x`` may be either.
+        """
         indices, directions = codes.indices, self.weights.W_dec
         if directions.device != indices.device:
             directions, indices = stream.rows(directions, indices)
         out = sparse_decode(codes.indptr, indices, self._decoder_values(codes), directions)
         out = out + self.weights.b_dec.to(self.dtype)
-        if not self.rule.needs_x(self.weights):
+        if self.info.decode_needs == "nothing":
             return out * self.rule.output_scale if self.rule.output_scale != 1 else out
         if x is None:
             raise ValueError("this coder normalises every token, or skips past its latents: decode needs x")
-        x = x.to(self.dtype)
+        x = x.to(self.dtype) if isinstance(x, Tensor) else x
         out = self._denormalise(out, x) * self.rule.output_scale
-        return out if self.weights.W_skip is None else out + x @ self.weights.W_skip.to(self.dtype).T
+        if self.weights.W_skip is None:
+            return out
+        if not isinstance(x, Tensor):
+            raise ValueError("this coder skips past its latents: decode needs the activations themselves")
+        return out + x @ self.weights.W_skip.to(self.dtype).T
 
     @torch.no_grad()
     def decoder_rows(self, latents: Tensor) -> Tensor:
@@ -270,14 +280,14 @@ class LinearCoder:
             return torch.nn.functional.normalize(x, dim=1) * math.sqrt(x.shape[1])  # a token of zeros stays zero
         return x
 
-    def _denormalise(self, out: Tensor, x: Tensor) -> Tensor:
+    def _denormalise(self, out: Tensor, x: Tensor | TokenScale) -> Tensor:
         if self.rule.normalise == "none" or not self.rule.undo_normalisation:
             return out
-        x = x * self.rule.input_scale
+        scale = TokenScale.of(x) if isinstance(x, Tensor) else x
+        mean, std, norm = (part.to(self.dtype) * self.rule.input_scale for part in scale)
         if self.rule.normalise == "layer_norm":
-            return out * x.std(1, keepdim=True) + x.mean(1, keepdim=True)
-        scale: Tensor = x.norm(dim=1, keepdim=True) / math.sqrt(x.shape[1])
-        return out * scale
+            return out * std + mean
+        return out * (norm / math.sqrt(self.info.d_in))
 
 
 def check_weights(info: CoderInfo, weights: Weights, rule: Nonlinearity) -> None:

@@ -24,6 +24,7 @@ import torch
 
 from sae_bench import demo
 from sae_bench.errors import CoderError, SaeBenchError, named
+from sae_bench.modules import wrapped_in
 from sae_bench.saes import detect, origin
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.prefixes import prefix_of
@@ -223,7 +224,7 @@ def _from_factory(source: str, told: Told) -> SparseCoder | Unsized:
     if not hasattr(loaded, attribute):
         raise CoderError(f"--sae {source}: the module {module} has no {attribute}")
     made = getattr(loaded, attribute)
-    if isinstance(made, type) or (callable(made) and not hasattr(made, "encode")):
+    if isinstance(made, type) or (callable(made) and not hasattr(made, "encode") and wrapped_in(made) is None):
         try:
             made = made()
         except Exception as error:

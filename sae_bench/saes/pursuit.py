@@ -33,10 +33,6 @@ class Pursuit:
         """Latents are sums of positive projections."""
         return False
 
-    def needs_x(self, weights: Weights) -> bool:
-        """Decoding needs the codes alone."""
-        return False
-
     def scaled(self, weights: Weights, factor: float) -> tuple[Pursuit, Weights]:
         """Rule and weights for activations multiplied with ``factor`` first and reconstructions divided by it last.
 

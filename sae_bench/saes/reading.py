@@ -96,7 +96,6 @@ def build(
         hooks_in=(hook_in,),
         hooks_out=(hook_out,),
         architecture=reading.architecture or getattr(rule, "activation", "unknown"),
-        decode_needs_x=rule.needs_x(weights),
         signed=rule.signed,
         prefix_widths=reading.prefix_widths,
         model=reading.model,

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from sae_bench.errors import CoderError, named
-from sae_bench.modules import as_declared, evaluating
+from sae_bench.modules import as_declared, evaluating, wrapped_in
+from sae_bench.saes.decoding import decode
 from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder, codes_from_dense
 
 _PROBE_LATENTS = 64
@@ -77,7 +78,7 @@ class DenseCoder:
         rows = []
         for part in torch.split(latents, self._step) if len(latents) else ():
             unit = torch.zeros(len(part) + 1, self.info.n_latents, dtype=self._dtype, device=self._device)
-            unit[torch.arange(len(part)), part.to(self._device)] = 1
+            unit[torch.arange(len(part), device=self._device), part.to(self._device)] = 1
             out = self._decode_dense(unit)
             rows.append((out[:-1] - out[-1:]).to(latents.device))
         return torch.cat(rows) if rows else torch.zeros(0, self.info.d_out, dtype=self._dtype, device=latents.device)
@@ -154,6 +155,8 @@ def coder_or_unsized(
 ) -> SparseCoder | Unsized:
     """As :func:`as_coder`, but a dense module whose width nobody says waits for a language model. Raises CoderError."""
     kind = type(sae).__name__
+    if (wrapped := wrapped_in(sae)) is not None:
+        raise CoderError(f"the SAE is {wrapped}")
     if isinstance(sae, SparseCoder) and not isinstance(sae, type):
         if not isinstance(sae.info, CoderInfo):
             raise CoderError(f"{kind}.info must be a sae_bench.CoderInfo, but it is a {type(sae.info).__name__}")
@@ -230,16 +233,18 @@ def content_sha256(coder: SparseCoder) -> str:
         digest.update(f"{name} {[value.dtype, *value.shape] if isinstance(value, Tensor) else value}\n".encode())
         if isinstance(value, Tensor):
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(_PROBE_LATENTS, info.d_in, generator=generator)
-    latents = torch.randint(max(info.n_latents, 1), (_PROBE_LATENTS if info.n_latents else 0,), generator=generator)
-    rows = coder.decoder_rows(latents)
-    weight = 1 + torch.rand(max(info.n_latents, info.d_in, info.d_out), generator=generator, dtype=torch.float64)
+    drawn: dict[str, Any] = {"generator": torch.Generator().manual_seed(0), "device": "cpu"}  # whatever the default is
+    probe = torch.randn(_PROBE_LATENTS, info.d_in, dtype=torch.float32, **drawn)
+    latents = torch.randint(max(info.n_latents, 1), (_PROBE_LATENTS if info.n_latents else 0,), **drawn)
+    with evaluating(coder):
+        rows = coder.decoder_rows(latents)
+    weight = 1 + torch.rand(max(info.n_latents, info.d_in, info.d_out), dtype=torch.float64, **drawn)
     digest.update(_summary(rows, weight[: info.d_out]))
     x = torch.cat([probe * size for size in _PROBE_SIZES]).to(rows.device)
-    codes = coder.encode(x)
+    with evaluating(coder):
+        codes = coder.encode(x)
     of_size = codes.token_of_entry() // _PROBE_LATENTS
-    for i, out in enumerate(coder.decode(codes, x).tensor_split(len(_PROBE_SIZES))):
+    for i, out in enumerate(decode(coder, codes, x).tensor_split(len(_PROBE_SIZES))):
         own = of_size == i
         digest.update(_summary(codes.values[own], weight[codes.indices[own].cpu()]))
         digest.update(_summary(out, weight[: info.d_out]))
@@ -273,7 +278,7 @@ def _values(prefix: str, owner: Any) -> Iterator[tuple[str, Any]]:
         found |= vars(owner)
     for name, value in sorted(found.items()):
         last = name.rpartition(".")[2]
-        if isinstance(value, Tensor | bool | int | float | str) and not last.startswith("_") and last != "training":
+        if isinstance(value, Tensor | bool | int | float) and not last.startswith("_") and last != "training":
             yield prefix + name, value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from sae_bench import registry
 from sae_bench.data.mask import begins_bare
 from sae_bench.engine.workspace import Entry
+from sae_bench.errors import ResultError
 from sae_bench.models.digests import ModelDigests
 from sae_bench.models.subject import SubjectModel
 from sae_bench.results import store
@@ -98,6 +100,13 @@ def _first_position(task: Task, inputs: Inputs) -> dict[str, Any]:
     return {"first_position": "left out"} if bare else {}
 
 
+def look_again(works: Sequence[Work], tasks: Mapping[str, Task], conditions: Conditions) -> None:
+    """Take results that another run has written meanwhile."""
+    for work in works:
+        for task in tasks.values():
+            _find(work, task, conditions)
+
+
 def _find(work: Work, task: Task, conditions: Conditions) -> None:
     """Take a result that is there, if nothing of it would be measured again."""
     settings, spec = conditions.settings, task.spec
@@ -106,7 +115,14 @@ def _find(work: Work, task: Task, conditions: Conditions) -> None:
     file = store.path_of(Path(settings.out), work.record, spec.id, spec.version, work.protocols[spec.id][0])
     if not file.exists():
         return
-    result = store.read(file)
+    try:
+        result = store.read(file)
+        store.check_whole(file, result)
+    except ResultError as error:
+        if settings.overwrite == "never":
+            raise
+        warnings.warn(f"{error}; it is measured again", stacklevel=2)
+        return
     judged = {name for name in conditions.controls if spec.judge and task.wants_control(name)}
     if settings.overwrite == "never" or (
         result.status == "ok"

@@ -14,7 +14,8 @@ from sae_bench.engine.workspace import guarded as guarded_coder
 from sae_bench.errors import Deferred, SaeBenchError, said
 from sae_bench.models.subject import SubjectModel, canonical_name
 from sae_bench.saes.wrap import content_sha256
-from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result, TaskSpec
+from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result, Status, TaskSpec
+from sae_bench.session import fidelity
 from sae_bench.session.run import Measured
 from sae_bench.streams import Reader, Run
 from sae_bench.streams.guard import TaskFailure, guarded
@@ -94,7 +95,9 @@ def results(
             except Deferred as stop:
                 yield Result(**common, status="skipped", reason=str(stop), provenance=origin()), {}
             else:
-                yield Result(**common, status="ok", **content, provenance=origin()), tables
+                why = guarded(task, partial(task.degraded, content["details"]), "degraded")
+                status: Status = "ok" if why is None else "degraded"
+                yield Result(**common, status=status, reason=why, **content, provenance=origin()), tables
                 for caution in content["details"].get("cautions", ()):
                     said_of.setdefault((name, caution), []).append(entry.label)
     for (name, caution), labels in said_of.items():
@@ -110,7 +113,7 @@ def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, A
     """Figures, controls and details of one SAE, and all tables. Raises TaskFailure, CoderFailure, Deferred."""
     run, reader = measured.run, measured.readers[task.spec.id]
     tables = _tables(run, reader, task, entry)
-    controls, control_tables, lost = _controls(run, reader, task, entry, tables)
+    controls, control_tables, lost, permuted = _controls(run, reader, task, entry, tables)
     if why := guarded(task, lambda: task.unusable(tables), "unusable"):
         raise TaskFailure(why)
     draws = drawn(task, tables, run.inputs.options)
@@ -121,8 +124,12 @@ def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, A
     details = guarded(task, lambda: reader.details(task, entry, tables, draws), "details")
     details = plain(task, details) | ({"controls without figures": lost} if lost else {})
     n_latents = entry.coder.info.n_latents
-    if said_beside := guarded(task, lambda: list(task.cautions(tables, n_latents)), "cautions"):
-        details["cautions"] = said_beside
+    said_beside = guarded(task, lambda: list(task.cautions(tables, n_latents)), "cautions")
+    of_sae, beside_of_sae = fidelity.said(run.cast, task, entry)
+    tied = guarded(task, lambda: fidelity.tie(task, draws, permuted), f"the metric {task.fidelity}")
+    details |= beside_of_sae
+    if cautions := [*said_beside, *of_sae, *([tied] if tied else [])]:
+        details["cautions"] = cautions
     known = guarded(task, lambda: _constants(task), "constants")
     content = {"metrics": metrics, "controls": known | beside | controls, "details": details}
     return content, tables | control_tables
@@ -226,9 +233,12 @@ def figures(task: Task, draws: Mapping[str, Draws], without: frozenset[str] = fr
 
 def _controls(
     run: Run, reader: Reader, task: Task, entry: Entry, own: dict[str, Units]
-) -> tuple[dict[str, dict[str, MetricValue]], dict[str, Units], dict[str, str]]:
-    """Figures and tables of every control, and why those that the task cannot measure have none."""
-    scores, kept = {}, {}
+) -> tuple[dict[str, dict[str, MetricValue]], dict[str, Units], dict[str, str], dict[str, Draws] | None]:
+    """Figures and tables of every control, why those that the task cannot measure have none, and the draws of permuted.
+
+    The latter are kept where the task holds an SAE against them.
+    """
+    scores, kept, permuted = {}, {}, None
     lost = {name: why for name, why in run.cast.unmade.get(entry.key, {}).items() if task.wants_control(name)}
     entries = {e.key: e for e in run.cast.controls}
     for name, key in run.cast.controls_of.get(entry.key, {}).items():
@@ -245,7 +255,9 @@ def _controls(
             if why := guarded(task, partial(task.unusable, tables), "unusable"):
                 lost[name] = why
                 continue
-            scores[name] = figures(task, drawn(task, tables, run.inputs.options))
+            draws = drawn(task, tables, run.inputs.options)
+            scores[name] = figures(task, draws)
+            permuted = draws if name == fidelity.PERMUTED and task.fidelity else permuted
         except TaskFailure as failure:
             if isinstance(failure.__cause__, SaeBenchError):
                 raise  # a judge that is gone is gone for all
@@ -255,7 +267,7 @@ def _controls(
             same = own[kind].columns if kind in own else {}
             columns = {c: v for c, v in table.columns.items() if not _equal(same.get(c), v)}
             kept[f"control/{name}/{kind}"] = Units(table.ids, columns)
-    return scores, kept, lost
+    return scores, kept, lost, permuted
 
 
 def _equal(a: Any, b: Any) -> bool:

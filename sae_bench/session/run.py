@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -64,14 +63,14 @@ def measure(
     saes: list[Entry],
     tasks: dict[str, Task],
     *,
-    folder: Path | None = None,
+    checkpoint: Checkpoint | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Measured:
     """Run the model once over what the tasks read and measure every task on every SAE and its controls.
 
-    With ``folder`` the run can be killed at any moment and called again with the same arguments.
+    With a ``checkpoint`` on disk the run can be killed at any moment and called again with the same arguments.
     """
-    checkpoint = Checkpoint(folder)
+    checkpoint = checkpoint or Checkpoint()
     hooks = hook_points(subject, saes)
     size = batch_tokens(inputs.options, subject.vocab_size, subject.device, inputs.corpus.evaluation.longest)
     moments, counters = _calibration(subject, inputs, hooks, size, checkpoint, progress)

@@ -7,20 +7,23 @@ from collections.abc import Mapping, Sequence
 from tabulate import tabulate
 
 from sae_bench.schema import Result, TaskSpec
-from sae_bench.show.text import ARROWS, line, number, with_interval
+from sae_bench.show.text import ARROWS, line, number, shortened, with_interval
+
+MOST_CAUTIONS, MOST_SAID = 8, 400  # sentences beside a result, and characters of each
 
 
 def result_tables(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, everything: bool = False) -> str:
     """One table an SAE: a row a metric, the SAE's score with its interval, then the score of every control.
 
-    Only headline metrics unless ``everything``. Metrics without a value, errors and skipped tasks follow with reasons.
+    Only headline metrics unless ``everything``. Metrics without a value, errors and skipped tasks follow with reasons,
+    and so does what must not be read without.
     Results of one SAE on other data, another model or another mask are another table.
     """
     parts = []
     for key in dict.fromkeys(_table_of(result) for result in results):
         own = [result for result in results if _table_of(result) == key]
         parts.append(_header(own))
-        measured = [result for result in own if result.status == "ok"]
+        measured = [result for result in own if result.measured]
         if measured:
             parts.append(_table(measured, specs, everything))
         parts += _notes(own, specs, everything)
@@ -62,7 +65,8 @@ def _table(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything:
             if spec is not None and not spec.headline and not everything:
                 continue
             target = f" (target {spec.target:g})" if spec is not None and spec.target is not None else ""
-            row = [result.task, f"{name} {ARROWS[metric.better]}".rstrip() + target, with_interval(metric)]
+            task = result.task if result.status == "ok" else f"{result.task} ({result.status})"
+            row = [task, f"{name} {ARROWS[metric.better]}".rstrip() + target, with_interval(metric)]
             rows.append([line(cell) for cell in row] + [_control(result, control, name) for control in controls])
     headers = ["task", "metric", "score [95 % interval]", *map(line, controls)]
     table: str = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
@@ -79,6 +83,9 @@ def _notes(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything:
     for result in results:
         if result.status != "ok":
             notes.append(f"{result.task}: {result.status}: {result.reason}")
+        notes += [f"{result.task}: {shortened(caution, MOST_SAID)}" for caution in result.cautions[:MOST_CAUTIONS]]
+        if isinstance(why := result.details.get("incomplete"), str):
+            notes.append(f"{result.task}: incomplete: {why}")
         for name, metric in result.metrics.items():
             spec = specs[result.task].metrics.get(name) if result.task in specs else None
             shown = everything or spec is None or spec.headline

@@ -37,6 +37,7 @@ from sae_bench.streams.sampling import (
     sampled_positions,
     sampled_sequences,
 )
+from sae_bench.streams.whole import check_rows
 from sae_bench.tasks.ablations import AblationTask
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units
@@ -270,6 +271,10 @@ def ablation_tables(rows: Arrays, totals: Arrays, task: AblationTask, key: str, 
     n = len(columns.get("latent", ()))
     order = np.lexsort([columns[name] for name in ("latent", "position", "sequence")]) if n else np.zeros(0, np.int64)
     columns = {name: column[order] for name, column in columns.items()}
+    if n:
+        sizes = len(tokens), tokens.longest, int(columns["latent"].max()) + 1
+        named = [columns[name] for name in ("sequence", "position", "latent")]
+        check_rows(task, "ablations", list(zip(named, sizes, strict=True)))
     sequence = columns.pop("sequence", np.zeros(0)).astype(int)
     units = [tokens.unit_ids[tokens.units[i]] for i in sequence]
     places = zip(units, columns.get("position", ()), columns.get("latent", ()), strict=True)

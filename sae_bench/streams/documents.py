@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -19,6 +19,7 @@ from sae_bench.engine.plan import Batches
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.streams.base import Inputs, Part, Planned, Progress, Reader, Run, Stream
 from sae_bench.streams.guard import Columns, TaskFailure, guarded
+from sae_bench.streams.whole import check_sequences, check_tokens, kept_tokens
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units, merge
 
@@ -180,12 +181,18 @@ class DocumentsReader(Reader):
         shared, own = (task.spec.id, f"@{entry.hook_out}"), (task.spec.id, entry.key)
         state = self.run.state
         rows = self.run.checkpoint.rows(state, {UNIT[:2], shared, own})
-        units = rows.pop(UNIT)
+        units = rows.pop(UNIT, np.zeros(0, dtype=np.int64))
+        check_sequences(task, units, self.run.inputs.corpus.evaluation)
         unit_ids = self.run.inputs.corpus.evaluation.unit_ids
         ids = tuple(unit_ids[i] for i in units)
         documents = merge(Units(ids, {key[2]: column for key, column in rows.items()}))
         totals = {key[2]: array for key, array in state.totals.items() if key[:2] == own}
+        check_tokens(task, documents, self._kept)
         return task.tables(documents, totals)
+
+    @cached_property
+    def _kept(self) -> dict[str, int]:
+        return kept_tokens(self.run.inputs.corpus.evaluation, self.run.inputs.options)
 
     def has_rows(self, control: Entry) -> bool:
         """Every control reconstructs."""

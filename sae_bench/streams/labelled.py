@@ -29,6 +29,7 @@ from sae_bench.streams.guard import Columns, TaskFailure, guarded
 from sae_bench.streams.labelled_tables import ceiling_key, labelled_tables, measured_as, reference_tables, wanted_keys
 from sae_bench.streams.pooled import Pooled, SetView, TokenStore
 from sae_bench.streams.prefixes import Prefixes
+from sae_bench.streams.whole import check_rows
 from sae_bench.tasks.base import Task
 from sae_bench.tasks.labelled import LabelledTask
 from sae_bench.units import Units, nested
@@ -231,7 +232,18 @@ class LabelledReader(Reader):
 
     def tables(self, task: Task, entry: Entry) -> dict[str, Units]:
         """The tables "example" and "dataset"."""
-        return labelled_tables(self._rows(task, entry), task.spec.id, entry, self.cast, self.suite)
+        return labelled_tables(self._checked(task, entry), task.spec.id, entry, self.cast, self.suite)
+
+    def _checked(self, task: Task, entry: Entry) -> Arrays:
+        """The rows of a coder, of floor and of ceiling, each of which has every text of every set once."""
+        rows, sets = self._rows(task, entry), self.suite.sets
+        texts = np.concatenate([one.test.texts for one in sets])
+        of = np.repeat(np.arange(len(sets)), [len(one.test.texts) for one in sets])
+        for key in wanted_keys(entry, self.cast):
+            own = [rows.get((task.spec.id, key, f"example.{name}"), np.zeros(0)) for name in ("set", "text")]
+            named = list(zip(own, (len(sets), self.suite.tokens.n_units), strict=True))
+            check_rows(task, "texts of labelled sets", named, (of, texts))
+        return rows
 
     def references(self, task: Task, entry: Entry) -> dict[str, dict[str, Units]]:
         """The best channels and the full residual stream: what sets floor and ceiling."""

@@ -17,6 +17,7 @@ from sae_bench.engine.batch import Batch
 from sae_bench.engine.workspace import CoderFailure, Entry, guarded
 from sae_bench.kernels.ranks import top
 from sae_bench.randomness import generator, random_bytes
+from sae_bench.saes.decoding import decode
 from sae_bench.saes.protocol import Codes, indptr_of
 
 
@@ -104,11 +105,11 @@ def sampled_latents(
 def contributions(entry: Entry, latent: Tensor, value: Tensor, x: Tensor) -> Tensor:
     """What each latent alone adds to the reconstruction of its token, ``[ablations, d_out]``."""
     coder = entry.coder
-    if not coder.info.decode_needs_x:
+    if coder.info.decode_needs == "nothing":
         return coder.decoder_rows(latent) * value.unsqueeze(1)
     ones, n = torch.ones_like(latent), coder.info.n_latents
-    alone = coder.decode(Codes(indptr_of(ones), latent, value, n), x)
-    return alone - coder.decode(Codes(indptr_of(ones - 1), latent[:0], value[:0], n), x)
+    alone = decode(coder, Codes(indptr_of(ones), latent, value, n), x)
+    return alone - decode(coder, Codes(indptr_of(ones - 1), latent[:0], value[:0], n), x)
 
 
 def random_directions(ablations: Ablations, places: Sampled, seed: int) -> Ablations:

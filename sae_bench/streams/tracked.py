@@ -1,16 +1,12 @@
 """Collecting where some latents fire, in the pass over the documents, for the tasks that explain latents.
 
-Which latents: a systematic sample of those that are active on calibration tokens, in order of how often and how
-strongly, so that rare and frequent ones are there in their proportion and the numbering of the dictionary changes
-nothing. Which documents: a bounded number of those of the run, by a hash of their content. Nothing else grows with the
-text.
+Nothing but what :mod:`sae_bench.streams.watched` chose grows with the text.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -21,15 +17,17 @@ from torch import Tensor
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import CoderView
 from sae_bench.engine.checkpoint import Arrays
-from sae_bench.engine.plan import Batches, Cast, Options
-from sae_bench.engine.workspace import CoderFailure, Entry, Workspace
-from sae_bench.kernels.ranks import top
+from sae_bench.engine.plan import Batches, Options
+from sae_bench.engine.workspace import CoderFailure, Entry
+from sae_bench.errors import Deferred
 from sae_bench.kernels.token_counts import Firings, firings
 from sae_bench.modules import as_declared
-from sae_bench.randomness import generator, random_bytes
 from sae_bench.streams.base import Inputs, Population, Reader, Run, Stream, of_text
 from sae_bench.streams.documents import pass_over, some_documents
-from sae_bench.streams.guard import guarded
+from sae_bench.streams.guard import TaskFailure, guarded
+from sae_bench.streams.rounds import Turn, in_rounds
+from sae_bench.streams.watched import Chosen, choose_latents, encoder_of, is_fit, tracked_units
+from sae_bench.streams.whole import check_rows
 from sae_bench.tasks.base import Task
 from sae_bench.tasks.tracked import Text, Tracked, TrackedTask
 from sae_bench.units import Units
@@ -37,53 +35,6 @@ from sae_bench.units.kinds import Draws
 
 TRACKED = "tracked"  # where a task's name stands in the keys of what is collected for all of them
 AT_ONCE = 64  # sequences of the n-gram explanation in one pass
-LEAST_SEEN = 2  # calibration tokens on which a latent must be active
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The watched latents of one coder, sorted, and the share of calibration tokens on which each is active."""
-
-    latents: Tensor
-    density: Tensor
-
-
-def encoder_of(entry: Entry, cast: Cast) -> str:
-    """The key of the coder whose codes these are: a permuted decoder has those of its SAE."""
-    return next(other.key for other in cast.entries if other.encoder is entry.encoder)
-
-
-def choose_latents(entry: Entry, work: Workspace, n: int, most_density: float, seed: int) -> Chosen:
-    """Up to ``n`` latents that are active on calibration tokens, but not on too many. Raises CoderFailure."""
-    sample = work.moments[entry.hook_in].sample
-    codes = work.encode(entry, sample)
-    count = torch.bincount(codes.indices, minlength=codes.n_latents)
-    strength = torch.bincount(codes.indices, weights=work.sizes(entry, codes), minlength=codes.n_latents)
-    if bool(strength.isnan().any()):
-        raise CoderFailure("the size of what a latent adds to the reconstruction is NaN")
-    eligible = ((count >= LEAST_SEEN) & (count <= most_density * len(sample))).nonzero().squeeze(1)
-    by_strength = eligible[top(-strength[eligible])]
-    ranked = by_strength[count[by_strength].argsort(stable=True)]
-    n = min(n, len(ranked))
-    start = float(torch.rand(1, generator=generator(seed, "watched latents"), dtype=torch.float64))
-    places = ((torch.arange(n, dtype=torch.float64) + start) * len(ranked) / max(n, 1)).long()
-    latents = ranked[places.to(ranked.device)].sort().values
-    return Chosen(latents, count[latents].double() / max(len(sample), 1))
-
-
-def tracked_units(tokens: TokenSet, n: int | None, seed: int) -> list[int]:
-    """The documents that are tracked: ``n`` of them (None: all), those first by a hash of their content."""
-
-    def place(unit: int) -> bytes:
-        return random_bytes(seed, f"watched document {tokens.unit_ids[unit]}")
-
-    return sorted(sorted(range(tokens.n_units), key=place)[:n])
-
-
-def is_fit(unit_id: str, seed: int) -> bool:
-    """Whether explanations are made on this document (else scored on it); the same for all documents of one content."""
-    content = unit_id.partition("#")[0]
-    return random_bytes(seed, f"explained on {content}")[0] < 128
 
 
 class TrackedStream(Stream):
@@ -128,6 +79,7 @@ class TrackedReader(Reader):
         self.chosen: dict[tuple[str, str], Chosen] = {}  # by encoder and task
         self._slots: dict[str, Tensor] = {}
         self._made: dict[tuple[str, str], tuple[dict[str, Units], dict[str, Any]]] = {}
+        self._lost: dict[tuple[str, str], Exception] = {}  # why some could not be made
         self._cost: dict[tuple[str, str], Counter[str]] = {}  # of explanations
         for entry in self.cast.entries:
             if encoder_of(entry, self.cast) == entry.key:
@@ -160,8 +112,9 @@ class TrackedReader(Reader):
         found = self._explained(task, entry)[1]
         for name, key in self.cast.controls_of.get(entry.key, {}).items():
             if (encoder := self._encoder(key), task.spec.id) in self._made and encoder != encoder_of(entry, self.cast):
-                why = self._made[encoder, task.spec.id][1].get("incomplete")
-                found = found | ({"incomplete": f"control {name}: {why}"} if why else {})
+                beside = self._made[encoder, task.spec.id][1]
+                why = {key: f"control {name}: {beside[key]}" for key in ("incomplete", "budget") if key in beside}
+                found = found | why
         return found
 
     def _encoder(self, key: str) -> str:
@@ -176,8 +129,45 @@ class TrackedReader(Reader):
             found.update({f"explain_{name}": n for name, n in self._cost.get(key, {}).items()})
         return found
 
-    @as_declared()
     def _explained(self, task: Task, entry: Entry) -> tuple[dict[str, Units], dict[str, Any]]:
+        """Explanations of one coder's latents, in rounds with the others where what they cost may run out."""
+        key = (encoder_of(entry, self.cast), task.spec.id)
+        if key not in self._made and key not in self._lost and cast(TrackedTask, task).rationed:
+            in_rounds(self._turns(), self._turn)
+        if key in self._lost:
+            raise self._lost[key]
+        return self._explain(task, entry)
+
+    def _turns(self) -> list[Turn]:
+        """Everything that this run explains, by SAE and each encoder once."""
+        controls = {entry.key: entry for entry in self.cast.controls}
+        found: dict[tuple[str, str], Turn] = {}
+        for sae in self.cast.saes:
+            for name, task in self.tasks.items():
+                if not task.rationed:
+                    continue
+                wanted = [
+                    controls[key]
+                    for control, key in self.cast.controls_of.get(sae.key, {}).items()
+                    if task.wants_control(control) and self.has_rows(controls[key])
+                ]
+                for entry in (sae, *wanted):
+                    if entry.key not in self.run.state.failures and self.failure(task, entry) is None:
+                        found.setdefault((encoder_of(entry, self.cast), name), (task, entry))
+        return list(found.values())
+
+    def _turn(self, task: TrackedTask, entry: Entry) -> bool:
+        """One coder's turn: whether it would spend more. What it raises is kept for its result."""
+        key = (encoder_of(entry, self.cast), task.spec.id)
+        self._made.pop(key, None)
+        try:
+            return "budget" in self._explain(task, entry)[1]
+        except (TaskFailure, CoderFailure, Deferred) as failure:
+            self._lost[key] = failure
+            return False
+
+    @as_declared()
+    def _explain(self, task: Task, entry: Entry) -> tuple[dict[str, Units], dict[str, Any]]:
         """Explanations of one coder's latents; made once for all coders that share an encoder."""
         key = (encoder_of(entry, self.cast), task.spec.id)
         if key not in self._made:
@@ -254,6 +244,7 @@ class TrackedReader(Reader):
             text, place = _text(self.tokens, units, self.options)
             at = place[self.tokens.offsets[sequence] + position]
             there = (at >= 0) & mine
+            check_rows(self.tasks[task], "activations", ((at[there], len(self.tokens.ids)), (slot[there], max(n, 1))))
             return text, firings(slot[there], at[there], activation[there], n, len(text.tokens))
 
         return Tracked(latents, chosen.density.cpu().numpy(), *half(fit), *half(set(self.units) - fit))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -130,6 +130,13 @@ class Context:
     padding: int
 
 
+class Fidelity(NamedTuple):
+    """A metric of how faithful reconstructions are, and the least difference of it that means anything."""
+
+    metric: str
+    least: float
+
+
 class Task:
     """Base class of all tasks. All columns are float64 tensors ``[sequences]`` or ``[sequences, width]``.
 
@@ -139,7 +146,9 @@ class Task:
     stream = "documents"  # what the task reads: a name of sae_bench.streams
     replacements: tuple[str, ...] = ()  # of "clean", "zero", "mean", "spliced": those whose losses it reads
     may_be_nan: frozenset[str] = frozenset()  # columns in which NaN has a meaning
+    counts: str | None = None  # a column of "document" that counts the tokens inside the mask, for a run to check
     only_of_coders: frozenset[str] = frozenset()  # metrics that references do not have
+    fidelity: Fidelity | None = None  # the figure by which reconstructions are held against those of other directions
     constants: Mapping[str, Mapping[str, float]] = {}  # known scores that stand beside the controls, by name and metric
     text_of: Callable[[Sequence[int]], str] = staticmethod(lambda ids: " ".join(map(str, ids)))  # the same for several
     token_text: Callable[[int], str] = staticmethod(str)  # how to show a token; a run with a tokenizer sets it
@@ -174,6 +183,10 @@ class Task:
 
     def unusable(self, tables: Mapping[str, Units]) -> str | None:
         """Why these tables hold nothing to score, or None; the result then has the status "error"."""
+        return None
+
+    def degraded(self, details: Mapping[str, Any]) -> str | None:
+        """Why the figures beside these details must not be ranked, or None; the status is then "degraded"."""
         return None
 
     def cautions(self, tables: Mapping[str, Units], n_latents: int) -> list[str]:

@@ -19,6 +19,25 @@ class JudgedTask(Task):
         """Requests for one coder, and roughly the tokens in and out of all of them; second tries not counted."""
         raise NotImplementedError
 
+    @property
+    def rationed(self) -> bool:
+        """Whether the judge may run out of what it may spend."""
+        return self.judge is not None and self.judge.limited
+
+    def divide(self, into: int) -> None:
+        """Cut what is left into so many portions."""
+        if self.judge is not None:
+            self.judge.divide(into)
+
+    def turn(self) -> None:
+        """Let the next coder spend one portion."""
+        if self.judge is not None:
+            self.judge.turn()
+
+    def spent(self) -> int:
+        """Requests that the judge was sent until now, retries included."""
+        return 0 if self.judge is None else self.judge.usage.attempts
+
     def wants_control(self, name: str) -> bool:
         """Judging costs money: a control is judged only where it was asked for."""
         return self.null == "untrained" and name == "random"

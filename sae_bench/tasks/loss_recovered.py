@@ -13,13 +13,14 @@ from typing import Any
 from torch import Tensor
 
 from sae_bench.metrics import loss_recovered
-from sae_bench.tasks.base import Site, Task, View
+from sae_bench.tasks.base import Fidelity, Site, Task, View
 from sae_bench.units import Units
 
 
 class LossRecovered(Task):
     """Columns: number of predictions, and sums of CE and KL for each replacement."""
 
+    fidelity = Fidelity("kl", loss_recovered.ROUNDING)
     replacements = ("clean", *loss_recovered.ABLATIONS, "spliced")
 
     def shared(self, site: Site) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sae_bench.metrics import reconstruction as figures
-from sae_bench.tasks.base import Site, Task, View
+from sae_bench.tasks.base import Fidelity, Site, Task, View
 from sae_bench.units import Units
 from sae_bench.units.bootstrap import quotient, total
 
@@ -69,6 +69,9 @@ class Reconstruction(Task):
 
     With prefix ``top_``, sums over the tokens farthest from the mean.
     """
+
+    fidelity = Fidelity("fvu", 1e-3)  # of the variance
+    counts = "tokens"
 
     def shared(self, site: Site) -> dict[str, Tensor]:
         """Sums of the activations, the same for all coders."""

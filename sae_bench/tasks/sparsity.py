@@ -23,6 +23,8 @@ HISTOGRAM = (-7.0, 0.0, 28)  # log10 of density: from, to, number of bins
 class Sparsity(Task):
     """Document table: active entries and their size. Latent table: on how many tokens each latent is active."""
 
+    counts = "tokens"
+
     def shared(self, site: Site) -> dict[str, Tensor]:
         """Number of tokens."""
         return {"tokens": site.sum(torch.ones(len(site.kept), device=site.kept.device), site.kept)}

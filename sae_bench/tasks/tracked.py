@@ -60,6 +60,21 @@ class TrackedTask(Task):
     most_density: float
     latents: int
 
+    @property
+    def rationed(self) -> bool:
+        """Whether explaining costs something of which there may be too little for all coders."""
+        return False
+
+    def divide(self, into: int) -> None:
+        """Cut what is left into so many portions; with 1 all of it may be spent."""
+
+    def turn(self) -> None:
+        """Let the next coder spend one portion."""
+
+    def spent(self) -> int:
+        """How much was spent until now, in any unit."""
+        return 0
+
     def prepare(self, context: Context) -> None:
         """Take what a run knows."""
         super().prepare(context)
@@ -82,5 +97,5 @@ class TrackedTask(Task):
             return None
         return (
             "no latent is active often enough on the text, and on few enough of its tokens, to be explained; "
-            "give more text (--tier, --limit)"
+            f"give more text (--tier, --limit), or let more latents be tried (--param {self.spec.id}.latents)"
         )

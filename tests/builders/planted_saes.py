@@ -30,7 +30,7 @@ def changed(coder: LinearCoder, *, rule: dict[str, Any] | None = None, info: dic
             **weights: Any) -> LinearCoder:  # fmt: skip
     """A copy with other fields of its rule, record and weights; the record follows the rule, as readers make it."""
     new, tensors = dataclasses.replace(coder.rule, **(rule or {})), dataclasses.replace(coder.weights, **weights)
-    follows = {"signed": new.signed, "decode_needs_x": new.needs_x(tensors)}
+    follows = {"signed": new.signed, "decode_needs": new.needs(tensors)}
     return LinearCoder(dataclasses.replace(coder.info, **follows | (info or {})), tensors, new, dtype=coder.dtype)
 
 
@@ -118,7 +118,7 @@ def train(
         hooks_in=(hooks[0],),
         hooks_out=(hooks[1],),
         architecture=activation,
-        decode_needs_x=normalise != "none",
+        decode_needs="nothing" if normalise == "none" else "scale",
         signed=activation == "abstopk",
         prepend_bos=True,
         provenance={"declared_l0": k},

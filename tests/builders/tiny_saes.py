@@ -77,7 +77,7 @@ def coder_of(weights: Weights, rule: Nonlinearity, *, dtype: torch.dtype = torch
         "hooks_in": (HOOK,),
         "hooks_out": (HOOK,),
         "architecture": rule.activation,
-        "decode_needs_x": rule.normalise != "none",
+        "decode_needs": "nothing" if rule.normalise == "none" else "scale",
         "signed": rule.activation == "abstopk",
     }
     return LinearCoder(CoderInfo(**(fields | info)), weights, rule, dtype=dtype)

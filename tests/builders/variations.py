@@ -143,7 +143,7 @@ def _dataset(world: World) -> Path:
 
 
 def _other_ids(tokenizer: TinyTokenizer) -> TinyTokenizer:
-    tokenizer.pad_token_id = 7
+    tokenizer.eos_token_id = 7
     return tokenizer
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sae_bench.randomness import generator
 from sae_bench.saes.controls import Calibration
-from sae_bench.saes.protocol import Codes, SparseCoder
+from sae_bench.saes.protocol import Codes, SparseCoder, TokenScale
 
 
 class ShuffledEncoder:
@@ -27,8 +27,8 @@ class ShuffledEncoder:
         codes = self._sae.encode(x)
         return codes._replace(indices=self._order.to(codes.indices.device)[codes.indices])
 
-    def decode(self, codes: Codes, x: Tensor | None = None) -> Tensor:
-        """The SAE's own decoder ``[tokens, d_out]``."""
+    def decode(self, codes: Codes, x: Tensor | TokenScale | None = None) -> Tensor:
+        """The SAE's own decoder ``[tokens, d_out]``, given what the SAE declares: ``info`` is a copy of its own."""
         return self._sae.decode(codes, x)
 
     def decoder_rows(self, latents: Tensor) -> Tensor:

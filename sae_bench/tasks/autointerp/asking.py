@@ -11,6 +11,7 @@ from sae_bench.tasks.autointerp.prompts import again
 
 T = TypeVar("T")
 UNREADABLE = "unreadable"
+NOT_ASKED = ("budget", "missing")
 WAITING = ("budget", "transport_failed", "missing")  # what another run may still get
 
 
@@ -57,6 +58,12 @@ class Asker:
     def waiting(self) -> int:
         """How many requests another run may still get an answer to."""
         return sum(outcome.completions[-1].status in WAITING for outcome in self.outcomes)
+
+    @property
+    def limit(self) -> str | None:
+        """Which limit of the run forbade a request, in words; None if none did."""
+        last = (outcome.completions[-1] for outcome in self.outcomes)
+        return next((reply.reason for reply in last if reply.status == "budget"), None)
 
     def served(self) -> dict[str, Any]:
         """Which models answered, and the tokens of all replies, whenever they were paid for."""

@@ -9,7 +9,7 @@ against answers with another latent's explanation, or none.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from sae_bench.errors import Deferred
 from sae_bench.judge import read_answers, read_explanation
+from sae_bench.judge.outcomes import short
 from sae_bench.kernels import detection, rules
 from sae_bench.kernels.detection import DECILES, MATCHED, RANDOM
 from sae_bench.metrics import autointerp
 from sae_bench.schema import TaskSpec
 from sae_bench.tasks.autointerp import optional, prompts
 from sae_bench.tasks.autointerp.answers import Answers, by_rule, number, window_table
-from sae_bench.tasks.autointerp.asking import UNREADABLE, Asker, Exporter, Outcome
+from sae_bench.tasks.autointerp.asking import NOT_ASKED, UNREADABLE, Asker, Exporter, Outcome
 from sae_bench.tasks.autointerp.windows import Case, Sizes, cases
 from sae_bench.tasks.judged import JudgedTask
 from sae_bench.tasks.tracked import Tracked, TrackedTask
@@ -33,6 +34,8 @@ Floats = NDArray[np.float64]
 NULLS = ("shuffled", "empty")
 DEGRADED = 0.05  # share of failed latents above which a result says so
 PROMPT, EXPLANATION, ANSWER = 200, 60, 12  # tokens of instructions, of an explanation, of one answer, roughly
+UNSCORED = 0.5  # share of the judged latents without a score above which the status says so
+AT_ONCE = 8  # latents that are asked about together where money may run out
 SHOWN = 20  # latents whose windows a result holds; explanations are there for all
 
 SCORERS = autointerp.SCORERS
@@ -70,6 +73,18 @@ class Autointerp(JudgedTask, TrackedTask):
         lost = f"{int(scored.sum())} of {len(scored)} latents have a score, and means are over these alone"
         return [*super().cautions(tables, n_latents), f"{lost}; failed_fraction and detection_worst count the others"]
 
+    def degraded(self, details: Mapping[str, Any]) -> str | None:
+        """That most latents which the judge was asked about have no score, with the first reply that gave none."""
+        statuses = {name: n for name, n in details.get("statuses", {}).items() if name not in NOT_ASKED}
+        judged = sum(statuses.values())
+        lost = judged - statuses.get("ok", 0)
+        if lost <= UNSCORED * judged:
+            return None
+        names = ", ".join(f"{name} {n}" for name, n in statuses.items() if name != "ok")
+        bad = (one for one in details["explanations"] if one["status"] not in ("ok", *NOT_ASKED))
+        said = short(next(bad)["raw"]) or "nothing"
+        return f"{lost} of {judged} judged latents have no score ({names}); the first reply of them: {said}"
+
     def explain(self, watched: Tracked, seed: int) -> tuple[dict[str, Units], dict[str, Any]]:
         """Explanations, answers and scores of one coder. Raises JudgeError."""
         assert self.judge is not None, "a run without a judge skips this task"
@@ -77,9 +92,8 @@ class Autointerp(JudgedTask, TrackedTask):
         if len(found) < 2:
             return {"latent": Units((), {}), "window": Units((), {})}, {}
         asker = Asker(self.judge, self.progress)
-        texts = self._explanations(asker, found)
-        own = {i: outcome.value for i, outcome in enumerate(texts) if outcome.value is not None}
-        answers = self._answers(asker, found, own, seed, "detection")
+        texts, answers = self._judged(asker, found, seed)
+        own = _explained(texts)
         nulls = self._nulls(asker, found, own, seed)
         more = self._optional(asker, found, own, seed)
         if asker.waiting and isinstance(self.judge, Exporter):
@@ -91,9 +105,24 @@ class Autointerp(JudgedTask, TrackedTask):
         details = self._report(asker, found, texts, answers, columns)
         return {"latent": Units(names, columns), "window": windows}, details
 
-    def _explanations(self, asker: Asker, found: list[Case]) -> list[Outcome[str]]:
-        requests = [prompts.explain(case, self.text_of) for case in found]
-        return asker.ask(requests, [read_explanation] * len(requests), "explanations")
+    def _judged(self, asker: Asker, found: list[Case], seed: int) -> tuple[list[Outcome[str]], Answers]:
+        """Explanations and what is answered with them; a few latents at a time where the judge may run out of money.
+
+        Then what there is buys latents with a score, not explanations alone.
+        """
+        each = AT_ONCE if self.rationed else len(found)
+        asked = prompts.questions(found, self.each, seed, "detection")
+        texts: list[Outcome[str]] = []
+        answered: list[prompts.Question] = []
+        outcomes: list[Outcome[dict[str, float]]] = []
+        for start in range(0, len(found), each):
+            requests = [prompts.explain(case, self.text_of) for case in found[start : start + each]]
+            texts += asker.ask(requests, [read_explanation] * len(requests), "explanations")
+            own = _explained(texts)
+            part = [q for q in asked if start <= q.case < start + each and q.case in own]
+            answered += part
+            outcomes += self._ask(asker, found, part, own, "detection")
+        return texts, Answers(found, answered, outcomes)
 
     def _nulls(self, asker: Asker, found: list[Case], own: Mapping[int, str], seed: int) -> dict[str, Answers]:
         """Answers to another latent's explanation and to none, on the first latents by a random order."""
@@ -128,9 +157,19 @@ class Autointerp(JudgedTask, TrackedTask):
     ) -> Answers:
         """What the judge says of the scored windows of the cases that have an explanation."""
         asked = [q for q in prompts.questions(found, self.each, seed, role) if q.case in explanations]
+        return Answers(found, asked, self._ask(asker, found, asked, explanations, role))
+
+    def _ask(
+        self,
+        asker: Asker,
+        found: list[Case],
+        asked: Sequence[prompts.Question],
+        explanations: Mapping[int, str],
+        role: str,
+    ) -> list[Outcome[dict[str, float]]]:
         requests = [prompts.detect(q, found[q.case], explanations[q.case], self.text_of) for q in asked]
         readers = [lambda text, ids=q.ids: read_answers(text, ids) or None for q in asked]
-        return Answers(found, asked, asker.ask(requests, readers, role))
+        return asker.ask(requests, readers, role)
 
     def _report(
         self,
@@ -159,6 +198,8 @@ class Autointerp(JudgedTask, TrackedTask):
         }
         if asker.waiting:
             report["incomplete"] = f"{asker.waiting} requests wait for an answer; the same command goes on"
+        if asker.limit is not None:
+            report["budget"] = asker.limit
         if lost > DEGRADED:
             report["degraded"] = f"{100 * lost:.0f} % of the latents have no score; see the statuses"
         return report
@@ -182,6 +223,11 @@ class Autointerp(JudgedTask, TrackedTask):
                 for k, window in enumerate(case.scored)
             ]
         return entry
+
+
+def _explained(texts: Sequence[Outcome[str]]) -> dict[int, str]:
+    """The explanations that there are, by case."""
+    return {i: outcome.value for i, outcome in enumerate(texts) if outcome.value is not None}
 
 
 def _columns(

@@ -1,0 +1,57 @@
+"""Runs of autointerp from the command line, on a tiny model and SAE: 31 requests, with the one that tries the judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sae_bench.results import store
+from tests.builders.explainers import TASK
+from tests.builders.judge_server import Server
+from tests.builders.tiny_models import tiny_gpt2
+from tests.builders.tiny_saes import tiny_coder, write_native
+
+LATENTS, NULLS, GROUPS = 6, 3, 2
+REQUESTS = LATENTS + GROUPS * (LATENTS + 2 * NULLS)  # without the one that tries the judge
+SIZES = {"latents": LATENTS, "null_latents": NULLS, "window_tokens": 8, "shown": 6, "contrast": 2, "positives": 4}
+SIZES |= {"random": 2, "matched": 2, "windows_a_request": 4, "most_density": 0.1}
+
+
+def make(folder: Path) -> None:
+    """A tiny model, ids and an SAE on disk."""
+    tiny_gpt2().save_pretrained(folder / "model")
+    rows = np.random.default_rng(0).integers(1, 48, (200, 20))
+    rows[:, 0] = 0
+    np.save(folder / "ids.npy", rows)
+    write_native(tiny_coder("topk"), folder / "sae", model=str(folder / "model"), name="alive")
+
+
+def run_of(files: Path, tasks: str = TASK) -> list[Any]:
+    """Arguments of a run without a judge."""
+    given: list[Any] = ["run", "--sae", files / "sae", "--data", files / "ids.npy", "--quiet", "--resamples", 20]
+    given += ["--tasks", tasks, "--controls", "none"]
+    return given + ([arg for name, value in SIZES.items() for arg in ("--param", f"{TASK}.{name}={value}")])
+
+
+def judge_of(server: Server, cache: str = "judge.sqlite", model: str = "m") -> list[Any]:
+    return ["--judge-model", model, "--judge-base-url", server.url, "--judge-cache", cache]
+
+
+def written(folder: str) -> dict[str, bytes]:
+    """The files of a folder of results, without what a run in progress keeps."""
+    root = Path(folder)
+    return {str(f.relative_to(root)): f.read_bytes() for f in sorted(root.rglob("*")) if f.is_file()}
+
+
+def result_in(folder: str, task: str = TASK) -> Any:
+    (found,) = [one for one in map(store.read, store.find(Path(folder))) if one.task == task]
+    return found
+
+
+def sentence(err: str) -> str:
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    return lines[0]
