@@ -16,9 +16,6 @@
 Every message says what must hold, what came, and what to do.
 """
 
-FAILED = 1  # exit code of a run in which a result has the status "error"
-OUT_OF_BUDGET = 4  # exit code of a run that a limit of the judge has cut short: the same command goes on
-
 
 class SaeBenchError(Exception):
     """Base class: catch this one to catch everything that sae-bench refuses."""
@@ -64,7 +61,8 @@ def said(error: BaseException, *, file: bool = True) -> str:
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror + (f": {error.filename}" if file and error.filename is not None else "")
     printable = ("".join(c if c.isprintable() else " " for c in line) for line in text.splitlines())
-    line = next((line for each in printable if (line := each.strip().rstrip(".").strip())), type(error).__name__)
+    told = [line for each in printable if (line := each.strip().rstrip(".").strip())] or [type(error).__name__]
+    line = " ".join(told[: 1 + told[0].endswith(":")])  # a heading says nothing by itself
     return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
 
 

@@ -1,21 +1,163 @@
-"""Files: written so that a reader never sees half of one, and their digest."""
+"""Files: what a user points at is opened with care, and what is written is never seen half.
+
+A name may lead to a pipe, which would be waited for, to a device without an end, or to more than the memory holds. So
+whoever reads a file asks here first: it must be a regular file (a link to one is), of at most so many bytes. JSON that
+names a field twice says two things, and is refused.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
-from sae_bench.errors import ResultError
+from sae_bench.errors import ResultError, SaeBenchError, UsageError
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+TEXT = 16 * MIB  # bytes of a file that is read as a whole, unless its reader says otherwise
+LINE = 64 * MIB  # bytes of a line, and of a document
+LONGEST_PART, LONGEST_PATH = 255, 4096  # bytes of a name that file systems take
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 def at_home(path: str | Path) -> Path:
-    """A path in which ``~`` is the home folder; it stays as it is where there is no such home folder."""
-    return Path(os.path.expanduser(path))
+    """A path in which ``~`` is the home folder; it stays as it is where there is no such home folder.
+
+    Raises UsageError for what no file system takes.
+    """
+    return Path(os.path.expanduser(possible(path)))
+
+
+def possible(path: str | Path) -> str | Path:
+    """The path, if a file can be called so: no zero byte in it, and neither it nor a part of it too long.
+
+    Raises UsageError, before anything is measured or written.
+    """
+    text = str(path)
+    if "\0" in text:
+        raise UsageError(f"no file can be called {text[:80]!r}: it holds a zero byte")
+    size = max(len(os.fsencode(part)) for part in text.split(os.sep))
+    if size > LONGEST_PART or len(os.fsencode(text)) > LONGEST_PATH:
+        raise UsageError(f"no file can be called {text[:60]!r}...: a name may have at most {LONGEST_PART} bytes")
+    return path
+
+
+def regular(path: Path, raises: type[SaeBenchError] = ResultError, most: int | None = None) -> Path:
+    """The path, if it leads to a regular file of at most ``most`` bytes that can be opened. Raises ``raises``."""
+    with opened(path, raises, most):
+        return path
+
+
+@contextmanager
+def opened(path: Path, raises: type[SaeBenchError] = ResultError, most: int | None = None) -> Iterator[BinaryIO]:
+    """A regular file of at most ``most`` bytes, opened for reading. Never waits for a pipe. Raises ``raises``.
+
+    What goes wrong while it is read is the caller's.
+    """
+    try:
+        check_kind(path, os.stat(path), raises, most)  # first, as opening alone may wait or act on a device
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError as error:
+        raise raises(f"{path} is missing, so it cannot be read") from error
+    except (OSError, ValueError) as error:
+        raise raises(f"{path} cannot be read: {_why(error)}") from error
+    with open(number, "rb") as stream:
+        check_kind(path, os.fstat(number), raises, most)  # again, of what was opened
+        yield stream
+
+
+def check_kind(path: Path, found: os.stat_result, raises: type[SaeBenchError], most: int | None = None) -> None:
+    """Refuse what is no regular file, or too large. Raises ``raises``."""
+    kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), None)
+    if kind is not None:
+        link = " (behind a link)" if os.path.islink(path) else ""
+        raise raises(f"{path} cannot be read: it is {kind}{link}, not a regular file; give the file itself")
+    if most is not None and found.st_size > most:
+        raise raises(f"{path} cannot be read: it has {found.st_size} bytes, and such a file at most {most}")
+
+
+def _why(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def read_bytes(path: Path, raises: type[SaeBenchError] = ResultError, most: int = TEXT) -> bytes:
+    """The content of a regular file of at most ``most`` bytes. Raises ``raises``."""
+    with opened(path, raises, most) as stream:
+        try:
+            content = stream.read(most + 1)
+        except (OSError, MemoryError) as error:
+            raise raises(f"{path} cannot be read: {_why(error) or 'out of memory'}") from error
+    if len(content) > most:  # it grew, or its size is not known beforehand
+        raise raises(f"{path} cannot be read: it has more than {most} bytes, which is the most for such a file")
+    return content
+
+
+def read_text(path: Path, raises: type[SaeBenchError] = ResultError, most: int = TEXT) -> str:
+    """The text of a regular file of at most ``most`` bytes, line ends as ``\\n``. Raises ``raises``."""
+    try:
+        text = read_bytes(path, raises, most).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise raises(f"{path} is not valid text in UTF-8 ({error.reason} at byte {error.start})") from error
+    return text.replace("\r\n", "\n")
+
+
+def strict_json(text: str | bytes) -> Any:
+    """The content of JSON in which no object has a key twice. Raises ValueError, also for what is nested too deeply."""
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice[:80]!r} stands twice in one object")
+    return found
+
+
+def read_json(path: Path, raises: type[SaeBenchError] = ResultError, most: int = TEXT) -> Any:
+    """The content of a JSON file of at most ``most`` bytes, no key twice. Raises ``raises``."""
+    text = read_text(path, raises, most)
+    try:
+        return strict_json(text)
+    except ValueError as error:
+        raise raises(f"{path} is not valid JSON ({error}); is it truncated?") from error
+
+
+def lines(stream: Any, path: Path, raises: type[SaeBenchError], most: int = LINE) -> Iterator[bytes]:
+    """The lines of an open file with their ends, none longer than ``most`` bytes. Raises ``raises``."""
+    number = 0
+    while line := stream.readline(most + 1):
+        number += 1
+        if len(line) > most:
+            raise raises(
+                f"{path} line {number} is longer than {most >> 20} MiB; give one document a line, and split what is "
+                "longer"
+            )
+        yield line
+
+
+def below(folder: Path, name: Any) -> bool:
+    """Whether ``name``, from a file that we do not trust, is a path to something inside ``folder``."""
+    if not isinstance(name, str) or not name or "\0" in name or "\\" in name or ":" in name:
+        return False
+    return not name.startswith("/") and ".." not in name.split("/")
 
 
 @contextmanager
@@ -23,10 +165,8 @@ def writing(path: Path) -> Iterator[None]:
     """Turn what the file system refuses into one sentence that names ``path``. Raises ResultError."""
     try:
         yield
-    except OSError as error:
-        raise ResultError(
-            f"cannot write {path}: {error.strerror or error}; make room or give another folder with --out"
-        ) from error
+    except (OSError, ValueError) as error:
+        raise ResultError(f"cannot write {path}: {_why(error)}; make room or give another folder with --out") from error
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -46,11 +186,11 @@ def write_atomically(file: Path, content: bytes) -> None:
             raise
 
 
-def sha256(*files: Path) -> str:
-    """Digest of the contents of files, in this order."""
+def sha256(*files: Path, raises: type[SaeBenchError] = ResultError) -> str:
+    """Digest of the contents of regular files, in this order. Raises ``raises``."""
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as stream:
+        with opened(file, raises) as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()

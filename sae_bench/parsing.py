@@ -7,20 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sae_bench.errors import SaeBenchError
+from sae_bench.files import read_bytes
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
     Model = TypeVar("Model", bound=BaseModel)
 
+_MOST = 1 << 20  # bytes of a file that people write by hand
+
 
 def read_toml(file: Path, raises: type[SaeBenchError], what: str = "") -> dict[str, Any]:
     """The content of a TOML file. ``what`` stands before the name of one that cannot be read. Raises ``raises``."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise raises(f"{what}{file} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = read_bytes(file, raises, _MOST)
+    except raises as error:
+        raise raises(f"{what}{error}") from error
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise raises(f"{file} is not valid TOML: {error}") from error
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae_bench.builtin import BACKENDS, CONTROLS, DEFAULT_CONTROLS, FORMATS, STREAMS, UNITS, Entry, Format
 from sae_bench.errors import SaeBenchError, TaskError, UsageError, named
+from sae_bench.files import read_bytes
 from sae_bench.parsing import read_record
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def tasks(extra: str | Path | None = None) -> dict[str, TaskSpec]:
 def card(name: str, extra: str | Path | None = None) -> str | None:
     """The card of a task, the ``README.md`` beside its definition; None if it has none."""
     file = _tasks(extra if extra is None else str(extra))[name].file.parent / "README.md"
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+    return read_bytes(file, TaskError).decode("utf-8", errors="replace") if file.is_file() else None
 
 
 def origin_of_task(name: str, extra: str | Path | None = None) -> str:
@@ -280,7 +281,7 @@ def code_sha256(spec: TaskSpec) -> str | None:
     names = dict.fromkeys(reference.partition(":")[0] for reference in (spec.code, spec.figures))
     own = [load(name) for name in names if name.partition(".")[0] != __package__]
     files = [Path(module.__file__) for module in own if getattr(module, "__file__", None)]
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest() if files else None
+    return hashlib.sha256(b"\0".join(read_bytes(file, TaskError) for file in files)).hexdigest() if files else None
 
 
 def definition_sha256(spec: TaskSpec) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from sae_bench import registry
 from sae_bench.errors import UsageError
+from sae_bench.files import possible
 
 TIERS: dict[str, tuple[int | None, int | None]] = {"smoke": (32, 16), "standard": (512, 128), "full": (None, 512)}
 # examples of the train and test part of every labelled set, by tier
@@ -131,6 +132,9 @@ class Settings(Told):
             check_name(self.name)
         for name in PATHS:
             object.__setattr__(self, name, _resolved(getattr(self, name)))
+        for name in ("out", "judge_cache", "judge_batch"):
+            if getattr(self, name) is not None:
+                possible(getattr(self, name))
         for name, least in (("limit", 1), ("context", 3), ("batch_tokens", 1), ("resamples", 20), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < least:

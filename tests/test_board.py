@@ -20,6 +20,7 @@ from sae_bench.errors import UsageError
 from sae_bench.registry import data_folder, tasks
 from sae_bench.results import store, verified
 from sae_bench.schema import MetricValue
+from sae_bench.show.text import line as one_line
 from sae_bench.units import Units
 from tests.builders.boards import COLUMNS, HOSTILE, SNAPSHOTS, figure, main_board, make, put, small
 from tests.builders.results import result
@@ -253,7 +254,8 @@ def test_no_name_escapes_its_cell(tmp_path, name):
     assert "<script" not in text.as_github(bad)
     assert "<img" not in text.as_github(bad)
     rows = list(csv.DictReader(io.StringIO(data.as_csv(bad))))
-    assert all(row["sae"].lstrip("'") == name for row in rows if not row["control"])
+    assert all(row["sae"].lstrip("'") == one_line(name).lstrip("'") for row in rows if not row["control"])
+    assert all(c.isprintable() or c in "\r\n" for c in data.as_csv(bad))
     assert all(not cell or cell[0] not in "=+@\t\r\n" for row in rows for cell in row.values())
 
 
@@ -261,7 +263,7 @@ def test_no_name_escapes_its_cell(tmp_path, name):
 def test_text_that_a_spreadsheet_takes_for_a_formula_is_quoted(tmp_path, value):
     put(tmp_path, value, "reconstruction", {"fvu": 0.1, "relative_reconstruction_bias": -0.5})
     rows = list(csv.DictReader(io.StringIO(data.as_csv(make(tmp_path)), newline="")))
-    assert {row["sae"] for row in rows if not row["control"]} == {f"'{value}"}
+    assert {row["sae"] for row in rows if not row["control"]} == {f"'{one_line(value)}"}
     assert "-0.5" in {row["value"] for row in rows}
 
 

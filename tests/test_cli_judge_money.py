@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from sae_bench.cli.exits import Exit
 from sae_bench.cli.main import main
-from sae_bench.errors import OUT_OF_BUDGET
 from sae_bench.judge import Patience
 from sae_bench.results import store
 from sae_bench.schema import Result
@@ -100,7 +100,7 @@ def test_each_sae_gets_its_share_of_what_there_is(
     """Not the first one all, and the last one none."""
     given = [*run_of_all(files), *judge_of(server)]
     code, out, err = cli(*given, *limit)
-    assert code == OUT_OF_BUDGET == 4
+    assert code == Exit.BUDGET == 4
     own = {name: one.details["statuses"].get("ok", 0) for name, one in results_in().items()}
     assert set(own) == set(SAES)
     assert out.count("autointerp: incomplete: ") == sum("budget" in one.details for one in results_in().values()) > 0

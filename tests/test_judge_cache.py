@@ -258,7 +258,7 @@ def test_a_batch_or_a_cache_that_never_ends_is_refused_at_once(tmp_path: Path, k
             file.truncate(20 << 20)
     with (
         Judge(JudgeOptions("m", "http://h/v1", cache=tmp_path / "judge.sqlite")) as judge,
-        pytest.raises(JudgeError, match=r"is no file|is longer than any reply"),
+        pytest.raises(JudgeError, match=r"not a regular file|is no file|is longer than"),
     ):
         judge.import_batch(given)
     with pytest.raises(JudgeError, match=r"it is no file|damaged or no cache"):

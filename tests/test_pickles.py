@@ -250,7 +250,7 @@ def test_files_of_old_versions_are_refused_with_what_to_do(tmp_path):
 def test_a_missing_file_a_folder_and_no_zip(tmp_path):
     with pytest.raises(CoderError, match="is missing"):
         open_pickle(tmp_path / "none.pt")
-    with pytest.raises(CoderError, match="is missing"):
+    with pytest.raises(CoderError, match="it is a folder"):
         open_pickle(tmp_path)
     for content in (b"", b"PK\x03\x04", b"PK\x03\x04" + b"\0" * 1000, b"not a zip at all"):
         (tmp_path / "x.pt").write_bytes(content)

@@ -62,6 +62,32 @@ def test_which_files_are_results_has_one_answer() -> None:
     assert hits(r"@v\*\.json", outside=("results/store.py",)) == []
 
 
+SHIPPED = ("board/page.py", "cli/ls.py")  # read files of the package itself
+NOT_A_USERS = (  # parse what is no file of a user's
+    "engine/checkpoint.py",  # what a run has written itself
+    "judge/outcomes.py",  # replies of an endpoint
+    "judge/events.py",  # the same in pieces
+    "locks.py",  # what a run has written itself
+    "models/tokenizer_identity.py",  # a tokenizer in memory
+)
+CHECKED = ("saes/source.py", "saes/pickles.py", "saes/npz.py")  # have asked files.py before, a line or a function above
+
+
+def test_files_of_a_user_are_opened_by_one_owner() -> None:
+    """A link to /dev/zero takes all memory, a pipe is waited for, a key may stand twice: files.py sees to all of it."""
+    owners = ("files.py", "engine/checkpoint.py", "locks.py")  # the latter two open what a run has made itself
+    assert hits(r"\.read_text\(|\.read_bytes\(", outside=(*owners, *SHIPPED)) == []
+    writes = hits(r"(?<![\w.])(?<!def )open\(|\.open\([\"']r|\bos\.open\(", outside=owners)
+    assert [line for line in writes if not line.startswith("cli/streams.py") and "devnull" not in line] == []
+    assert hits(r"json\.loads?\(|tomllib\.load\(", outside=("files.py", *SHIPPED, *NOT_A_USERS)) == []
+    by_path = r"\bsafe_open\(|\bload_file\(|np\.load\(|\bParquetFile\(|\bZipFile\(|= torch\.load\("
+    opened = hits(by_path, outside=("files.py", *NOT_A_USERS, *CHECKED))
+    assert [line for line in opened if "regular(" not in line] == []
+    for name in CHECKED:
+        text = FILES[name].read_text(encoding="utf-8")
+        assert "regular(file, CoderError)" in text or "opened(file, CoderError)" in text
+
+
 def test_what_reads_does_not_run_back_ends_by_name() -> None:
     assert hits(r"isinstance\([^)]*(HuggingFaceSubject|TransformerLensSubject)") == []
     assert hits(r"backend\s*(==|!=)\s*[\"']") == []

@@ -248,7 +248,7 @@ def test_other_json_is_no_result(tmp_path):
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ResultError, match="is not valid JSON"):
         store.read(file)
-    with pytest.raises(ResultError, match="cannot be read: No such file"):
+    with pytest.raises(ResultError, match="is missing"):
         store.read(tmp_path / "nothing.json")
 
 
@@ -275,7 +275,7 @@ def test_damaged_units_are_named(tmp_path, damage):
         units.mkdir()
     else:
         units.write_bytes(content[damage])
-    with pytest.raises(ResultError, match="is not a table of units") as caught:
+    with pytest.raises(ResultError, match=r"is not a table of units|it is a folder") as caught:
         store.read_units(file)
     assert str(units) in str(caught.value)
 

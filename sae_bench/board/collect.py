@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +40,8 @@ class Collection:
 
 def collect(folder: Path, installed: Mapping[str, TaskSpec]) -> Collection:
     """Read all results below ``folder``, or the one file. Raises UsageError where there is no result at all."""
-    files = store.results_below(folder)
-    problems: list[str] = []
     entries: list[Entry] = []
-    results = _read(files, problems)
+    results, problems = store.each_below(folder, lambda file: _consistent(file, store.read(file)))
     specs, unknown = all_known({file: result for file, result in results.items() if result.measured}, installed)
     problems += unknown
     for file, result in results.items():
@@ -55,17 +53,6 @@ def collect(folder: Path, installed: Mapping[str, TaskSpec]) -> Collection:
         if result.task in specs:
             entries.append(Entry(file, _known_metrics(file, result, specs[result.task], problems), state))
     return Collection(tuple(_without_duplicates(entries, problems)), tuple(problems), specs, installed)
-
-
-def _read(files: Sequence[Path], problems: list[str]) -> dict[Path, Result]:
-    """All results that can be read, in the order of the files."""
-    found = {}
-    for file in files:
-        try:
-            found[file] = _consistent(file, store.read(file))
-        except ResultError as error:
-            problems.append(str(error))
-    return found
 
 
 def _consistent(file: Path, result: Result) -> Result:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from sae_bench.board.layout import Board, Row, Table
-from sae_bench.results import store
 from sae_bench.schema import MetricValue
+from sae_bench.show.text import json_text, line
 
 SCHEMA = 1  # of the JSON; rises when a field is renamed or removed
 
@@ -18,6 +18,9 @@ FIELDS = (
     *("task", "version", "protocol", "metric", "unit", "better", "value", "low", "high", "n_units", "reason"),
     *("rank_low", "rank_high", "checked", "control"),
 )
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\u2212")
 
 
 def as_csv(board: Board) -> str:
@@ -32,10 +35,15 @@ def as_csv(board: Board) -> str:
 
 
 def _guarded(value: Any) -> Any:
-    """A spreadsheet takes text with such a first letter for a formula: a quote before it makes it text again."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n"):
-        return f"'{value}"
-    return value
+    """Text as one printable line that no program takes for more than text.
+
+    A spreadsheet takes text with such a first letter, also behind spaces or of full width, for a formula: a quote
+    before it makes it text again.
+    """
+    if not isinstance(value, str):
+        return value
+    shown = line(value)
+    return f"'{shown}" if shown.lstrip()[:1] in _FORMULA or value[:1] in _FORMULA else shown
 
 
 def _shared(table: Table) -> dict[str, Any]:
@@ -93,7 +101,7 @@ def _figure(value: MetricValue) -> dict[str, Any]:
 def as_json(board: Board) -> str:
     """Strict JSON: tables with rows, cells, controls and notes, and what could not be shown."""
     content = {"schema": SCHEMA, "tables": [_table(table) for table in board.tables], "problems": board.problems}
-    return store.to_json(content).decode()
+    return json_text(content, allow_nan=False) + "\n"
 
 
 def _table(table: Table) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sae_bench.cli.exits import Exit
 from sae_bench.files import at_home
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
     for problem in board.problems:
         print(f"sae-bench: {line(problem)}", file=sys.stderr)
     if not board.tables:
-        print(f"sae-bench: nothing in {args.results} can be shown", file=sys.stderr)
-        return 2
+        print(line(f"sae-bench: nothing in {args.results} can be shown"), file=sys.stderr)
+        return Exit.BAD_INPUT
     if args.format == "html":
         from sae_bench.board.page import as_html
 
@@ -73,8 +74,17 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         write_atomically(at_home(args.out), content.encode())
     else:
-        sys.stdout.write(content)
+        _print(content, declares_utf8=args.format == "html")
     return 0
+
+
+def _print(content: str, *, declares_utf8: bool) -> None:
+    """Print the board; a page says that it is UTF-8, so it is, whatever standard output is."""
+    if declares_utf8 and hasattr(sys.stdout, "buffer"):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content.encode())
+    else:
+        sys.stdout.write(content)
 
 
 def _writer(name: str) -> Callable[[Board], str]:

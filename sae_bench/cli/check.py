@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sae_bench.cli.compare import refused
+from sae_bench.cli.exits import Exit
 from sae_bench.files import at_home
 
 if TYPE_CHECKING:
     from sae_bench.results.gate import Outcome
-
-REGRESSION = 1  # exit code
 
 
 def add(verbs: Any) -> None:
@@ -67,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if args.markdown != "-":
         print("\n".join([_table(outcomes, failures, markdown=False), "", *map(line, [*notes, *new.failed])]).rstrip())
         print(line(f"{name}: {_summary(outcomes, failures)}"))
-    return REGRESSION if failures else 0
+    return Exit.FAILED if failures else 0
 
 
 def _write(

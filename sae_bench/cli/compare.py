@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sae_bench.cli.exits import Exit
 from sae_bench.files import at_home
 
 if TYPE_CHECKING:
     from sae_bench.results.compare import Difference
     from sae_bench.results.compare_sides import Comparison, Side
-
-NOT_COMPARABLE = 3  # exit code
 
 
 def add(verbs: Any) -> None:
@@ -43,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.results.compare import NotComparable
     from sae_bench.results.compare_sides import choose_metrics, comparisons, match, read_sides
     from sae_bench.results.environment import sentence
+    from sae_bench.show.text import json_text
 
     sides = read_sides([at_home(one) for one in args.results], args.task_dir)
     try:
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     measured = [loaded.result for one in matches for loaded in one.results]
     notes = [*notes, *lacking, *failed, *sentence(measured)]
     if args.format == "json":
-        print(json.dumps(as_json(sides, found, notes), indent=1, ensure_ascii=False, allow_nan=False))
+        print(json_text(as_json(sides, found, notes), allow_nan=False))
     else:
         print(as_tables(sides, found, notes, markdown=args.format == "markdown"))
     if all(row.value is None for one in found for row in one.rows):
@@ -68,7 +67,7 @@ def refused(why: object) -> int:
     from sae_bench.show.text import printable
 
     print(f"sae-bench: {printable(str(why))}", file=sys.stderr)
-    return NOT_COMPARABLE
+    return Exit.NOT_COMPARABLE
 
 
 def letter(side: int) -> str:

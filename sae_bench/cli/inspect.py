@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from sae_bench.cli.exits import Exit
 from sae_bench.cli.saes import BACKEND_HELP, SAE_HELP, add_told
 from sae_bench.errors import UsageError
 from sae_bench.settings import TOLD, Told
@@ -54,11 +55,11 @@ def run(args: argparse.Namespace) -> int:
     """Print what was found; exit code 1 if the contract is broken or a cause is likely."""
     if args.tokens < 32:
         raise UsageError(f"--tokens must be at least 32, but it is {args.tokens}")
-    from sae_bench.show.text import printable
+    from sae_bench.show.text import json_text, printable
 
     reports = _reports(args)
     if args.json:
-        print(json.dumps({"saes": [found for found, _ in reports]}, indent=1, ensure_ascii=False, default=str))
+        print(json_text({"saes": [found for found, _ in reports]}, default=str))
     else:
         for found, preflight_lines in reports:
             print("\n".join(printable(line) for line in [*_described(found), *preflight_lines]) + "\n")
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     ill = [str(found["name"]) for found, _ in reports if (found["preflight"] or {}).get("healthy") is False]
     if ill:
         print(printable(f"sae-bench: {', '.join(ill)} may not be evaluated as trained"), file=sys.stderr)
-    return 1 if broken or ill else 0
+    return Exit.FAILED if broken or ill else Exit.DONE
 
 
 def _reports(args: argparse.Namespace) -> list[tuple[dict[str, Any], list[str]]]:

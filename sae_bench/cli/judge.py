@@ -27,9 +27,10 @@ def run(args: argparse.Namespace) -> int:
     """Import the answers."""
     from sae_bench.judge import Judge, JudgeOptions
     from sae_bench.judge.options import default_cache
+    from sae_bench.show.text import printable
 
     cache = at_home(args.judge_cache) if args.judge_cache else default_cache()
     with Judge(JudgeOptions(model="any", cache=cache)) as judge:  # answers are found by their key, whoever gave them
         imported, failed = judge.import_batch(at_home(args.file))
-    print(f"{imported} answers are in {cache}; {failed} requests of the batch failed")
+    print(printable(f"{imported} answers are in {cache}; {failed} requests of the batch failed"))
     return 0

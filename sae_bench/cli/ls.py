@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import warnings
 from typing import Any
 
 from sae_bench import registry
@@ -28,9 +29,11 @@ def run(args: argparse.Namespace) -> int:
     """Print the list."""
     from tabulate import tabulate
 
+    from sae_bench.show.text import json_text
+
     rows = _ROWS[args.what](args)
     if args.json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print(json_text(rows))
     elif rows and args.markdown:
         print(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
     elif rows:
@@ -107,8 +110,10 @@ def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
     from sae_bench.results import store
     from sae_bench.show.text import line, markdown
 
-    safe = markdown if args.markdown and not args.json else line
-    found = [(file, store.read(file)) for file in store.results_below(at_home(args.out))]
+    safe = str if args.json else markdown if args.markdown else line
+    found, problems = store.read_below(at_home(args.out))
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
     return [
         {
             "sae": safe(result.sae.name),
@@ -118,7 +123,7 @@ def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
             "protocol": result.protocol[:8],
             "file": safe(str(file)),
         }
-        for file, result in found
+        for file, result in found.items()
     ]
 
 

@@ -1,30 +1,37 @@
-"""``sae-bench``: the parser and the exit codes.
-
-0 done; 1 an SAE failed while it ran, a gate found a regression, a result is wrong; 2 bad input, said in one sentence;
-3 results cannot be compared; 130 interrupted.
-"""
+"""``sae-bench``: the parser, and how a command ends (:mod:`sae_bench.cli.exits`)."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from sae_bench import __version__
 from sae_bench.cli import board, check, compare, inspect, judge, ls, run, show, submit, verify
+from sae_bench.cli.exits import Exit, as_text
 from sae_bench.cli.saes import plain_warnings
-from sae_bench.errors import SaeBenchError
+from sae_bench.cli.streams import OutputFault, abandon_output, prepare
+from sae_bench.errors import SaeBenchError, UsageError, named
 
 VERBS = (run, ls, show, inspect, compare, check, board, verify, submit, judge)
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with arguments in one sentence, like everything else that is refused."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse arguments. Raises UsageError."""
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser with all verbs."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="sae-bench",
         description="Quality of sparse-autoencoder features: an interval on every number, controls in every run.",
-        epilog="Start with: sae-bench run --sae demo --tasks all",
+        epilog=f"exit codes:\n{as_text()}\n\nStart with: sae-bench run --sae demo --tasks all",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"sae-bench {__version__}")
     verbs = top.add_subparsers(title="commands", dest="verb", metavar="COMMAND", required=True)
@@ -34,25 +41,52 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
-    args = parser().parse_args(arguments)
+    """Run one command; returns the exit code (:class:`sae_bench.cli.exits.Exit`)."""
+    prepare()
     try:
-        _refuse_twin()
-        with plain_warnings():
-            code: int = args.function(args)
-        sys.stdout.flush()
+        return _run(arguments)
     except SaeBenchError as error:
-        from sae_bench.show.text import line
-
-        print(line(f"sae-bench: {error}"), file=sys.stderr)
-        return 2
+        return _refuse(str(error), Exit.BAD_INPUT)
     except KeyboardInterrupt:
-        print("sae-bench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
+        return _refuse("interrupted; the same command goes on from the last checkpoint", Exit.INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone, for instance `| head`
-        return 0
+        abandon_output()  # the reader has gone, for instance `| head`
+        return int(Exit.DONE)
+    except OutputFault as error:
+        abandon_output()
+        return _refuse(f"standard output cannot be written: {error.strerror}", Exit.BAD_INPUT)
+    except Exception as error:  # noqa: BLE001 - the last resort
+        return _refuse(*_last_resort(error))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        args = parser().parse_args(arguments)
+    except SystemExit:  # --help and --version, which print
+        sys.stdout.flush()
+        raise
+    _refuse_twin()
+    with plain_warnings():
+        code: int = args.function(args)
+    sys.stdout.flush()
     return code
+
+
+def _last_resort(error: Exception) -> tuple[str, Exit]:
+    """What to say of an error that nobody expected, and how the command ends."""
+    try:
+        from sae_bench.cli.unexpected import of_machine, sentence
+
+        refused = of_machine(error)
+        return (sentence(error), Exit.INTERNAL) if refused is None else (refused, Exit.BAD_INPUT)
+    except Exception:  # noqa: BLE001 - without memory or files nothing can be imported either
+        return named(error), Exit.INTERNAL
+
+
+def _refuse(why: str, code: Exit) -> int:
+    """Say why, in one printable line and without an import, which may be what has failed."""
+    print("".join(c if c.isprintable() else "?" for c in f"sae-bench: {why}"), file=sys.stderr)
+    return int(code)
 
 
 def _refuse_twin() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tomllib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sae_bench.cli.exits import Exit
 from sae_bench.cli.saes import BACKEND_HELP, SAE_HELP, add_told
-from sae_bench.errors import FAILED, OUT_OF_BUDGET, UsageError
+from sae_bench.errors import UsageError
 from sae_bench.settings import TOLD
 
 if TYPE_CHECKING:
@@ -170,19 +170,19 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.judging import short_of, spent, usage
     from sae_bench.settings import Settings
     from sae_bench.show.results import result_tables
-    from sae_bench.show.text import printable
+    from sae_bench.show.text import json_text, printable
 
     session = Session(
         args.sae, Settings(**{name: getattr(args, name) for name in FIELDS}, parameters=_parameters(args.param))
     )
     if args.dry_run:
         forecast = session.forecast()
-        print(json.dumps(forecast, indent=1) if args.json else _listing(forecast))
+        print(json_text(forecast) if args.json else _listing(forecast))
         return 0
     if show_progress and (cost := session.stream_cost(announced=True) | session.judge_cost()):
         print(_listing(cost), file=sys.stderr)
     if show_progress and (there := [w for w in session.work if w.finished]):
-        print(f"already there: results of {len(there)} SAEs in {args.out}", file=sys.stderr)
+        print(f"already there: results of {len(there)} SAEs in {printable(str(args.out))}", file=sys.stderr)
     try:
         with Bar(show_progress) as bar:
             results = session.run(bar)
@@ -193,10 +193,11 @@ def run(args: argparse.Namespace) -> int:
     used = usage(session.tasks)
     if args.json:
         beside = {"judge": used} if used else {}
-        print(json.dumps({"results": [brief(result) for result in results]} | beside, indent=1, ensure_ascii=False))
+        print(json_text({"results": [brief(result) for result in results]} | beside))
     else:
         print(result_tables(results, session.specs, everything=args.all_metrics))
-        print(f"\nresults are in {args.out}; a score stands between its controls ('sae-bench ls controls')")
+        place = printable(str(args.out))
+        print(f"\nresults are in {place}; a score stands between its controls ('sae-bench ls controls')")
         if used:
             print(spent(used))
     failed = [result for result in results if result.status == "error"]
@@ -207,7 +208,7 @@ def run(args: argparse.Namespace) -> int:
     cut = short_of(results, used)
     for sentence in cut:
         print(printable(f"sae-bench: {sentence}"), file=sys.stderr)
-    return FAILED if failed else OUT_OF_BUDGET if cut else 0
+    return Exit.FAILED if failed else Exit.BUDGET if cut else Exit.DONE
 
 
 def _parameters(given: Sequence[str]) -> dict[str, Any]:
@@ -219,6 +220,8 @@ def _parameters(given: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"--param must be TASK.NAME=VALUE, but it is {one!r}; sae-bench show TASK lists the names")
         try:
             found[path.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except RecursionError as error:
+            raise UsageError(f"--param {path.strip()} is nested too deeply") from error
         except tomllib.TOMLDecodeError:
             found[path.strip()] = value.strip()
     return found

@@ -36,12 +36,14 @@ def add_told(group: Any) -> None:
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Warnings as single lines on standard error, each once."""
+    from sae_bench.show.text import line
+
     said: set[str] = set()
 
     def show(message: Warning | str, *rest: Any, **more: Any) -> None:
         if str(message) not in said:
             said.add(str(message))
-            print(f"sae-bench: {message}", file=sys.stderr)
+            print(line(f"sae-bench: {message}"), file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_bench import registry
 from sae_bench.errors import UsageError
+from sae_bench.files import at_home
 
 if TYPE_CHECKING:
     from sae_bench.schema import Result, TaskSpec
@@ -29,7 +31,7 @@ def add(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the task or the result."""
     known = registry.tasks(args.task_dir)
-    path = Path(args.name)
+    path = at_home(args.name)
     if args.name in known:
         print(_task(args.name, known, args))
     elif path.exists():
@@ -42,12 +44,12 @@ def run(args: argparse.Namespace) -> int:
 def _task(name: str, known: Any, args: argparse.Namespace) -> str:
     from tabulate import tabulate
 
-    from sae_bench.show.text import printable
+    from sae_bench.show.text import json_text, printable
 
     spec = known[name]
     parameters = _parameters(spec)
     if args.json:
-        return json.dumps(spec.model_dump(mode="json") | {"about_parameters": parameters}, indent=1, ensure_ascii=False)
+        return json_text(spec.model_dump(mode="json") | {"about_parameters": parameters})
     rows = [(m, s.unit, s.better, s.target if s.target is not None else "", s.table, s.description)
             for m, s in spec.metrics.items()]  # fmt: skip
     headers = ["metric", "unit", "better", "target", "unit of table", "what"]
@@ -80,16 +82,18 @@ def _results(path: Path, known: Mapping[str, TaskSpec], as_json: bool) -> str:
     from sae_bench.show.details import found
     from sae_bench.show.results import result_tables
     from sae_bench.show.terminal import drawn
-    from sae_bench.show.text import line
+    from sae_bench.show.text import json_text, line
 
-    results = {file: store.read(file) for file in store.results_below(path)}
+    results, damaged = store.read_below(path)
+    for problem in damaged:
+        warnings.warn(problem, stacklevel=2)
     made = {file: found(result, known) for file, result in results.items()}
     if as_json:
         whole = [
             one.model_dump(mode="json", exclude={"details"}) | {"details": one.details} for one in results.values()
         ]
         blocks = [[block.to_json() for block in one.blocks] for one in made.values()]
-        return json.dumps({"results": whole, "blocks": blocks}, indent=1, ensure_ascii=False)
+        return json_text({"results": whole, "blocks": blocks})
     held = {file: result for file, result in results.items() if result.definition is not None}
     specs, problems = all_known(held, known)
     parts = [result_tables(list(results.values()), specs, everything=True), *map(line, problems)]

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from sae_bench.cli.exits import Exit
 from sae_bench.files import at_home
 
 
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         for problem in one.problems:
             print(line(f"sae-bench: {one.file}: {problem}"), file=sys.stderr)
     if any(one.problems for one in checked):
-        return 2
+        return Exit.BAD_INPUT
     if args.check_only:
         print(f"{len(checked)} results are fit for the board")
         return 0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sae_bench.cli.exits import Exit
 from sae_bench.errors import UsageError
 from sae_bench.files import at_home
 
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Check every result of the SAE, and say what was found."""
     from sae_bench.cli.run import Bar
     from sae_bench.results.verified import record
+    from sae_bench.show.text import json_text
     from sae_bench.verify import verify
 
     files = _files(at_home(args.result))
@@ -62,11 +63,11 @@ def run(args: argparse.Namespace) -> int:
         several = {"ok": all(one["ok"] for one in found)} | {
             "results": [{"file": str(file)} | one for file, one in zip(files, found, strict=True)]
         }
-        print(json.dumps(found[0] if len(found) == 1 else several))
+        print(json_text(found[0] if len(found) == 1 else several, indent=None))
     else:
         for file, report in reports.items():
             _print(report, file if len(files) > 1 else None)
-    return 1 if any(report.wrong for report in reports.values()) else 0
+    return Exit.FAILED if any(report.wrong for report in reports.values()) else Exit.DONE
 
 
 def _files(path: Path) -> list[Path]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from sae_bench.data.sources import RowSource, quoted, reading
 from sae_bench.errors import DataError
+from sae_bench.files import regular
 
 ATTENTION = "attention_mask"
 INTEGERS = {"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"}
@@ -16,7 +17,7 @@ def open_npy(path: Path) -> RowSource:
     """Ids in a `.npy` file, mapped; never unpickles. Raises DataError."""
     with reading(str(path), SyntaxError, OverflowError):
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = np.load(regular(path, DataError), mmap_mode="r", allow_pickle=False)
         except ValueError as error:
             if "pickle" not in str(error) and "Python objects" not in str(error):
                 raise
@@ -37,7 +38,7 @@ def open_safetensors(path: Path) -> RowSource:
 
     with reading(str(path), SafetensorError):
         # Slices keep the file mapped after the handle is closed, so rows can be read later.
-        with safe_open(path, framework="np") as file:
+        with safe_open(regular(path, DataError), framework="np") as file:
             keys = list(file.keys())
             named = [key for key in keys if key != ATTENTION]
             chosen = named if len(named) == 1 else [key for key in ("tokens", "input_ids") if key in keys][:1]

@@ -6,13 +6,10 @@ untrusted input: nothing is unpickled, no code that comes with data is run, and 
 `DataError` that names the file and the place in it.
 """
 
-import gzip
-import json
-import mmap
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,12 +19,12 @@ import numpy as np
 from sae_bench.data.ids import open_npy, open_safetensors, row_source
 from sae_bench.data.sources import RowSource, TextSource, quoted, reading
 from sae_bench.data.splits import of_split
+from sae_bench.data.text_files import TEXT_SUFFIXES, check_field, open_texts, string_of, text_of
 from sae_bench.errors import DataError, named
+from sae_bench.files import below, read_json, regular
 
-MARKER = b"<|endoftext|>"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
 DEMO_DOCUMENTS = 2000
-TEXT_SUFFIXES = (".jsonl.gz", ".jsonl", ".parquet", ".txt")
 # What nobody means as a hub id, although `data/text.csv` has the form of one.
 NO_DATA = ("dataset_info.json", "dataset_infos.json", "README.txt", "LICENSE.txt")  # lie beside files of data
 FILE_SUFFIXES = (*TEXT_SUFFIXES, ".npy", ".npz", ".safetensors", ".json", ".csv", ".tsv", ".gz", ".zst", ".zip", ".pt")
@@ -50,7 +47,7 @@ def open_source(source: Any, text_field: str, split: str | None) -> TextSource |
     if not source:
         raise DataError("The given list of texts is empty; give at least two documents.")
     if any(isinstance(item, str) for item in source):
-        texts = (_string(text, f"text {row} of the given list") for row, text in enumerate(source))
+        texts = (string_of(text, f"text {row} of the given list") for row, text in enumerate(source))
         return TextSource("the given texts", "list of texts", texts)
     try:
         array = np.asarray(source)
@@ -88,8 +85,7 @@ def _open_named(source: str | Path, text_field: str, split: str | None) -> TextS
 
 
 def _open_file(path: Path, text_field: str) -> TextSource | RowSource:
-    if not path.is_file():
-        raise DataError(f"{path} is not a regular file; write the data to a file first.")
+    regular(path, DataError)
     name = path.name.lower()
     if name.endswith(".npy"):
         return open_npy(path)
@@ -97,112 +93,9 @@ def _open_file(path: Path, text_field: str) -> TextSource | RowSource:
         return open_safetensors(path)
     for suffix in TEXT_SUFFIXES:
         if name.endswith(suffix):
-            return _open_texts(path, suffix, text_field)
+            return open_texts(path, suffix, text_field)
     known = ", ".join((*TEXT_SUFFIXES, ".npy", ".safetensors"))
     raise DataError(f"{path} has a suffix that is not known here; convert it to one of {known}.")
-
-
-def _open_texts(path: Path, suffix: str, text_field: str) -> TextSource:
-    with reading(str(path)), path.open("rb") as file:
-        if not file.read(1):
-            raise DataError(f"{path} is empty; give a file with at least two documents.")
-        if suffix == ".txt":
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                marked = view.find(MARKER) >= 0
-            separator = f"the marker {MARKER.decode()}" if marked else "blank lines"
-            return TextSource(str(path), "txt", _txt(path, marked), {"documents_separated_by": separator})
-    reader: Callable[[Path, str], Iterator[str]] = _parquet if suffix == ".parquet" else _jsonl
-    return TextSource(str(path), suffix[1:], reader(path, text_field), {"text_field": text_field})
-
-
-def _txt(path: Path, marked: bool) -> Iterator[str]:
-    """Documents of a text file without surrounding line ends; Windows line ends become plain ones."""
-    for offset, raw in _marked_blocks(path) if marked else _blank_line_blocks(path):
-        text = _decoded(raw, str(path), offset).replace("\r\n", "\n").strip("\n")
-        if text and not text.isspace():
-            yield text
-
-
-def _marked_blocks(path: Path) -> Iterator[tuple[int, bytes]]:
-    with reading(str(path)), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        start = 0
-        while start < len(view):
-            stop = view.find(MARKER, start)
-            stop = len(view) if stop < 0 else stop
-            yield start, view[start:stop]
-            start = stop + len(MARKER)
-
-
-def _blank_line_blocks(path: Path) -> Iterator[tuple[int, bytes]]:
-    with reading(str(path)), path.open("rb") as file:
-        start, offset, lines = 0, 0, list[bytes]()
-        for line in file:
-            offset += len(line)
-            if line.strip():
-                lines.append(line)
-                continue
-            if lines:
-                yield start, b"".join(lines)
-            start, lines = offset, []
-        if lines:
-            yield start, b"".join(lines)
-
-
-def _decoded(raw: bytes, name: str, offset: int) -> str:
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        where = f"byte 0x{raw[error.start]:02x} at offset {offset + error.start}"
-        raise DataError(f"{name} is not UTF-8: {where} cannot be decoded; save the text as UTF-8.") from error
-    return text.removeprefix("\ufeff") if offset == 0 else text
-
-
-def _jsonl(path: Path, text_field: str) -> Iterator[str]:
-    opener: Any = gzip.open if path.name.lower().endswith(".gz") else open
-    with reading(str(path)), opener(path, "rb") as file:
-        offset = 0
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                where = f"{path} line {number}"
-                try:
-                    row = json.loads(_decoded(line, str(path), offset))
-                except (ValueError, RecursionError) as error:
-                    raise DataError(f"{where} is not JSON ({named(error)}); write one object a line.") from error
-                if not isinstance(row, dict):
-                    kind = type(row).__name__
-                    raise DataError(f"{where} must be an object with the field {text_field!r}, got {kind}.")
-                yield _text_of(row, text_field, where)
-            offset += len(line)
-
-
-def _parquet(path: Path, text_field: str) -> Iterator[str]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    row = 0
-    with reading(str(path), pa.ArrowException), pq.ParquetFile(path) as file:
-        _check_field(file.schema_arrow.names, text_field, str(path))
-        for batch in file.iter_batches(batch_size=256, columns=[text_field]):
-            for value in batch.column(0).to_pylist():
-                yield _string(value, f"{path} row {row}, field {text_field!r},")
-                row += 1
-
-
-def _check_field(names: Iterable[str], text_field: str, where: str) -> None:
-    if text_field not in names:
-        raise DataError(f"{where} has no field {text_field!r} (found: {quoted(names)}); name the field of the text.")
-
-
-def _text_of(row: Mapping[str, Any], text_field: str, where: str) -> str:
-    _check_field(row, text_field, where)
-    return _string(row[text_field], f"{where}, field {text_field!r},")
-
-
-def _string(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        remedy = "token ids come as .npy or .safetensors" if isinstance(value, list) else "remove the row or convert it"
-        raise DataError(f"{where} must be a string, got {type(value).__name__}; {remedy}.")
-    return value
 
 
 def _open_folder(path: Path, text_field: str, split: str | None) -> TextSource:
@@ -212,6 +105,7 @@ def _open_folder(path: Path, text_field: str, split: str | None) -> TextSource:
     if is_saved:
         import datasets
 
+        _check_saved(path)
         with reading(str(path), datasets.exceptions.DatasetsError, KeyError, TypeError):
             data = datasets.load_from_disk(str(path))
         return TextSource(
@@ -237,6 +131,18 @@ def _open_folder(path: Path, text_field: str, split: str | None) -> TextSource:
             f"{share} are left out, such as {others[0]}: .parquet, .jsonl and .jsonl.gz are read", stacklevel=2
         )
     return TextSource(str(path), "folder of files", texts, notes)
+
+
+def _check_saved(path: Path) -> None:
+    """Refuse a folder of `datasets.save_to_disk` whose state names files that do not lie in it. Raises DataError."""
+    for state in sorted(path.rglob("state.json")):
+        content = read_json(state, DataError)
+        named_files = content.get("_data_files") if isinstance(content, dict) else None
+        for one in named_files if isinstance(named_files, list) else ():
+            name = one.get("filename") if isinstance(one, dict) else None
+            if not below(state.parent, name):
+                raise DataError(f"{state} names the file {str(name)[:80]!r}, which is not in its folder")
+            regular(state.parent / str(name), DataError)
 
 
 def _open_hub(source: str, text_field: str, split: str | None) -> TextSource:
@@ -281,6 +187,6 @@ def _dataset_texts(data: Any, name: str, text_field: str, split: str | None) -> 
     elif split is not None and str(data.split) == split:
         notes["split"] = split
     if data.column_names is not None:  # a stream may not know its columns before its first row
-        _check_field(data.column_names, text_field, name)
+        check_field(data.column_names, text_field, name)
         data = data.select_columns([text_field])
-    return (_text_of(values, text_field, f"{name} row {row}") for row, values in enumerate(data)), notes
+    return (text_of(values, text_field, f"{name} row {row}") for row, values in enumerate(data)), notes

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import stat
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sae_bench.files import write_atomically
+from sae_bench.files import lines, opened, strict_json, write_atomically
 from sae_bench.judge.cache import Row
 from sae_bench.judge.errors import JudgeError
 from sae_bench.judge.options import JudgeOptions
@@ -30,11 +28,11 @@ def write(requests: Mapping[str, Request], path: Path, options: JudgeOptions) ->
         raise JudgeError(
             f"a batch holds at most {MOST_LINES} requests, but these are {len(requests)}; write them in several files"
         )
-    lines = (
+    made = (
         canonical({"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body(request, options)})
         for key, request in requests.items()
     )
-    write_atomically(path, "".join(line + "\n" for line in lines).encode())
+    write_atomically(path, "".join(line + "\n" for line in made).encode())
 
 
 def read(path: Path, scrub: Scrubber = NO_KEY) -> tuple[list[Row], int]:
@@ -45,15 +43,11 @@ def read(path: Path, scrub: Scrubber = NO_KEY) -> tuple[list[Row], int]:
     rows: list[Row] = []
     failed = 0
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise JudgeError(f"{path} is no file; give the output file of a batch")
-        with path.open(encoding="utf-8") as stream:
-            for number, line in enumerate(iter(partial(stream.readline, LONGEST_LINE + 1), ""), start=1):
-                if len(line) > LONGEST_LINE:
-                    raise JudgeError(f"{path}, line {number} is longer than any reply; give the output file of a batch")
+        with opened(path, JudgeError) as stream:
+            for number, line in enumerate(lines(stream, path, JudgeError, LONGEST_LINE), start=1):
                 if not line.strip():
                     continue
-                row = _reply(line, f"{path}, line {number}", scrub)
+                row = _reply(line.decode("utf-8"), f"{path}, line {number}", scrub)
                 failed += row is None
                 rows.extend([] if row is None else [row])
     except OSError as error:
@@ -66,8 +60,8 @@ def read(path: Path, scrub: Scrubber = NO_KEY) -> tuple[list[Row], int]:
 def _reply(line: str, where: str, scrub: Scrubber) -> Row | None:
     """One reply, None where its request failed."""
     try:
-        reply: Any = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        reply: Any = strict_json(line)
+    except ValueError as error:
         raise JudgeError(f"{where} is not JSON; nothing was imported: give the output file of a batch") from error
     key = reply.get("custom_id") if isinstance(reply, dict) else None
     if not isinstance(key, str) or not _KEY.fullmatch(key):

@@ -5,6 +5,7 @@ What is stored is the reply as it came. It is read and judged afterwards, so tha
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -14,6 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from sae_bench.files import check_kind
 from sae_bench.judge.errors import KEPT, JudgeError
 from sae_bench.judge.records import Completion
 from sae_bench.judge.secrets import NO_KEY, Scrubber
@@ -66,6 +68,8 @@ class Cache:
         self._lock = threading.Lock()
         if read_only and (path is None or not path.is_file()):
             raise JudgeError(f"there is no cache of completions at {path}; give the file of one, or allow requests")
+        if path is not None and os.path.exists(path) and not path.is_dir():
+            check_kind(path, os.stat(path), JudgeError)  # a pipe would be waited for
         with self._refusing("opened"):
             self._db = _open_to_read(path) if read_only and path is not None else _open_to_write(path)
             try:

@@ -5,7 +5,6 @@ transformers applies them where peft is installed and measures the base without 
 
 from __future__ import annotations
 
-import json
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from sae_bench.errors import ModelError, said
+from sae_bench.files import read_json
 from sae_bench.models.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, stored_tensors
 
 _INSTALL = "pip install 'sae-bench-suite[peft]'"
@@ -111,10 +111,7 @@ def _round(model: nn.Module, dtype: torch.dtype) -> None:
 
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / ADAPTER_CONFIG
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read: {said(error)}") from error
+    found = read_json(file, ModelError)
     if not isinstance(found, dict):
         raise ModelError(f"{file} must hold a table of settings")
     return found

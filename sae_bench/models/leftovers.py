@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from sae_bench.errors import ModelError
+from sae_bench.files import regular
 from sae_bench.models.weight_files import Stored
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
@@ -71,7 +72,7 @@ def _is_computed_rotation(name: str, context: Context) -> bool:
         return True  # the files may hold the frequencies before they were scaled
     from safetensors import safe_open
 
-    with safe_open(str(stored.file), framework="pt") as file:
+    with safe_open(str(regular(stored.file, ModelError)), framework="pt") as file:
         theirs = file.get_tensor(name).double()
     ours = [module.inv_freq.detach().double().cpu() for module in modules]  # type: ignore[operator]
     alike = [each for each in ours if each.shape == theirs.shape]

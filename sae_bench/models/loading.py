@@ -17,6 +17,7 @@ from sae_bench.files import at_home
 from sae_bench.models.adapters import adapted_name, adapter_folder, base_of, load_adapted
 from sae_bench.models.leftovers import check_leftovers, check_stored_types
 from sae_bench.models.placement import check_whole, check_wrapper
+from sae_bench.models.plausible import check_folder, check_weights
 from sae_bench.models.quiet import quiet
 from sae_bench.models.subject import Backend, SubjectModel, missing_members
 from sae_bench.models.tokenizers import load_tokenizer
@@ -174,9 +175,17 @@ def _load_model(source: str, dtype: torch.dtype, where: str) -> nn.Module:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    if (folder := folder_of(where)) is not None:
+        check_folder(folder)
+        check_weights(folder, weight_files(folder), source)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
-            where, dtype=dtype, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True
+            where,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
     except SafetensorError as error:
         raise ModelError(f"the weights of model {source!r} are damaged: {said(error)}") from error
@@ -188,7 +197,7 @@ def _load_model(source: str, dtype: torch.dtype, where: str) -> nn.Module:
         if "custom code" in str(error):
             raise ModelError(f"model {source!r} needs code from its own folder, which is never run here") from error
         raise ModelError(f"model {source!r} cannot be loaded: {said(error)}") from error
-    except (RuntimeError, KeyError, TypeError, AttributeError, ImportError, EOFError) as error:
+    except Exception as error:  # whatever a class of transformers makes of a strange configuration
         raise ModelError(f"model {source!r} cannot be loaded: {said(error)}") from error
     # transformers fills what does not fit with random numbers; such a model would be measured as if it were trained
     for kind, fault in (("missing_keys", "lack"), ("mismatched_keys", "have in another shape")):

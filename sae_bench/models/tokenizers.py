@@ -7,7 +7,6 @@ the model was trained on. Where there is a `tokenizer.json`, it is what is used 
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_bench.errors import ModelError, said
-from sae_bench.files import at_home
+from sae_bench.files import at_home, read_json
 from sae_bench.models.quiet import quiet
 from sae_bench.models.tokenizer_identity import PROBES, encoded
 
@@ -75,9 +74,9 @@ def _own_file(where: str) -> Path | None:
     name = "tokenizer.json"
     if config := _cached(where, "tokenizer_config.json"):
         try:
-            versions = json.loads(config.read_text(encoding="utf-8")).get("fast_tokenizer_files")
+            versions = read_json(config, ModelError).get("fast_tokenizer_files")
             name = get_fast_tokenizer_file(versions) if versions else name
-        except (ValueError, AttributeError, TypeError):  # what is damaged is refused where it is read
+        except (AttributeError, TypeError):  # what is damaged is refused where it is read
             pass
     return _cached(where, name)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sae_bench.errors import ModelError, said
-from sae_bench.files import at_home
+from sae_bench.files import MIB, at_home, below, opened, read_json, strict_json
 
+_MOST_HEADER = 100 * MIB  # bytes; the library safetensors reads no more
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
@@ -68,6 +68,9 @@ def _plain(folder: Path) -> list[Path]:
     """The files of a model without an adapter."""
     told = _json(folder / "config.json").get("transformers_weights")
     for name in (told, "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
+        if name is told and name is not None and not below(folder, name):
+            config = folder / "config.json"
+            raise ModelError(f"{config}: transformers_weights names {name!r}, which is not in its folder")
         if isinstance(name, str) and (folder / name).is_file():
             return _shards(folder / name) if name.endswith(".index.json") else [folder / name]
     index = folder / "pytorch_model.bin.index.json"
@@ -78,6 +81,8 @@ def _shards(index: Path) -> list[Path]:
     names = _json(index).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise ModelError(f"{index} has no weight_map from tensors to files; save the model again")
+    if outside := sorted(name for name in names.values() if not below(index.parent, name)):
+        raise ModelError(f"{index} names {outside[0]!r}, which is not in its folder; save the model again")
     files = [index.parent / name for name in sorted(set(names.values()))]
     if absent := [file.name for file in files if not file.is_file()]:
         raise ModelError(f"{index} names {len(absent)} files that are not there (first {absent[0]}); copy them too")
@@ -87,10 +92,7 @@ def _shards(index: Path) -> list[Path]:
 def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read: {said(error)}") from error
+    content = read_json(file, ModelError, 64 * MIB)
     return content if isinstance(content, dict) else {}
 
 
@@ -114,12 +116,25 @@ def stored_tensors(files: list[Path], source: str) -> dict[str, Stored]:
 
 
 def _header(file: Path) -> dict[str, Any]:
-    """The header of a file that transformers has read already."""
-    try:
-        with file.open("rb") as stream:
+    """The header of a file. Raises ModelError."""
+    with opened(file, ModelError) as stream:
+        try:
             (size,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(size))
-    except (OSError, ValueError, struct.error) as error:
-        raise ModelError(f"{file} cannot be read: {said(error)}") from error
-    header.pop("__metadata__", None)
-    return dict(header)
+            if size > _MOST_HEADER:
+                raise ValueError(f"its header claims {size} bytes")
+            header = strict_json(stream.read(size))
+            if not isinstance(header, dict):
+                raise ValueError("its header is no table")
+            header.pop("__metadata__", None)
+            if wrong := next((name for name, tensor in header.items() if not _is_tensor(tensor)), None):
+                raise ValueError(f"its header says nothing of {wrong[:80]!r} that could be a tensor")
+        except (OSError, ValueError, struct.error) as error:
+            raise ModelError(f"{file} is damaged, or no file of safetensors: {said(error)}") from error
+    return header
+
+
+def _is_tensor(told: Any) -> bool:
+    if not isinstance(told, dict) or not isinstance(told.get("dtype"), str):
+        return False
+    shape = told.get("shape")
+    return isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +47,18 @@ class Comparison:
     rows: tuple[Difference, ...]
 
 
-def read_side(path: Path, task_dir: str | None = None) -> Side:
-    """The results of one SAE. Raises UsageError where a folder holds several SAEs, or one result twice."""
-    loaded = [load(file, task_dir) for file in store.results_below(path)]
+def read_side(path: Path, task_dir: str | None = None, *, pass_over: bool = False) -> Side:
+    """The results of one SAE; with ``pass_over`` damaged files of a folder are passed over with a warning.
+
+    A gate must not pass over any. Raises UsageError where a folder holds several SAEs, or one result twice.
+    """
+    if pass_over:
+        found, problems = store.some_of(path, *store.each_below(path, lambda file: load(file, task_dir)))
+        loaded = list(found.values())
+        for problem in problems:
+            warnings.warn(problem, stacklevel=3)
+    else:
+        loaded = [load(file, task_dir) for file in store.results_below(path)]
     saes = {(x.result.sae.name, x.result.sae.weights_sha256[:12]) for x in loaded}
     if len(saes) > 1:
         names = ", ".join(f"{name!r} ({weights})" for name, weights in sorted(saes))
@@ -69,7 +79,7 @@ def read_sides(paths: Sequence[Path], task_dir: str | None = None) -> list[Side]
     """One side a path. Raises UsageError for fewer than two, more than 26, or the same one twice."""
     if not 2 <= len(paths) <= len(LETTERS):
         raise UsageError(f"compare takes 2 to {len(LETTERS)} results, not {len(paths)}")
-    sides = [read_side(path, task_dir) for path in paths]
+    sides = [read_side(path, task_dir, pass_over=True) for path in paths]
     seen: dict[Path, Path] = {}
     for side in sides:
         for own in side.results:

@@ -12,18 +12,22 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save
 
 from sae_bench.errors import ResultError, UsageError
-from sae_bench.files import at_home, sha256, write_atomically
+from sae_bench.files import GIB, MIB, at_home, read_bytes, regular, sha256, strict_json, write_atomically
 from sae_bench.parsing import first_problem
 from sae_bench.schema import RESULT_SCHEMA, CoderRecord, Protocol, Result
 from sae_bench.units import Units, pack, unpack
+
+T = TypeVar("T")
+MOST_RESULT, MOST_UNITS = 64 * MIB, 4 * GIB  # bytes
+DEEPEST = 100  # levels of a result: whoever walks through one does so by recursion
 
 
 def protocol_hash(protocol: Protocol) -> str:
@@ -106,11 +110,10 @@ def to_json(content: Any) -> bytes:
 def read(file: str | Path) -> Result:
     """One result. Raises ResultError that names the file and the field."""
     file = at_home(file)
+    raw = read_bytes(file, most=MOST_RESULT)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = strict_json(raw.decode("utf-8"))
         bad = _not_finite(content)
-    except OSError as error:
-        raise ResultError(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ResultError(f"{file} is not valid JSON ({error}); is it truncated?") from error
     if bad:
@@ -120,8 +123,8 @@ def read(file: str | Path) -> Result:
         raise ResultError(f"{file} has result schema {newer}, this sae-bench knows {RESULT_SCHEMA}; update sae-bench")
     try:
         result = Result.model_validate(content)
-    except ValidationError as error:
-        field, message = first_problem(error)
+    except (ValidationError, RecursionError) as error:
+        field, message = first_problem(error) if isinstance(error, ValidationError) else ("", "it is nested too deeply")
         where = f"{field!r}: " if field else ""  # repr: a field of a file from elsewhere may be named with anything
         raise ResultError(f"{file} is not a result of sae-bench: {where}{message}") from error
     if result.protocol != protocol_hash(result.provenance.protocol):
@@ -132,12 +135,14 @@ def read(file: str | Path) -> Result:
     return result
 
 
-def _not_finite(content: Any, path: str = "") -> str | None:
-    """Where there is a NaN or an infinity, which Python reads but JSON does not have."""
+def _not_finite(content: Any, path: str = "", depth: int = 0) -> str | None:
+    """Where there is a NaN or an infinity, which Python reads but JSON does not have. ValueError for deep nests."""
+    if depth > DEEPEST:
+        raise ValueError(f"it is nested deeper than {DEEPEST} levels")
     if isinstance(content, float):
         return None if math.isfinite(content) else path
     parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    found = (_not_finite(part, f"{path}.{key}".lstrip(".")) for key, part in parts)
+    found = (_not_finite(part, f"{path}.{key}".lstrip("."), depth + 1) for key, part in parts)
     return next((place for place in found if place is not None), None)
 
 
@@ -149,10 +154,10 @@ def read_units(file: str | Path) -> dict[str, Units]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(units, framework="numpy") as opened:
+        with safe_open(regular(units, most=MOST_UNITS), framework="numpy") as opened:
             metadata = opened.metadata() or {}
-        return unpack(load_file(units), metadata)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        return unpack(load_file(regular(units)), metadata)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError, AttributeError) as error:
         raise ResultError(f"{units} is not a table of units ({error}); is it truncated?") from error
 
 
@@ -165,10 +170,40 @@ def results_below(path: str | Path) -> list[Path]:
     path = at_home(path)
     if not path.exists():
         raise UsageError(f"there is no file or folder {path}; give a result file, or a folder of results")
-    files = [path] if path.is_file() else list(find(path))
+    files = list(find(path)) if path.is_dir() else [path]
     if not files:
         raise UsageError(f"there is no result below {path}; `sae-bench run` writes results, --out says where")
     return files
+
+
+def read_below(path: str | Path) -> tuple[dict[Path, Result], list[str]]:
+    """All results below ``path``, as :func:`each_below`. Raises ResultError where none can be read."""
+    return some_of(path, *each_below(path, read))
+
+
+def some_of(path: str | Path, found: dict[Path, T], problems: list[str]) -> tuple[dict[Path, T], list[str]]:
+    """What was found and the problems, if anything was found. Raises ResultError."""
+    if not found:
+        raise ResultError(f"none of {len(problems)} results below {path} can be read; the first: {problems[0]}")
+    return found, problems
+
+
+def each_below(path: str | Path, load: Callable[[Path], T]) -> tuple[dict[Path, T], list[str]]:
+    """What ``load`` makes of every result below ``path``, in order; a sentence for each file that it refuses.
+
+    One damaged file does not hide the others of its folder. Raises UsageError where there is nothing, ResultError for
+    a file that was named itself.
+    """
+    found: dict[Path, T] = {}
+    problems: list[str] = []
+    for file in results_below(path):
+        try:
+            found[file] = load(file)
+        except ResultError as error:
+            if not at_home(path).is_dir():
+                raise
+            problems.append(f"{error}; this file is passed over")
+    return found, problems
 
 
 def find(out: str | Path) -> Iterator[Path]:

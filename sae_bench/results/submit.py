@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sae_bench import registry
 from sae_bench.errors import ResultError, UsageError
-from sae_bench.files import write_atomically, writing
+from sae_bench.files import read_bytes, regular, write_atomically, writing
 from sae_bench.results import store
 from sae_bench.results.definitions import not_installed
 from sae_bench.results.recompute import differences
@@ -33,6 +33,7 @@ class Checked:
 def check(file: Path, task_dir: str | None = None) -> Checked:
     """Everything that can be checked of a result without the SAE, the model or a network."""
     try:
+        regular(file)
         if file.stat().st_size > MOST_JSON:
             return Checked(file, None, (f"{file} is larger than {MOST_JSON >> 20} MiB",))
         result = store.read(file)
@@ -103,6 +104,7 @@ def _units(file: Path, result: Result, task_dir: str | None) -> Iterator[str]:
     if not units.exists():
         yield f"{units.name} is not beside it; without units nobody can check or compare it"
         return
+    regular(units)
     if units.stat().st_size > MOST_UNITS:
         yield f"{units.name} is larger than {MOST_UNITS >> 20} MiB"
         return
@@ -128,7 +130,10 @@ def place(checked: Checked, to: Path) -> Path:
     target = store.path_of(to, result.sae, result.task, result.version, result.protocol)
     units = store.units_of(checked.file)
     with writing(target):
-        content = {store.units_of(target): units.read_bytes(), target: checked.file.read_bytes()}
+        content = {
+            store.units_of(target): read_bytes(units, most=MOST_UNITS),
+            target: read_bytes(checked.file, most=MOST_JSON),
+        }
     content[target.parent / "sae.json"] = store.to_json(result.sae.model_dump(mode="json"))
     for path, data in content.items():
         write_atomically(path, data)

@@ -5,20 +5,21 @@ It holds the digest of the result and of its units, so it says nothing of a resu
 
 from __future__ import annotations
 
-import hashlib
-import json
+import os
 from datetime import date
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from sae_bench.files import write_atomically
+from sae_bench.errors import ResultError
+from sae_bench.files import KIB, read_text, sha256, strict_json, write_atomically
 from sae_bench.parsing import first_problem
 from sae_bench.results import store
 from sae_bench.schema import Record
 
 State = Literal["reported", "recomputed", "re-run"]
+_MOST = 64 * KIB  # bytes
 STATES: tuple[State, ...] = ("reported", "recomputed", "re-run")  # from the least to the most checked
 
 
@@ -39,8 +40,7 @@ def path_of(result: Path) -> Path:
 def digest(result: Path) -> str:
     """Of a result file and its units."""
     units = store.units_of(result)
-    content = result.read_bytes() + (units.read_bytes() if units.exists() else b"")
-    return hashlib.sha256(content).hexdigest()
+    return sha256(result, *([units] if units.exists() else []))
 
 
 def record(result: Path, state: State, by: str) -> Path:
@@ -53,18 +53,22 @@ def record(result: Path, state: State, by: str) -> Path:
 def state_of(result: Path) -> tuple[State, str | None]:
     """How far a result was checked, and why a file that says so does not count; "reported" without one."""
     file = path_of(result)
-    try:
-        found = Verification.model_validate(json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    if not os.path.lexists(file):
         return "reported", None
-    except (OSError, UnicodeDecodeError) as error:
-        return "reported", f"{file} cannot be read ({error}); its result counts as reported"
+    try:
+        found = Verification.model_validate(strict_json(read_text(file, most=_MOST)))
+    except ResultError as error:
+        return "reported", f"{error}; its result counts as reported"
     except ValidationError as error:
         field, message = first_problem(error)
         return "reported", f"{file}: {field!r}: {message}; its result counts as reported"
     except (ValueError, RecursionError) as error:
         return "reported", f"{file} is not valid JSON ({error}); its result counts as reported"
-    if found.sha256 != digest(result):
+    try:
+        same = found.sha256 == digest(result)
+    except ResultError as error:
+        return "reported", f"{error}; its result counts as reported"
+    if not same:
         return (
             "reported",
             f"{file}: 'sha256' is of another content, so its result was changed; it counts as reported",

@@ -18,6 +18,7 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 
 from sae_bench.errors import CoderError
+from sae_bench.files import KIB, read_text
 from sae_bench.registry import FORMATS
 from sae_bench.saes.source import SUFFIXES
 
@@ -201,7 +202,7 @@ def _cached(place: Place) -> tuple[Path, str] | None:
     """File or folder of ``place`` and its commit in the cache of the hub, None unless its weights are there."""
     snapshots = _snapshots(place)
     named = snapshots.parent / "refs" / place.revision
-    commit = named.read_text().strip() if named.is_file() else place.revision
+    commit = read_text(named, CoderError, KIB).strip() if named.is_file() else place.revision
     path = snapshots / commit / place.path
     if "/" in commit or not commit or not path.exists():
         return None

@@ -13,6 +13,7 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from sae_bench.errors import CoderError
+from sae_bench.files import opened
 from sae_bench.saes.config import listed, plain, shown
 
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # of a zip entry
@@ -25,7 +26,7 @@ def open_npz(file: Path) -> dict[str, Tensor]:
     """The arrays of ``file`` as tensors. Raises CoderError."""
     found: dict[str, Tensor] = {}
     try:
-        with zipfile.ZipFile(file) as archive, file.open("rb") as raw:
+        with opened(file, CoderError) as raw, zipfile.ZipFile(file) as archive:
             _check_expansion(file, archive.infolist())
             for entry in archive.infolist():
                 name = entry.filename.removesuffix(".npy")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sae_bench.errors import CoderError, said
+from sae_bench.files import opened, regular
 from sae_bench.saes.config import plain, shown
 
 _ALLOWED = re.compile(
@@ -34,8 +35,7 @@ _DEEPEST = 16
 
 def open_pickle(file: Path) -> dict[Any, Any]:
     """The dictionary in a file of ``torch.save``: tensors, numbers, texts, lists, dictionaries. Raises CoderError."""
-    if not file.is_file():
-        raise CoderError(f"{file} is missing")
+    regular(file, CoderError)
     _check_instructions(file, _instructions(file))
     try:
         with warnings.catch_warnings():
@@ -52,7 +52,7 @@ def open_pickle(file: Path) -> dict[Any, Any]:
 def _instructions(file: Path) -> bytes:
     """The pickle in the archive, unread by any unpickler. Raises CoderError."""
     try:
-        with file.open("rb") as raw:
+        with opened(file, CoderError) as raw:
             if raw.read(len(_LOCAL_HEADER)) != _LOCAL_HEADER:  # an archive behind other bytes is read by zipfile only
                 raise zipfile.BadZipFile("it does not start as a zip archive")
         with zipfile.ZipFile(file) as archive:

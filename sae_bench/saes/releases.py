@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from sae_bench.errors import CoderError
+from sae_bench.files import MIB, read_bytes
 from sae_bench.saes.formats.saelens_config import shaped
 from sae_bench.saes.formats.saelens_subject import CENTERING
 from sae_bench.saes.hook_names import centered, is_lens_name
@@ -196,7 +197,7 @@ def _file() -> Path:
 def _read(file: Path) -> dict[str, Any]:
     """All releases by name. Raises CoderError."""
     try:
-        table = yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        table = yaml.load(read_bytes(file, CoderError, 64 * MIB), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, yaml.YAMLError) as error:
         raise CoderError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(table, dict):

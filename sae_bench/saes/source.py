@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +13,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from sae_bench.errors import CoderError
-from sae_bench.files import sha256
+from sae_bench.files import MIB, read_text, regular, sha256, strict_json
 from sae_bench.saes.config import Config, plain
 from sae_bench.saes.npz import open_npz
 from sae_bench.saes.pickles import open_pickle
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".npz")
-_MOST_CONFIG = 1 << 20  # bytes
+_MOST_CONFIG = MIB
 
 
 class Source:
@@ -101,7 +100,7 @@ class Source:
 
     def sha256(self, names: tuple[str, ...]) -> str:
         """Digest of the contents of files, in this order."""
-        return sha256(*(self.folder / name for name in names))
+        return sha256(*(self.folder / name for name in names), raises=CoderError)
 
     def _once(self, name: str | None, read: Any) -> Any:
         file = self.file(name)
@@ -112,22 +111,11 @@ class Source:
         return self._opened[file]
 
 
-def _text(file: Path) -> str:
-    try:
-        if (size := file.stat().st_size) > _MOST_CONFIG:
-            raise CoderError(f"{file} has {size} bytes, which is no configuration of an SAE")
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise CoderError(f"{file} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise CoderError(f"{file} is not valid text in UTF-8: {plain(error)}") from error
-
-
 def _read_json(file: Path) -> dict[str, Any]:
-    text = _text(file)
+    text = read_text(file, CoderError, _MOST_CONFIG)
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = strict_json(text)
+    except ValueError as error:
         raise CoderError(f"{file} is not valid JSON: {plain(error)}") from error
     if not isinstance(content, dict):
         raise CoderError(f"{file} must hold a JSON object, but it holds a {type(content).__name__}")
@@ -135,7 +123,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
-    text = _text(file)
+    text = read_text(file, CoderError, _MOST_CONFIG)
     try:
         content = yaml.load(text, _Loader)
     except Exception as error:  # PyYAML's constructors raise what they like: of dates, sets, numbers
@@ -155,6 +143,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _open_safetensors(file: Path) -> dict[str, Tensor]:
+    regular(file, CoderError)
     try:
         with safe_open(file, framework="pt") as tensors:
             return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping

@@ -5,8 +5,10 @@ HTML needs none here: templates escape by themselves, and the page's script sets
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from typing import Any
 
 from sae_bench.schema import MetricValue
 
@@ -47,6 +49,17 @@ def shortened(name: str, longest: int = LONGEST_NAME) -> str:
 def printable(text: str) -> str:
     """Names come from files that we do not trust: no control characters reach a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+def json_text(content: Any, *, indent: int | None = 1, **options: Any) -> str:
+    """JSON that may be printed: what a terminal would act on (C1 codes, marks of direction) is escaped."""
+    text = json.dumps(content, indent=indent, ensure_ascii=False, **options)
+    return "".join(c if c.isprintable() or c == "\n" else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 
 
 def line(text: str) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sae_bench.files import strict_json
+
 Column = NDArray[np.float64]
 
 
@@ -98,7 +100,7 @@ def pack(tables: Mapping[str, Units]) -> tuple[dict[str, NDArray[Any]], dict[str
 
 def unpack(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> dict[str, Units]:
     """The tables of a file written by :func:`pack`. Raises KeyError or ValueError for one that was not."""
-    stored = json.loads(metadata["ids"])
+    stored = strict_json(metadata["ids"])
     if not isinstance(stored, dict):
         raise ValueError(f"the ids must be an object by table, not {type(stored).__name__}")
     most = max((a.shape[0] for a in arrays.values() if a.ndim), default=0)  # a file may claim any number of rows

@@ -6,7 +6,7 @@ file count from 1.
 """
 
 import csv
-import json
+import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +16,9 @@ from sae_bench.data.labelled.build import Draft, SetBuilder
 from sae_bench.data.labelled.encode import PARTS, Encoder, LabelledOptions, PartName
 from sae_bench.data.labelled.entries import NAME
 from sae_bench.data.sources import quoted, reading
+from sae_bench.data.text_files import check_expansion, open_parquet
 from sae_bench.errors import DataError, named
+from sae_bench.files import GIB, lines, opened, strict_json
 from sae_bench.registry import choose
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
@@ -94,11 +96,11 @@ def _rows(file: Path) -> Iterable[tuple[int, Mapping[str, Any]]]:
 
 def _parquet(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     row = 0
     where = f"Probe set {file.parent.name!r}: {file}"
-    with reading(where, pa.ArrowException), pq.ParquetFile(file) as table:
+    with reading(where, pa.ArrowException), open_parquet(file, "text") as table:
+        check_expansion(table, file)
         names = table.schema_arrow.names
         for name in COLUMNS:
             if names.count(name) != 1:
@@ -107,22 +109,22 @@ def _parquet(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                     f"{where} has {problem} {name!r} (found: {quoted(names)}); it needs 'text' and 'label'."
                 )
         for batch in table.iter_batches(batch_size=256, columns=list(COLUMNS)):
-            for values in batch.to_pylist():
-                yield row, values
+            for text, label in zip(batch.column("text"), batch.column("label"), strict=True):
+                yield row, {"text": text.as_py(), "label": label.as_py()}
                 row += 1
 
 
 def _jsonl(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     where = f"Probe set {file.parent.name!r}: {file}"
-    with reading(where), file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+    with reading(where), opened(file, DataError) as stream:
+        for number, line in enumerate(lines(stream, file, DataError), start=1):
             if not line.strip():
                 continue
             try:
-                values = json.loads(line.removeprefix(b"\xef\xbb\xbf").decode("utf-8"))
+                values = strict_json(line.removeprefix(b"\xef\xbb\xbf").decode("utf-8"))
             except UnicodeDecodeError as error:
                 raise DataError(f"{where} line {number} is not UTF-8; save the file as UTF-8.") from error
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 reason = named(error)
                 raise DataError(f"{where} line {number} is not JSON ({reason}); write one object a line.") from error
             if not isinstance(values, dict):
@@ -133,8 +135,8 @@ def _jsonl(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _csv(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     where = f"Probe set {file.parent.name!r}: {file}"
-    with reading(where, csv.Error), file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.reader(lines, strict=True)
+    with reading(where, csv.Error), opened(file, DataError, GIB) as raw:
+        reader = csv.reader(io.TextIOWrapper(raw, encoding="utf-8-sig", newline=""), strict=True)
         header = next(reader, [])
         for name in COLUMNS:
             if header.count(name) != 1:

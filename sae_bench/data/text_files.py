@@ -1,0 +1,176 @@
+"""Text in files: documents one at a time, none longer than a bound, whatever a few bytes are packed from."""
+
+import gzip
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sae_bench.data.sources import TextSource, quoted, reading
+from sae_bench.errors import DataError, named
+from sae_bench.files import LINE, MIB, lines, opened, regular, strict_json
+
+MARKER = b"<|endoftext|>"
+TEXT_SUFFIXES = (".jsonl.gz", ".jsonl", ".parquet", ".txt")
+_MOST_EXPANSION = 200  # text shrinks to a tenth, and text that repeats itself to a hundredth
+
+
+def open_texts(path: Path, suffix: str, text_field: str) -> TextSource:
+    """The documents of a file; `suffix` is one of `TEXT_SUFFIXES`. Raises DataError."""
+    with reading(str(path)), opened(path, DataError) as file:
+        if not file.read(1):
+            raise DataError(f"{path} is empty; give a file with at least two documents.")
+        if suffix == ".txt":
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+                marked = view.find(MARKER) >= 0
+            separator = f"the marker {MARKER.decode()}" if marked else "blank lines"
+            return TextSource(str(path), "txt", _txt(path, marked), {"documents_separated_by": separator})
+    reader: Callable[[Path, str], Iterator[str]] = _parquet if suffix == ".parquet" else _jsonl
+    return TextSource(str(path), suffix[1:], reader(path, text_field), {"text_field": text_field})
+
+
+def _txt(path: Path, marked: bool) -> Iterator[str]:
+    """Documents of a text file without surrounding line ends; Windows line ends become plain ones."""
+    for offset, raw in _marked_blocks(path) if marked else _blank_line_blocks(path):
+        text = _decoded(raw, str(path), offset).replace("\r\n", "\n").strip("\n")
+        if text and not text.isspace():
+            yield text
+
+
+def _marked_blocks(path: Path) -> Iterator[tuple[int, bytes]]:
+    with opened(path, DataError) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        start = 0
+        while start < len(view):
+            stop = view.find(MARKER, start)
+            stop = len(view) if stop < 0 else stop
+            _check_length(path, start, stop - start)
+            yield start, view[start:stop]
+            start = stop + len(MARKER)
+
+
+def _blank_line_blocks(path: Path) -> Iterator[tuple[int, bytes]]:
+    with reading(str(path)), opened(path, DataError) as file:
+        start, offset, block = 0, 0, list[bytes]()
+        for line in lines(file, path, DataError):
+            offset += len(line)
+            if line.strip():
+                _check_length(path, start, offset - start)
+                block.append(line)
+                continue
+            if block:
+                yield start, b"".join(block)
+            start, block = offset, []
+        if block:
+            yield start, b"".join(block)
+
+
+def _check_length(path: Path, start: int, length: int) -> None:
+    if length > LINE:
+        raise DataError(
+            f"{path}: the document at byte {start} is longer than {LINE >> 20} MiB; separate documents by blank lines "
+            f"or {MARKER.decode()}, and split what is longer"
+        )
+
+
+def _decoded(raw: bytes, name: str, offset: int) -> str:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        where = f"byte 0x{raw[error.start]:02x} at offset {offset + error.start}"
+        raise DataError(f"{name} is not UTF-8: {where} cannot be decoded; save the text as UTF-8.") from error
+    return text.removeprefix("\ufeff") if offset == 0 else text
+
+
+def _jsonl(path: Path, text_field: str) -> Iterator[str]:
+    with reading(str(path)), opened(path, DataError) as file:
+        offset = 0
+        for number, line in enumerate(_lines(file, path), start=1):
+            if line.strip():
+                where = f"{path} line {number}"
+                try:
+                    row = strict_json(_decoded(line, str(path), offset))
+                except ValueError as error:
+                    raise DataError(f"{where} is not JSON ({named(error)}); write one object a line.") from error
+                if not isinstance(row, dict):
+                    kind = type(row).__name__
+                    raise DataError(f"{where} must be an object with the field {text_field!r}, got {kind}.")
+                yield text_of(row, text_field, where)
+            offset += len(line)
+
+
+def _lines(file: Any, path: Path) -> Iterator[bytes]:
+    """Lines of a plain or gzipped file. A few bytes of gzip may stand for terabytes, which no text does."""
+    if not path.name.lower().endswith(".gz"):
+        yield from lines(file, path, DataError)
+        return
+    with gzip.GzipFile(fileobj=file) as unpacked:
+        size = 0
+        for line in lines(unpacked, path, DataError):
+            size += len(line)
+            if size > max(MIB, _MOST_EXPANSION * file.tell()):
+                raise DataError(
+                    f"{path} unpacks to more than {_MOST_EXPANSION} times its size, which no text does; it is damaged "
+                    "or malicious"
+                )
+            yield line
+
+
+def _parquet(path: Path, text_field: str) -> Iterator[str]:
+    import pyarrow as pa
+
+    row = 0
+    with (
+        reading(str(path), pa.ArrowException),
+        open_parquet(path, text_field) as file,
+    ):
+        check_field(file.schema_arrow.names, text_field, str(path))
+        check_expansion(file, path)
+        for batch in file.iter_batches(batch_size=256, columns=[text_field]):
+            for value in batch.column(0):  # one at a time: of a dictionary many rows may be one long text
+                yield string_of(value.as_py(), f"{path} row {row}, field {text_field!r},")
+                row += 1
+
+
+def open_parquet(path: Path, text_field: str) -> Any:
+    """A parquet file; texts of which many rows share one are read as places in a dictionary. Raises DataError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(regular(path, DataError)) as file:
+        kinds = {field.name: field.type for field in file.schema_arrow}
+    plain = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+    shared = [text_field] if kinds.get(text_field) in plain else []
+    return pq.ParquetFile(regular(path, DataError), read_dictionary=shared)
+
+
+def check_expansion(file: Any, path: Path) -> None:
+    """Refuse a parquet file whose columns unpack to far more than they take. Raises DataError."""
+    for group in range(file.metadata.num_row_groups):
+        of_group = file.metadata.row_group(group)
+        for place in range(of_group.num_columns):
+            column = of_group.column(place)
+            if column.total_uncompressed_size > max(LINE, _MOST_EXPANSION * column.total_compressed_size):
+                raise DataError(
+                    f"{path}: the column {column.path_in_schema[:80]!r} unpacks to {column.total_uncompressed_size} "
+                    "bytes, which no text does; it is damaged or malicious"
+                )
+
+
+def check_field(names: Iterable[str], text_field: str, where: str) -> None:
+    """Raise DataError where no column is called `text_field`."""
+    if text_field not in names:
+        raise DataError(f"{where} has no field {text_field!r} (found: {quoted(names)}); name the field of the text.")
+
+
+def text_of(row: Mapping[str, Any], text_field: str, where: str) -> str:
+    """The text of a row. Raises DataError."""
+    check_field(row, text_field, where)
+    return string_of(row[text_field], f"{where}, field {text_field!r},")
+
+
+def string_of(value: Any, where: str) -> str:
+    """The value, if it is a text. Raises DataError."""
+    if not isinstance(value, str):
+        remedy = "token ids come as .npy or .safetensors" if isinstance(value, list) else "remove the row or convert it"
+        raise DataError(f"{where} must be a string, got {type(value).__name__}; {remedy}.")
+    return value
