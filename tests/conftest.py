@@ -1,6 +1,7 @@
 """Fixtures that every test can use."""
 
 import gc
+import os
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from hypothesis import settings
 
 from sae_bench.cli.main import main
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test downloads, and none waits for a hub that it cannot reach
 settings.register_profile("few", max_examples=40)  # where a test does not say how many; --hypothesis-profile many
 settings.register_profile("many", max_examples=200)
 settings.load_profile("few")

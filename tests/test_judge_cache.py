@@ -261,7 +261,7 @@ def test_a_batch_or_a_cache_that_never_ends_is_refused_at_once(tmp_path: Path, k
         pytest.raises(JudgeError, match=r"not a regular file|is no file|is longer than"),
     ):
         judge.import_batch(given)
-    with pytest.raises(JudgeError, match=r"it is no file|damaged or no cache"):
+    with pytest.raises(JudgeError, match=r"not a regular file|damaged or no cache"):
         Cache(given)
 
 

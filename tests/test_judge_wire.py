@@ -10,7 +10,7 @@ import sys
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -113,7 +113,7 @@ def test_other_packings_are_refused(coding: str) -> None:
     assert (done.reason or "").isprintable()
 
 
-@pytest.mark.parametrize("content", [b"{}", gzip.compress(b"x" * 999)[:20], b""])
+@pytest.mark.parametrize("content", [b"{}", gzip.compress(b"x" * 999, mtime=0)[:20], b""], ids=["text", "cut", "empty"])
 def test_what_only_says_that_it_is_packed_is_a_fault(content: bytes) -> None:
     with Raw(replying(content, Content_Encoding="gzip")) as server, contextlib.suppress(JudgeError):
         assert asked(server.url, ONCE).status == "transport_failed"
@@ -227,17 +227,19 @@ def test_a_socks_proxy_without_its_package_says_what_to_install(monkeypatch: pyt
     assert "pw" not in said
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port: int = held.getsockname()[1]
-    return port
+@pytest.fixture(name="closed_port")
+def _closed_port() -> Iterator[int]:
+    """A port that nobody listens on and nobody else gets: another test at the same time may open a server."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_nobody_runs_is_named_and_not_the_endpoint_blamed(
-    monkeypatch: pytest.MonkeyPatch, scheme: str
+    monkeypatch: pytest.MonkeyPatch, scheme: str, closed_port: int
 ) -> None:
-    monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://user:pw@127.0.0.1:{closed_port()}")
+    monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://user:pw@127.0.0.1:{closed_port}")
     said = refusal(f"{scheme}://judge.example/v1")
     assert f"the proxy does not answer; correct or unset {scheme.upper()}_PROXY" in said
     assert "start the server" not in said
