@@ -240,7 +240,7 @@ def test_a_proxy_that_nobody_runs_is_named_and_not_the_endpoint_blamed(
     monkeypatch: pytest.MonkeyPatch, scheme: str, closed_port: int
 ) -> None:
     monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://user:pw@127.0.0.1:{closed_port}")
-    said = refusal(f"{scheme}://judge.example/v1")
+    said = refusal(f"{scheme}://unreached.example/v1")
     assert f"the proxy does not answer; correct or unset {scheme.upper()}_PROXY" in said
     assert "start the server" not in said
     assert "pw" not in said

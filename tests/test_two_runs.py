@@ -34,6 +34,7 @@ from sae_bench.units import Units
 from tests.builders.tiny_models import tiny_gpt2
 from tests.builders.token_rows import LENGTH, coder, token_rows
 from tests.builders.views import task as task_of
+from tests.conftest import Run
 
 ROOT = Path(__file__).parents[1]
 TASKS = "reconstruction,sparsity"
@@ -162,18 +163,19 @@ def test_a_lock_in_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Pat
 # --- equal runs at once ----------------------------------------------------------------------------------------------
 
 
-def test_two_equal_commands_at_once_measure_once_and_agree(tmp_path: Path) -> None:
+def test_two_equal_commands_at_once_measure_once_and_agree(cli: Run, tmp_path: Path) -> None:
     """What was interleaved rows of both, with exit code 0."""
-    command = [sys.executable, "-m", "sae_bench.cli.main", "run", "--sae", "demo", "--tasks", TASKS, "--quiet"]
+    command = ["run", "--sae", "demo", "--tasks", TASKS, "--quiet"]
     command += ["--limit", "64", "--batch-tokens", "128", "--resamples", "50", "--controls", "mean", "--json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
-    def begin(out: str) -> subprocess.Popen[str]:
-        program = [*command, "--out", str(tmp_path / out)]
+    def begin() -> subprocess.Popen[str]:
+        program = [sys.executable, "-m", "sae_bench.cli.main", *command, "--out", str(tmp_path / "both")]
         return subprocess.Popen(program, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-    ended = [(*run.communicate(), run.returncode) for run in [begin("both"), begin("both")]]
-    out, _ = begin("alone").communicate()
+    ended = [(*run.communicate(), run.returncode) for run in [begin(), begin()]]
+    code, out, err = cli(*command, "--out", tmp_path / "alone")
+    assert code == 0, err
     assert [code for _, _, code in ended] == [0, 0], ended
     assert all("Traceback" not in err for _, err, _ in ended)
     assert contents(tmp_path / "both") == contents(tmp_path / "alone")
