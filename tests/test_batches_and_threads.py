@@ -16,10 +16,10 @@ from sae_bench import evaluate
 from sae_bench.cli.main import parser
 from tests.builders.marks import slow_but
 
-STATED, STATED_TOKEN = (
-    1e-5,
-    1e-3,
-)  # the second: effect_sparsity_token, to which tokens with next to no effect count fully
+STATED = 1e-5
+# Tokens with next to no effect count fully to effect_sparsity_token, and a probe on all channels with a weak penalty
+# turns rounding of its input into more: with a model in float64 its figures differ by 1e-10.
+STATED_OF = {"effect_sparsity_token": 1e-3, "full_residual": 1e-3}
 ON_TEXT = "reconstruction,sparsity,loss_recovered,downstream_sparsity,token_rules"
 LABELLED = "probe_recovery,sparse_probing"
 PAIR = ("demo/topk_k16", "demo/gated")
@@ -52,7 +52,7 @@ def figures(tasks: str, saes: tuple[str, ...] = PAIR, threads: int = 1, **settin
 def compare(one: Figures, other: Figures) -> None:
     assert one.keys() >= other.keys()
     for key, right in other.items():
-        left, stated = one[key], STATED_TOKEN if "effect_sparsity_token" in key else STATED
+        left, stated = one[key], max(STATED, *(STATED_OF.get(part, 0) for part in key))
         if left is None or right is None:
             assert left is right, key
         else:
@@ -93,6 +93,7 @@ def test_the_bound_is_stated_where_batches_are_chosen(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit):
         parser().parse_args(["run", "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    stated = re.search(r"by rounding alone \(at most (\S+) of them, effect_sparsity_token (\S+)\)", said)
+    stated = re.search(r"by rounding alone \(at most (\S+) of them; (\S+) of (\w+) and (\w+)\)", said)
     assert stated is not None
-    assert [float(bound) for bound in stated.groups()] == [STATED, STATED_TOKEN]
+    assert float(stated[1]) == STATED
+    assert dict.fromkeys(stated.group(3, 4), float(stated[2])) == STATED_OF
