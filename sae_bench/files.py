@@ -166,7 +166,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise ResultError(f"cannot write {path}: {_why(error)}; make room or give another folder with --out") from error
+        raise ResultError(f"cannot write {path}: {_why(error)}; make room or give another folder") from error
 
 
 def write_atomically(file: Path, content: bytes) -> None:

@@ -160,6 +160,14 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
         store.write_atomically(tmp_path / ("x" * 300), b"")
 
 
+def test_what_cannot_be_written_names_no_flag_that_its_verb_lacks(tmp_path):
+    """``check --junit`` has no ``--out``."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ResultError, match="cannot write") as caught:
+        store.write_atomically(tmp_path / "file" / "report.xml", b"")
+    assert "--" not in str(caught.value)
+
+
 @pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "link to a stream", "folder"])
 def test_what_is_no_regular_file_is_never_replaced(tmp_path, kind):
     """``--out /dev/null`` took the device away from the whole machine, where the user was allowed to."""
