@@ -166,13 +166,22 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise ResultError(f"cannot write {path}: {_why(error)}; make room or give another folder with --out") from error
+        raise ResultError(f"cannot write {path}: {_why(error)}; make room or give another folder") from error
 
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Write to a temporary file in the same folder, then rename. Raises ResultError."""
+    """Write to a temporary file in the same folder, then rename. Raises ResultError.
+
+    Nothing but a regular file is replaced: a device or a pipe is another's, and so is a stream such as /dev/stdout.
+    """
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")  # of this call alone, on whatever machine
     with writing(file):
+        if os.path.lexists(file):
+            kind = next((name for is_kind, name in _KINDS if file.exists() and is_kind(file.stat().st_mode)), None)
+            if file.is_symlink() and os.readlink(file).startswith("/proc/"):
+                kind = "a stream"
+            if kind is not None:
+                raise ResultError(f"cannot write {file}: it is {kind}, not a regular file; give the name of a file")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as stream:

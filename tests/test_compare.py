@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sae_bench.cli import compare as verb
+from sae_bench.cli.exits import MEANING, Exit
 from sae_bench.errors import ResultError, SaeBenchError, UsageError
 from sae_bench.results import compare, compare_intervals, store
 from sae_bench.results.compare_intervals import Proportion, holm, p_value, p_value_of_shares, square_and_add
@@ -516,7 +517,8 @@ def test_a_metric_that_one_lacks_is_named_and_the_others_compared(tmp_path, cli)
 
 def test_results_without_units_are_shown_and_not_compared(tmp_path, cli):
     code, out, err = cli(some(tmp_path, "a", 0), some(tmp_path, "b", 1, units=False))
-    assert code == 3
+    assert code == Exit.NOT_COMPARABLE
+    assert "without units" in MEANING[Exit.NOT_COMPARABLE]
     assert "not compared" in out
     assert "the second has no units, and only units can be compared" in err
     assert f"{compare.load(next((tmp_path / 'b').rglob('*@*.json'))).result.metrics['l0'].value:.4g}" in out

@@ -160,6 +160,33 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
         store.write_atomically(tmp_path / ("x" * 300), b"")
 
 
+def test_what_cannot_be_written_names_no_flag_that_its_verb_lacks(tmp_path):
+    """``check --junit`` has no ``--out``."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ResultError, match="cannot write") as caught:
+        store.write_atomically(tmp_path / "file" / "report.xml", b"")
+    assert "--" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "link to a stream", "folder"])
+def test_what_is_no_regular_file_is_never_replaced(tmp_path, kind):
+    """``--out /dev/null`` took the device away from the whole machine, where the user was allowed to."""
+    file, pipe = tmp_path / "file", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    if kind == "pipe":
+        file = pipe
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.symlink_to(pipe if "pipe" in kind else "/proc/self/fd/1")
+    before = os.lstat(file)
+    with pytest.raises(ResultError, match="not a regular file; give the name of a file"):
+        store.write_atomically(file, b"new")
+    after = os.lstat(file)
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert not [f for f in os.listdir(tmp_path) if f.endswith(".tmp")]
+
+
 # --- names that come from elsewhere ----------------------------------------------------------------------------------
 
 HOSTILE = ["../../x", "a/b", "/etc/passwd", "..", ".", "", "~", "a\x00b", "a\nb", "\x1b[31mred", "ü" * 200, "x" * 4000,

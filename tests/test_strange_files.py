@@ -173,7 +173,9 @@ def test_a_folder_in_which_nothing_can_be_read_is_refused(cli: Run, tmp_path: Pa
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "sparsity@v1-00000000.json").write_text("{")
     for arguments in (["show", "a"], ["ls", "results", "--out", "a"], ["compare", "a", "a"]):
-        assert "none of 1 results" in one_sentence(cli(*arguments))
+        sentence = one_sentence(cli(*arguments))
+        assert "none of 1 results" in sentence
+        assert "passed over" not in sentence
 
 
 # --- the owner -------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from sae_bench.units import Units, pack, unpack
 
 T = TypeVar("T")
 MOST_RESULT, MOST_UNITS = 64 * MIB, 4 * GIB  # bytes
+PASSED_OVER = "; this file is passed over"
 DEEPEST = 100  # levels of a result: whoever walks through one does so by recursion
 
 
@@ -184,7 +185,8 @@ def read_below(path: str | Path) -> tuple[dict[Path, Result], list[str]]:
 def some_of(path: str | Path, found: dict[Path, T], problems: list[str]) -> tuple[dict[Path, T], list[str]]:
     """What was found and the problems, if anything was found. Raises ResultError."""
     if not found:
-        raise ResultError(f"none of {len(problems)} results below {path} can be read; the first: {problems[0]}")
+        first = problems[0].removesuffix(PASSED_OVER)
+        raise ResultError(f"none of {len(problems)} results below {path} can be read; the first: {first}")
     return found, problems
 
 
@@ -202,7 +204,7 @@ def each_below(path: str | Path, load: Callable[[Path], T]) -> tuple[dict[Path, 
         except ResultError as error:
             if not at_home(path).is_dir():
                 raise
-            problems.append(f"{error}; this file is passed over")
+            problems.append(f"{error}{PASSED_OVER}")
     return found, problems
 
 
