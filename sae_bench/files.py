@@ -8,6 +8,7 @@ names a field twice says two things, and is refused.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -169,12 +170,11 @@ def writing(path: Path) -> Iterator[None]:
         raise ResultError(f"cannot write {path}: {_why(error)}; make room or give another folder") from error
 
 
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write to a temporary file in the same folder, then rename. Raises ResultError.
+def check_place(file: Path) -> None:
+    """That a file may be written there, as far as that can be seen without writing it. Raises ResultError.
 
     Nothing but a regular file is replaced: a device or a pipe is another's, and so is a stream such as /dev/stdout.
     """
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")  # of this call alone, on whatever machine
     with writing(file):
         if os.path.lexists(file):
             kind = next((name for is_kind, name in _KINDS if file.exists() and is_kind(file.stat().st_mode)), None)
@@ -182,6 +182,24 @@ def write_atomically(file: Path, content: bytes) -> None:
                 kind = "a stream"
             if kind is not None:
                 raise ResultError(f"cannot write {file}: it is {kind}, not a regular file; give the name of a file")
+        check_folder(file.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """That files may be written below ``folder``, which may not be there yet. Raises ResultError."""
+    there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
+    with writing(folder):
+        if os.path.lexists(there) and not there.is_dir():
+            raise ResultError(f"cannot write below {there}: it is no folder; give another")
+        if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write to a temporary file in the same folder, then rename. Raises ResultError."""
+    check_place(file)
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")  # of this call alone, on whatever machine
+    with writing(file):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as stream:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 Better = Literal["higher", "lower", "none"]
 Status = Literal["ok", "degraded", "error", "skipped"]  # degraded: there are figures, which must not be ranked
 
+MOST_RESAMPLES = 100_000  # a file from elsewhere must not take all memory
 RESULT_SCHEMA = 2  # 2 holds the definition; 1 is read as well
 
 
@@ -144,7 +145,7 @@ class Provenance(Record):
     device: str
     backend: str
     controls: tuple[str, ...] = ()
-    resamples: int = Field(ge=20, le=100_000)  # a file from elsewhere must not take all memory
+    resamples: int = Field(ge=20, le=MOST_RESAMPLES)
     confidence: float
     batch_tokens: int
     n_tokens: int

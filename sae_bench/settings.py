@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from sae_bench import registry
 from sae_bench.errors import UsageError
-from sae_bench.files import possible
+from sae_bench.files import check_folder, check_place, possible
+from sae_bench.schema import MOST_RESAMPLES
 
 TIERS: dict[str, tuple[int | None, int | None]] = {"smoke": (32, 16), "standard": (512, 128), "full": (None, 512)}
 # examples of the train and test part of every labelled set, by tier
@@ -132,13 +133,26 @@ class Settings(Told):
             check_name(self.name)
         for name in PATHS:
             object.__setattr__(self, name, _resolved(getattr(self, name)))
+        self._check_places()
+        self._check_numbers()
+
+    def _check_places(self) -> None:
+        """Refuse where nothing can be written, before anything is loaded."""
         for name in ("out", "judge_cache", "judge_batch"):
             if getattr(self, name) is not None:
                 possible(getattr(self, name))
+        if self.out is not None:
+            check_folder(Path(self.out))
+        if self.judge_batch is not None:
+            check_place(Path(self.judge_batch))
+
+    def _check_numbers(self) -> None:
         for name, least in (("limit", 1), ("context", 3), ("batch_tokens", 1), ("resamples", 20), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} must be at least {least}, but it is {value}")
+        if self.resamples > MOST_RESAMPLES:
+            raise UsageError(f"resamples must be at most {MOST_RESAMPLES}, but it is {self.resamples}")
 
 
 def _resolved(given: Any) -> Any:

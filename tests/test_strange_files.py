@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -230,3 +231,18 @@ def test_names_that_no_file_can_have(name: str) -> None:
 )  # fmt: skip
 def test_which_names_lie_below_a_folder(name: Any, inside: bool) -> None:
     assert below(Path("x"), name) is inside
+
+
+@pytest.mark.parametrize("flags", [["--out"], ["--judge-model", "m", "--judge-batch"]])
+@pytest.mark.parametrize("place", ["pipe", "pipe/below", "file/below"])
+def test_where_nothing_can_be_written_is_refused_before_anything_is_loaded(
+    cli: Run, tmp_path: Path, flags: list[str], place: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_text("mine")
+    code, out, err = cli("run", "--sae", "demo", "--quiet", *flags, tmp_path / place)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert "cannot write" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe"]
+    assert (tmp_path / "file").read_text() == "mine"

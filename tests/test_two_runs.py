@@ -282,6 +282,19 @@ def test_a_result_that_is_not_whole_is_measured_again(tmp_path: Path, damage: Ca
         store.check_whole(found, store.read(found))
 
 
+@pytest.mark.parametrize("damage", [no_units, cut_units, units_of_another])
+def test_a_result_that_is_shown_says_that_its_units_are_not_its_own(
+    cli: Run, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    evaluate(coder(), **settings(tmp_path))
+    (file,) = (file for file in store.find(tmp_path) if "sparsity" in file.name)
+    damage(file)
+    code, out, err = cli("show", file)
+    assert code == 0
+    assert "l0" in out
+    assert err.count("its figures cannot be checked") == 1
+
+
 def test_what_is_to_be_kept_is_not_measured_again_but_refused(tmp_path: Path) -> None:
     evaluate(coder(), **settings(tmp_path))
     for file in store.find(tmp_path):

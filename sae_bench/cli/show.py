@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_bench import registry
-from sae_bench.errors import UsageError
+from sae_bench.errors import ResultError, UsageError
 from sae_bench.files import at_home
 
 if TYPE_CHECKING:
@@ -87,6 +87,11 @@ def _results(path: Path, known: Mapping[str, TaskSpec], as_json: bool) -> str:
     results, damaged = store.read_below(path)
     for problem in damaged:
         warnings.warn(problem, stacklevel=2)
+    for file, result in results.items():
+        try:
+            store.check_units(file, result)
+        except ResultError as error:
+            warnings.warn(f"{error}; its figures cannot be checked", stacklevel=2)
     made = {file: found(result, known) for file, result in results.items()}
     if as_json:
         whole = [
