@@ -186,7 +186,8 @@ class Session:
 
     def _measure(self, todo: list[Work], out: Path | None, checkpoint: Checkpoint, progress: Progress) -> None:
         names = [n for n in self.specs if n not in self.skipped and any(n not in w.finished for w in todo)]
-        saes, names = checkpoint.plan([w.record.name for w in todo], names)
+        known = {"all_saes": [w.record.name for w in self.work], "all_tasks": list(self.specs)}
+        saes, names = checkpoint.plan([w.record.name for w in todo], names, **known)
         todo = [w for w in self.work if w.record.name in saes]
         tasks = {name: self.tasks[name] for name in names}
         entries = [w.entry for w in todo]

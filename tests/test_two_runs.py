@@ -344,6 +344,37 @@ def test_a_run_in_progress_that_is_damaged_begins_anew(tmp_path: Path, damage: s
     assert contents(tmp_path / "killed") == contents(whole)
 
 
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"saes": [], "tasks": []},
+        {"saes": ["tiny"], "tasks": ["sparsity"]},
+        {"saes": ["tiny"], "tasks": ["reconstruction", "sparsity", "nothing"]},
+        {"saes": ["tiny", "another"], "tasks": ["reconstruction", "sparsity"]},
+    ],
+)
+def test_a_plan_of_something_else_is_no_plan(tmp_path: Path, plan: dict[str, list[str]]) -> None:
+    evaluate(coder(), **settings(tmp_path / "whole"))
+    (interrupted(tmp_path / "killed") / PLAN).write_text(json.dumps(plan))
+    with pytest.warns(UserWarning, match=r"is not the plan of what is missing now; the run begins anew"):
+        evaluate(coder(), **settings(tmp_path / "killed"))
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_a_result_that_is_removed_while_the_run_is_interrupted_is_measured_too(tmp_path: Path) -> None:
+    """The plan of the run was made while that result was there."""
+    evaluate(coder(), **settings(tmp_path, tasks="sparsity"))
+    evaluate(coder(), **settings(tmp_path / "whole"))
+    interrupted(tmp_path)
+    for file in tmp_path.glob("*/*/sparsity*"):
+        file.unlink()
+    with pytest.warns(UserWarning, match="the run begins anew"):
+        evaluate(coder(), **settings(tmp_path))
+    assert {file.name for file in store.find(tmp_path / "tiny")} == {
+        file.name for file in store.find(tmp_path / "whole")
+    }
+
+
 def test_rows_of_another_run_in_the_folder_are_no_rows(tmp_path: Path) -> None:
     """As a run without a lock would have left them."""
     evaluate(coder(), **settings(tmp_path / "whole"))

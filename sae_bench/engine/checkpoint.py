@@ -77,10 +77,13 @@ class Checkpoint:
         try:
             self._check(folder)
         except Damaged as damage:
-            warnings.warn(f"{damage}; the run begins anew", stacklevel=2)
-            with writing(folder):
-                for file in _files(folder):
-                    file.unlink()
+            self._begin_anew(folder, str(damage))
+
+    def _begin_anew(self, folder: Path, why: str) -> None:
+        warnings.warn(f"{why}; the run begins anew", stacklevel=3)
+        with writing(folder):
+            for file in _files(folder):
+                file.unlink()
 
     def _check(self, folder: Path) -> None:
         """Read every file once. Raises Damaged."""
@@ -92,18 +95,22 @@ class Checkpoint:
             for name in _state(file, check=True).row_files:
                 _read(folder / name, check=True)
 
-    def plan(self, saes: list[str], tasks: list[str]) -> tuple[list[str], list[str]]:
-        """What the run measures: what it was begun with, or, if it begins now, these SAEs and tasks.
+    def plan(
+        self, saes: list[str], tasks: list[str], *, all_saes: list[str], all_tasks: list[str]
+    ) -> tuple[list[str], list[str]]:
+        """What the run measures of ``all_saes`` and ``all_tasks``: what it was begun with, or ``saes`` and ``tasks``.
 
         A run that is killed while it writes results must go on with all that it measured, also where results are
-        there.
+        there. It begins anew if something is missing now that it did not measure: a result that was removed meanwhile.
         """
         if self.folder is None:
             return saes, tasks
         file = self.folder / PLAN
         if file.exists():
             begun = _plan(file)
-            return begun["saes"], begun["tasks"]
+            if set(saes) <= set(begun["saes"]) <= set(all_saes) and set(tasks) <= set(begun["tasks"]) <= set(all_tasks):
+                return begun["saes"], begun["tasks"]
+            self._begin_anew(self.folder, f"{file} is not the plan of what is missing now")
         write_atomically(file, json.dumps({"saes": saes, "tasks": tasks}).encode())
         return saes, tasks
 
