@@ -61,12 +61,19 @@ def test_the_l0_that_was_trained_for_comes_out(results: dict[tuple[str, str], Re
         assert 10 < value(results[sae, "sparsity"], "l0") < 40
 
 
+def heed_ctrl_c() -> None:
+    """In the new process: tests that run in the background of a shell are made to ignore it, and hand that on."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_ctrl_c_leaves_a_run_that_goes_on(cli: Run, tmp_path: Path) -> None:
     command = ["run", "--sae", "demo", "--out", str(tmp_path), "--tasks", ON_TEXT, "--tier", "smoke"]
     command += ["--controls", "mean", "--limit", "64", "--batch-tokens", "256", "--resamples", "50"]
     program = [sys.executable, "-m", "sae_bench.cli.main", *command]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    run = subprocess.Popen(program, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        program, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
     assert run.stderr is not None
     said = ""
     while "evaluation" not in said and (more := run.stderr.read(1)):  # the bar, drawn before the first batch
