@@ -137,19 +137,22 @@ class Session:
         Of equal runs into one folder, whoever comes second waits for the first and takes what it has measured.
         """
         out = None if self.settings.out is None else at_home(self.settings.out)
-        folder = None if out is None else out / PARTIAL / self._run_key()
-        if out is None or folder is None:
-            self._run(out, Checkpoint(), progress)
-        elif self.missing or folder.exists():  # what is left of a run that was killed at its very end goes
-            with locks.held(folder / "lock", partial(_waiting, out)) as waited:
-                if waited:
-                    look_again(self.work, self.tasks, self._conditions)
-                checkpoint = Checkpoint(folder)
-                self._run(out, checkpoint, progress)
-                checkpoint.remove()
-            with suppress(OSError):  # it is empty if this was the last of all runs
-                folder.parent.rmdir()
+        if out is None:
+            self._run(None, Checkpoint(), progress)
+        elif (folder := out / PARTIAL / self._run_key()).exists() or self.missing:
+            self._run_alone(out, folder, progress)
         return [self._result(work, name) for work in self.work for name in self.specs]
+
+    def _run_alone(self, out: Path, folder: Path, progress: Progress) -> None:
+        """Run while no equal run does; what is left of one that was killed at its very end goes too."""
+        with locks.held(folder / "lock", partial(_waiting, out)) as waited:
+            if waited:
+                look_again(self.work, self.tasks, self._conditions)
+            checkpoint = Checkpoint(folder)
+            self._run(out, checkpoint, progress)
+            checkpoint.remove()
+        with suppress(OSError):  # it is empty if this was the last of all runs
+            folder.parent.rmdir()
 
     def _run(self, out: Path | None, checkpoint: Checkpoint, progress: Progress) -> None:
         if todo := self.missing:

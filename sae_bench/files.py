@@ -82,12 +82,16 @@ def opened(path: Path, raises: type[SaeBenchError] = ResultError, most: int | No
 
 def check_kind(path: Path, found: os.stat_result, raises: type[SaeBenchError], most: int | None = None) -> None:
     """Refuse what is no regular file, or too large. Raises ``raises``."""
-    kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), None)
-    if kind is not None:
+    if (kind := _kind(found)) is not None:
         link = " (behind a link)" if os.path.islink(path) else ""
         raise raises(f"{path} cannot be read: it is {kind}{link}, not a regular file; give the file itself")
     if most is not None and found.st_size > most:
         raise raises(f"{path} cannot be read: it has {found.st_size} bytes, and such a file at most {most}")
+
+
+def _kind(found: os.stat_result) -> str | None:
+    """What a file is that is no regular one."""
+    return next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), None)
 
 
 def _why(error: Exception) -> str:
@@ -177,7 +181,7 @@ def check_place(file: Path) -> None:
     """
     with writing(file):
         if os.path.lexists(file):
-            kind = next((name for is_kind, name in _KINDS if file.exists() and is_kind(file.stat().st_mode)), None)
+            kind = _kind(file.stat()) if file.exists() else None
             if file.is_symlink() and os.readlink(file).startswith("/proc/"):
                 kind = "a stream"
             if kind is not None:

@@ -36,7 +36,6 @@ def held(file: Path, waiting: Callable[[str], None] = lambda holder: None) -> It
     waited = False
     with writing(file):
         made = [folder for folder in file.parents if not folder.exists()]
-    with writing(file):
         while (descriptor := _taken(file)) is None:
             if not waited:
                 waiting(_holder(file))

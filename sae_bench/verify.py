@@ -81,10 +81,8 @@ def verify(
     n, wrong = differences(result, tables, given.get("task_dir"))
     report.checked.append(f"{n} figures with their intervals were computed again from the units")
     report.wrong += wrong
-    try:
-        store.check_units(file, result)
-    except ResultError as error:
-        report.wrong.append(str(error))
+    if why := store.units_problem(file, result):
+        report.wrong.append(why)
     if "partners" in result.provenance.protocol.parameters:
         raise ResultError(f"{file} was measured beside other SAEs, which verify cannot be given: no row can be checked")
     session = Session(sae, _settings(result, given))

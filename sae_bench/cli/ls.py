@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import warnings
 from typing import Any
 
 from sae_bench import registry
@@ -111,9 +110,7 @@ def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
     from sae_bench.show.text import line, markdown
 
     safe = str if args.json else markdown if args.markdown else line
-    found, problems = store.read_below(at_home(args.out))
-    for problem in problems:
-        warnings.warn(problem, stacklevel=2)
+    found = store.read_below(at_home(args.out), store.read)
     return [
         {
             "sae": safe(result.sae.name),

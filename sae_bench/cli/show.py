@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_bench import registry
-from sae_bench.errors import ResultError, UsageError
+from sae_bench.errors import UsageError
 from sae_bench.files import at_home
 
 if TYPE_CHECKING:
@@ -84,14 +84,10 @@ def _results(path: Path, known: Mapping[str, TaskSpec], as_json: bool) -> str:
     from sae_bench.show.terminal import drawn
     from sae_bench.show.text import json_text, line
 
-    results, damaged = store.read_below(path)
-    for problem in damaged:
-        warnings.warn(problem, stacklevel=2)
+    results = store.read_below(path, store.read)
     for file, result in results.items():
-        try:
-            store.check_units(file, result)
-        except ResultError as error:
-            warnings.warn(f"{error}; its figures cannot be checked", stacklevel=2)
+        if why := store.units_problem(file, result):
+            warnings.warn(f"{why}; its figures cannot be checked", stacklevel=2)
     made = {file: found(result, known) for file, result in results.items()}
     if as_json:
         whole = [

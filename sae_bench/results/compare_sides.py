@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,10 +52,7 @@ def read_side(path: Path, task_dir: str | None = None, *, pass_over: bool = Fals
     A gate must not pass over any. Raises UsageError where a folder holds several SAEs, or one result twice.
     """
     if pass_over:
-        found, problems = store.some_of(path, *store.each_below(path, lambda file: load(file, task_dir)))
-        loaded = list(found.values())
-        for problem in problems:
-            warnings.warn(problem, stacklevel=3)
+        loaded = list(store.read_below(path, lambda file: load(file, task_dir)).values())
     else:
         loaded = [load(file, task_dir) for file in store.results_below(path)]
     saes = {(x.result.sae.name, x.result.sae.weights_sha256[:12]) for x in loaded}

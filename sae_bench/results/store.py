@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,6 +92,15 @@ def check_units(file: Path, result: Result) -> None:
         raise ResultError(
             f"{units} is not the file of which {file.name} was made: its digest is another; measure again"
         )
+
+
+def units_problem(file: Path, result: Result) -> str | None:
+    """What :func:`check_units` says, or None."""
+    try:
+        check_units(file, result)
+    except ResultError as error:
+        return str(error)
+    return None
 
 
 def check_whole(file: Path, result: Result) -> None:
@@ -177,17 +187,18 @@ def results_below(path: str | Path) -> list[Path]:
     return files
 
 
-def read_below(path: str | Path) -> tuple[dict[Path, Result], list[str]]:
-    """All results below ``path``, as :func:`each_below`. Raises ResultError where none can be read."""
-    return some_of(path, *each_below(path, read))
+def read_below(path: str | Path, load: Callable[[Path], T]) -> dict[Path, T]:
+    """What ``load`` makes of every result below ``path``, with a warning for each damaged file of a folder.
 
-
-def some_of(path: str | Path, found: dict[Path, T], problems: list[str]) -> tuple[dict[Path, T], list[str]]:
-    """What was found and the problems, if anything was found. Raises ResultError."""
+    Raises what :func:`each_below` raises, and ResultError where no result can be read.
+    """
+    found, problems = each_below(path, load)
     if not found:
         first = problems[0].removesuffix(PASSED_OVER)
         raise ResultError(f"none of {len(problems)} results below {path} can be read; the first: {first}")
-    return found, problems
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    return found
 
 
 def each_below(path: str | Path, load: Callable[[Path], T]) -> tuple[dict[Path, T], list[str]]:

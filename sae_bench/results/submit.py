@@ -110,10 +110,8 @@ def _units(file: Path, result: Result, task_dir: str | None) -> Iterator[str]:
         return
     _, wrong = differences(result, store.read_units(file), task_dir)
     yield from wrong[:5]
-    try:
-        store.check_units(file, result)
-    except ResultError as error:
-        yield str(error)
+    if why := store.units_problem(file, result):
+        yield why
 
 
 def result_files(paths: list[Path]) -> list[Path]:
