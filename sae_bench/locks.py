@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sae_bench.files import writing
+from sae_bench.errors import ResultError
+from sae_bench.files import read_json, writing
 
 _POLL = 0.1  # seconds between two tries
 _SHOWN = 500  # bytes of what a holder says of itself
@@ -111,8 +112,7 @@ def _lock(descriptor: int, file: Path) -> bool:
 def _holder(file: Path) -> str:
     """Who holds the lock, in words."""
     try:
-        with file.open("rb") as stream:
-            said = json.loads(stream.read(_SHOWN))
+        said = read_json(file, most=_SHOWN)
         return f"process {int(said['process'])} on {said['host']!s}, since {said['since']!s}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ResultError, ValueError, KeyError, TypeError):
         return "another process"

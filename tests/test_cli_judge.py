@@ -31,6 +31,7 @@ from tests.builders.judged_runs import (
     result_in,
     run_of,
     sentence,
+    without_key,
     written,
 )
 from tests.builders.marks import slow_but
@@ -52,9 +53,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cli(cli: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the command in an empty folder, without a key and with little patience; exit code, stdout, stderr."""
-    monkeypatch.setattr("sae_bench.judge.client.Patience", lambda: FAST)
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
+    without_key(monkeypatch, FAST)
     return cli
 
 

@@ -17,7 +17,7 @@ from sae_bench.results import store
 from sae_bench.schema import Result
 from tests.builders.explainers import EXPLAIN, TASK, kind_of, oracle
 from tests.builders.judge_server import Fault, Messages, Reply, Server
-from tests.builders.judged_runs import LATENTS, REQUESTS, judge_of, make, result_in, run_of, written
+from tests.builders.judged_runs import LATENTS, REQUESTS, judge_of, make, result_in, run_of, without_key, written
 from tests.builders.marks import slow_but
 from tests.builders.said import complaints
 from tests.builders.tiny_saes import tiny_coder, write_native
@@ -41,9 +41,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cli(cli: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the command in an empty folder, without a key and with little patience; exit code, stdout, stderr."""
-    monkeypatch.setattr("sae_bench.judge.client.Patience", lambda: FAST)
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
+    without_key(monkeypatch, FAST)
     return cli
 
 

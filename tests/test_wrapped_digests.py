@@ -54,23 +54,22 @@ MADE: list[Callable[[], SparseCoder]] = [
 
 
 @contextmanager
-def dtype_by_default(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+def changed(read: Callable[[], Any], write: Callable[[Any], None], value: Any) -> Iterator[None]:
+    """Another value of something that the process has set, and then its own again."""
+    before = read()
+    write(value)
     try:
         yield
     finally:
-        torch.set_default_dtype(before)
+        write(before)
 
 
-@contextmanager
-def threads(n: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def dtype_by_default(dtype: torch.dtype) -> AbstractContextManager[None]:
+    return changed(torch.get_default_dtype, torch.set_default_dtype, dtype)
+
+
+def threads(n: int) -> AbstractContextManager[None]:
+    return changed(torch.get_num_threads, torch.set_num_threads, n)
 
 
 AROUND: dict[str, Callable[[], AbstractContextManager[Any]]] = {

@@ -26,7 +26,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from sae_bench.errors import ResultError, said
-from sae_bench.files import write_atomically, writing
+from sae_bench.files import read_json, regular, write_atomically, writing
 from sae_bench.saes.controls import Moments
 
 FORMAT = 3  # of the files here: a run that an older version began is begun anew
@@ -188,10 +188,10 @@ def _files(folder: Path) -> list[Path]:
 def _plan(file: Path) -> dict[str, list[str]]:
     """SAEs and tasks of a run in progress, by name. Raises Damaged."""
     try:
-        plan = json.loads(file.read_text(encoding="utf-8"))
+        plan = read_json(file)
         if not all(isinstance(name, str) for what in ("saes", "tasks") for name in [*plan[what]]):
             raise TypeError("a name is no text")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ResultError, KeyError, TypeError) as error:
         raise Damaged(file, said(error, file=False)) from error
     return {what: list(plan[what]) for what in ("saes", "tasks")}
 
@@ -227,13 +227,13 @@ def _read(
     ``check`` compares all of it with its digest. Raises Damaged.
     """
     try:
-        with safe_open(file, framework="numpy") as opened:
+        with safe_open(regular(file), framework="numpy") as opened:
             metadata = opened.metadata()
             index = json.loads(metadata["index"])
             keys = [tuple(key) for key in index["keys"]]
             arrays = {key: opened.get_tensor(str(i)) for i, key in enumerate(keys) if wanted(key)}
         right = not check or _digest(metadata["index"], [*arrays.values()]) == metadata["digest"]
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (ResultError, SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise Damaged(file, said(error, file=False)) from error
     if not right:
         raise Damaged(file, "its content is not what was written")

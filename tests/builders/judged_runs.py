@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from sae_bench.judge import Patience
 from sae_bench.results import store
 from tests.builders.explainers import TASK
 from tests.builders.judge_server import Server
@@ -17,6 +19,13 @@ LATENTS, NULLS, GROUPS = 6, 3, 2
 REQUESTS = LATENTS + GROUPS * (LATENTS + 2 * NULLS)  # without the one that tries the judge
 SIZES = {"latents": LATENTS, "null_latents": NULLS, "window_tokens": 8, "shown": 6, "contrast": 2, "positives": 4}
 SIZES |= {"random": 2, "matched": 2, "windows_a_request": 4, "most_density": 0.1}
+
+
+def without_key(monkeypatch: pytest.MonkeyPatch, patience: Patience) -> None:
+    """No key and no address of the user's own, and so much patience with an endpoint."""
+    monkeypatch.setattr("sae_bench.judge.client.Patience", lambda: patience)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def make(folder: Path) -> None:
