@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS completions (
     format TEXT, source TEXT NOT NULL, latency REAL, created REAL NOT NULL
 ) WITHOUT ROWID;
 """
-_FIELDS = tuple(field.name for field in fields(Completion) if field.name != "cached")
+_NOT_KEPT = ("cached", "provider", "reasoning_tokens")
+_FIELDS = tuple(field.name for field in fields(Completion) if field.name not in _NOT_KEPT)
 _PIECE = 500  # keys of one query: SQLite bounds the parameters of a statement
 
 

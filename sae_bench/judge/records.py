@@ -78,6 +78,9 @@ class Completion:
         cached: no request was sent for it.
         raw: the reply as it came, at most 65,536 characters; None where there is none.
         reason: why the status is not ``ok``, in words.
+        provider: who served it, where the endpoint passes requests on to others and says to whom.
+        reasoning_tokens: those of ``completion_tokens`` that were a thought, as the endpoint counts them; where it only
+            shows the thought, its share of them by characters; None where neither is known.
     """
 
     status: Status
@@ -90,6 +93,8 @@ class Completion:
     cached: bool = False
     raw: str | None = None
     reason: str | None = None
+    provider: str | None = None
+    reasoning_tokens: int | None = None
 
 
 @dataclass(frozen=True)
