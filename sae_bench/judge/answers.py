@@ -202,7 +202,7 @@ def _said(value: Any) -> _Said | None:
     try:
         number = float(value)
     except OverflowError:
-        number = math.copysign(1e308, value)
+        return None
     return _Said(number) if math.isfinite(number) else None
 
 
