@@ -26,8 +26,9 @@ REFUSED: Final = Refused.REFUSED
 
 _QUOTES = str.maketrans(dict.fromkeys("“”„«»「」『』", '"') | dict.fromkeys("‘’ʼ`", "'"))
 _QUOTED = re.compile(r"\"[^\"]*\"|(?<!\w)'(?=\S)[^\n]{1,300}?(?<=\S)'(?!\w)")
-_SENTENCE = re.compile(r"[.!?;\n。！？；]+|\s[-—–]+\s")
-_BEFORE = re.compile(r"^[^\w]+")
+_SENTENCE = re.compile(r"[.!?;。！？；]+|\s[-—–]+\s")
+_BEFORE = re.compile(r"\W*")
+_LABEL = re.compile(r"\W*(?:explanation|answer|response|reply|assistant|output|error|refusal|note)[\s*\]]*:[\s*]*")
 
 
 def _any(*forms: str) -> str:
@@ -84,7 +85,8 @@ _THIS = (
     r"(?:this|that|your|the)(?: \w+){0,2} (?:request|content|task|prompt|question|excerpts?|texts?|instructions?)s?\b"
 )
 _ENGLISH = _any(
-    rf"{_I} (?:{_NOT}|should not|must not|may not) {_ADVERBS}{_DO}",
+    rf"{_I} (?:{_NOT}|should not|must not|may not)(?: and {_NOT})? {_ADVERBS}{_DO}",
+    rf"{_I} (?:won't|will not) be (?:answer|help|assist|provid|discuss|engag|explain|describ|respond|participat)ing\b",
     rf"{_I}{_AM} (?:just |simply |currently )?{_BARRED}(?: to| from)? {_ADVERBS}{_DO}",
     rf"\b(?:sorry|apologi[sz]e|apologies|afraid|unfortunately)\b.{{0,40}}{_I} {_NOT}$",  # "I'm sorry, but I can't."
     rf"{_I} (?:do not|don't) (?:assist|help with|provide|engage|support|create|generate|discuss)\b",
@@ -225,7 +227,7 @@ _DOES = (  # what begins as an apology does in each language, and what somebody 
     (
         "(?:大変)?(?:申し訳|すみません|すいません|ごめんなさい|恐れ入りますが|残念ながら)",
         "(?:できません|できかねます|いたしかねます|致しかねます|お断り|応じられません|ことはできない|出来ません|しかねます)",
-        ".{0,60}(?:お手伝い|お答え|回答|対応|支援|提供|協力|説明)(?:する|を)?(?:ことは|は)?"
+        ".{0,60}(?:お手伝い|お答え|お応え|回答|対応|支援|提供|協力|説明)(?:する|を)?(?:ことは|は)?"
         "(?:できません|できかねます|いたしかねます|出来ません)$",
     ),
     # Korean
@@ -248,12 +250,18 @@ _OTHERS = re.compile("|".join(f"^(?:{sorry}).{{0,80}}(?:{cannot})|^(?:{alone})" 
 def is_refusal(text: str) -> bool:
     """Whether in ``text`` somebody refuses to do what they were asked, in one of a dozen languages."""
     plain = unicodedata.normalize("NFKC", text[:_LONGEST].translate(_QUOTES)).translate(_QUOTES).casefold()
-    plain = " ".join(plain.replace("\n", " \n").split(" ")).strip()
-    if plain.count('"') == 2 and plain.startswith('"') and plain.endswith('"'):
-        plain = plain.strip('"')
-    return any(_refuses(sentence) for sentence in _SENTENCE.split(_QUOTED.sub(' "" ', plain)))
+    return any(_refuses(sentence) for line in plain.splitlines() for sentence in _sentences(line.strip()))
+
+
+def _sentences(line: str) -> list[str]:
+    """The sentences of a line, without what stands in quotation marks; a line that is all in such marks counts."""
+    if (label := _LABEL.match(line)) is not None:
+        line = line[label.end() :]
+    if line.count('"') == 2 and line.startswith('"') and line.endswith('"'):
+        line = line.strip('"')
+    return _SENTENCE.split(_QUOTED.sub(' "" ', line))
 
 
 def _refuses(sentence: str) -> bool:
-    words = " ".join(_BEFORE.sub("", sentence).split())
+    words = " ".join(_BEFORE.sub("", sentence, count=1).split())
     return bool(_OTHERS.search(words) or (_SPEAKER.match(words) and _SELF.search(words)))
