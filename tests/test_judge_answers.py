@@ -152,6 +152,7 @@ def test_ids_called_like_fields_are_ids() -> None:
         ("{'explanation': 'the cat's name'}", "the cat's name"),
         ('{"explanation": "the word "cat" after "black""}', 'the word "cat" after "black"'),
         ('{"explanation": "caf\\u00e9s"', "cafés"),
+        ('{"Explanation": "names of cities"}', "names of cities"),
         ("**Explanation:** names of cities\n\nLet me know!", "names of cities"),
         ("[EXPLANATION]: names of cities", "names of cities"),
         ("<think>hm</think>Explanation: names of cities", "names of cities"),

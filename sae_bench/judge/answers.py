@@ -99,7 +99,8 @@ def read_explanation(text: str) -> str | Refused | None:
     REFUSED for a refusal, wherever it stands; None where there is no explanation: free text without a label, a
     placeholder ("...", "string"), more than 2000 characters. White space is made plain.
     """
-    given = next((found["explanation"] for found in _objects(text) if "explanation" in found), None)
+    named = ({name.strip().lower(): value for name, value in found.items()} for found in _objects(text))
+    given = next((found["explanation"] for found in named if "explanation" in found), None)
     if given is None and "{" not in text and (label := _LABEL.search(_spoken(text))):
         given = label.group(1).split("\n\n")[0].strip("* \n")
     plain = " ".join(given.encode("utf-8", "replace").decode().split()) if isinstance(given, str) else ""

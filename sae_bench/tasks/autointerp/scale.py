@@ -18,6 +18,7 @@ LOW = 10  # the highest number of scales of 0 to 10, 1 to 10 and 1 to 5
 SURE = 50  # an answer of so much to a question shows that the judge counts to 100
 RARE = 0.01  # share of answers that may be above LOW by a slip
 ASTRAY = 0.1  # share of answers below 0 or above 100 from which on the others are not trusted either
+MOST_LOST = 0.1  # share of replies that may be left out: they are not drawn by chance
 UNCLEAR = "unclear: "
 
 
@@ -50,40 +51,59 @@ class Scale:
         return Outcome(UNREADABLE if found is None else outcome.status, found, outcome.completions)
 
 
-def decided(said: Sequence[Ratings], evidence: Sequence[Ratings] = ()) -> Scale:
+def ratings(outcomes: Iterable[Outcome[Ratings]]) -> list[Ratings]:
+    """Those that there are."""
+    return [outcome.value for outcome in outcomes if outcome.value is not None]
+
+
+def decided(said: Sequence[Ratings], beside: Sequence[Ratings] = (), evidence: Sequence[Ratings] = ()) -> Scale:
     """The scale of a judge.
 
     Args:
-        said: all that it answered about a coder.
+        said: what it answered about the latents of a coder.
+        beside: what it answered in the same run to null explanations, and to other questions in this form.
         evidence: what it answered to questions whose answers are known to be high for some.
 
     Any reply that is plainly in percent makes it 0 to 100; then a reply of fractions, and one of zeros and ones that
     holds a one, are left out. Without one it is 0 to 1.
     """
-    numbers = [number for one in said for number in one.numbers.values()]
-    outside = sum(one.outside for one in said)
-    percent = any(one.counts == "percent" for one in (*said, *evidence))
+    replies = [*said, *beside]
+    percent = any(one.counts == "percent" for one in (*replies, *evidence))
     scale = Scale(100, "0 to 100") if percent else Scale(1, "0 to 1")
-    if not numbers:
+    if not any(one.numbers for one in replies):
         return replace(scale, words="unknown: there is no answer")
+    if (doubt := _doubt(scale, said, replies, evidence)) is not None:
+        return replace(scale, words=UNCLEAR + doubt)
+    if lost := sum(scale.probabilities(one) is None for one in replies):
+        return replace(
+            scale, words=f"{scale.words}; {lost} of {len(replies)} replies, which may count to 1, are left out"
+        )
+    return scale
+
+
+def _doubt(
+    scale: Scale, said: Sequence[Ratings], replies: Sequence[Ratings], evidence: Sequence[Ratings]
+) -> str | None:
+    """Why it may be yet another scale, or None."""
+    numbers = [number for one in replies for number in one.numbers.values()]
+    outside = sum(one.outside for one in replies)
     if outside > ASTRAY * (outside + len(numbers)):
-        why = f"{outside} of {outside + len(numbers)} numbers are below 0 or above 100"
-        return replace(scale, words=UNCLEAR + why)
+        return f"{outside} of {outside + len(numbers)} numbers are below 0 or above 100"
+    if scale.full == 1:
+        return None
     above = sum(number > LOW for number in numbers)
     known = any(number >= SURE for one in evidence for number in one.numbers.values())
-    if percent and not known and len(numbers) >= ENOUGH and above <= RARE * len(numbers):
-        some = "none" if not above else f"{above}"
-        why = f"{some} of {len(numbers)} numbers is above {LOW}, so it may count to {LOW} or 5 and not to 100"
-        return replace(scale, words=UNCLEAR + why)
-    left_out = sum(scale.probabilities(one) is None for one in said)
-    if left_out:
-        many = f"{left_out} of {len(said)} replies"
-        return replace(scale, words=f"{scale.words}; {many}, which may count to 1, are left out")
-    return scale
+    if not known and len(numbers) >= ENOUGH and above <= RARE * len(numbers):
+        few = f"{above or 'none'} of {len(numbers)} numbers is above {LOW}"
+        return f"{few}, so it may count to {LOW} or 5 and not to 100"
+    lost = sum(scale.probabilities(one) is None for one in said)
+    if lost > MOST_LOST * len(said):
+        return f"{lost} of {len(said)} replies hold no number above 1 beside percentages"
+    return None
 
 
 def doubted(words: str) -> str | None:
     """Why figures from answers on this scale, in :attr:`Scale.words`, are not to be trusted; None where they are."""
     if not words.startswith(UNCLEAR):
         return None
-    return f"the scale of the judge's answers is {words}; give a --judge-model that answers from 0 to 100"
+    return f"the scale of the judge's answers is {words}; ask another --judge-model"

@@ -26,7 +26,7 @@ from sae_bench.schema import TaskSpec
 from sae_bench.tasks.autointerp import optional, prompts
 from sae_bench.tasks.autointerp.answers import Answers, by_rule, number, window_table
 from sae_bench.tasks.autointerp.asking import NOT_ASKED, UNREADABLE, Asker, Exporter, Outcome, Reader
-from sae_bench.tasks.autointerp.scale import Scale, decided, doubted
+from sae_bench.tasks.autointerp.scale import Scale, decided, doubted, ratings
 from sae_bench.tasks.autointerp.windows import Case, Sizes, cases
 from sae_bench.tasks.judged import JudgedTask
 from sae_bench.tasks.tracked import Tracked, TrackedTask
@@ -106,9 +106,8 @@ class Autointerp(JudgedTask, TrackedTask):
         fuzzed, odd = self._optional(asker, found, own, seed)
         if asker.waiting and isinstance(self.judge, Exporter):
             raise Deferred("its requests were written for a batch; import the answers and run again")
-        replies = [own_said[1], *(outcomes for _, outcomes in null_said.values()), fuzzed[1]]
-        ratings = [outcome.value for part in replies for outcome in part if outcome.value is not None]
-        scale = decided(ratings, self.evidence)
+        beside = [outcome for _, outcomes in (*null_said.values(), fuzzed) for outcome in outcomes]
+        scale = decided(ratings(own_said[1]), ratings(beside), self.evidence)
         answers = Answers(found, own_said[0], scale.read(own_said[1]))
         nulls = {name: Answers(found, asked, scale.read(outcomes)) for name, (asked, outcomes) in null_said.items()}
         more = {"fuzz": optional.fuzz_scores(fuzzed[0], scale.read(fuzzed[1]), len(found)), "intruder": odd}
