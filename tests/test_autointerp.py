@@ -783,6 +783,28 @@ def test_a_judge_that_is_known_to_count_to_100_may_say_little(watched: Tracked, 
     assert task.degraded(details) is None
 
 
+@pytest.mark.parametrize(("sure", "status"), [(96, "ok"), (9, "degraded")])
+def test_the_first_question_tells_low_percentages_from_another_scale(tmp_path: Path, sure: int, status: str) -> None:
+    """A run asks it, the cache keeps what was said, and a replay without the judge comes to the same."""
+
+    def answer(messages: Messages) -> str | Reply:
+        first = kind_of(messages) == DETECT and description(messages) == "fires on cat"
+        return answering(lambda text: sure if "cat" in text.split() else 1)(messages) if first else low(messages)
+
+    low = answering(lambda text: 4)
+    with Server(answer) as server:
+        given = run_settings(server, tmp_path)
+        (found,) = evaluate(Planted(*PLANTS[:4]), **given)
+        asked = server.n
+        again = {"judge_cache_only": True, "out": tmp_path / "again"}
+        (replayed,) = evaluate(Planted(*PLANTS[:4]), **given | again)
+        assert server.n == asked
+    assert (found.status, replayed.status) == (status, status), found.reason
+    assert found.details["judge"]["scale"] == replayed.details["judge"]["scale"]
+    assert found.details["judge"]["scale"].startswith("0 to 100" if status == "ok" else "unclear: none of")
+    assert found.metrics == replayed.metrics
+
+
 def test_a_refusal_inside_the_json_is_refused_and_not_asked_again(watched: Tracked, tmp_path: Path) -> None:
     """Scored as an explanation it gave a detection of 0 with the status ok."""
 
