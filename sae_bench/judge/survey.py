@@ -102,7 +102,7 @@ def silent(exchange: Exchange, outcome: Outcome, tries: int) -> JudgeError:
         return nobody(exchange, outcome)
     return JudgeError(
         f"the judge {options.model} at {options.url} does not answer: failed {tries} times, last: {outcome.reason}; "
-        "run again when it does, or give more time with --judge-timeout"
+        "run again when it does, give more time with --judge-timeout, or answer from the cache with --judge-cache-only"
     )
 
 

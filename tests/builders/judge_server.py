@@ -101,6 +101,9 @@ class Server(ThreadingHTTPServer):
         hold: seconds that each answer takes.
         most: requests at once; more are turned away with 429.
         key: what the header must bear; None takes anything.
+        shape: what is laid over a completion, from the body of the request.
+
+    ``says`` is laid over every completion: another model, fingerprint or provider, also in the middle of a run.
 
     Counters: ``n`` requests, ``asked`` and ``answered`` by key, ``refused`` formats, ``peak`` requests at once.
     """
@@ -117,6 +120,7 @@ class Server(ThreadingHTTPServer):
         hold: float = 0.0,
         most: int = 10_000,
         key: str | None = None,
+        shape: Callable[[dict[str, Any]], dict[str, Any]] = lambda body: {},
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer, self.fault, self.formats, self.hold, self.most, self.key = answer, fault, formats, hold, most, key
@@ -127,6 +131,10 @@ class Server(ThreadingHTTPServer):
         self.asked: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
+        self.says: dict[str, Any] = {}
+        self.shape = shape
+        self.heads: list[dict[str, str]] = []
+        self.paths: list[str] = []
         self.times: list[float] = []
         self.stopping = threading.Event()
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -180,6 +188,8 @@ class _Handler(BaseHTTPRequestHandler):
             number = server.n
             server.times.append(time.monotonic())
             server.bodies.append(body)
+            server.heads.append({name.lower(): value for name, value in self.headers.items()})
+            server.paths.append(self.path)
             server.asked[key_of(body)] += 1
             server.active += 1
             server.peak = max(server.peak, server.active)
@@ -195,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         given = self.headers.get("Authorization", "").removeprefix("Bearer ")
         asked = body.get("response_format", {}).get("type")
-        if not self.path.endswith("/chat/completions"):
+        if not self.path.partition("?")[0].endswith("/chat/completions"):
             self._send(404, json.dumps({"detail": "Not Found"}))
         elif server.key is not None and given != server.key:
             self._fail(401, {"message": f"Incorrect API key provided: {given}", "code": "invalid_api_key"})
@@ -211,7 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, json.dumps(self._completion(body)))
 
     def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
-        return completion(body, self.server.answer(body["messages"]))
+        return completion(body, self.server.answer(body["messages"])) | self.server.shape(body) | self.server.says
 
     def _inject(self, fault: Fault, body: dict[str, Any]) -> None:
         whole = json.dumps(self._completion(body))
