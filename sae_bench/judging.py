@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from sae_bench.errors import UsageError
-from sae_bench.judge import Judge, JudgeError, JudgeOptions, read_answers
+from sae_bench.judge import Judge, JudgeError, JudgeOptions, Ratings, read_answers
 from sae_bench.judge.abilities import Abilities
 from sae_bench.judge.cache import Cache, Known
-from sae_bench.judge.outcomes import short
 from sae_bench.judge.secrets import Scrubber
+from sae_bench.judge.words import short
 from sae_bench.schema import Result
 from sae_bench.settings import Settings
 from sae_bench.streams.base import Progress
@@ -130,19 +130,28 @@ def meet(judge: Judge) -> str:
     if reply.status in ("budget", "missing"):
         return f"judge: {options.model} at {options.place} was not asked: {reply.reason}"
     assert who is not None
-    read = read_answers(reply.text, list(prompts.CERTAIN)) if reply.status == "ok" else {}
     if reply.status == "truncated":
         say = "its reply to the first question was cut off; give --reply-tokens a larger number"
     elif reply.status != "ok":
         say = f"it did not answer the first question ({reply.reason})"
     else:
-        say = "" if read else f"its reply to the first question cannot be read: {short(reply.text) or 'nothing'}"
+        say = (
+            ""
+            if evidence(judge)
+            else f"its reply to the first question cannot be read: {short(reply.text) or 'nothing'}"
+        )
     if say:
         warnings.warn(f"the judge {options.model} at {options.place}: {say}", stacklevel=2)
     if not who.served.is_asked(options.model):
         warnings.warn(_otherwise(options, who), stacklevel=2)
     takes = ", ".join(f"{name}: {value}" for name, value in Abilities(**who.takes).words.items())
     return f"judge: {options.model} at {options.place} answers as {who.served}; {takes}"
+
+
+def evidence(judge: Judge) -> list[Ratings]:
+    """What the judge said to the first question, whose answers are known; nothing where that cannot be read."""
+    said = None if judge.known is None else read_answers(judge.known.said, list(prompts.CERTAIN))
+    return [said] if isinstance(said, Ratings) else []
 
 
 def _otherwise(options: JudgeOptions, who: Known) -> str:
@@ -232,7 +241,7 @@ def opened(
             pass
     with judge:
         for task in asking_of(tasks):
-            task.judge, task.progress = judge, progress
+            task.judge, task.progress, task.evidence = judge, progress, evidence(judge)
         yield
         if isinstance(judge, Exporter) and batch is not None:
             judge.export_batch(judge.wanted, Path(batch))

@@ -22,7 +22,7 @@ from sae_bench.api import evaluate
 from sae_bench.cli.main import main
 from sae_bench.engine.plan import Options
 from sae_bench.errors import TaskError
-from sae_bench.judge import Completion, Judge, JudgeOptions, Patience
+from sae_bench.judge import Completion, Judge, JudgeOptions, Patience, Ratings, read_answers
 from sae_bench.kernels.detection import DECILES, RANDOM
 from sae_bench.schema import MetricValue
 from sae_bench.session.report import drawn, figures
@@ -693,3 +693,140 @@ def test_the_model_of_these_tests_is_what_they_say(watched: Tracked) -> None:
     """Each planted latent is watched; else a test above is about fewer latents than it seems."""
     assert watched.latents.tolist() == list(range(len(PLANTS)))
     assert planted_model() is not None
+
+
+# ---------------------------------------------------------------- the scale of answers, and refusals
+
+
+WAYS: dict[str, Callable[[int], Any]] = {
+    "percent": lambda p: p,
+    "texts with a sign": lambda p: f"{p}%",
+    "shares": lambda p: p / 100,
+    "shares as texts": lambda p: str(p / 100),
+    "verdicts of 0 and 1": lambda p: int(p >= 50),
+    "booleans": lambda p: p >= 50,
+    "yes and no": lambda p: "yes" if p >= 50 else "no",
+}
+
+
+def counting(judge: Answer, way: Callable[[int], Any]) -> Answer:
+    """The same judge, with its numbers written in another way."""
+
+    def answer(messages: Messages) -> str | Reply:
+        reply = judge(messages)
+        text = reply if isinstance(reply, str) else reply.text
+        if kind_of(messages) in (HELLO, EXPLAIN) or text is None:
+            return reply
+        rows = json.loads(text)["answers"]
+        return json.dumps({"answers": [{"id": row["id"], "p": way(row["p"])} for row in rows]})
+
+    return answer
+
+
+COUNTED = {"null_latents": 6, "scorers": "detection,fuzz"}
+NOT_PERCENT = ["yes and no", "booleans", "shares as texts", "shares", "verdicts of 0 and 1"]
+
+
+@pytest.fixture(scope="module")
+def in_percent(watched: Tracked, tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Judged]:
+    """A judge of some accuracy that answers from 0 to 100."""
+    found: dict[float, Judged] = {}
+
+    def of(accuracy: float) -> Judged:
+        if accuracy not in found:
+            found[accuracy] = judged(watched, oracle(accuracy), tmp_path_factory.mktemp("percent"), COUNTED)
+        return found[accuracy]
+
+    return of
+
+
+@pytest.mark.parametrize("accuracy", slow_but(1, [0.8, 1.0, 0.5]))
+@pytest.mark.parametrize("name", slow_but(2, [*NOT_PERCENT[::-1], "texts with a sign"]))
+def test_detection_does_not_depend_on_how_the_judge_writes_its_numbers(
+    watched: Tracked, in_percent: Callable[[float], Judged], tmp_path: Path, name: str, accuracy: float
+) -> None:
+    """Answers of 0 and 1 were read as 0 % and 1 %: detection was exactly 0, with the status ok."""
+    first = in_percent(accuracy)
+    assert first.details["judge"]["scale"] == "0 to 100"
+    assert first.details["statuses"] == {"ok": 30}
+    found = judged(watched, counting(oracle(accuracy), WAYS[name]), tmp_path, COUNTED)
+    assert found.details["judge"]["scale"] == ("0 to 1" if name in NOT_PERCENT else "0 to 100")
+    assert found.details["statuses"] == first.details["statuses"]
+    for metric in ("detection", "detection_worst", "rule_lift", "fuzz", "null_shuffled", "null_empty"):
+        assert found.value(metric) == pytest.approx(first.value(metric), abs=1e-12), metric
+    assert task_of().degraded(found.details) is None
+    assert "degraded" not in found.details
+    if name.startswith("shares"):
+        assert found.value("detection_auroc") == pytest.approx(first.value("detection_auroc"))
+        assert found.value("detection_brier") == pytest.approx(first.value("detection_brier"))
+
+
+@pytest.mark.parametrize("top", slow_but(1, [10, 5]))
+def test_a_judge_that_counts_to_10_gives_no_result_that_is_ok(watched: Tracked, tmp_path: Path, top: int) -> None:
+    """Nothing reaches 50 then, so a perfect judge would score 0."""
+    found = judged(watched, counting(oracle(), lambda p: round(p * top / 100)), tmp_path, {"null_latents": 2})
+    assert found.details["judge"]["scale"].startswith("unclear: none of")
+    assert "is above 10" in found.details["degraded"]
+    assert "the scale of the judge's answers" in str(task_of().degraded(found.details))
+
+
+def test_a_judge_that_is_known_to_count_to_100_may_say_little(watched: Tracked, tmp_path: Path) -> None:
+    task = task_of({"null_latents": 2})
+    task.evidence = [said for said in [read_answers('{"aa": 96, "bb": 2}', ["aa", "bb"])] if isinstance(said, Ratings)]
+    with (
+        Server(answering(lambda text: 3)) as server,
+        Judge(JudgeOptions("m", server.url, cache=tmp_path / "judge.sqlite"), FAST) as judge,
+    ):
+        task.judge = judge
+        _, details = task.explain(watched, 0)
+    assert details["judge"]["scale"] == "0 to 100"
+    assert task.degraded(details) is None
+
+
+def test_a_refusal_inside_the_json_is_refused_and_not_asked_again(watched: Tracked, tmp_path: Path) -> None:
+    """Scored as an explanation it gave a detection of 0 with the status ok."""
+
+    def answer(messages: Messages) -> str | Reply:
+        marked = learned(messages).removeprefix("fires on ") if kind_of(messages) == EXPLAIN else ""
+        rule = description(messages).removeprefix("fires on ") if not marked else ""
+        if marked == "1":
+            return json.dumps({"explanation": "I'm sorry, but I can't help with that."})
+        if marked == "2":
+            return json.dumps({"error": "I cannot fulfill this request."})
+        if rule == "4":
+            return json.dumps({"answers": [], "refusal": "I won't rate these excerpts."})
+        return "Je suis désolé, mais je ne peux pas vous aider." if rule == "5" else oracle()(messages)
+
+    found = judged(watched, answer, tmp_path, {"null_latents": 2})
+    assert found.details["statuses"] == {"ok": 26, "refused": 4}
+    for latent in (0, 1, 3, 4):
+        assert found.status(latent)["status"] == "refused"
+        assert found.status(latent)["detection"] is None
+    assert found.status(0)["explanation"] is None
+    assert "can't help" in found.status(0)["raw"]
+    assert found.requests == 30 + 2 * 28 + 2 * 2 * 2, "an explanation each, two questions, and the nulls: nothing twice"
+
+
+def test_a_judge_that_often_answers_in_ones_beside_percentages_is_degraded(watched: Tracked, tmp_path: Path) -> None:
+    """What must be left out is not drawn by chance: the mean over the rest would be about other latents."""
+
+    def answer(messages: Messages) -> str | Reply:
+        verdicts = kind_of(messages) == DETECT and description(messages).removeprefix("fires on 1") in [*"12345678"]
+        return counting(oracle(), WAYS["verdicts of 0 and 1" if verdicts else "percent"])(messages)
+
+    found = judged(watched, answer, tmp_path, {"null_latents": 2})
+    assert found.details["statuses"] == {"ok": 22, "parse_failed": 8}
+    assert "hold no number above 1 beside percentages" in str(task_of().degraded(found.details))
+
+
+def test_one_reply_that_may_count_to_1_among_percentages_has_no_score(watched: Tracked, tmp_path: Path) -> None:
+    """It would be right or wrong by chance: nobody can tell what its ones mean."""
+
+    def answer(messages: Messages) -> str | Reply:
+        verdicts = kind_of(messages) == DETECT and description(messages) == "fires on 3"
+        return counting(oracle(), WAYS["verdicts of 0 and 1" if verdicts else "percent"])(messages)
+
+    found = judged(watched, answer, tmp_path, {"null_latents": 2})
+    assert found.status(2)["status"] == "parse_failed"
+    assert found.details["statuses"]["ok"] == 29
+    assert "replies, which may count to 1, are left out" in found.details["judge"]["scale"]

@@ -6,10 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae_bench.judge import read_answers, read_explanation, read_json
+from sae_bench.judge import REFUSED, Ratings, Refused, read_answers, read_explanation, read_json
 
 IDS = ["kq", "zx", "ab"]
-FULL = {"kq": 0.85, "zx": 0.03}
+FULL = {"kq": 85, "zx": 3}
+
+
+def read(text: str, ids: list[str] = IDS) -> Ratings | Refused | None:
+    return read_answers(text, ids)
+
+
+def numbers(text: str, ids: list[str] = IDS) -> dict[str, float]:
+    found = read_answers(text, ids)
+    return dict(found.numbers) if isinstance(found, Ratings) else {}
+
 
 READABLE = {
     "plain": '{"answers":[{"id":"kq","p":85},{"id":"zx","p":3}]}',
@@ -49,6 +59,17 @@ READABLE = {
     "one in words": '{"answers":[{"id":"kq","p":85},{"id":"zx","p":3},{"id":"ab","p":"about 50"}]}',
     "one null, one NaN": '{"answers":[{"id":"kq","p":85},{"id":"zx","p":3},{"id":"ab","p":NaN},{"id":"ab","p":null}]}',
     "a huge number": '{"answers":[{"id":"kq","p":85},{"id":"zx","p":3},{"id":"ab","p":1' + "0" * 400 + "}]}",
+    "out of a hundred": '{"answers":[{"id":"kq","p":"85 out of 100"},{"id":"zx","p":"3/100"}]}',
+    "percent in words": '{"answers":[{"id":"kq","p":"85 percent"},{"id":"zx","p":"3 percent."}]}',
+    "one out of ten": '{"answers":[{"id":"kq","p":85},{"id":"zx","p":3},{"id":"ab","p":"8/10"}]}',
+    "one in a level": '{"answers":[{"id":"kq","p":85},{"id":"zx","p":3},{"id":"ab","p":"high"}]}',
+    "one as a range": '{"answers":[{"id":"kq","p":85},{"id":"zx","p":3},{"id":"ab","p":"80-90"}]}',
+    "one as a bound": '{"answers":[{"id":"kq","p":85},{"id":"zx","p":3},{"id":"ab","p":">90"}]}',
+    "one with a decimal comma": '{"answers":[{"id":"kq","p":85},{"id":"zx","p":3},{"id":"ab","p":"0,85"}]}',
+    "one in a list": '{"answers":[{"id":"kq","p":85},{"id":"zx","p":3},{"id":"ab","p":[50]}]}',
+    "one yes as a text": '{"answers":[{"id":"kq","p":85},{"id":"zx","p":3},{"id":"ab","p":"Yes."}]}',
+    "infinity": '{"answers":[{"id":"kq","p":85},{"id":"zx","p":3},{"id":"ab","p":Infinity}]}',
+    "a thought in other marks": '[THINK]{"answers":[{"id":"kq","p":1}]}[/THINK]{"kq": 85, "zx": 3}',
     "a longer number": '{"answers":[{"id":"kq","p":85},{"id":"zx","p":3},{"id":"ab","p":"1' + "0" * 40 + '"}]}',
 }
 
@@ -62,7 +83,10 @@ UNREADABLE = {
     "not a list": '{"answers": "kq"}',
     "only unknown ids": '{"answers":[{"id":"qq","p":85}]}',
     "a thought without an end": '<think> maybe {"answers":[{"id":"kq","p":85}]}',
-    "shares of one": '{"answers":[{"id":"kq","p":0.85},{"id":"zx","p":0.03},{"id":"ab","p":1}]}',
+    "levels": '{"answers":[{"id":"kq","p":"high"},{"id":"zx","p":"low"}]}',
+    "the example of the question": '{"answers": [{"id": "<id>", "p": <number>}, ...]}',
+    "the schema": '{"answers": {"type": "array", "items": {"properties": {"id": {"type": "string"}, "p": {}}}}}',
+    "all out of range": '{"answers":[{"id":"kq","p":850},{"id":"zx","p":-30}]}',
     "an expression": "{'answers': [dict(id='kq', p=85)]}",
     "code": "__import__('os').system('true')",
     "a cut number alone": '{"answers":[{"id":"kq","p":8',
@@ -71,25 +95,53 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("name", READABLE)
 def test_answers_that_are_plain_are_read(name: str) -> None:
-    assert read_answers(READABLE[name], IDS) == FULL
+    assert numbers(READABLE[name]) == FULL
+    found = read(READABLE[name])
+    assert isinstance(found, Ratings)
+    assert found.counts == "percent"
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_what_is_no_answer_is_missing(name: str) -> None:
-    assert read_answers(UNREADABLE[name], IDS) == {}
+    assert read(UNREADABLE[name]) in (None, REFUSED)
+    assert (read(UNREADABLE[name]) is REFUSED) == (name == "refusal")
 
 
 def test_ids_that_differ_in_capitals_only_are_not_guessed() -> None:
-    assert read_answers('{"answers":[{"id":"KQ","p":85},{"id":"zx","p":3}]}', ["kq", "KQ", "zx"]) == {"zx": 0.03}
+    assert numbers('{"answers":[{"id":"KQ","p":85},{"id":"zx","p":3}]}', ["kq", "KQ", "zx"]) == {"zx": 3}
 
 
-def test_a_small_share_beside_larger_ones_is_in_percent() -> None:
-    assert read_answers('{"kq": 0.5, "zx": 90}', IDS) == {"kq": 0.005, "zx": 0.9}
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ('{"kq": 0.5, "zx": 90}', Ratings({"kq": 0.5, "zx": 90}, "percent")),
+        ('{"kq": "0.5%", "zx": "0%"}', Ratings({"kq": 0.5, "zx": 0}, "percent")),
+        ('{"kq": "1%", "zx": 0}', Ratings({"kq": 1, "zx": 0}, "percent")),
+        ('{"kq": 0.85, "zx": 0.03, "ab": 1}', Ratings({"kq": 0.85, "zx": 0.03, "ab": 1}, "unit")),
+        ('{"kq": "0.85", "zx": 0}', Ratings({"kq": 0.85, "zx": 0}, "unit")),
+        ('{"kq": true, "zx": false}', Ratings({"kq": 1, "zx": 0}, "unit")),
+        ('{"kq": "yes", "zx": "No."}', Ratings({"kq": 1, "zx": 0}, "unit")),
+        ('{"kq": "TRUE", "zx": 0.2}', Ratings({"kq": 1, "zx": 0.2}, "unit")),
+        ("{'kq': True, 'zx': False}", Ratings({"kq": 1, "zx": 0}, "unit")),
+        ('{"kq": 1, "zx": 0}', Ratings({"kq": 1, "zx": 0}, "unclear")),
+        ('{"kq": 1.0, "zx": 0.0}', Ratings({"kq": 1, "zx": 0}, "unclear")),
+        ('{"kq": 0}', Ratings({"kq": 0}, "unclear")),
+        ('{"kq": 101, "zx": 1}', Ratings({"zx": 1}, "percent", 1)),
+        ('{"kq": -1, "zx": 1}', Ratings({"zx": 1}, "unclear", 1)),
+        ('{"kq": -1, "zx": 0.5, "ab": "-7"}', Ratings({"zx": 0.5}, "unit", 2)),
+        ('{"kq": true, "zx": 85}', Ratings({"zx": 85}, "percent")),
+        ('{"kq": "yes", "zx": 101}', None),
+        ('{"qq": 85, "kq": 1}', Ratings({"kq": 1}, "unclear")),
+    ],
+)
+def test_what_a_reply_says_of_its_scale(reply: str, expected: Ratings | None) -> None:
+    """0 and 1 may be verdicts or percentages: one reply alone does not tell, and is not read as if it did."""
+    assert read(reply) == expected
 
 
 def test_ids_called_like_fields_are_ids() -> None:
     reply = '{"answers":[{"id":"id","p":85},{"id":"p","p":3}]}'
-    assert read_answers(reply, ["id", "p"]) == {"id": 0.85, "p": 0.03}
+    assert numbers(reply, ["id", "p"]) == {"id": 85, "p": 3}
 
 
 @pytest.mark.parametrize(
@@ -100,6 +152,7 @@ def test_ids_called_like_fields_are_ids() -> None:
         ("{'explanation': 'the cat's name'}", "the cat's name"),
         ('{"explanation": "the word "cat" after "black""}', 'the word "cat" after "black"'),
         ('{"explanation": "caf\\u00e9s"', "cafés"),
+        ('{"Explanation": "names of cities"}', "names of cities"),
         ("**Explanation:** names of cities\n\nLet me know!", "names of cities"),
         ("[EXPLANATION]: names of cities", "names of cities"),
         ("<think>hm</think>Explanation: names of cities", "names of cities"),
@@ -107,12 +160,31 @@ def test_ids_called_like_fields_are_ids() -> None:
         ('{"explanation": null}', None),
         ('{"explanation": ["a"]}', None),
         ('{"explanation": "names of ci', None),
-        ("I cannot explain this.", None),
+        ("I cannot explain this.", REFUSED),
+        ('{"explanation": "I cannot explain this."}', REFUSED),
+        ('{"explanation": "..."}', None),
+        ('{"explanation": "…"}', None),
+        ('{"explanation": "<explanation>"}', None),
+        ('{"explanation": "[Your explanation here.]"}', None),
+        ('{"explanation": "string"}', None),
+        ('{"explanation": "N/A"}', None),
+        ('{"explanation": "None"}', None),
+        ('{"explanation": {"type": "string"}}', None),
+        ('{"type": "object", "properties": {"explanation": {"type": "string"}}}', None),
+        ('Answer with JSON only: {"explanation": "..."}', None),
+        ('{"explanation": "' + "the word cat " * 200 + '"}', None),
+        ('{"explanation": "the word cat' + " " * 5000 + '"}', "the word cat"),
+        ('{"explanation": "No clear pattern"}', "No clear pattern"),
+        ('{"explanation": "the tag <think> in code"}', "the tag <think> in code"),
+        ('{"explanation": "the tag </think> after text"}', "the tag </think> after text"),
+        ('<think>the tag?</think>{"explanation": "the tag </think>"}', "the tag </think>"),
+        ('<think>{"explanation": "a draft"}', None),
+        ('{"explanation": "...", "note": "I\'m sorry, but I can\'t help with that."}', REFUSED),
         ("Explanation:", None),
         ("", None),
     ],
 )
-def test_explanations(text: str, expected: str | None) -> None:
+def test_explanations(text: str, expected: str | Refused | None) -> None:
     assert read_explanation(text) == expected
 
 
@@ -136,20 +208,35 @@ ENTRIES = st.lists(st.tuples(st.sampled_from(IDS), st.integers(0, 100)), unique_
 @given(ENTRIES, st.integers(0, 200))
 def test_a_reply_cut_anywhere_never_gives_a_wrong_number(entries: list[tuple[str, int]], cut: int) -> None:
     reply = json.dumps({"answers": [{"id": name, "p": p} for name, p in entries]})
-    found = read_answers(reply[:cut], IDS)
-    assert found.items() <= {name: p / 100 for name, p in entries}.items()
+    assert numbers(reply[:cut]).items() <= dict(entries).items()
 
 
 @given(st.text(alphabet="{}[]\"':,\\ap01%/ \n\ud800", max_size=200))
 def test_no_text_crashes_the_readers(text: str) -> None:
     read_json(text)
     read_explanation(text)
-    assert all(0 <= p <= 1 for p in read_answers(text, IDS).values())
+    assert all(0 <= p <= 100 for p in numbers(text).values())
 
 
-@pytest.mark.parametrize("piece", ["{", "[", '{"a":', "[1,", '{"a": "" ', "\n", "explanation", "<think>", "//", "\\u"])
+HOSTILE = [
+    "</think>",
+    "<|channel|>",
+    "<|channel|>final",
+    "<thinking ",
+    "I can't ",
+    "sorry, ",
+    "'a ",
+    '"',
+    "`",
+    "analysis",
+]
+
+
+@pytest.mark.parametrize(
+    "piece", ["{", "[", '{"a":', "[1,", '{"a": "" ', "\n", "explanation", "<think>", "//", "\\u", *HOSTILE]
+)
 def test_hostile_replies_are_read_in_bounded_depth_and_work(piece: str) -> None:
     text = piece * (200_000 // len(piece))
     read_json(text)
     read_explanation(text)
-    assert read_answers(text, IDS) == {}
+    assert read(text) is None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sae_bench.errors import UsageError
-from sae_bench.judge import Completion, Judge, JudgeError, JudgeOptions, read_answers
+from sae_bench.judge import Completion, Judge, JudgeError, JudgeOptions, Ratings, read_answers
 from sae_bench.judge.endpoint import Limiter, endpoint
 from tests.builders.judge_asks import FAST, ask, echo, options
 from tests.builders.judge_server import BUSY, Fault, Oracle, Reply, Server, in_order
@@ -224,14 +224,15 @@ def listed(messages: list[dict[str, str]]) -> Sequence[tuple[str, bool]] | None:
 def verdicts(oracle: Oracle, folder: Path, n: int = 300) -> list[tuple[Completion, dict[str, float]]]:
     asked = [ask(f"window {i} aa:yes bb:no cc:yes dd:no") for i in range(n)]
     with Server(oracle) as server, Judge(options(server, folder), FAST) as judge:
-        return [(it, read_answers(it.text, ["aa", "bb", "cc", "dd"])) for it in judge.complete(asked)]
+        read = [(it, read_answers(it.text, ["aa", "bb", "cc", "dd"])) for it in judge.complete(asked)]
+    return [(it, dict(said.numbers) if isinstance(said, Ratings) else {}) for it, said in read]
 
 
 def test_the_oracle_has_the_accuracy_and_the_failures_that_it_was_given(tmp_path: Path) -> None:
     found = verdicts(Oracle(listed, accuracy=0.8, parse_failure=0.2, refusal=0.1), tmp_path)
     refused = sum(it.status == "refused" for it, _ in found) / 300
     read = [answers for _, answers in found if answers]
-    right = [(answers[name] >= 0.5) == (name in ("aa", "cc")) for answers in read for name in answers]
+    right = [(answers[name] >= 50) == (name in ("aa", "cc")) for answers in read for name in answers]
     assert refused == pytest.approx(0.1, abs=0.05)
     assert len(read) / 300 == pytest.approx(0.9 * 0.8, abs=0.08)
     assert sum(right) / len(right) == pytest.approx(0.8, abs=0.04)
@@ -239,7 +240,7 @@ def test_the_oracle_has_the_accuracy_and_the_failures_that_it_was_given(tmp_path
 
 def test_an_oracle_that_goes_by_place_says_yes_in_the_first_half(tmp_path: Path) -> None:
     found = verdicts(Oracle(listed, position_bias=1.0), tmp_path, n=5)
-    assert all([p >= 0.5 for p in answers.values()] == [True, True, False, False] for _, answers in found)
+    assert all([p >= 50 for p in answers.values()] == [True, True, False, False] for _, answers in found)
 
 
 def test_an_oracle_explains_where_it_is_asked_for_no_verdicts() -> None:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 LONGEST = 65536  # characters that are looked at
 _DEEPEST = 32
 _STARTS = 64  # brackets tried, so that hostile text cannot take long
 
+_START = re.compile(r"[{\[]")
+_TORN = re.compile(r"\{\s*[\"'“]")
+_BEGUN = re.compile(r"\{\s*(?:[\"'“]|$)|\[\s*(?:[\"'“{\[]|$)")  # what begins so is JSON, though nothing of it is there
 _SPACE = re.compile(r"(?:\s+|//[^\n]*)*")
 _WORD = re.compile(r"[^\s,\[\]{}:\"'“”]+")
 _NUMBER = re.compile(r"[-+]?\d{1,30}(?:\.\d{0,30})?(?:[eE][-+]?\d{1,3})?")
@@ -43,31 +47,77 @@ class _EndedError(Exception):
     """The text ends inside a value."""
 
 
+@dataclass(frozen=True)
+class Piece:
+    """One object or list of a text, from ``start`` to ``stop``.
+
+    ``strict``: it is JSON as the standard has it. ``ended``: the text ends inside it; ``value`` is what is complete.
+    """
+
+    value: Any
+    start: int
+    stop: int
+    strict: bool = True
+    ended: bool = False
+
+
 def values(text: str) -> Iterator[Any]:
     """Every object and list at the top level of ``text``, in order.
 
     A value that the end of the text cuts off comes with what is complete in it, unless that is nothing.
     """
+    return (piece.value for piece in pieces(text) if piece.value or not piece.ended)
+
+
+def pieces(text: str, strict: bool = False) -> Iterator[Piece]:
+    """Every object and list at the top level of ``text``, in order; with ``strict`` only what is JSON as it stands."""
     text = text[:LONGEST]
     at = 0
     for _ in range(_STARTS):
-        starts = [found for mark in "{[" if (found := text.find(mark, at)) >= 0]
-        if not starts:
+        found = _START.search(text, at)
+        if found is None:
             return
-        start = min(starts)
-        try:
-            value, at = _STRICT.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            reader = _Reader(text, start)
-            try:
-                value, at = reader.value(0), reader.at
-            except (_BrokenError, _EndedError):
-                at = start + 1
-                continue
-            if reader.ended and not value:
-                at = start + 1
-                continue
-        yield value
+        piece = _strict(text, found.start()) or (None if strict else _kind(text, found.start()))
+        if piece is not None:
+            yield piece
+        # what is empty and without an end may be no JSON at all, so what stands in it is looked at
+        at = found.end() if piece is None or (piece.ended and not piece.value) else piece.stop
+
+
+def is_whole(text: str) -> bool:
+    """Whether a JSON object, strict and complete, ends ``text``; a code fence may close after it."""
+    found = list(pieces(text))
+    if not found or any(piece.ended for piece in found):
+        return False
+    last = found[-1]
+    starts = [0, *(piece.stop for piece in found)]
+    between = (text[a : piece.start] for a, piece in zip(starts, found, strict=False))
+    if any(_TORN.search(part) for part in between):  # the last one may stand inside a text of an object that is cut off
+        return False
+    return last.strict and isinstance(last.value, dict) and not text[last.stop :].strip().strip("`")
+
+
+def is_cut(text: str) -> bool:
+    """Whether ``text`` ends inside JSON."""
+    return any(piece.ended and (piece.value or _BEGUN.match(text, piece.start)) for piece in pieces(text))
+
+
+def _strict(text: str, start: int) -> Piece | None:
+    try:
+        value, stop = _STRICT.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return None
+    return Piece(value, start, stop)
+
+
+def _kind(text: str, start: int) -> Piece | None:
+    """The value that begins here, kindly read; None where there is none."""
+    reader = _Reader(text, start)
+    try:
+        value = reader.value(0)
+    except (_BrokenError, _EndedError):
+        return None
+    return Piece(value, start, reader.at, strict=False, ended=reader.ended)
 
 
 class _Reader:

@@ -17,7 +17,8 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from sae_bench.judge.errors import PROXY_PASSWORD, JudgeError
-from sae_bench.judge.outcomes import Kind, Outcome, short
+from sae_bench.judge.outcomes import Kind, Outcome
+from sae_bench.judge.words import short
 
 _SCHEMES = ("http", "https", "socks5", "socks5h")
 _AT_ONCE = httpx.Limits(max_connections=1024, max_keepalive_connections=100)

@@ -6,14 +6,16 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 from sae_bench.judge import events
-from sae_bench.judge.records import STORED_CHARACTERS, Completion, Status
+from sae_bench.judge.records import Completion
+from sae_bench.judge.replies import completion
 from sae_bench.judge.secrets import MARK, NO_KEY, Scrubber
+from sae_bench.judge.words import short, storable
 
 Kind = Literal["completion", "rate_limit", "quota", "transient", "fatal", "adapted", "short"]
 
@@ -27,7 +29,6 @@ _WAIT = re.compile(
     r"(?:(\d+(?:\.\d+)?) ?(ms|s\b|sec\w*))?|retrydelay\W{1,6}(\d+(?:\.\d+)?)s"
 )
 REDIRECT = "x-redirect"  # the header in which ``wire.py`` hands on where a redirect points
-_SHORT = 300  # characters of a reason
 _READ = 8192  # characters of an error in which something is looked for
 
 
@@ -79,7 +80,10 @@ def classify(status: int, headers: Mapping[str, str], text: str, scrub: Scrubber
             text, content = MARK, content if isinstance(content, dict) and content.get("choices") else None
     except RecursionError:
         content = None
-    return _classified(status, headers, content, text)
+    found = _classified(status, headers, content, text)
+    if found.completion is None:
+        return found
+    return replace(found, completion=scrub.record(found.completion))  # its parts may make up the key when joined
 
 
 def _classified(status: int, headers: Mapping[str, str], content: Any, text: str) -> Outcome:
@@ -98,38 +102,7 @@ def _classified(status: int, headers: Mapping[str, str], content: Any, text: str
         return Outcome("transient", reason=f"a reply without choices: {short(text)}", status=status, billed=True)
     if first.get("finish_reason") == "error" or first.get("error"):
         return Outcome("transient", reason=f"the model failed: {short(text)}", status=status, billed=True)
-    return Outcome("completion", _completion(content, first, text), status=status)
-
-
-def _completion(content: dict[str, Any], choice: dict[str, Any], text: str) -> Completion:
-    message = choice["message"]
-    written = message.get("content")
-    refusal = message.get("refusal")
-    finish = _name(choice.get("finish_reason"))
-    answer = storable(written) if isinstance(written, str) else ""
-    status: Status = "ok"
-    reason = None
-    if isinstance(refusal, str) and refusal:
-        status, reason, answer = "refused", "the model refused", answer or storable(refusal)
-    elif finish == "content_filter":
-        status, reason = "refused", "stopped by a content filter"
-    elif finish == "length":
-        status, reason = "truncated", "stopped at the length limit"
-    elif isinstance(written, str) and len(written) > STORED_CHARACTERS:
-        status, reason = "truncated", f"cut after {STORED_CHARACTERS} characters"
-    usage = content.get("usage")
-    counts = usage if isinstance(usage, dict) else {}
-    return Completion(
-        status,
-        answer,
-        finish,
-        _name(content.get("model")),
-        _name(content.get("system_fingerprint")),
-        _count(counts.get("prompt_tokens")),
-        _count(counts.get("completion_tokens")),
-        raw=storable(text),
-        reason=reason,
-    )
+    return Outcome("completion", completion(content, first, text), status=status)
 
 
 def _failure(status: int, headers: Mapping[str, str], content: Any, text: str) -> Outcome:
@@ -207,23 +180,3 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
     aware = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
     return max(0.0, (aware - datetime.now(UTC)).total_seconds())
-
-
-def storable(text: str) -> str:
-    """At most 65,536 characters of valid Unicode."""
-    return text[:STORED_CHARACTERS].encode("utf-8", "replace").decode()
-
-
-def short(text: str) -> str:
-    """One printable line of at most 300 characters."""
-    line = " ".join("".join(mark if mark.isprintable() else " " for mark in text[: 4 * _SHORT]).split())
-    return line if len(line) <= _SHORT else line[: _SHORT - 1] + "…"
-
-
-def _name(value: Any) -> str | None:
-    return short(value) if isinstance(value, str) and value else None
-
-
-def _count(value: Any) -> int | None:
-    fine = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
-    return value if fine else None

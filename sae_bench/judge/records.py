@@ -78,8 +78,9 @@ class Completion:
         cached: no request was sent for it.
         raw: the reply as it came, at most 65,536 characters; None where there is none.
         reason: why the status is not ``ok``, in words.
-        provider: who served it, where the endpoint hands requests on and says so.
-        reasoning_tokens: tokens of thoughts among ``completion_tokens``, None where the endpoint counts none.
+        provider: who served it, where the endpoint passes requests on to others and says to whom.
+        reasoning_tokens: those of ``completion_tokens`` that were a thought, as the endpoint counts them; where it only
+            shows the thought, its share of them by characters; None where neither is known.
     """
 
     status: Status

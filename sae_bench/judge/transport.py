@@ -9,8 +9,9 @@ from urllib.parse import parse_qsl
 from sae_bench.errors import UsageError
 from sae_bench.judge.errors import JudgeError
 from sae_bench.judge.options import DEFAULT_URL, JudgeOptions
-from sae_bench.judge.outcomes import Outcome, classify, short
+from sae_bench.judge.outcomes import Outcome, classify
 from sae_bench.judge.secrets import Quiet, Scrubber
+from sae_bench.judge.words import short
 
 
 class Transport:

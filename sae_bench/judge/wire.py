@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from sae_bench.judge.outcomes import REDIRECT, short
+from sae_bench.judge.outcomes import REDIRECT
 from sae_bench.judge.secrets import Scrubber
+from sae_bench.judge.words import short
 
 MOST_BYTES = 1 << 20  # of a reply, before and after it is unpacked
 _HEADERS = ("retry-after", "retry-after-ms")

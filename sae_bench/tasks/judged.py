@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from sae_bench.judge import Judge
+from sae_bench.judge import Judge, Ratings
 from sae_bench.tasks.base import Task
 
 
@@ -13,6 +13,7 @@ class JudgedTask(Task):
 
     judge: Judge | None = None  # what the run gives it before it starts
     null = "none"  # or "untrained": the control "random" runs through the whole task
+    evidence: Sequence[Ratings] = ()  # its answers to questions whose answers are known: they show in what it counts
     progress: Callable[[str, int, int], None] = staticmethod(lambda what, done, total: None)
 
     def at_most(self) -> tuple[int, int, int]:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sae_bench.judge import Completion, Judge, JudgeOptions, Request
+from sae_bench.judge import Completion, Judge, JudgeOptions, Refused, Request
 from sae_bench.tasks.autointerp.prompts import again
 
 T = TypeVar("T")
+Reader = Callable[[str], T | Refused | None]
 UNREADABLE = "unreadable"
 NOT_ASKED = ("budget", "missing")
 WAITING = ("budget", "transport_failed", "missing")  # what another run may still get
@@ -40,10 +41,8 @@ class Asker:
         self.judge, self.progress = judge, progress
         self.outcomes: list[Outcome[Any]] = []
 
-    def ask(
-        self, requests: Sequence[Request], readers: Sequence[Callable[[str], T | None]], what: str
-    ) -> list[Outcome[T]]:
-        """The outcome of every request; ``readers[i]`` reads the reply to request i, None for one that is no answer.
+    def ask(self, requests: Sequence[Request], readers: Sequence[Reader[T]], what: str) -> list[Outcome[T]]:
+        """The outcome of every request; ``readers[i]`` reads the reply to request i; None is no answer.
 
         Raises JudgeError, as :meth:`Judge.complete` does.
         """
@@ -60,7 +59,7 @@ class Asker:
         return outcomes
 
     def _read_twice(
-        self, requests: Sequence[Request], readers: Sequence[Callable[[str], T | None]], replies: Sequence[Completion]
+        self, requests: Sequence[Request], readers: Sequence[Reader[T]], replies: Sequence[Completion]
     ) -> list[Outcome[T]]:
         """What the replies say; those that cannot be read are asked for once more, with the reason."""
         outcomes = [_read(reader, (reply,)) for reader, reply in zip(readers, replies, strict=True)]
@@ -101,12 +100,14 @@ class Asker:
         }
 
 
-def _read(reader: Callable[[str], T | None], replies: tuple[Completion, ...]) -> Outcome[T]:
+def _read(reader: Reader[T], replies: tuple[Completion, ...]) -> Outcome[T]:
     last = replies[-1]
     if last.status != "ok":
         # what could not be read stays unreadable if the second try was not allowed or did not come through
         return Outcome(last.status if len(replies) == 1 else UNREADABLE, None, replies)
     value = reader(last.text)
+    if isinstance(value, Refused):  # asked again, it would refuse again
+        return Outcome(value.value, None, replies)
     return Outcome(UNREADABLE if value is None else "ok", value, replies)
 
 

@@ -10,27 +10,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sae_bench.errors import Deferred, TaskError
-from sae_bench.judge import read_answers, read_explanation
-from sae_bench.judge.outcomes import short
+from sae_bench.judge import Ratings, read_answers, read_explanation
+from sae_bench.judge.words import short
 from sae_bench.kernels import detection, rules
 from sae_bench.kernels.detection import DECILES, MATCHED, RANDOM
 from sae_bench.metrics import autointerp
 from sae_bench.schema import TaskSpec
 from sae_bench.tasks.autointerp import optional, prompts
 from sae_bench.tasks.autointerp.answers import Answers, by_rule, number, window_table
-from sae_bench.tasks.autointerp.asking import NOT_ASKED, UNREADABLE, Asker, Exporter, Outcome
+from sae_bench.tasks.autointerp.asking import NOT_ASKED, UNREADABLE, Asker, Exporter, Outcome, Reader
+from sae_bench.tasks.autointerp.scale import Scale, decided, doubted, ratings
 from sae_bench.tasks.autointerp.windows import Case, Sizes, cases
 from sae_bench.tasks.judged import JudgedTask
 from sae_bench.tasks.tracked import Tracked, TrackedTask
 from sae_bench.units import Units
 
 Floats = NDArray[np.float64]
+Said = tuple[list[prompts.Question], list[Outcome[Ratings]]]  # what was asked, and what came of each
 NULLS = ("shuffled", "empty")
 DEGRADED = 0.05  # share of failed latents above which a result says so
 PROMPT, EXPLANATION, ANSWER = 200, 60, 12  # tokens of instructions, of an explanation, of one answer, roughly
@@ -74,7 +77,12 @@ class Autointerp(JudgedTask, TrackedTask):
         return [*super().cautions(tables, n_latents), f"{lost}; failed_fraction and detection_worst count the others"]
 
     def degraded(self, details: Mapping[str, Any]) -> str | None:
-        """That most latents which the judge was asked about have no score, with the first reply that gave none."""
+        """That the scale of the answers is unclear, or that most latents which the judge was asked about have no score.
+
+        The latter with the first reply that gave none.
+        """
+        if (doubt := doubted(details.get("judge", {}).get("scale", ""))) is not None:
+            return doubt
         statuses = {name: n for name, n in details.get("statuses", {}).items() if name not in NOT_ASKED}
         judged = sum(statuses.values())
         lost = judged - statuses.get("ok", 0)
@@ -92,22 +100,27 @@ class Autointerp(JudgedTask, TrackedTask):
         if len(found) < 2:
             return {"latent": Units((), {}), "window": Units((), {})}, {}
         asker = Asker(self.judge, self.progress)
-        texts, answers = self._judged(asker, found, seed)
+        texts, own_said = self._judged(asker, found, seed)
         own = _explained(texts)
-        nulls = self._nulls(asker, found, own, seed)
-        more = self._optional(asker, found, own, seed)
+        null_said = self._nulls(asker, found, own, seed)
+        fuzzed, odd = self._optional(asker, found, own, seed)
         if asker.waiting and isinstance(self.judge, Exporter):
             raise Deferred("its requests were written for a batch; import the answers and run again")
+        beside = [outcome for _, outcomes in (*null_said.values(), fuzzed) for outcome in outcomes]
+        scale = decided(ratings(own_said[1]), ratings(beside), self.evidence)
+        answers = Answers(found, own_said[0], scale.read(own_said[1]))
+        nulls = {name: Answers(found, asked, scale.read(outcomes)) for name, (asked, outcomes) in null_said.items()}
+        more = {"fuzz": optional.fuzz_scores(fuzzed[0], scale.read(fuzzed[1]), len(found)), "intruder": odd}
         rule = by_rule(watched, found)
         columns = _columns(found, texts, answers, nulls, rule, more)
         names = tuple(str(case.latent) for case in found)
         windows = window_table(found, answers.probability, rule)
-        details = self._report(asker, found, texts, answers, columns)
+        details = self._report(asker, found, texts, answers, columns, scale)
         if not details["explained"] and asker.limit is None and not set(NOT_ASKED) & set(details["statuses"]):
             raise TaskError(f"{self.degraded(details)}; the same command asks again")
         return {"latent": Units(names, columns), "window": windows}, details
 
-    def _judged(self, asker: Asker, found: list[Case], seed: int) -> tuple[list[Outcome[str]], Answers]:
+    def _judged(self, asker: Asker, found: list[Case], seed: int) -> tuple[list[Outcome[str]], Said]:
         """Explanations and what is answered with them; a few latents at a time where the judge may run out of money.
 
         Then what there is buys latents with a score, not explanations alone.
@@ -116,7 +129,7 @@ class Autointerp(JudgedTask, TrackedTask):
         asked = prompts.questions(found, self.each, seed, "detection")
         texts: list[Outcome[str]] = []
         answered: list[prompts.Question] = []
-        outcomes: list[Outcome[dict[str, float]]] = []
+        outcomes: list[Outcome[Ratings]] = []
         for start in range(0, len(found), each):
             requests = [prompts.explain(case, self.text_of) for case in found[start : start + each]]
             texts += asker.ask(requests, [read_explanation] * len(requests), "explanations")
@@ -124,9 +137,9 @@ class Autointerp(JudgedTask, TrackedTask):
             part = [q for q in asked if start <= q.case < start + each and q.case in own]
             answered += part
             outcomes += self._ask(asker, found, part, own, "detection")
-        return texts, Answers(found, answered, outcomes)
+        return texts, (answered, outcomes)
 
-    def _nulls(self, asker: Asker, found: list[Case], own: Mapping[int, str], seed: int) -> dict[str, Answers]:
+    def _nulls(self, asker: Asker, found: list[Case], own: Mapping[int, str], seed: int) -> dict[str, Said]:
         """Answers to another latent's explanation and to none, on the first latents by a random order."""
         order = np.random.default_rng(seed).permutation(sorted(own))[: self.null_latents].tolist()
         if len(order) < 2:
@@ -138,28 +151,28 @@ class Autointerp(JudgedTask, TrackedTask):
         }
         return {name: self._answers(asker, found, given[name], seed, f"null {name}") for name in NULLS}
 
-    def _optional(self, asker: Asker, found: list[Case], own: Mapping[int, str], seed: int) -> dict[str, Floats]:
-        """The scores of fuzz and intruder, NaN for latents without one."""
-        scores = {name: np.full(len(found), np.nan) for name in SCORERS[1:]}
+    def _optional(
+        self, asker: Asker, found: list[Case], own: Mapping[int, str], seed: int
+    ) -> tuple[tuple[list[optional.Marked], list[Outcome[Ratings]]], Floats]:
+        """What was asked for fuzz with what came of it, and the scores of intruder, NaN for latents without one."""
+        marked: list[optional.Marked] = []
+        fuzzed: list[Outcome[Ratings]] = []
+        scores = np.full(len(found), np.nan)
         if "fuzz" in self.scorers:
-            asked = [m for m in optional.fuzz(found, seed, self.text_of) if m.case in own and m.ids]
-            requests = [optional.ask_fuzz(m, own[m.case]) for m in asked]
-            readers = [lambda text, ids=m.ids: read_answers(text, ids) or None for m in asked]
-            for m, outcome in zip(asked, asker.ask(requests, readers, "fuzz"), strict=True):
-                scores["fuzz"][m.case] = optional.fuzz_score(m, outcome.value)
+            marked = [m for m in optional.fuzz(found, seed, self.text_of) if m.case in own and m.ids]
+            requests = [optional.ask_fuzz(m, own[m.case]) for m in marked]
+            fuzzed = asker.ask(requests, [partial(read_answers, ids=m.ids) for m in marked], "fuzz")
         if "intruder" in self.scorers:
             trials = optional.intruder(found, seed, self.text_of)
-            odd = [lambda text, ids=t.ids: optional.read_odd(text, ids) for t in trials]
+            odd: list[Reader[str]] = [partial(optional.read_odd, ids=t.ids) for t in trials]
             replies = asker.ask([optional.ask_intruder(t) for t in trials], odd, "intruder")
-            scores["intruder"] = optional.intruder_scores(trials, [r.value for r in replies], len(found))
-        return scores
+            scores = optional.intruder_scores(trials, [r.value for r in replies], len(found))
+        return (marked, fuzzed), scores
 
-    def _answers(
-        self, asker: Asker, found: list[Case], explanations: Mapping[int, str], seed: int, role: str
-    ) -> Answers:
+    def _answers(self, asker: Asker, found: list[Case], explanations: Mapping[int, str], seed: int, role: str) -> Said:
         """What the judge says of the scored windows of the cases that have an explanation."""
         asked = [q for q in prompts.questions(found, self.each, seed, role) if q.case in explanations]
-        return Answers(found, asked, self._ask(asker, found, asked, explanations, role))
+        return asked, self._ask(asker, found, asked, explanations, role)
 
     def _ask(
         self,
@@ -168,10 +181,9 @@ class Autointerp(JudgedTask, TrackedTask):
         asked: Sequence[prompts.Question],
         explanations: Mapping[int, str],
         role: str,
-    ) -> list[Outcome[dict[str, float]]]:
+    ) -> list[Outcome[Ratings]]:
         requests = [prompts.detect(q, found[q.case], explanations[q.case], self.text_of) for q in asked]
-        readers = [lambda text, ids=q.ids: read_answers(text, ids) or None for q in asked]
-        return asker.ask(requests, readers, role)
+        return asker.ask(requests, [partial(read_answers, ids=q.ids) for q in asked], role)
 
     def _report(
         self,
@@ -180,6 +192,7 @@ class Autointerp(JudgedTask, TrackedTask):
         texts: list[Outcome[str]],
         answers: Answers,
         columns: Mapping[str, Floats],
+        scale: Scale,
     ) -> dict[str, Any]:
         status = [_status(text, answers.failure.get(i)) for i, text in enumerate(texts)]
         lost = 1 - status.count("ok") / len(status)
@@ -193,7 +206,7 @@ class Autointerp(JudgedTask, TrackedTask):
             "statuses": dict(sorted(Counter(status).items())),
             "right_by_stratum": {n: number(v) for n, v in zip(names, strata.tolist(), strict=True)},
             **answers.by_slot(found),
-            "judge": asker.served(),
+            "judge": asker.served() | {"scale": scale.words},
             "explanations": [
                 self._explained(i, case, texts[i], status[i], answers, columns) for i, case in enumerate(found)
             ],
@@ -206,6 +219,8 @@ class Autointerp(JudgedTask, TrackedTask):
             report["budget"] = asker.limit
         if lost > DEGRADED:
             report["degraded"] = f"{100 * lost:.0f} % of the latents have no score; see the statuses"
+        if (doubt := doubted(scale.words)) is not None:
+            report["degraded"] = doubt
         return report
 
     def _explained(
