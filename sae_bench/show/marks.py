@@ -1,0 +1,114 @@
+"""What stands beside a figure that is not whole: one word, the same in every table, page and file.
+
+*partial*: some of what the judge was asked has no answer yet, so a figure is a mean over what was answered, and the
+same command makes it whole. *degraded*: what was answered is too little to stand for the rest. Neither is ranked: which
+latents were answered first is no random choice, and an interval over them does not know of the others.
+
+What waits is told before what is degraded by it: a run that a limit has cut short has few scores, and is not bad for
+that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sae_bench.schema import Result
+from sae_bench.show.text import line, shortened
+
+Word = Literal["partial", "degraded"]
+
+LONGEST = 400  # characters of a reason
+MARKED = "controls_marked"  # name in the details: by control, the word and why
+_OF_A_CONTROL = "control "  # how a reason begins that is of a control alone
+_WHAT = {"partial": "over what was answered until now", "degraded": "over the few that have a score"}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The word beside a figure, and why it is there."""
+
+    word: Word
+    why: str
+
+    @property
+    def sentence(self) -> str:
+        """What the word means here, to stand under a table."""
+        return f"{self.word}: {self.why}; its figures are {_WHAT[self.word]}, and are not ranked"
+
+    def to_json(self) -> dict[str, str]:
+        """The mark as plain JSON."""
+        return {"mark": self.word, "why": self.why}
+
+
+def of(result: Result) -> Mark | None:
+    """The mark of a result's own figures, None where they are whole. Errors and what was skipped have none to mark."""
+    if result.status == "degraded":
+        return Mark("degraded", _text(result.reason) or "its task says so")
+    return of_details(result.details) if result.measured else None
+
+
+def of_details(details: Mapping[str, Any]) -> Mark | None:
+    """The mark that details ask for. They come from elsewhere: whatever stands there makes a mark rather than none."""
+    waits = [_text(details[name]) for name in ("budget", "incomplete") if _own(details.get(name))]
+    if not waits and (n := _count(details.get("unanswered"))):
+        waits = [f"{n} requests have no complete, readable answer; the same command asks them again"]
+    if waits:
+        return Mark("partial", "; ".join(dict.fromkeys(waits)))
+    if _own(details.get("degraded")):
+        return Mark("degraded", _text(details["degraded"]))
+    return None
+
+
+def of_controls(result: Result) -> dict[str, Mark]:
+    """The marks of controls, by name; of results that name no others those that wait for an answer."""
+    found: dict[str, Mark] = {}
+    for name in ("budget", "incomplete"):
+        said = result.details.get(name)
+        if isinstance(said, str) and said.startswith(_OF_A_CONTROL):
+            control, _, why = said.removeprefix(_OF_A_CONTROL).partition(": ")
+            found.setdefault(control, Mark("partial", _text(why) or "its judge was not asked in full"))
+    marked = result.details.get(MARKED)
+    for control, one in marked.items() if isinstance(marked, dict) else ():
+        word: Word = "degraded" if isinstance(one, dict) and one.get("mark") == "degraded" else "partial"
+        found[control] = Mark(word, _text(one.get("why") if isinstance(one, dict) else one))
+    return found
+
+
+def beside(figure: str, mark: Mark | None) -> str:
+    """The figure with its mark behind it."""
+    return figure if mark is None else f"{figure} {mark.word}"
+
+
+def sentences(result: Result) -> list[str]:
+    """What the marks of a result mean, to stand under a table that shows it."""
+    own = of(result)
+    said = [] if own is None else [own.sentence]
+    return said + [f"control {name} is {mark.sentence}" for name, mark in of_controls(result).items()]
+
+
+def grouped(results: Sequence[Result]) -> list[str]:
+    """The same for several SAEs: a sentence a mark, with the SAE that it is said of."""
+    return [f"{r.task} of {r.sae.name}: {said}" for r in results for said in sentences(r)]
+
+
+def to_json(result: Result) -> dict[str, Any]:
+    """All marks of a result as plain JSON; empty where all is whole."""
+    own, controls = of(result), of_controls(result)
+    made: dict[str, Any] = {} if own is None else own.to_json()
+    return made | ({MARKED: {name: mark.to_json() for name, mark in controls.items()}} if controls else {})
+
+
+def _own(said: object) -> bool:
+    """Whether something is said, and of the result itself rather than of a control beside it."""
+    return bool(said) and not (isinstance(said, str) and said.startswith(_OF_A_CONTROL))
+
+
+def _text(said: object) -> str:
+    return shortened(line(said if isinstance(said, str) else str(said)), LONGEST) if said else ""
+
+
+def _count(said: object) -> int | None:
+    """How many are unanswered; None for nothing and for what is no number."""
+    return int(said) if isinstance(said, int | float) and said > 0 else None
