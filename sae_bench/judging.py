@@ -31,10 +31,13 @@ def judge_options(settings: Settings) -> JudgeOptions | None:
     if settings.judge_model is None:
         for name in ("judge_base_url", "judge_batch", "judge_cache", "judge_cache_only", "null", *limits):
             if getattr(settings, name) not in (None, False, "none"):
-                raise UsageError(f"{name} is about the judge, and there is none; give --judge-model too")
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{flag} is about the judge, and there is none; give --judge-model too")
         return None
     if settings.judge_batch is not None and settings.judge_cache_only:
-        raise UsageError("give judge_batch or judge_cache_only, not both: a batch is for what the cache does not have")
+        raise UsageError(
+            "give --judge-batch or --judge-cache-only, not both: a batch is for what the cache does not have"
+        )
     options = JudgeOptions(
         model=settings.judge_model,
         base_url=settings.judge_base_url,
@@ -49,7 +52,7 @@ def configure(tasks: Mapping[str, Task], settings: Settings, controls: tuple[str
     options = judge_options(settings)
     asking = asking_of(tasks)
     if settings.null == "untrained" and "random" not in controls:
-        raise UsageError("null untrained judges the control random; add it to --controls")
+        raise UsageError("--null untrained judges the control random; add it to --controls")
     for task in asking:
         task.null = settings.null
     return options if asking else None
@@ -75,6 +78,7 @@ def forecast(tasks: Mapping[str, Task], options: JudgeOptions | None, n_saes: in
         "tokens to the judge, roughly": tokens_in,
         "tokens from the judge, roughly": tokens_out,
         "cost of the judge, roughly": "unknown (give --price-in and --price-out)" if cost is None else round(cost, 4),
+        **_dated("prices of the judge", options),
     }
 
 
@@ -91,7 +95,13 @@ def usage(tasks: Mapping[str, Task]) -> dict[str, Any]:
         "tokens_out": found.completion_tokens,
         "tries_without_count": found.unreported,
         "cost": None if found.cost is None else round(found.cost, 6),
+        **_dated("prices", judge.options),
     }
+
+
+def _dated(name: str, options: JudgeOptions) -> dict[str, str]:
+    """Of which day the prices are that a cost is made of; empty where they were given, or none is known."""
+    return {name: options.price.said} if options.price is not None and options.price.said else {}
 
 
 def spent(used: Mapping[str, Any]) -> str:
@@ -101,6 +111,7 @@ def spent(used: Mapping[str, Any]) -> str:
     tries = f" in {used['tries']} tries" if used["tries"] != used["requests"] else ""
     unknown = f" (and {used['tries_without_count']} tries without a count)" if used["tries_without_count"] else ""
     cost = "unknown (give --price-in and --price-out)" if used["cost"] is None else f"{used['cost']:.4f}"
+    cost += f" ({used['prices']})" if "prices" in used else ""
     tokens = f"{used['tokens_in']} tokens in and {used['tokens_out']} out{unknown}"
     return f"judge: {used['requests']} requests{tries}, {tokens}, cost {cost}"
 

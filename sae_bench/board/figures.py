@@ -55,7 +55,7 @@ def places(board: Board, collection: Collection, columns: Columns) -> list[Place
     """What can be plotted, a record a model and hook point that the board shows."""
     shown = {digest: (table.model, table.hook) for table in board.tables for digest in table.protocols}
     entries: dict[tuple[str, str], list[Entry]] = {(table.model, table.hook): [] for table in board.tables}
-    for e in (e for e in collection.entries if marks.of(e.result) is None):
+    for e in (e for e in collection.entries if marks.ranked(e.result)):
         where = shown.get(e.result.protocol)
         model = e.result.provenance.protocol.model_sha256
         where = where or next(

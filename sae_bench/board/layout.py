@@ -27,12 +27,17 @@ _OF_THE_TASK = {"task", "version", "task_sha256", "parameters", "model", "data"}
 class Cell:
     """A score; ``rank`` is its range of ranks, None where the metric has no direction or nothing to be ranked with.
 
-    One with a ``mark`` is not whole: it is shown and never ranked.
+    One with a ``mark`` is not whole; most such are shown and never ranked (:mod:`sae_bench.show.marks`).
     """
 
     value: MetricValue
     rank: tuple[int, int] | None
     mark: Mark | None = None
+
+    @property
+    def may_lead(self) -> bool:
+        """Whether a row may be put in order by this score."""
+        return self.mark is None or self.mark.ranked
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,7 @@ def _l0(entries: Sequence[Entry]) -> dict[SaeKey, list[tuple[Protocol, MetricVal
     found: dict[SaeKey, list[tuple[Protocol, MetricValue]]] = {}
     for e in entries:
         task, _, metric = L0.partition(".")
-        if e.result.task == task and metric in e.result.metrics and marks.of(e.result) is None:
+        if e.result.task == task and metric in e.result.metrics and marks.ranked(e.result):
             pair = e.result.provenance.protocol, e.result.metrics[metric]
             found.setdefault(key_of(e.result.sae), []).append(pair)
     return found
@@ -256,7 +261,7 @@ def _cells(
         }
         values = {key: e.result.metrics[column.metric] for key, e in own.items()}
         marked = {key: mark for key, e in own.items() if (mark := marks.of(e.result)) is not None}
-        ranked = [key for key, value in values.items() if value.value is not None and key not in marked]
+        ranked = [key for key, value in values.items() if value.value is not None and marks.ranked(own[key].result)]
         ranges: dict[SaeKey, tuple[int, int]] = {}
         if column.spec.better != "none" and len(ranked) > 1:
             made, way = ranker.rank([own[key].file for key in ranked], [values[key] for key in ranked], column)
@@ -272,7 +277,7 @@ def _order(row: Row, columns: Sequence[Column]) -> tuple[bool, float, str, str]:
     for column in columns:
         if column.spec.better != "none":
             cell = row.cells.get(column.id)
-            value = cell.value.value if cell is not None and cell.mark is None else None
+            value = cell.value.value if cell is not None and cell.may_lead else None
             cost = 0.0 if value is None else value if column.spec.better == "lower" else -value
             return value is None, cost, *key_of(row.sae)
     return False, 0.0, *key_of(row.sae)

@@ -125,7 +125,7 @@ def _table(table: Table, numbers: dict[SaeKey, int]) -> dict[str, Any]:
                 "text": score_text(cell, column),
                 "mark": mark_text(cell),
                 "rank": rank_text(cell),
-                "sort": None if cell.mark else figures.rounded(cell.value.value),
+                "sort": figures.rounded(cell.value.value) if cell.may_lead else None,
             }
             if cell
             else {"text": "", "mark": "", "rank": "", "sort": None}

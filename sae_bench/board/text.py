@@ -102,7 +102,7 @@ def cell_text(cell: Cell | None, column: Column) -> str:
     """A score as "0.0934 [0.0921, 0.0947] rank 1-2"; empty where nothing was measured."""
     if cell is None:
         return ""
-    return f"{score_text(cell, column)} {mark_text(cell) or rank_text(cell)}".rstrip()
+    return " ".join(part for part in (score_text(cell, column), mark_text(cell), rank_text(cell)) if part)
 
 
 def score_text(cell: Cell, column: Column) -> str:
@@ -125,7 +125,7 @@ def rank_text(cell: Cell) -> str:
 
 
 def mark_text(cell: Cell) -> str:
-    """The word beside a score that is not whole and therefore has no rank; empty for others."""
+    """The word beside a score that is not whole; empty for others."""
     return "" if cell.mark is None else cell.mark.word
 
 

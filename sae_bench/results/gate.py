@@ -218,14 +218,15 @@ def _held(said: Outcome, d: Difference, allowed: float) -> Outcome:
 
 
 def _marked(outcome: Outcome, new: Loaded, old: Loaded | None) -> Outcome:
-    """A result that is not whole shows no metric to be as good as before; what it has lost, it has."""
+    """A result that cannot be ranked shows no metric to be as good as before; what it has lost, it has."""
     both = (None if old is None else marks.of(old.result), marks.of(new.result))
     said = [
         f"{whose} is {m.word}: {m.why}" for whose, m in zip(("the baseline", "the new result"), both, strict=True) if m
     ]
     if not said:
         return outcome
-    state: State = "not shown" if outcome.state == "ok" else outcome.state
+    whole = all(m is None or m.ranked for m in both)
+    state: State = outcome.state if whole or outcome.state != "ok" else "not shown"
     return replace(outcome, state=state, why="; ".join([outcome.why, *said]), marks=both)
 
 

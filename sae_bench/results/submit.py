@@ -47,7 +47,7 @@ def _problems(file: Path, result: Result, task_dir: str | None) -> Iterator[str]
     if result.status != "ok":
         yield f"the status is {result.status} ({result.reason}); only results with the status ok are taken"
         return
-    if (mark := marks.of(result)) is not None:
+    if (mark := marks.of(result)) is not None and not mark.ranked:
         yield f"it is {mark.word} ({mark.why}); only whole results are taken"
     known = registry.tasks(task_dir)
     if result.task not in known:

@@ -1,11 +1,12 @@
 """What stands beside a figure that is not whole: one word, the same in every table, page and file.
 
-*partial*: some of what the judge was asked has no answer yet, so a figure is a mean over what was answered, and the
-same command makes it whole. *degraded*: what was answered is too little to stand for the rest. Neither is ranked: which
-latents were answered first is no random choice, and an interval over them does not know of the others.
+*partial*: some of what the judge was asked has no answer, so a figure is a mean over what was answered. *degraded*:
+what was answered is too little to stand for the rest.
 
-What waits is told before what is degraded by it: a run that a limit has cut short has few scores, and is not bad for
-that.
+A degraded result is never ranked. A partial one that waits (for the end of a limit, for a batch, for a network) is not
+ranked either: which latents were answered first is no random choice, its interval does not know of the others, and the
+same command makes it whole. A partial one in which some replies were refused or could not be read is ranked, with its
+mark: asking again may change nothing, and more than a few lost latents make it degraded.
 """
 
 from __future__ import annotations
@@ -22,20 +23,22 @@ Word = Literal["partial", "degraded"]
 LONGEST = 400  # characters of a reason
 MARKED = "controls_marked"  # name in the details: by control, the word and why
 _OF_A_CONTROL = "control "  # how a reason begins that is of a control alone
-_WHAT = {"partial": "over what was answered until now", "degraded": "over the few that have a score"}
+_WHAT = {"partial": "over what was answered", "degraded": "over those that have a score"}
 
 
 @dataclass(frozen=True)
 class Mark:
-    """The word beside a figure, and why it is there."""
+    """The word beside a figure, why it is there, and whether the figure may be ranked all the same."""
 
     word: Word
     why: str
+    ranked: bool = False
 
     @property
     def sentence(self) -> str:
         """What the word means here, to stand under a table."""
-        return f"{self.word}: {self.why}; its figures are {_WHAT[self.word]}, and are not ranked"
+        unranked = "" if self.ranked else ", and are not ranked"
+        return f"{self.word}: {self.why}; its figures are {_WHAT[self.word]}{unranked}"
 
     def to_json(self) -> dict[str, str]:
         """The mark as plain JSON."""
@@ -52,12 +55,13 @@ def of(result: Result) -> Mark | None:
 def of_details(details: Mapping[str, Any]) -> Mark | None:
     """The mark that details ask for. They come from elsewhere: whatever stands there makes a mark rather than none."""
     waits = [_text(details[name]) for name in ("budget", "incomplete") if _own(details.get(name))]
-    if not waits and (n := _count(details.get("unanswered"))):
-        waits = [f"{n} requests have no complete, readable answer; the same command asks them again"]
     if waits:
         return Mark("partial", "; ".join(dict.fromkeys(waits)))
     if _own(details.get("degraded")):
         return Mark("degraded", _text(details["degraded"]))
+    if n := _count(details.get("unanswered")):
+        what = "request has" if n == 1 else "requests have"
+        return Mark("partial", f"{n} {what} no complete, readable answer; the same command asks again", ranked=True)
     return None
 
 
@@ -93,6 +97,12 @@ def grouped(results: Sequence[Result]) -> list[str]:
     return [f"{r.task} of {r.sae.name}: {said}" for r in results for said in sentences(r)]
 
 
+def ranked(result: Result) -> bool:
+    """Whether the figures of a result may be ranked, plotted and submitted."""
+    mark = of(result)
+    return result.measured and (mark is None or mark.ranked)
+
+
 def to_json(result: Result) -> dict[str, Any]:
     """All marks of a result as plain JSON; empty where all is whole."""
     own, controls = of(result), of_controls(result)
@@ -109,6 +119,6 @@ def _text(said: object) -> str:
     return shortened(line(said if isinstance(said, str) else str(said)), LONGEST) if said else ""
 
 
-def _count(said: object) -> int | None:
-    """How many are unanswered; None for nothing and for what is no number."""
-    return int(said) if isinstance(said, int | float) and said > 0 else None
+def _count(said: object) -> int:
+    """How many are unanswered; 0 for nothing and for what is no number."""
+    return int(said) if isinstance(said, int | float) and said > 0 else 0
