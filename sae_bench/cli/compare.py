@@ -147,7 +147,8 @@ def _table(one: Comparison, markdown: bool) -> str:
         label = f"{row.metric} {ARROWS[row.better]}".rstrip()
         shown = [span(row.value, row.low, row.high), p_text(row.p_adjusted), number(row.detectable)]
         figures = [beside(number(value), mark) for value, mark in zip((row.a, row.b), row.marks, strict=True)]
-        rows.append([row.task, label, *figures, *shown, row.verdict])
+        words = ", ".join(f"{name} is {mark.word}" for name, mark in zip((a, b), row.marks, strict=True) if mark)
+        rows.append([row.task, label, *figures, *shown, f"{row.verdict} ({words})" if words else row.verdict])
     headers = ["task", "metric", a, b, f"{b} - {a} [95 % interval]", "p, adjusted", "detectable", f"{b} is"]
     safe = escaped if markdown else line
     headers, rows = [safe(h) for h in headers], [[safe(cell) for cell in row] for row in rows]
