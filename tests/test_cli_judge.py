@@ -124,8 +124,8 @@ def test_a_flag_of_the_judge_without_a_judge_is_an_error(cli: Run, files: Path, 
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--max-cost", "1"], "max_cost needs price_in and price_out"),
-        (["--max-requests", "-1"], "max_requests"),
+        (["--max-cost", "1"], "--max-cost needs --price-in and --price-out"),
+        (["--max-requests", "-1"], "--max-requests must be"),
         (["--judge-base-url", "localhost"], "must look like http://localhost:8000/v1"),
         (["--judge-base-url", "http://me:secret@localhost/v1"], "without user name, password"),
         (["--null", "untrained", "--controls", "mean"], "add it to --controls"),

@@ -21,29 +21,29 @@ ASK = Request([{"role": "user", "content": "Which windows?"}], {"type": "object"
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("model", "  ", "model must be"),
-        ("base_url", "localhost:8000", "base_url must look like"),
-        ("base_url", "http://", "base_url must look like"),
-        ("base_url", "http://host:port/v1", "base_url must look like"),
+        ("model", "  ", "--judge-model must be"),
+        ("base_url", "localhost:8000", "--judge-base-url must look like"),
+        ("base_url", "http://", "--judge-base-url must look like"),
+        ("base_url", "http://host:port/v1", "--judge-base-url must look like"),
         ("base_url", "http://me:secret@host/v1", "without user name"),
         ("base_url", "http://host/v1?key=secret", "without user name"),
-        ("api_key_env", "sk-secret", "api_key_env must be the name"),
-        ("api_key_env", "0123abcdsecret", "api_key_env must be the name"),
-        ("endpoint_id", "", "endpoint_id must be"),
-        ("timeout", 0, "timeout must be a number more than 0"),
-        ("timeout", None, "timeout must be"),
-        ("timeout", float("nan"), "timeout must be"),
+        ("api_key_env", "sk-secret", "--judge-key-env must be the name"),
+        ("api_key_env", "0123abcdsecret", "--judge-key-env must be the name"),
+        ("endpoint_id", "", "--judge-endpoint must be"),
+        ("timeout", 0, "--judge-timeout must be a number more than 0"),
+        ("timeout", None, "--judge-timeout must be"),
+        ("timeout", float("nan"), "--judge-timeout must be"),
         ("concurrency", 0, "concurrency must be a whole number from 1 to 1024"),
         ("concurrency", True, "concurrency must be"),
-        ("temperature", 2.5, "temperature must be a number at least 0 and at most 2"),
-        ("seed", -1, "seed must be"),
-        ("seed", 1.5, "seed must be"),
-        ("max_requests", -1, "max_requests must be"),
-        ("max_tokens", "many", "max_tokens must be"),
-        ("max_cost", 1.0, "max_cost needs price_in and price_out"),
-        ("price_in", -1.0, "price_in must be"),
-        ("price_out", float("inf"), "price_out must be"),
-        ("cache", 7, "cache must be the path"),
+        ("temperature", 2.5, "--judge-param temperature must be a number at least 0 and at most 2"),
+        ("seed", -1, "--judge-param seed must be"),
+        ("seed", 1.5, "--judge-param seed must be"),
+        ("max_requests", -1, "--max-requests must be"),
+        ("max_tokens", "many", "--max-tokens must be"),
+        ("max_cost", 1.0, "--max-cost needs --price-in and --price-out"),
+        ("price_in", -1.0, "--price-in must be"),
+        ("price_out", float("inf"), "--price-out must be"),
+        ("cache", 7, "--judge-cache must be the path"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_one_sentence(field: str, value: object, words: str) -> None:
@@ -53,7 +53,7 @@ def test_a_value_that_cannot_be_used_is_one_sentence(field: str, value: object, 
 
 
 def test_cache_only_needs_a_cache() -> None:
-    with pytest.raises(UsageError, match="cache is None"):
+    with pytest.raises(UsageError, match="give its file with --judge-cache"):
         JudgeOptions("m", cache=None, cache_only=True)
 
 

@@ -6,7 +6,6 @@ it costs what nobody knows here: then there is no price, and never 0.
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +13,8 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import Field, FiniteFloat
-
 from sae_bench.errors import SaeBenchError
-from sae_bench.parsing import read_record
-from sae_bench.schema import Record
+from sae_bench.parsing import read_toml
 
 FILE = Path(__file__).with_name("prices.toml")
 OVERRIDE = "--price-in and --price-out override"
@@ -39,25 +35,13 @@ class Price:
         return "" if self.as_of is None else f"prices of {self.as_of} in US dollars; {OVERRIDE}"
 
 
-class _Block(Record):
-    host: str
-    as_of: datetime.date
-    source: str = Field(min_length=1)
-    models: dict[str, tuple[FiniteFloat, FiniteFloat]]
-
-
-class _File(Record):
-    prices: tuple[_Block, ...]
-
-
 @cache
 def listed() -> dict[tuple[str, str], Price]:
     """All prices, by host and model."""
-    content = read_record(FILE, _File, SaeBenchError)
     return {
-        (block.host, model): Price(own[0], own[1], block.as_of.isoformat())
-        for block in content.prices
-        for model, own in block.models.items()
+        (block["host"], model): Price(float(price_in), float(price_out), block["as_of"].isoformat())
+        for block in read_toml(FILE, SaeBenchError)["prices"]
+        for model, (price_in, price_out) in block["models"].items()
     }
 
 
