@@ -126,8 +126,12 @@ def test_a_local_judge_costs_something_unknown_and_never_nothing() -> None:
 
 
 def test_the_end_of_a_run_says_which_prices_its_cost_is_made_of() -> None:
-    used: dict[str, Any] = {"requests": 2, "tries": 2, "tokens_in": 10, "tokens_out": 5, "tries_without_count": 0}
-    used |= {"cost": 0.25, "prices": "prices of 2026-06-04 in US dollars; --price-in and --price-out override"}
+    used: dict[str, Any] = {"requests": 2, "tries": 2, "tokens_in": 10, "tokens_out": 5, "tokens_of_thoughts": 0}
+    used |= {
+        "tries_without_count": 0,
+        "cost": 0.25,
+        "prices": "prices of 2026-06-04 in US dollars; --price-in and --price-out override",
+    }
     assert judging.spent(used).endswith(
         "cost 0.2500 (prices of 2026-06-04 in US dollars; --price-in and --price-out override)"
     )
