@@ -3,17 +3,19 @@
 import datetime
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sae_bench import judging
-from sae_bench.cli.main import parser
+from sae_bench.cli.main import main, parser
 from sae_bench.errors import UsageError
 from sae_bench.judge import JudgeOptions, prices
 from sae_bench.judge.prices import Price, known
 from sae_bench.parsing import read_toml
 from sae_bench.settings import Settings
+from tests.builders.judged_runs import make, run_of
 
 OPENAI = "api.openai.com"
 
@@ -155,3 +157,17 @@ def test_another_service_tier_has_no_known_price() -> None:
 def test_the_options_of_another_judge_do_not_keep_the_price_of_the_first() -> None:
     assert replace(options(), model="my-model").price is None
     assert JudgeOptions("gpt-4.1", max_cost=1.0).cost(1e6, 0) == 2.0, "from Python as from the command line"
+
+
+def test_a_dry_run_prices_a_known_judge_and_says_of_when(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path)
+    given = [*run_of(tmp_path), "--dry-run", "--out", tmp_path / "runs", "--judge-cache", tmp_path / "judge.sqlite"]
+    given += ["--judge-model", "gpt-4o-mini-2024-07-18", "--max-cost", "1"]
+    assert main([str(one) for one in given]) == 0
+    out = capsys.readouterr().out
+    cost = re.search(r"^cost of the judge, roughly: +(\S+)$", out, re.MULTILINE)
+    assert cost is not None
+    assert float(cost[1]) > 0
+    assert re.search(r"^prices of the judge: +prices of 2026-06-04 in US dollars; --price-in and", out, re.MULTILINE)
+    assert main([*map(str, given), "--price-in", "1", "--price-out", "1"]) == 0
+    assert "prices of the judge" not in capsys.readouterr().out
