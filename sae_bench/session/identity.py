@@ -17,6 +17,7 @@ from sae_bench.models.subject import SubjectModel
 from sae_bench.results import store
 from sae_bench.schema import CoderRecord, Protocol, Result
 from sae_bench.settings import Settings
+from sae_bench.show import marks
 from sae_bench.streams import Inputs, Population, stream
 from sae_bench.tasks.base import Task
 
@@ -54,6 +55,17 @@ def identify(works: Sequence[Work], tasks: Mapping[str, Task], conditions: Condi
             work.protocols[name] = store.protocol_hash(protocol), protocol
             _find(work, task, conditions)
     return populations
+
+
+def judged_by(works: Sequence[Work], tasks: Mapping[str, Task], of: Mapping[str, Population], now: Conditions) -> None:
+    """Identify the results of judged tasks anew: by now it is known who judges."""
+    for work in works:
+        for name in (name for name, task in tasks.items() if task.spec.judge):
+            partners = [other.record.weights_sha256 for other in works if other is not work]
+            protocol = _protocol(work, tasks[name], of[name], now, partners)
+            work.protocols[name] = store.protocol_hash(protocol), protocol
+            work.finished.pop(name, None)
+            _find(work, tasks[name], now)
 
 
 def _protocol(work: Work, task: Task, of: Population, conditions: Conditions, partners: Sequence[str]) -> Protocol:
@@ -127,7 +139,7 @@ def _find(work: Work, task: Task, conditions: Conditions) -> None:
     if settings.overwrite == "never" or (
         result.status == "ok"
         and set(conditions.controls) <= set(result.provenance.controls)
-        and "incomplete" not in result.details
+        and not {"incomplete", "unanswered", marks.MARKED} & set(result.details)
         and judged <= set(result.controls)
     ):
         work.finished[spec.id] = result
