@@ -318,6 +318,19 @@ def test_the_board_shows_a_degraded_result_without_a_rank(cli: Run, half: tuple[
     assert (bad["sae"], good["sae"]) == ("alive", "second"), "the degraded one comes last"
 
 
+def test_a_control_that_waits_is_marked_and_the_sae_beside_it_is_not(cli: Run, files: Path, server: Server) -> None:
+    """One request of the control is not asked any more; the same command asks it."""
+    given = [*run_of(files), *judge_of(server), "--controls", "random", "--null", "untrained"]
+    code, out, _ = cli(*given, "--max-requests", 2 * REQUESTS)
+    assert code == 4
+    rows = [line for line in out.splitlines() if line.startswith(f"{TASK} ")]
+    assert rows
+    assert all(row.endswith(" partial") and row.count("partial") == 1 for row in rows)
+    assert f"{TASK}: control random is partial: --max-requests" in out
+    assert cli(*given)[0] == 0
+    assert "partial" not in cli("show", "runs")[1]
+
+
 # ---------------------------------------------------------------- the demo
 
 
