@@ -76,7 +76,7 @@ def configure(tasks: Mapping[str, Task], settings: Settings, controls: tuple[str
     options = judge_options(settings)
     asking = asking_of(tasks)
     if settings.null == "untrained" and "random" not in controls:
-        raise UsageError("null untrained judges the control random; add it to --controls")
+        raise UsageError("--null untrained judges the control random; add it to --controls")
     for task in asking:
         task.null = settings.null
     return options if asking else None
@@ -174,6 +174,7 @@ def forecast(tasks: Mapping[str, Task], options: JudgeOptions | None, n_saes: in
         "tokens to the judge, roughly": tokens_in,
         "tokens from the judge, roughly": tokens_out,
         "cost of the judge, roughly": "unknown (give --price-in and --price-out)" if cost is None else round(cost, 4),
+        **_dated("prices of the judge", options),
     }
 
 
@@ -190,7 +191,13 @@ def usage(judge: Judge | None) -> dict[str, Any]:
         "tokens_of_thoughts": found.reasoning_tokens,
         "tries_without_count": found.unreported,
         "cost": None if found.cost is None else round(found.cost, 6),
+        **_dated("prices", judge.options),
     }
+
+
+def _dated(name: str, options: JudgeOptions) -> dict[str, str]:
+    """Of which day the prices are that a cost is made of; empty where they were given, or none is known."""
+    return {name: options.price.said} if options.price is not None and options.price.said else {}
 
 
 def spent(used: Mapping[str, Any]) -> str:
@@ -201,6 +208,7 @@ def spent(used: Mapping[str, Any]) -> str:
     unknown = f" (and {used['tries_without_count']} tries without a count)" if used["tries_without_count"] else ""
     cost = "unknown (give --price-in and --price-out)" if used["cost"] is None else f"{used['cost']:.4f}"
     thoughts = f" ({used['tokens_of_thoughts']} of them thoughts)" if used["tokens_of_thoughts"] else ""
+    cost += f" ({used['prices']})" if "prices" in used else ""
     tokens = f"{used['tokens_in']} tokens in and {used['tokens_out']} out{thoughts}{unknown}"
     return f"judge: {used['requests']} requests{tries}, {tokens}, cost {cost}"
 

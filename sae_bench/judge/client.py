@@ -225,7 +225,9 @@ class Judge:
         """
         cache = self._opened()
         if self._options.cache_only:
-            raise UsageError("import_batch writes to the cache, but the judge has cache_only; open it without")
+            raise UsageError(
+                "import_batch writes to the cache, and with --judge-cache-only nothing does; open the judge without"
+            )
         rows, failed = batch.read(path, self._scrub)
         cache.store(rows)
         self._remember(cache)
