@@ -1,4 +1,4 @@
-"""The commands of JUDGES.md, word by word, against endpoints that behave as documented: the same figure through each."""
+"""The commands of JUDGES.md, word by word, on endpoints that behave as documented: one figure through all of them."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ NO_CREDIT = refusal(402, "Insufficient credits. Add more using https://openroute
 
 
 class OpenRouter(Stub):
-    """One model with several providers, each with what it ``takes``. ``streams`` where it always answers with a stream of events."""
+    """One model with several providers, each with what it ``takes``; ``streams`` where it always answers in events."""
 
     path: ClassVar[str] = "/api/v1"
     models: ClassVar[tuple[str, ...]] = ("meta-llama/llama-3.3-70b-instruct",)
