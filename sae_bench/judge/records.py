@@ -78,6 +78,8 @@ class Completion:
         cached: no request was sent for it.
         raw: the reply as it came, at most 65,536 characters; None where there is none.
         reason: why the status is not ``ok``, in words.
+        provider: who served it, where the endpoint hands requests on and says so.
+        reasoning_tokens: tokens of thoughts among ``completion_tokens``, None where the endpoint counts none.
     """
 
     status: Status
@@ -90,6 +92,8 @@ class Completion:
     cached: bool = False
     raw: str | None = None
     reason: str | None = None
+    provider: str | None = None
+    reasoning_tokens: int | None = None
 
 
 @dataclass(frozen=True)
