@@ -1,7 +1,7 @@
 """A gateway of a company before another endpoint: it wants a header of its own beside the key.
 
-Follows no single product: Cloudflare's AI Gateway (``cf-aig-authorization``) and Portkey (``x-portkey-api-key``) have such
-headers. The body of the refusal is ours.
+Follows no single product: Cloudflare's AI Gateway (``cf-aig-authorization``) and Portkey (``x-portkey-api-key``) have
+such headers. The body of the refusal is ours.
 """
 
 from __future__ import annotations
