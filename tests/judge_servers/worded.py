@@ -40,7 +40,7 @@ SCHEMA, JSON, FORMAT = asks_for("json_schema"), asks_for("json_schema", "json_ob
 SEED, HEAT = has("seed"), has("temperature")
 # what a request loses at most where this offends: "a schema" is a format that names one
 COSTS: dict[Offends, set[str]] = {SCHEMA: {"a schema"}, SEED: {"seed"}, HEAT: {"temperature"}}
-COSTS |= dict.fromkeys((JSON, FORMAT), {"a schema", "response_format"}) | {has_role: {"system message"}}
+COSTS |= {name: {"a schema", "response_format"} for name in (JSON, FORMAT)} | {has_role: {"system message"}}
 DEPRECATED = {"type": "error", "error": {"message": "`temperature` is deprecated for this model."}}
 TEMPERATURE = "Unsupported parameter: 'temperature' is not supported with this model."
 # name with its thread: what offends, and what is answered
