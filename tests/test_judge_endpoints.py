@@ -34,13 +34,14 @@ from tests.judge_servers.mistral import Mistral
 from tests.judge_servers.ollama import Ollama
 from tests.judge_servers.openai import OpenAI, Reasoning
 from tests.judge_servers.openrouter import OpenRouter
+from tests.judge_servers.transformers_serve import TransformersServe
 from tests.judge_servers.vllm import VLLM
 
 ROOT = Path(__file__).parents[1]
 RECIPES = recipes(ROOT / "tasks" / "autointerp" / "JUDGES.md")
 KEY, TOKEN = "sk-test-3f9a51c07be2468d", "gw-77aa01c4e9d2b3f6"
 FAST = Patience(attempts=12, base=0.002, longest=0.02)
-KEYLESS = ("vLLM", "Ollama", "llama.cpp", "LM Studio")
+KEYLESS = ("vLLM", "Ollama", "llama.cpp", "LM Studio", "transformers serve")
 
 # by the heading of the recipe; one of each kind that a recipe must get through
 STUBS: dict[str, Callable[..., Stub]] = {
@@ -54,6 +55,7 @@ STUBS: dict[str, Callable[..., Stub]] = {
     "Ollama": Ollama,
     "llama.cpp": partial(LlamaCpp, loads=2),
     "LM Studio": LMStudio,
+    "transformers serve": TransformersServe,
     "Behind a gateway": partial(Gateway, token=TOKEN),
 }
 # the same recipes where the endpoint is set up otherwise
@@ -177,7 +179,7 @@ def test_an_endpoint_that_is_set_up_otherwise_gives_it_too(
 
 
 @pytest.mark.parametrize(
-    "name", slow_but(2, ["OpenRouter", "llama.cpp", *(n for n in STUBS if "." not in n and n != "OpenRouter")])
+    "name", slow_but(2, ["OpenRouter", "llama.cpp", *(n for n in STUBS if n not in ("OpenRouter", "llama.cpp"))])
 )
 def test_faults_in_three_of_ten_requests_change_nothing(
     cli: Run, files: Path, plain: dict[float, Any], monkeypatch: pytest.MonkeyPatch, name: str
