@@ -33,7 +33,7 @@ def test_what_is_refused_is_left_out_or_replaced_and_nothing_else(tmp_path: Path
     with Worded(lambda messages: oracle()(restored(messages)), refusal=name) as server:
         options = JudgeOptions("m", server.url, cache=tmp_path / "judge.sqlite", concurrency=1)
         with Judge(options, FAST) as judge:
-            (reply,) = judge.complete([question()])
+            reply = judge.meet(question())
             again = judge.complete([question()])[0]
         assert (reply.status, again.status) == ("ok", "ok"), reply.reason
         assert reply.text == oracle()(question().messages).text  # type: ignore[arg-type]

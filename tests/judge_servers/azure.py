@@ -12,7 +12,7 @@ import re
 from typing import Any, ClassVar
 
 from tests.builders.judge_server import Reply, Response, Sent
-from tests.judge_servers.base import Stub, words
+from tests.judge_servers.base import Stub
 
 VERSIONS = ("2024-06-01", "2024-10-21", "2025-01-01-preview")
 KINDS = ("hate", "self_harm", "sexual", "violence")
@@ -38,9 +38,28 @@ PER_MINUTE = too_many(1, "0.02")
 PER_DAY = too_many(86400, "86400")
 BROKEN = refusal(500, "InternalServerError", "The server had an error while processing your request. Sorry about that!")
 
+FILTERED = Response(  # what the content filter answers in place of the model
+    400,
+    {
+        "error": {
+            "message": "The response was filtered due to the prompt triggering Azure OpenAI's content management policy. "
+            "Please modify your prompt and retry. To learn more about our content filtering policies please read our "
+            "documentation: https://go.microsoft.com/fwlink/?linkid=2198766",
+            "type": None,
+            "param": "prompt",
+            "code": "content_filter",
+            "status": 400,
+            "innererror": {
+                "code": "ResponsibleAIPolicyViolation",
+                "content_filter_result": SAFE | {"violence": {"filtered": True, "severity": "medium"}},
+            },
+        }
+    },
+)
+
 
 class Azure(Stub):
-    """One deployment of one model. Prompts in which ``filtered`` is found are stopped by the content filter."""
+    """One deployment of one model."""
 
     path: ClassVar[str] = "/openai/deployments/judge"
     served: ClassVar[str] = "gpt-4o-mini-2024-07-18"
@@ -48,7 +67,6 @@ class Azure(Stub):
     failures: ClassVar[tuple[Any, ...]] = (PER_MINUTE, BROKEN)
     versions: tuple[str, ...] = VERSIONS
     deployment: str = "judge"
-    filtered: str | None = None
 
     def admit(self, sent: Sent) -> Response | None:
         parts = re.fullmatch(r"/openai/deployments/([^/]+)/chat/completions", sent.path)
@@ -67,19 +85,6 @@ class Azure(Stub):
             )
             return refusal(404, "DeploymentNotFound", message)
         return None
-
-    def take(self, sent: Sent) -> Response | None:
-        if self.filtered is None or self.filtered not in words(sent.body["messages"]):
-            return None
-        found = SAFE | {"violence": {"filtered": True, "severity": "medium"}, "jailbreak": {"filtered": False}}
-        message = (
-            "The response was filtered due to the prompt triggering Azure OpenAI's content management policy. "
-            "Please modify your prompt and retry. To learn more about our content filtering policies please read "
-            "our documentation: https://go.microsoft.com/fwlink/?linkid=2198766"
-        )
-        error = {"message": message, "type": None, "param": "prompt", "code": "content_filter", "status": 400}
-        error["innererror"] = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": found}
-        return Response(400, {"error": error})
 
     def wrapped(self, body: dict[str, Any], said: Reply) -> Response:
         found = self.completion(body, said)
