@@ -1,8 +1,8 @@
 """``transformers serve``: names models with their revision, takes a schema and does not follow it.
 
-Follows ``transformers/cli/serving`` of transformers 5.24 (422 for fields that it does not know, 400 where it is pinned
-to another model, ``response_format`` among the fields that are ignored with a warning, "@main" behind the name in a
-reply) and what the server itself answers in ``tests/test_judge_real_server.py``.
+Follows ``transformers/cli/serving`` of transformers 5.24 (422 for fields that it does not know, 400 where it is
+pinned to another model, ``response_format`` among the fields that are ignored with a warning, "@main" behind the name
+in a reply) and what the server itself answers in ``tests/test_judge_real_server.py``.
 """
 
 from __future__ import annotations
