@@ -14,11 +14,11 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.builders.judged_runs import LATENTS, make, result_in, run_of, sentence
+from tests.builders.judged_runs import LATENTS, make, result_in, run_of
+from tests.builders.said import complaints
 from tests.builders.tiny_judge import write
 from tests.conftest import Run
 
@@ -75,16 +75,19 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def judged(cli: Run, files: Path, address: str, model: str, *more: str) -> tuple[Any, str]:
-    """The result of a run, and the one sentence on stderr; no score, no traceback."""
+def judged(cli: Run, files: Path, address: str, model: str, *more: str) -> tuple[str, str]:
+    """The two sentences of a run that gives no score: on the first question, and at the end."""
     where = ["--judge-model", model, "--judge-base-url", address, "--judge-cache", "judge.sqlite"]
     code, _, err = cli(*run_of(files), *where, "--judge-timeout", "300", *more)
     assert code == 1, err
-    said = sentence(err)
+    assert "Traceback" not in err
+    first, last = complaints(err)
+    assert f"{LATENTS} of {LATENTS} judged latents have no score" in last
     found = result_in("runs")
     assert found.status == "error"
+    assert found.provenance.protocol.parameters["judge_model"] == model
     assert all(one.value is None for name, one in found.metrics.items() if name.startswith("detection"))
-    return found, said
+    return first, last
 
 
 @pytest.fixture(autouse=True)
@@ -98,17 +101,19 @@ def test_a_model_that_explains_and_cannot_judge_has_no_score(
     cli: Run, files: Path, address: str, more: list[str]
 ) -> None:
     """Whole replies and streams of events come to the same."""
-    found, _ = judged(cli, files, address, "parrot", *more)
-    assert found.details["statuses"] == {"parse_failed": LATENTS}
-    assert {one["explanation"] for one in found.details["explanations"]} == {"fires on 3"}
+    first, last = judged(cli, files, address, "parrot", *more)
+    assert f"cannot be read: {SAYS}" in first
+    assert f"(parse_failed {LATENTS}); the first reply of them: {SAYS}" in last
 
 
 def test_a_chat_template_without_a_system_message_is_met(cli: Run, files: Path, address: str) -> None:
     """The server says nothing but "Internal Server Error"."""
-    found, _ = judged(cli, files, address, "without-system")
-    assert found.details["statuses"] == {"parse_failed": LATENTS}
+    first, last = judged(cli, files, address, "without-system")
+    assert f"cannot be read: {SAYS}" in first
+    assert f"(parse_failed {LATENTS})" in last
 
 
 def test_a_model_that_never_ends_has_no_score(cli: Run, files: Path, address: str) -> None:
-    found, _ = judged(cli, files, address, "random", "--reply-tokens", "40")
-    assert set(found.details["statuses"]) <= {"truncated", "explain_failed", "parse_failed"}
+    first, last = judged(cli, files, address, "random", "--reply-tokens", "40")
+    assert "cut off; give --reply-tokens a larger number" in first
+    assert f"(truncated {LATENTS})" in last
