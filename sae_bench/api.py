@@ -13,14 +13,14 @@ from typing import Any
 from sae_bench import chosen, given, judging, locks, registry, resolve
 from sae_bench.engine.checkpoint import FORMAT, Checkpoint
 from sae_bench.engine.plan import Batches, batch_tokens, memory
-from sae_bench.errors import UsageError
+from sae_bench.errors import SaeBenchError, UsageError
 from sae_bench.files import at_home
 from sae_bench.models.subject import SubjectModel
 from sae_bench.modules import as_declared
 from sae_bench.results import store
 from sae_bench.schema import Result, TaskSpec
 from sae_bench.session.environment import environment, machine, versions
-from sae_bench.session.identity import Conditions, Work, identify, look_again
+from sae_bench.session.identity import Conditions, Work, identify, judged_by, look_again
 from sae_bench.session.report import coder_record, results, skipped
 from sae_bench.session.run import measure
 from sae_bench.settings import TOLD, Settings
@@ -70,7 +70,9 @@ class Session:
             stream(name).check(entries, own)
         records = [coder_record(e, one.source, self.subject) for e, one in zip(entries, saes, strict=True)]
         self.work = [Work(entry, record) for entry, record in zip(entries, records, strict=True)]
-        judged = {name: judging.parameters(task, self.judge) for name, task in self.tasks.items()}
+        self.asks = judging.made(self.judge, settings.judge_batch)
+        self._who, self._met = judging.known(self.judge), False
+        judged = {name: judging.parameters(task, self.judge, self._who) for name, task in self.tasks.items()}
         model = (self.subject, self.model.digests, self.model.tokenizer_sha256)
         self._conditions = Conditions(settings, self.inputs, *model, self.controls, judged)
         self.populations = identify(self.work, self.tasks, self._conditions)
@@ -131,11 +133,40 @@ class Session:
         todo = [w for w in self.missing if any(name not in w.finished for name in asks)]
         return judging.forecast(asks, self.judge, len(todo))
 
+    def meet(self) -> str | None:
+        """Ask the judge, if there is one to ask, who it is: results count as there only if they are its own.
+
+        Says it in a line; None where nobody was asked. Raises JudgeError where it cannot be asked and is needed.
+        """
+        judged = [name for name, task in self.tasks.items() if task.spec.judge and name not in self.skipped]
+        there = all(name in work.finished for work in self.work for name in judged)
+        judge, self.asks = self.asks, self.asks if judged else None
+        if judge is None or not judged or self._met or (there and self.settings.overwrite == "never"):
+            return None
+        self._met = True
+        if not judge.may_ask:
+            return None
+        try:
+            with judge:
+                said = judging.meet(judge)
+        except SaeBenchError as error:
+            if not there:
+                raise
+            warnings.warn(f"{error}; results by {self._who and self._who.served} are there and taken", stacklevel=2)
+            return None
+        self._who = judge.known
+        judged_by_task = {name: judging.parameters(task, self.judge, self._who) for name, task in self.tasks.items()}
+        if judged_by_task != self._conditions.judge:
+            self._conditions = dataclasses.replace(self._conditions, judge=judged_by_task)
+            judged_by(self.work, self.tasks, self.populations, self._conditions)
+        return said
+
     def run(self, progress: Progress) -> list[Result]:
         """Measure what is missing, write it, and return all results.
 
         Of equal runs into one folder, whoever comes second waits for the first and takes what it has measured.
         """
+        self.meet()
         out = None if self.settings.out is None else at_home(self.settings.out)
         if out is None:
             self._run(None, Checkpoint(), progress)
@@ -156,7 +187,7 @@ class Session:
 
     def _run(self, out: Path | None, checkpoint: Checkpoint, progress: Progress) -> None:
         if todo := self.missing:
-            with judging.opened(self.tasks, self.judge, self.settings.judge_batch, progress):
+            with judging.opened(self.tasks, self.asks, self.settings.judge_batch, progress):
                 self._measure(todo, out, checkpoint, progress)
 
     def _result(self, work: Work, name: str) -> Result:
@@ -185,6 +216,7 @@ class Session:
             "data": self.populations[name].details,
             "n_tokens": self.populations[name].n_tokens,
             "settings": {name: value for name, value in repeat.items() if value != _DEFAULT[name]},
+            "judge": judging.provenance(self.judge, self._who) if self.judge and self.tasks[name].spec.judge else {},
         }
 
     def _measure(self, todo: list[Work], out: Path | None, checkpoint: Checkpoint, progress: Progress) -> None:
@@ -201,7 +233,7 @@ class Session:
         records = {w.entry.key: w.record for w in todo}
         progress("intervals", 0, len(todo) * len(names))
         for i, (result, tables) in enumerate(results(measured, records, protocols, provenance)):
-            if out is not None:
+            if out is not None and result.status != "skipped":  # what waits for a batch has nothing to keep
                 with locks.held(out / PARTIAL / "writing.lock"):  # results of an unequal run may have the same name
                     result, _ = store.written(out, result, tables)
             by_name[result.sae.name].finished[result.task] = result

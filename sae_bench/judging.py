@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,15 +10,18 @@ from pathlib import Path
 from typing import Any, cast
 
 from sae_bench.errors import UsageError
-from sae_bench.judge import Judge, JudgeError, JudgeOptions, Request
+from sae_bench.judge import Judge, JudgeError, JudgeOptions, read_answers
+from sae_bench.judge.abilities import Abilities
+from sae_bench.judge.cache import Cache, Known
+from sae_bench.judge.outcomes import short
+from sae_bench.judge.secrets import Scrubber
 from sae_bench.schema import Result
 from sae_bench.settings import Settings
 from sae_bench.streams.base import Progress
+from sae_bench.tasks.autointerp import prompts
 from sae_bench.tasks.autointerp.asking import Exporter
 from sae_bench.tasks.base import Task
 from sae_bench.tasks.judged import JudgedTask
-
-_HELLO = Request([{"role": "user", "content": "Answer with one word: ready"}], None, 64)
 
 
 def asking_of(tasks: Mapping[str, Task]) -> list[JudgedTask]:
@@ -27,21 +31,44 @@ def asking_of(tasks: Mapping[str, Task]) -> list[JudgedTask]:
 
 def judge_options(settings: Settings) -> JudgeOptions | None:
     """Where the judge is and what it may cost, or None without one. Raises UsageError."""
-    limits = ("max_requests", "max_tokens", "max_cost", "price_in", "price_out")
     if settings.judge_model is None:
-        for name in ("judge_base_url", "judge_batch", "judge_cache", "judge_cache_only", "null", *limits):
-            if getattr(settings, name) not in (None, False, "none"):
-                raise UsageError(f"{name} is about the judge, and there is none; give --judge-model too")
+        for name in (*_PASSED, "judge_batch", "judge_cache", "null"):
+            if getattr(settings, name) not in (None, False, "none", "auto", {}):
+                flag = (
+                    "--" + name.removesuffix("s").replace("_", "-") if name in _MANY else "--" + name.replace("_", "-")
+                )
+                raise UsageError(f"{flag} is about the judge, and there is none; give --judge-model too")
         return None
     if settings.judge_batch is not None and settings.judge_cache_only:
-        raise UsageError("give judge_batch or judge_cache_only, not both: a batch is for what the cache does not have")
-    options = JudgeOptions(
-        model=settings.judge_model,
-        base_url=settings.judge_base_url,
-        cache_only=settings.judge_cache_only,
-        **{name: getattr(settings, name) for name in limits},
-    )
+        raise UsageError(
+            "give --judge-batch or --judge-cache-only, not both: a batch is for what the cache does not have"
+        )
+    passed = {option: getattr(settings, name) for name, option in _PASSED.items()}
+    given = {option: value for option, value in passed.items() if value is not None}
+    given["params"], unseeded = _own_fields(given["params"])
+    options = JudgeOptions(model=settings.judge_model, **given | unseeded)
     return options if settings.judge_cache is None else replace(options, cache=Path(settings.judge_cache).expanduser())
+
+
+_PASSED = {
+    "judge_base_url": "base_url",
+    "judge_params": "params",
+    "judge_headers": "headers",
+    "judge_timeout": "timeout",
+    "judge_key_env": "api_key_env",
+    "judge_endpoint": "endpoint_id",
+    "judge_fingerprint": "fingerprint",
+    "judge_cache_only": "cache_only",
+    "reply_tokens": "reply_tokens",
+    **{name: name for name in ("max_requests", "max_tokens", "max_cost", "price_in", "price_out")},
+}
+_MANY = ("judge_params", "judge_headers")  # whose flags are given once for each
+
+
+def _own_fields(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters apart from those that an option of their own holds: temperature and seed."""
+    own = {name: params[name] for name in ("temperature", "seed") if name in params}
+    return {name: value for name, value in params.items() if name not in own}, own
 
 
 def configure(tasks: Mapping[str, Task], settings: Settings, controls: tuple[str, ...]) -> JudgeOptions | None:
@@ -55,11 +82,74 @@ def configure(tasks: Mapping[str, Task], settings: Settings, controls: tuple[str
     return options if asking else None
 
 
-def parameters(task: Task, options: JudgeOptions | None) -> dict[str, Any]:
-    """What of the judge belongs to the protocol of a task: who judges, not where, nor at what cost."""
+def known(options: JudgeOptions | None) -> Known | None:
+    """Who answered last, as the cache says, without writing to it."""
+    if options is None or options.cache is None or not options.cache.is_file():
+        return None
+    try:
+        cache = Cache(options.cache, read_only=True, scrub=Scrubber(*options.secrets))
+    except JudgeError:
+        return None  # it is opened again, and refused, where it is needed
+    try:
+        last = cache.last(options.endpoint, options.model)
+    finally:
+        cache.close()
+    return None if last is None else replace(last, served=last.served.judge(options.fingerprints))
+
+
+def parameters(task: Task, options: JudgeOptions | None, who: Known | None) -> dict[str, Any]:
+    """What of the judge belongs to the protocol of a task: who judges where and how, not at what cost."""
     if not task.spec.judge or options is None:
         return {}
-    return {"judge": options.model, "temperature": options.temperature}
+    dropped = who.takes.get("dropped", ()) if who is not None else ()
+    said: dict[str, Any] = {"judge": options.model, "judge_endpoint": options.place}
+    said["temperature"] = None if "temperature" in dropped else options.temperature
+    if options.params:
+        said["judge_params"] = dict(options.params)
+    return said | ({} if who is None else who.served.parameters)
+
+
+def provenance(options: JudgeOptions, who: Known | None) -> dict[str, Any]:
+    """Who was asked, who answered, and what the endpoint takes: plain JSON."""
+    said: dict[str, Any] = {"asked": options.model, "endpoint": options.place}
+    if options.headers:
+        said["headers"] = sorted(options.headers)  # their names: values are secrets
+    if who is None:
+        return said
+    takes = {"takes": Abilities(**who.takes).words} if who.takes else {}
+    return said | who.served.parameters | takes
+
+
+def meet(judge: Judge) -> str:
+    """Ask the first question; says in a line who answers and what the endpoint takes.
+
+    Raises JudgeError, UsageError where the judge cannot be asked.
+    """
+    reply = judge.meet(prompts.first())
+    options, who = judge.options, judge.known
+    if reply.status in ("budget", "missing"):
+        return f"judge: {options.model} at {options.place} was not asked: {reply.reason}"
+    assert who is not None
+    read = read_answers(reply.text, list(prompts.CERTAIN)) if reply.status == "ok" else {}
+    if reply.status == "truncated":
+        say = "its reply to the first question was cut off; give --reply-tokens a larger number"
+    elif reply.status != "ok":
+        say = f"it did not answer the first question ({reply.reason})"
+    else:
+        say = "" if read else f"its reply to the first question cannot be read: {short(reply.text) or 'nothing'}"
+    if say:
+        warnings.warn(f"the judge {options.model} at {options.place}: {say}", stacklevel=2)
+    if not who.served.is_asked(options.model):
+        warnings.warn(_otherwise(options, who), stacklevel=2)
+    takes = ", ".join(f"{name}: {value}" for name, value in Abilities(**who.takes).words.items())
+    return f"judge: {options.model} at {options.place} answers as {who.served}; {takes}"
+
+
+def _otherwise(options: JudgeOptions, who: Known) -> str:
+    return (
+        f"{options.model} was asked for, and {options.place} answers as {who.served.model}, which the result names "
+        "as its judge; if that is not the one that you want, give --judge-model or --judge-base-url another value"
+    )
 
 
 def forecast(tasks: Mapping[str, Task], options: JudgeOptions | None, n_saes: int) -> dict[str, Any]:
@@ -78,9 +168,8 @@ def forecast(tasks: Mapping[str, Task], options: JudgeOptions | None, n_saes: in
     }
 
 
-def usage(tasks: Mapping[str, Task]) -> dict[str, Any]:
+def usage(judge: Judge | None) -> dict[str, Any]:
     """What the judge was asked in this run and what it took, plain JSON; empty without a judge."""
-    judge = next((task.judge for task in asking_of(tasks) if task.judge is not None), None)
     if judge is None:
         return {}
     found = judge.usage
@@ -89,6 +178,7 @@ def usage(tasks: Mapping[str, Task]) -> dict[str, Any]:
         "tries": found.attempts,
         "tokens_in": found.prompt_tokens,
         "tokens_out": found.completion_tokens,
+        "tokens_of_thoughts": found.reasoning_tokens,
         "tries_without_count": found.unreported,
         "cost": None if found.cost is None else round(found.cost, 6),
     }
@@ -101,7 +191,8 @@ def spent(used: Mapping[str, Any]) -> str:
     tries = f" in {used['tries']} tries" if used["tries"] != used["requests"] else ""
     unknown = f" (and {used['tries_without_count']} tries without a count)" if used["tries_without_count"] else ""
     cost = "unknown (give --price-in and --price-out)" if used["cost"] is None else f"{used['cost']:.4f}"
-    tokens = f"{used['tokens_in']} tokens in and {used['tokens_out']} out{unknown}"
+    thoughts = f" ({used['tokens_of_thoughts']} of them thoughts)" if used["tokens_of_thoughts"] else ""
+    tokens = f"{used['tokens_in']} tokens in and {used['tokens_out']} out{thoughts}{unknown}"
     return f"judge: {used['requests']} requests{tries}, {tokens}, cost {cost}"
 
 
@@ -118,29 +209,29 @@ def short_of(results: Sequence[Result], used: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def made(options: JudgeOptions | None, batch: str | Path | None) -> Judge | None:
+    """The judge of a run. With ``batch`` it sends nothing: what has no answer yet is to be written there."""
+    if options is None:
+        return None
+    return Judge(options) if batch is None else Exporter(replace(options, cache_only=True))
+
+
 @contextmanager
 def opened(
-    tasks: Mapping[str, Task], options: JudgeOptions | None, batch: str | Path | None, progress: Progress
+    tasks: Mapping[str, Task], judge: Judge | None, batch: str | Path | None, progress: Progress
 ) -> Iterator[None]:
-    """Open the judge for the tasks that ask one, after one small question to it. Raises JudgeError.
+    """Open the judge for the tasks that ask it. Raises JudgeError.
 
-    With ``batch`` nothing is sent: the requests that have no answer yet are written to that file at the end.
+    With ``batch`` the requests that have no answer yet are written to that file at the end.
     """
-    asking = asking_of(tasks)
-    if not asking or options is None:
+    if judge is None:
         yield
         return
     if batch is not None:
-        with Judge(options):  # makes the cache, if there is none yet
+        with Judge(replace(judge.options, cache_only=False)):  # makes the cache, if there is none yet
             pass
-        options = replace(options, cache_only=True)
-    judge = Judge(options) if batch is None else Exporter(options)
     with judge:
-        if not options.cache_only:
-            hello = judge.complete([_HELLO])[0]
-            if hello.status == "transport_failed":
-                raise JudgeError(f"the judge {options.model} at {options.url} does not answer: {hello.reason}")
-        for task in asking:
+        for task in asking_of(tasks):
             task.judge, task.progress = judge, progress
         yield
         if isinstance(judge, Exporter) and batch is not None:

@@ -156,6 +156,7 @@ class Provenance(Record):
     settings: dict[str, Any] = Field(default_factory=dict)  # what repeats the run, but for where things lie
     model: dict[str, Any] = Field(default_factory=dict)  # an adapter in its weights, and what was changed in memory
     environment: dict[str, str] = Field(default_factory=dict)  # of versions and device the rest: see environment.py
+    judge: dict[str, Any] = Field(default_factory=dict)  # who was asked, who answered, and what the endpoint takes
 
 
 class Result(Record):

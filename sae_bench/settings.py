@@ -68,8 +68,9 @@ class Settings(Told):
     ``probe_data``: folder of labelled sets, instead of the built-in suite; ``probe_sets``: names or globs of sets.
     ``parameters``: task parameters other than those of the definitions, as {"task.name": value}; they change the
     protocol. ``judge_model`` and ``judge_base_url``: the language model that explains latents (autointerp), and where
-    it is; see :class:`sae_bench.judge.JudgeOptions` for its cache, limits and prices. ``judge_batch``: a file to which
-    requests are written instead of being sent. ``null="untrained"``: judge the control "random" too.
+    it is; see :class:`sae_bench.judge.JudgeOptions` for what else is said of it (``judge_endpoint`` is its
+    ``endpoint_id``, ``judge_key_env`` its ``api_key_env``), for its cache, limits and prices. ``judge_batch``: a file
+    to which requests are written instead of being sent. ``null="untrained"``: judge the control "random" too.
     What is told of an SAE (:class:`Told`) settles what its files leave open, and overrides what they say.
     ``backend``: what runs the model, "hf" (``transformers``), "tl" (TransformerLens) or one of another package.
     ``device`` and ``dtype`` of the language model: "auto" takes a GPU if there is one, and float32; a model in memory
@@ -94,6 +95,13 @@ class Settings(Told):
     parameters: Mapping[str, Any] = field(default_factory=dict)
     judge_model: str | None = None
     judge_base_url: str | None = None
+    judge_params: Mapping[str, Any] = field(default_factory=dict)
+    judge_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    judge_timeout: float | None = None
+    judge_key_env: str | None = None
+    judge_endpoint: str | None = None
+    judge_fingerprint: Literal["auto", "one", "any"] = "auto"
+    reply_tokens: int | None = None
     judge_cache: str | Path | None = None
     judge_cache_only: bool = False
     judge_batch: str | Path | None = None

@@ -268,14 +268,10 @@ def test_a_judge_that_answers_nothing_has_no_score(watched: Tracked, tmp_path: P
             return explained(messages)
         return SILENT[name].replace("%s", excerpts(messages)[0][0])
 
-    found = judged(watched, answer, tmp_path, {"null_latents": 2})
-    for metric in ("detection", "rule_lift", "detection_auroc", "null_empty", "detection_f1_natural"):
-        assert found.metrics[metric].value is None
-        assert found.metrics[metric].reason
-    assert found.value("detection_worst") == 0
-    assert found.value("failed_fraction") == 1
-    assert found.details["statuses"] == {"parse_failed": len(PLANTS)}
-    assert found.details["degraded"].startswith("100 %")
+    with pytest.raises(
+        TaskError, match=rf"{len(PLANTS)} of {len(PLANTS)} judged latents have no score \(parse_failed "
+    ):
+        judged(watched, answer, tmp_path, {"null_latents": 2})
 
 
 @pytest.mark.parametrize("p", slow_but(1, [100, 49, 0, 50]))
@@ -349,10 +345,10 @@ def test_the_end_of_the_budget_is_a_clean_partial_result(watched: Tracked, tmp_p
     statuses = found.details["statuses"]
     assert statuses["budget"] == 30 - statuses.get("ok", 0)
     left = [one for one in found.details["explanations"] if one["status"] == "budget"]
-    assert all(f"max_requests={limit}" in one["raw"] for one in left)
+    assert all(f"--max-requests {limit}" in one["raw"] for one in left)
     assert found.value("failed_fraction") == statuses["budget"] / 30
     assert statuses.get("ok", 0) == {40: 12, 12: 2, 7: 0}[limit]  # an explanation and two questions each, 8 at a time
-    assert found.details["budget"] == f"max_requests={limit} of this run is used up"
+    assert found.details["budget"] == f"--max-requests {limit} of this run is used up"
     if limit == 7:
         assert found.metrics["detection"].value is None
     else:
@@ -591,6 +587,7 @@ def run_settings(server: Server, folder: Path, **changes: Any) -> dict[str, Any]
     sizes = {"window_tokens": LENGTH, "latents": 4, "null_latents": 2}
     given = {"data": TEXTS, "tasks": TASK, "parameters": {f"{TASK}.{k}": v for k, v in sizes.items()}}
     judge = {"judge_model": "m", "judge_base_url": server.url, "judge_cache": folder / "judge.sqlite"}
+    judge["judge_endpoint"] = "test"
     return settings_of(given | judge | {"out": folder / "out"} | changes)
 
 

@@ -26,8 +26,11 @@ from tests.builders.judged_runs import (
     GROUPS,
     LATENTS,
     REQUESTS,
+    answered,
+    is_first,
     judge_of,
     make,
+    paid,
     result_in,
     run_of,
     sentence,
@@ -76,7 +79,7 @@ def direct(files: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[
     with Server(oracle(0.8)) as running:
         given = [*run_of(files), *judge_of(running, str(out / "judge.sqlite")), "--out", out / "results"]
         assert main([str(a) for a in given]) == 0
-        return written(str(out / "results")), running.n
+        return written(str(out / "results")), paid(running)
 
 
 # ---------------------------------------------------------------- without a judge
@@ -124,10 +127,10 @@ def test_a_flag_of_the_judge_without_a_judge_is_an_error(cli: Run, files: Path, 
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--max-cost", "1"], "max_cost needs price_in and price_out"),
+        (["--max-cost", "1"], "--max-cost needs --price-in and --price-out"),
         (["--max-requests", "-1"], "max_requests"),
         (["--judge-base-url", "localhost"], "must look like http://localhost:8000/v1"),
-        (["--judge-base-url", "http://me:secret@localhost/v1"], "without user name, password"),
+        (["--judge-base-url", "http://me:hidden@localhost/v1"], "without user name, password"),
         (["--null", "untrained", "--controls", "mean"], "add it to --controls"),
         (["--judge-batch", "b.jsonl", "--judge-cache-only"], "not both"),
     ],
@@ -136,7 +139,7 @@ def test_flags_that_cannot_work_are_one_sentence(cli: Run, files: Path, flags: l
     code, out, err = cli(*run_of(files), "--judge-model", "m", *flags)
     assert (code, out) == (2, "")
     assert says in sentence(err)
-    assert "secret" not in err
+    assert "hidden" not in err
 
 
 # ---------------------------------------------------------------- a judge that cannot be used
@@ -186,14 +189,14 @@ def test_an_error_in_the_middle_spares_the_other_tasks_and_the_same_command_goes
     assert "no credit left" in found[TASK]["reason"]
     assert "add credit" in sentence(err)
     sparsity = {name: content for name, content in written("runs").items() if "sparsity" in name}
-    paid = sum(server.answered.values())
-    assert paid >= 20
+    done = sum(answered(server).values())
+    assert done >= 19
     server.fault = lambda n, body: None
     before = server.n
     code, out, err = cli(*given, "--json")
     assert (code, complaints(err)) == (0, [])
-    assert server.n - before == 1 + REQUESTS - paid
-    assert max(server.answered.values()) == 1
+    assert server.n - before == 1 + REQUESTS - done
+    assert max(answered(server).values()) == 1
     assert {name: content for name, content in written("runs").items() if "sparsity" in name} == sparsity
     assert json.loads(out)["results"][1]["metrics"] == json.loads(next_json(direct[0]))["metrics"]
 
@@ -237,8 +240,8 @@ def test_faults_in_three_of_ten_requests_change_nothing_and_cost_nothing_twice(
         code, _, err = cli(*run_of(files), *judge_of(server))
         assert (code, complaints(err)) == (0, [])
         assert server.n > 1.2 * direct[1]
-        assert len(server.answered) == direct[1] == 1 + REQUESTS
-        assert max(server.answered.values()) == 1
+        assert len(answered(server)) == direct[1] == REQUESTS
+        assert max(answered(server).values()) == 1
     assert written("runs") == direct[0]
 
 
@@ -251,8 +254,9 @@ def test_the_cache_alone_gives_the_same_file_without_a_key_or_a_network(
     n = server.n
     monkeypatch.delenv("OPENAI_API_KEY")
     assert cli(*given, "--out", "second", "--judge-cache-only")[0] == 0
-    assert cli(*given, "--out", "third")[0] == 0
     assert server.n == n
+    assert cli(*given, "--out", "third")[0] == 0
+    assert server.n == n + 1, "who answers now is asked, and nothing else"
     assert written("second") == written("first") == written("third")
     with Server(oracle(0.1)) as other:
         assert cli(*given, "--out", "other", "--judge-model", "n", "--judge-base-url", other.url)[0] == 0
@@ -277,13 +281,13 @@ def test_a_cache_that_lacks_something_says_so_and_asks_nobody(cli: Run, files: P
     assert "nowhere.sqlite" in sentence(err)
 
 
-def test_another_model_is_another_protocol_and_another_address_is_not(
+def test_another_model_is_another_protocol_and_another_address_under_one_name_is_not(
     cli: Run, files: Path, direct: tuple[dict[str, bytes], int]
 ) -> None:
     with Server(oracle(0.8)) as one, Server(oracle(0.8)) as other:
         assert cli(*run_of(files), *judge_of(one))[0] == 0
         assert cli(*run_of(files), *judge_of(other, "other.sqlite"))[0] == 0
-        assert other.n == 0, "the result is there already"
+        assert paid(other) == 0, "the result is there already"
         assert cli(*run_of(files), *judge_of(other, "other.sqlite"), "--out", "elsewhere")[0] == 0
         assert written("elsewhere") == written("runs") == direct[0]
         assert cli(*run_of(files), *judge_of(other, "other.sqlite", "m2"))[0] == 0
@@ -303,7 +307,7 @@ def test_the_key_is_written_nowhere(cli: Run, files: Path, tmp_path: Path, monke
             ["--overwrite", "always"],
         ):
             code, out, err = cli(*[a for a in run_of(files) if a != "--quiet"], *judge_of(server), *more)
-            assert code == 0, err
+            assert code in (0, 1), err  # nothing that this judge says can be read
             shown += out + err
         code, out, err = cli("show", "runs")
         shown += out + err
@@ -311,7 +315,7 @@ def test_the_key_is_written_nowhere(cli: Run, files: Path, tmp_path: Path, monke
         code, out, err = cli(*run_of(files), *judge_of(server, model="m3"))
         assert code == 2
         shown += out + err
-    assert result_in("runs").details["statuses"] == {"explain_failed": LATENTS}
+    assert result_in("runs").status == "error"
     assert KEY not in shown
     kept = [f for f in tmp_path.rglob("*") if f.is_file()]
     assert any(f.suffix == ".sqlite" for f in kept)
@@ -359,12 +363,12 @@ def test_the_untrained_null_is_judged_only_where_asked_for_and_costs_twice(
 ) -> None:
     given = [*run_of(files), *judge_of(server), "--controls", "random,mean"]
     assert cli(*given, "--out", "plain")[0] == 0
-    assert server.n == 1 + REQUESTS
+    assert paid(server) == REQUESTS
     assert not result_in("plain").controls
     _, out, _ = cli(*given, "--out", "x", "--null", "untrained", "--dry-run", "--json")
     assert json.loads(out)["requests to the judge, at most"] == 1 + 2 * REQUESTS
     assert cli(*given, "--out", "null", "--null", "untrained")[0] == 0
-    assert server.n == 1 + 2 * REQUESTS
+    assert paid(server) == 2 * REQUESTS
     found = result_in("null")
     assert list(found.controls) == ["random"]
     assert found.controls["random"]["detection"].value is not None
@@ -378,7 +382,7 @@ def test_asking_for_the_untrained_null_later_is_not_answered_by_a_result_without
     assert cli(*given)[0] == 0
     assert cli(*given, "--null", "untrained")[0] == 0
     assert list(result_in("runs").controls) == ["random"]
-    assert server.n == 1 + 2 * REQUESTS
+    assert paid(server) == 2 * REQUESTS
 
 
 def test_a_dry_run_counts_and_prices_and_opens_no_connection(cli: Run, files: Path, server: Server) -> None:
@@ -446,16 +450,15 @@ def test_a_budget_ends_in_a_partial_result_and_the_rest_is_bought_later(
     assert (code, said.endswith("; the same command goes on")) == (4, True)
     part = result_in("runs")
     assert part.status == "ok"
-    paid = sum(server.answered.values())
-    assert 0 < paid < REQUESTS
+    assert 0 < paid(server) < REQUESTS
     if limit[0] == "--max-requests":
         assert server.n == limit[1]
         statuses = part.details["statuses"]
         assert (statuses.get("budget", 0) > 0) == ("degraded" in part.details) == (limit[1] < IN_NULLS)
     code, _, err = cli(*given)
     assert (code, complaints(err)) == (0, [])
-    assert server.n == 1 + REQUESTS
-    assert max(server.answered.values()) == 1
+    assert paid(server) == REQUESTS
+    assert max(answered(server).values()) == 1
     assert result_in("runs").details["statuses"] == {"ok": LATENTS}
     assert written("runs") == direct[0]
 
@@ -465,7 +468,7 @@ def test_a_budget_that_ends_in_the_untrained_null_is_also_bought_later(cli: Run,
     given = [*run_of(files), *judge_of(server), "--controls", "random", "--null", "untrained"]
     assert cli(*given, "--max-requests", 1 + REQUESTS + 10)[0] == 4
     assert cli(*given)[0] == 0
-    assert server.n == 1 + 2 * REQUESTS
+    assert paid(server) == 2 * REQUESTS
     found = result_in("runs").controls["random"]
     assert found["failed_fraction"].value == 0
 
@@ -488,7 +491,7 @@ def test_what_failed_on_the_way_is_asked_again_by_the_same_command(cli: Run, fil
     chosen: dict[str, bool] = {}
 
     def once(n: int, body: dict[str, Any]) -> Fault | None:
-        if len(body["messages"]) == 1 or kind_of(body["messages"]) != EXPLAIN:
+        if is_first(body) or kind_of(body["messages"]) != EXPLAIN:
             return None
         text = body["messages"][1]["content"]
         return BROKEN if chosen.setdefault(text, next(unlucky, False)) else None
@@ -500,9 +503,9 @@ def test_what_failed_on_the_way_is_asked_again_by_the_same_command(cli: Run, fil
     server.fault = lambda n, body: None
     assert cli(*given)[0] == 0
     assert result_in("runs").details["statuses"] == {"ok": LATENTS}
-    n = server.n
+    n = paid(server)
     assert cli(*given)[0] == 0
-    assert server.n == n
+    assert paid(server) == n
 
 
 # ---------------------------------------------------------------- batches
@@ -551,9 +554,9 @@ def test_a_batch_gives_the_result_of_a_direct_run(
     assert server.n == 0
     assert len(asked) == REQUESTS
     found, expected = (json.loads(next_json(own)) for own in (written("runs"), direct[0]))
-    for part in expected:
+    for part in ("metrics", "controls", "details", "units_sha256"):
         assert found[part] == expected[part], part
-    assert written("runs") == direct[0]
+    assert "takes" not in found["provenance"]["judge"], "nobody has asked a first question"
     assert rounds <= 3, "the help says two rounds or three"
 
 
@@ -599,7 +602,16 @@ def test_show_prints_explanations_windows_and_verdicts(cli: Run, files: Path, se
 
 
 def test_failures_are_shown_with_what_the_judge_wrote_on_one_line(cli: Run, files: Path, server: Server) -> None:
-    server.answer = lambda messages: "\x1b[2J No.\n  latent 99: detection 1.00, forged \u202e\x07"
+    said, seen = "\x1b[2J No.\n  latent 99: detection 1.00, forged \u202e\x07", set()
+
+    def answer(messages: Messages) -> str | Reply:
+        """All but one latent get an explanation that cannot be read."""
+        if kind_of(messages) == EXPLAIN:
+            seen.add(messages[1]["content"])
+            return said if len(seen) > 1 else oracle()(messages)
+        return oracle()(messages)
+
+    server.answer = answer
     assert cli(*run_of(files), *judge_of(server))[0] == 0
     code, out, _ = cli("show", "runs")
     assert code == 0

@@ -17,7 +17,18 @@ from sae_bench.results import store
 from sae_bench.schema import Result
 from tests.builders.explainers import EXPLAIN, TASK, kind_of, oracle
 from tests.builders.judge_server import Fault, Messages, Reply, Server
-from tests.builders.judged_runs import LATENTS, REQUESTS, judge_of, make, result_in, run_of, without_key, written
+from tests.builders.judged_runs import (
+    LATENTS,
+    REQUESTS,
+    answered,
+    is_first,
+    judge_of,
+    make,
+    result_in,
+    run_of,
+    without_key,
+    written,
+)
 from tests.builders.marks import slow_but
 from tests.builders.said import complaints
 from tests.builders.tiny_saes import tiny_coder, write_native
@@ -108,9 +119,7 @@ def test_each_sae_gets_its_share_of_what_there_is(
         assert max(own.values()) - min(own.values()) <= (1 if limit[0] == "--max-requests" else 3)
     if limit[0] == "--max-requests":
         assert server.n == limit[1], "nothing is left over"
-    says = (
-        rf"{TASK}: {limit[0][2:].replace('-', '_')}=\S+ of this run is used up: {sum(own.values())} of {3 * LATENTS} "
-    )
+    says = rf"{TASK}: {limit[0]} \S+ of this run is used up: {sum(own.values())} of {3 * LATENTS} "
     (said,) = [row for row in complaints(err) if "latents judged" in row]
     assert re.search(
         says + r"latents judged, (0\.\d{4}|\d+ tokens in \d+ requests) spent; the same command goes on$", said
@@ -119,8 +128,7 @@ def test_each_sae_gets_its_share_of_what_there_is(
         code, _, err = cli(*given, *limit)
         assert len(server.bodies) < 8 * REQUESTS
     assert (code, complaints(err)) == (0, [])
-    assert max(server.answered[key] for key in server.answered) <= 12  # the one that tries the judge, every time
-    assert sorted(server.answered.values())[-2] == 1, "nothing is paid for twice"
+    assert max(answered(server).values()) == 1, "nothing is paid for twice"
     assert without_counters(written("runs")) == without_counters(direct)
 
 
@@ -138,7 +146,7 @@ def test_what_one_sae_leaves_the_others_get(cli: Run, files: Path, server: Serve
 
     server.answer = answer
     code, _, _ = cli(*given)
-    assert code == 0
+    assert code == 1, "two SAEs have no score at all"
     assert server.n == 1 + REQUESTS + 2 * LATENTS
     assert results_in()["alive"].details["statuses"] == {"ok": LATENTS}
 
@@ -179,7 +187,7 @@ def test_what_was_spent_is_always_said(cli: Run, files: Path, server: Server) ->
     assert (used["requests"], used["tries"], used["tokens_out"]) == (sent, sent, 5 * sent)
     assert complaints(err) == []
     _, out, _ = cli(*given, "--out", "c", *PRICES)
-    assert "judge: 0 requests, cost 0" in out, "the cache answered all"
+    assert "judge: 1 requests, " in out, "the cache answered all, and who judges was asked"
 
 
 def test_what_was_spent_is_said_of_a_run_that_is_stopped(
@@ -212,7 +220,7 @@ def unreadable(n: int) -> Any:
     return answer
 
 
-@pytest.mark.parametrize(("n", "status"), [(LATENTS // 2, "ok"), (LATENTS // 2 + 1, "degraded"), (LATENTS, "degraded")])
+@pytest.mark.parametrize(("n", "status"), [(LATENTS // 2, "ok"), (LATENTS // 2 + 1, "degraded")])
 def test_a_result_without_most_scores_is_degraded_and_shows_a_reply(
     cli: Run, files: Path, server: Server, n: int, status: str
 ) -> None:
@@ -241,23 +249,24 @@ def test_latents_that_wait_do_not_make_a_result_degraded(cli: Run, files: Path, 
 
 
 def test_a_degraded_result_is_measured_again(cli: Run, files: Path, server: Server) -> None:
-    """When the judge is mended and its cache is another."""
+    """When the judge is mended: with the same cache."""
     given = [*run_of(files), *judge_of(server)]
-    server.answer = unreadable(LATENTS)
+    server.answer = unreadable(LATENTS - 1)
     assert cli(*given)[0] == 0
+    assert result_in("runs").status == "degraded"
     server.answer = oracle()
-    assert cli(*given, "--judge-cache", "new.sqlite")[0] == 0
+    assert cli(*given)[0] == 0
     assert result_in("runs").status == "ok"
 
 
-def test_most_latents_that_no_request_reached_are_degraded_too(cli: Run, files: Path, server: Server) -> None:
+def test_latents_that_no_request_reached_are_no_result(cli: Run, files: Path, server: Server) -> None:
     def fault(n: int, body: dict[str, Any]) -> Fault | None:
-        return Fault("status", 500) if len(body["messages"]) > 1 else None
+        return None if is_first(body) else Fault("status", 500)
 
     server.fault = fault
-    assert cli(*run_of(files), *judge_of(server))[0] == 0
+    assert cli(*run_of(files), *judge_of(server))[0] == 1
     found = result_in("runs")
-    assert found.status == "degraded"
+    assert found.status == "error"
     assert "transport_failed" in (found.reason or "")
     server.fault = lambda n, body: None
     assert cli(*run_of(files), *judge_of(server))[0] == 0

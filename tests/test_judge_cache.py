@@ -125,7 +125,7 @@ def test_a_cache_of_another_version_is_refused_and_left_alone(tmp_path: Path) ->
         db.execute("UPDATE about SET value = '99' WHERE name = 'layout'")
     before = path.read_bytes()
     for read_only in (False, True):
-        with pytest.raises(JudgeError, match="has layout 99, but this version of sae-bench reads layout 1; give"):
+        with pytest.raises(JudgeError, match="has layout 99, but this version of sae-bench reads layout 2; give"):
             Cache(path, read_only)
     assert path.read_bytes() == before
 

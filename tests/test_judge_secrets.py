@@ -358,8 +358,9 @@ def test_an_address_that_holds_a_key_is_refused_and_not_shown(
         assert KEY[:8] not in str(refusal.value)
 
 
-@pytest.mark.parametrize("field", ["model", "endpoint_id"])
-def test_an_option_that_holds_the_key_is_refused(field: str) -> None:
-    with pytest.raises(UsageError, match=f"{field} holds the key that is in OPENAI_API_KEY") as refusal:
-        JudgeOptions(**{"model": "m", field: f"x{KEY}"})
+@pytest.mark.parametrize(("field", "flag"), [("model", "model"), ("endpoint_id", "endpoint"), ("params", "param")])
+def test_an_option_that_holds_the_key_is_refused(field: str, flag: str) -> None:
+    value = {"user": f"x{KEY}"} if field == "params" else f"x{KEY}"
+    with pytest.raises(UsageError, match=f"--judge-{flag} holds the key that is in OPENAI_API_KEY") as refusal:
+        JudgeOptions(**{"model": "m", field: value})
     assert not leaks(str(refusal.value))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tomllib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sae_bench.cli import judge_flags
 from sae_bench.cli.exits import Exit
+from sae_bench.cli.pairs import named
 from sae_bench.cli.saes import BACKEND_HELP, SAE_HELP, add_told
 from sae_bench.errors import UsageError
 from sae_bench.settings import TOLD
 
 if TYPE_CHECKING:
+    from sae_bench.api import Session
     from sae_bench.schema import Result
 
 FIELDS = (
@@ -33,9 +35,7 @@ FIELDS = (
         "mask",
     ),
     *("mean_from", "controls", "backend", "device", "dtype", "seed", "resamples"),
-    *("batch_tokens", "out", "overwrite", "probe_data", "probe_sets", "judge_model", "judge_base_url", "judge_cache"),
-    *("judge_cache_only", "judge_batch", "null", "max_requests", "max_tokens", "max_cost", "price_in", "price_out"),
-    *("select_in", *TOLD),
+    *("batch_tokens", "out", "overwrite", "probe_data", "probe_sets", "select_in", *TOLD),
 )
 
 
@@ -63,7 +63,7 @@ def add(verbs: Any) -> None:
     limits = (
         "All SAEs share the limits in rounds; at a limit a run ends with exit code 4, and the same command goes on."
     )
-    _judge(p.add_argument_group("judge (autointerp)", limits))
+    judge_flags.add(p.add_argument_group("judge (autointerp)", limits))
     _run(p.add_argument_group("run"))
 
 
@@ -120,25 +120,6 @@ def _labels(labels: Any) -> None:
                         "commas, or globs")  # fmt: skip
 
 
-def _judge(judge: Any) -> None:
-    judge.add_argument("--judge-model", metavar="NAME", help="language model that explains latents and is asked where "
-                       "they fire; its key is read from OPENAI_API_KEY")  # fmt: skip
-    judge.add_argument("--judge-base-url", metavar="URL", help="endpoint that speaks the OpenAI chat protocol "
-                       "(default: OPENAI_BASE_URL, else OpenAI)")  # fmt: skip
-    judge.add_argument("--judge-cache", metavar="FILE",
-                       help="completions that were paid for (default: ~/.cache/sae-bench/judge.sqlite)")  # fmt: skip
-    judge.add_argument("--judge-cache-only", action="store_true", help="answer from the cache alone, without a network")
-    judge.add_argument("--judge-batch", metavar="FILE", help="write the requests for a batch API instead of sending "
-                       "them (see: sae-bench judge)")  # fmt: skip
-    judge.add_argument("--null", default="none", choices=["none", "untrained"],
-                       help="untrained: judge the control random as well, for twice the cost")  # fmt: skip
-    judge.add_argument("--max-requests", type=int, metavar="N", help="requests of this run at most, retries included")
-    judge.add_argument("--max-tokens", type=int, metavar="N", help="tokens in and out of this run at most")
-    judge.add_argument("--max-cost", type=float, metavar="X", help="cost of this run at most; needs both prices")
-    judge.add_argument("--price-in", type=float, metavar="X", help="price of a million tokens in")
-    judge.add_argument("--price-out", type=float, metavar="X", help="price of a million tokens out")
-
-
 def _run(other: Any) -> None:
     other.add_argument("--param", action="append", default=[], metavar="TASK.NAME=VALUE",
                        help="another value of a task parameter; it changes the protocol; may be repeated")  # fmt: skip
@@ -174,24 +155,28 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.show.text import json_text, printable
 
     session = Session(
-        args.sae, Settings(**{name: getattr(args, name) for name in FIELDS}, parameters=_parameters(args.param))
+        args.sae,
+        Settings(
+            **{name: getattr(args, name) for name in FIELDS},
+            **judge_flags.settings(args),
+            parameters=_parameters(args.param),
+        ),
     )
     if args.dry_run:
         forecast = session.forecast()
         print(json_text(forecast) if args.json else _listing(forecast))
         return 0
-    if show_progress and (cost := session.stream_cost(announced=True) | session.judge_cost()):
-        print(_listing(cost), file=sys.stderr)
-    if show_progress and (there := [w for w in session.work if w.finished]):
-        print(f"already there: results of {len(there)} SAEs in {printable(str(args.out))}", file=sys.stderr)
+    met = session.meet()
+    if show_progress:
+        _announce(session, met, args.out)
     try:
         with Bar(show_progress) as bar:
             results = session.run(bar)
     except BaseException:
-        if (used := usage(session.tasks)).get("tokens_in"):  # what was paid for is said, however a run ends
+        if (used := usage(session.asks)).get("tokens_in"):  # what was paid for is said, however a run ends
             print(spent(used), file=sys.stderr)
         raise
-    used = usage(session.tasks)
+    used = usage(session.asks)
     if args.json:
         beside = {"judge": used} if used else {}
         print(json_text({"results": [brief(result) for result in results]} | beside))
@@ -212,20 +197,24 @@ def run(args: argparse.Namespace) -> int:
     return Exit.FAILED if failed else Exit.BUDGET if cut else Exit.DONE
 
 
+def _announce(session: Session, met: str | None, out: str) -> None:
+    """Who judges, what it will cost, and what is there already."""
+    from sae_bench.show.text import printable
+
+    if met is not None:
+        print(printable(met), file=sys.stderr)
+    if cost := session.stream_cost(announced=True) | session.judge_cost():
+        print(_listing(cost), file=sys.stderr)
+    if there := [w for w in session.work if w.finished]:
+        print(f"already there: results of {len(there)} SAEs in {printable(out)}", file=sys.stderr)
+
+
 def _parameters(given: Sequence[str]) -> dict[str, Any]:
-    """{"task.name": value} from ``task.name=value``; a value that is not TOML is text. Raises UsageError."""
-    found: dict[str, Any] = {}
+    """{"task.name": value} from ``task.name=value``. Raises UsageError."""
     for one in given:
-        path, equals, value = one.partition("=")
-        if not equals or "." not in path:
+        if "." not in one.partition("=")[0]:
             raise UsageError(f"--param must be TASK.NAME=VALUE, but it is {one!r}; sae-bench show TASK lists the names")
-        try:
-            found[path.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except RecursionError as error:
-            raise UsageError(f"--param {path.strip()} is nested too deeply") from error
-        except tomllib.TOMLDecodeError:
-            found[path.strip()] = value.strip()
-    return found
+    return named(given, "--param", "TASK.NAME=VALUE")
 
 
 def brief(result: Result) -> dict[str, Any]:

@@ -64,16 +64,19 @@ class Abilities:
                 sent["stream_options"] = {"include_usage": True}
         return sent
 
-    def adapted(self, words: str, sent: Mapping[str, Any], fixed: frozenset[str] = frozenset()) -> Abilities | None:
+    def adapted(
+        self, words: str, sent: Mapping[str, Any], fixed: frozenset[str] = frozenset(), grown: bool = False
+    ) -> Abilities | None:
         """What the endpoint may take after it has refused ``sent`` in these words; None where they name nothing.
 
-        ``fixed`` are parameters that the user has given: they are never dropped. Words are in small letters.
+        ``fixed`` are parameters that the user has given: they are never dropped. ``grown`` says that more tokens were
+        asked for than the reply needs. Words are in small letters.
         """
         droppable = [name for name in ("stream_options", "seed", "temperature") if name in sent and name not in fixed]
         if "max_completion_tokens" in words and "max_tokens" in sent and not self.long_name:
             return replace(self, long_name=True)
-        if _CONTEXT.search(words):
-            return replace(self, most_room=self.most_room // 4) if self.most_room >= 1024 else None
+        if grown and _CONTEXT.search(words):
+            return replace(self, most_room=self.most_room // 4 if self.most_room >= 1024 else 0)
         named = next((name for name in droppable if re.search(rf"\b{name}\b", words)), None)
         if named is not None:
             return self.without(named)
@@ -109,7 +112,7 @@ class Abilities:
             yield (now := replace(now, long_name=True))
 
     def alone(self, before: Abilities, after: Abilities) -> Abilities:
-        """This, with what changed between two steps of the ladder and nothing else."""
+        """With what changed between two steps of the ladder, and nothing else."""
         changed = {name: value for name, value in vars(after).items() if value != getattr(before, name)}
         if "dropped" in changed:
             changed["dropped"] = tuple(sorted({*self.dropped, *set(after.dropped) - set(before.dropped)}))

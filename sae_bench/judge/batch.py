@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sae_bench.files import lines, opened, strict_json, write_atomically
+from sae_bench.judge.abilities import Abilities
 from sae_bench.judge.cache import Row
 from sae_bench.judge.errors import JudgeError
 from sae_bench.judge.options import JudgeOptions
 from sae_bench.judge.outcomes import classify
 from sae_bench.judge.records import Request, body, canonical
 from sae_bench.judge.secrets import NO_KEY, Scrubber
+from sae_bench.judge.served import Served
 
 LONGEST_LINE = 4 << 20  # characters of a reply, which may be escaped
 MOST_LINES = 50_000  # of one file of the batch interface
@@ -22,14 +25,28 @@ MOST_LINES = 50_000  # of one file of the batch interface
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
-def write(requests: Mapping[str, Request], path: Path, options: JudgeOptions) -> None:
-    """One JSON line a request, its key as ``custom_id``. Raises JudgeError for too many, ResultError for the file."""
+def write(
+    requests: Mapping[str, Request], path: Path, options: JudgeOptions, takes: Abilities, cut: Collection[str] = ()
+) -> None:
+    """One JSON line a request, its key as ``custom_id``, in words that the endpoint takes; with room where it was cut.
+
+    Raises JudgeError for too many, ResultError for the file.
+    """
     if len(requests) > MOST_LINES:
         raise JudgeError(
             f"a batch holds at most {MOST_LINES} requests, but these are {len(requests)}; write them in several files"
         )
+    takes = replace(takes, stream=False)  # a batch has no streams
+    room = {key: takes.most_room for key in cut} if options.reply_tokens is None else {}
     made = (
-        canonical({"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body(request, options)})
+        canonical(
+            {
+                "custom_id": key,
+                "method": "POST",
+                "url": "/v1/chat/completions",
+                "body": takes.prepare(body(request, options), room.get(key, 0)),
+            }
+        )
         for key, request in requests.items()
     )
     write_atomically(path, "".join(line + "\n" for line in made).encode())
@@ -75,4 +92,6 @@ def _reply(line: str, where: str, scrub: Scrubber) -> Row | None:
     if not isinstance(response, dict) or not isinstance(status, int) or "body" not in response:
         raise JudgeError(f"{where} has neither a response with status_code and body nor an error; nothing was imported")
     completion = classify(status, {}, json.dumps(response["body"]), scrub).completion
-    return None if completion is None else Row(key, completion, source="batch")
+    if completion is None:
+        return None
+    return Row(key, completion, source="batch", served=Served.of(completion))

@@ -5,54 +5,102 @@ What is stored is the reply as it came. It is read and judged afterwards, so tha
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sae_bench.files import check_kind
+from sae_bench.files import check_kind, strict_json
 from sae_bench.judge.errors import KEPT, JudgeError
 from sae_bench.judge.records import Completion
 from sae_bench.judge.secrets import NO_KEY, Scrubber
+from sae_bench.judge.served import NOBODY, Served
 
-LAYOUT = "1"
+LAYOUT = "2"
+_BEFORE = "1"  # whose replies answer other prompts, and say nothing of who judged: they stay, and are not read
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS completions (
-    key TEXT PRIMARY KEY, request TEXT, status TEXT NOT NULL, text TEXT NOT NULL, finish_reason TEXT, model TEXT,
-    fingerprint TEXT, prompt_tokens INTEGER, completion_tokens INTEGER, raw TEXT, reason TEXT,
-    format TEXT, source TEXT NOT NULL, latency REAL, created REAL NOT NULL
+    key TEXT NOT NULL, served TEXT NOT NULL, endpoint TEXT, asked TEXT, request TEXT, status TEXT NOT NULL,
+    text TEXT NOT NULL, finish_reason TEXT, model TEXT, fingerprint TEXT, provider TEXT, prompt_tokens INTEGER,
+    completion_tokens INTEGER, reasoning_tokens INTEGER, raw TEXT, reason TEXT, format TEXT, source TEXT NOT NULL,
+    latency REAL, tries INTEGER NOT NULL, created REAL NOT NULL, PRIMARY KEY (key, served)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_judge ON completions (endpoint, asked, served, created);
+CREATE TABLE IF NOT EXISTS judges (
+    endpoint TEXT NOT NULL, asked TEXT NOT NULL, served TEXT NOT NULL, takes TEXT NOT NULL, said TEXT NOT NULL,
+    created REAL NOT NULL, PRIMARY KEY (endpoint, asked)
 ) WITHOUT ROWID;
 """
-_FIELDS = tuple(field.name for field in fields(Completion) if field.name != "cached")
+_FIELDS = tuple(one.name for one in fields(Completion) if one.name != "cached")
+_COLUMNS = (
+    "key",
+    "served",
+    "endpoint",
+    "asked",
+    "request",
+    *_FIELDS,
+    "format",
+    "source",
+    "latency",
+    "tries",
+    "created",
+)
 _PIECE = 500  # keys of one query: SQLite bounds the parameters of a statement
+
+# the first complete reply stays; one that was not gives way to the next, and is counted
+_STORE = f"""
+INSERT INTO completions ({", ".join(_COLUMNS)}) VALUES ({", ".join("?" * len(_COLUMNS))})
+ON CONFLICT (key, served) DO UPDATE SET
+{", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[2:] if name != "tries")}, tries = tries + 1
+WHERE status != 'ok' OR (excluded.source = 'again' AND excluded.status = 'ok')
+"""
+
+Source = Literal["live", "again", "batch", "import"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A completion on its way into the cache.
+    """A completion on its way into the cache, or out of it.
 
     Attributes:
         key: of the request.
         completion: what came.
         request: all that the key digests, as canonical JSON; None where only the key is known.
-        format: ``response_format`` that the endpoint took.
-        source: how it came.
+        format: what was asked for as ``response_format``.
+        source: how it came; ``again`` replaces a complete reply, which could not be read.
         latency: seconds that the try took, or None.
+        tries: how often it was asked.
+        served: who gave it, with everything that the endpoint says.
     """
 
     key: str
     completion: Completion
     request: str | None = None
     format: str | None = None
-    source: Literal["live", "batch"] = "live"
+    source: Source = "live"
     latency: float | None = None
+    tries: int = 1
+    served: Served = NOBODY
+
+
+@dataclass(frozen=True)
+class Known:
+    """Who answered last for a model behind an endpoint, what the endpoint takes, and its reply to the first question.
+
+    ``takes`` and ``said`` are empty where nobody has asked a first question.
+    """
+
+    served: Served
+    takes: dict[str, Any] = field(default_factory=dict)
+    said: str = ""
 
 
 class Cache:
@@ -85,11 +133,13 @@ class Cache:
         if tables:
             found = self._db.execute("SELECT value FROM about WHERE name = 'layout'").fetchone()
             layout = found[0] if found else "unknown"
-            if layout != LAYOUT:
+            if layout != LAYOUT and (read_only or layout != _BEFORE):
                 raise JudgeError(
                     f"the cache {self._path} has layout {layout}, but this version of sae-bench reads layout {LAYOUT}; "
                     "give another file, or the version of sae-bench that wrote it"
                 )
+            if layout == _BEFORE:
+                self._db.execute(f"ALTER TABLE completions RENAME TO completions_{_BEFORE}")
         elif read_only:
             raise JudgeError(f"the cache {self._path} is empty; give the file of another, or allow requests")
         if not read_only:
@@ -97,33 +147,83 @@ class Cache:
             about = (("layout", LAYOUT), ("opened", str(time.time())))
             self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", about)
 
-    def read(self, keys: Iterable[str]) -> dict[str, Completion]:
-        """The completions that are there, by key, each with ``cached`` set. Raises JudgeError."""
+    def read(self, keys: Iterable[str], judge: Served = NOBODY, fingerprints: bool = True) -> dict[str, Completion]:
+        """The completions of :meth:`kept`, each with ``cached`` set. Raises JudgeError."""
+        return {key: replace(row.completion, cached=True) for key, row in self.kept(keys, judge, fingerprints).items()}
+
+    def kept(self, keys: Iterable[str], judge: Served = NOBODY, fingerprints: bool = True) -> dict[str, Row]:
+        """What one judge has said, by key; ``fingerprints`` says whether another one is another judge.
+
+        Of several replies to one question a complete one is given. A reply of a batch that names nobody is taken for
+        that of the judge: it was carried there and back by hand. Raises JudgeError.
+        """
         wanted = list(keys)
-        found: dict[str, Completion] = {}
+        found: dict[str, Row] = {}
         with self._lock, self._refusing("read"):
             for start in range(0, len(wanted), _PIECE):
                 piece = wanted[start : start + _PIECE]
                 marks = ",".join("?" * len(piece))
-                rows = self._db.execute(
-                    f"SELECT key, {', '.join(_FIELDS)} FROM completions WHERE key IN ({marks})", piece
-                )
-                for name, *values in rows:
-                    stored = Completion(**dict(zip(_FIELDS, values, strict=True)), cached=True)
-                    found[name] = self._scrub.record(stored)
+                columns = ", ".join(_FIELDS)
+                query = f"SELECT key, served, source, tries, {columns} FROM completions WHERE key IN ({marks})"
+                for name, served, source, tries, *values in self._db.execute(f"{query} ORDER BY created", piece):
+                    whole = name in found and found[name].completion.status == "ok"
+                    own = Served.read(served).judge(fingerprints)
+                    if whole or (own != judge and (source, own) != ("batch", NOBODY)):
+                        continue
+                    stored = self._scrub.record(Completion(**dict(zip(_FIELDS, values, strict=True))))
+                    found[name] = Row(name, stored, tries=tries, served=Served.read(served))
         return found
 
     def store(self, rows: Iterable[Row]) -> None:
-        """Commit ``rows``: all of them or, where the cache cannot take them, none. What is there already stays.
+        """Commit ``rows``: all or, where the cache cannot take them, none. Complete replies that are there stay.
 
         Raises JudgeError, for instance where the disk is full.
         """
         values = [_values(self._scrub.record(row), self._scrub.record(row.completion)) for row in rows]
-        marks = ",".join("?" * 15)
+        with self._writing():
+            self._db.executemany(_STORE, values)
+
+    def note(self, endpoint: str, asked: str, known: Known) -> None:
+        """Remember who answers now, and what the endpoint takes. Raises JudgeError."""
+        takes = json.dumps(known.takes)
+        with self._writing():
+            self._db.execute(
+                "INSERT OR REPLACE INTO judges VALUES (?, ?, ?, ?, ?, ?)",
+                (endpoint, asked, known.served.text, takes, self._scrub.text(known.said), time.time()),
+            )
+
+    def last(self, endpoint: str, asked: str) -> Known | None:
+        """Who answered last for this model behind this endpoint; else who answered a batch. Raises JudgeError."""
+        with self._lock, self._refusing("read"):
+            own = self._db.execute(
+                "SELECT served, takes, said, created FROM judges WHERE endpoint = ? AND asked = ?", (endpoint, asked)
+            ).fetchone()
+            of = "endpoint IS NULL OR (endpoint = ? AND asked = ?)"
+            query = (
+                f"SELECT served, max(created) AS last FROM completions WHERE {of} GROUP BY served ORDER BY last DESC"
+            )
+            row = self._db.execute(query, (endpoint, asked)).fetchone()
+        if own is not None and (row is None or row[0] == own[0] or own[3] >= row[1]):
+            return Known(Served.read(own[0]), strict_json(own[1]), own[2])
+        return None if row is None else Known(Served.read(row[0]))
+
+    def rows(self) -> Iterator[Row]:
+        """Every complete reply whose request is known, in the order of keys. Raises JudgeError."""
+        columns = ("key", "served", "request", "format", "source", "latency", "tries", *_FIELDS)
+        known = "status = 'ok' AND request IS NOT NULL"
+        query = f"SELECT {', '.join(columns)} FROM completions WHERE {known} ORDER BY key, served"
+        with self._lock, self._refusing("read"):
+            for key, served, request, form, source, latency, tries, *values in self._db.execute(query):
+                completion = self._scrub.record(Completion(**dict(zip(_FIELDS, values, strict=True))))
+                yield Row(key, completion, request, form, source, latency, tries, Served.read(served))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """All of it or nothing."""
         with self._lock, self._refusing("written"):
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.executemany(f"INSERT OR IGNORE INTO completions VALUES ({marks})", values)
+                yield
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
@@ -147,9 +247,10 @@ class Cache:
 
 
 def _values(row: Row, it: Completion) -> tuple[Any, ...]:
-    reply = (it.status, it.text, it.finish_reason, it.model, it.fingerprint, it.prompt_tokens, it.completion_tokens)
-    about = (it.raw, it.reason, row.format, row.source, row.latency, time.time())
-    return (row.key, row.request, *reply, *about)
+    about = strict_json(row.request) if row.request is not None else {}
+    head = (row.key, row.served.text, about.get("endpoint"), about.get("model"), row.request)
+    completion = tuple(getattr(it, name) for name in _FIELDS)
+    return (*head, *completion, row.format, row.source, row.latency, row.tries, time.time())
 
 
 def _open_to_write(path: Path | None) -> sqlite3.Connection:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
 from sae_bench.errors import UsageError
-from sae_bench.judge import batch
-from sae_bench.judge.cache import Cache
+from sae_bench.judge import batch, survey
+from sae_bench.judge.abilities import Abilities
+from sae_bench.judge.asked import Asked
+from sae_bench.judge.cache import Cache, Known
 from sae_bench.judge.dispatch import Dispatcher
 from sae_bench.judge.endpoint import Patience, endpoint, run
+from sae_bench.judge.exchange import Exchange
 from sae_bench.judge.ledger import Ledger
 from sae_bench.judge.options import JudgeOptions
 from sae_bench.judge.records import Completion, Forecast, Request, Usage, guessed_tokens_in, key
 from sae_bench.judge.secrets import Scrubber
+from sae_bench.judge.served import Served
 from sae_bench.judge.transport import Transport
 
 Progress = Callable[[int, int], None]
@@ -36,17 +41,21 @@ class Judge:
     Opening raises JudgeError for a cache that cannot be used.
     """
 
-    def __init__(self, options: JudgeOptions, patience: Patience | None = None) -> None:
+    def __init__(self, options: JudgeOptions, patience: Patience | None = None, *, by_hand: bool = False) -> None:
+        """``by_hand``: what the cache does not have is carried to the endpoint by a batch, and not by this judge."""
         self._options = options
         self._patience = patience or Patience()
-        self._scrub = Scrubber(options.secret)
+        self._scrub = Scrubber(*options.secrets)
         self._ledger = Ledger(options)
+        self._asked = Asked(options.fingerprints, all_of_it=options.cache_only and not by_hand, batch=by_hand)
+        self._known: Known | None = None
         self._cache: Cache | None = None
         self._transport: Transport | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         self._cache = Cache(self._options.cache, self._options.cache_only, self._scrub)
+        self._remember(self._cache)
         return self
 
     def __exit__(
@@ -78,6 +87,11 @@ class Judge:
         return self._ledger.usage()
 
     @property
+    def may_ask(self) -> bool:
+        """Whether a request may be sent at all."""
+        return not self._options.cache_only
+
+    @property
     def limited(self) -> bool:
         """Whether a limit may forbid a request."""
         limits = (self._options.max_requests, self._options.max_tokens, self._options.max_cost)
@@ -91,22 +105,61 @@ class Judge:
         """Let what is asked from now on spend one portion, until the next turn or division."""
         self._ledger.turn()
 
-    def complete(self, requests: Iterable[Request], progress: Progress | None = None) -> list[Completion]:
+    @property
+    def known(self) -> Known | None:
+        """Who judges and what the endpoint takes, as the first question or the cache says; None if neither does."""
+        return self._known
+
+    def meet(self, request: Request) -> Completion:
+        """Ask the first question of a run: who answers now, and in which words the endpoint takes a request.
+
+        It is always sent, unless only the cache may answer, and its reply is no answer to anything else: status
+        "missing" or "budget" where it was not sent. From then on the cache answers for this judge alone.
+
+        Raises JudgeError where the endpoint gives no reply in any words, UsageError where there is no key.
+        """
+        cache = self._opened()
+        if self._options.cache_only:
+            return Completion("missing", reason="only the cache may answer")
+        first = run(survey.ask(self._exchange(), request))
+        if first.completion.status == "budget":
+            return first.completion
+        known = Known(Served.of(first.completion), asdict(first.abilities), first.completion.text)
+        cache.note(self._options.endpoint, self._options.model, known)
+        self._know(known)
+        return first.completion
+
+    def _remember(self, cache: Cache) -> None:
+        """Take who answered last for the judge, until somebody answers."""
+        if self._asked.served is None and (known := cache.last(self._options.endpoint, self._options.model)):
+            self._know(known)
+
+    def _know(self, known: Known) -> None:
+        judge = known.served.judge(self._options.fingerprints)
+        self._known, self._asked.served = replace(known, served=judge), judge
+
+    def complete(
+        self, requests: Iterable[Request], progress: Progress | None = None, fresh: bool = False
+    ) -> list[Completion]:
         """One completion a request, in their order; equal requests are sent once.
+
+        What the cache answers is what this judge has said completely; what failed is asked again, once in a run.
 
         Args:
             requests: what to ask.
             progress: called with how many distinct requests are answered and how many there are; after the first call
                 from the thread of the judge.
+            fresh: ask also where there is a complete reply of an earlier run: it could not be read.
 
         Raises:
-            JudgeError: the endpoint refuses for a reason that no retry mends, or the cache cannot be written. What
-                was paid for is in the cache.
+            JudgeError: the endpoint refuses for a reason that no retry mends, another judge answers, or the cache
+                cannot be written. What was paid for is in the cache.
             UsageError: there is no key, or the judge is not open.
         """
         keys, distinct = self._distinct(requests)
         cache = self._opened()
-        found = cache.read(distinct)
+        fresh = fresh and not self._options.cache_only
+        found = self._asked.replayed(cache, distinct, fresh)
         self._ledger.replayed(found.values())
         wanted = {name: request for name, request in distinct.items() if name not in found}
         done = len(found)
@@ -120,10 +173,11 @@ class Judge:
         if progress is not None:
             progress(done, len(distinct))
         if self._options.cache_only:
-            reason = f"the cache {self._options.cache} has no completion of it, and only the cache may answer"
+            of = "" if self._asked.served is None else f" by {self._asked.served}"
+            reason = f"the cache {self._options.cache} has no completion of it{of}, and only the cache may answer"
             found |= dict.fromkeys(wanted, Completion("missing", reason=reason))
         elif wanted:
-            found |= run(self._dispatcher(cache).send(wanted, arrived))
+            found |= run(Dispatcher(self._exchange(), cache, self._asked, fresh).send(wanted, arrived))
         return [found[name] for name in keys]
 
     def plan(self, requests: Iterable[Request], tokens: Callable[[str], int] | None = None) -> Forecast:
@@ -132,7 +186,7 @@ class Judge:
         ``tokens`` counts the tokens of a text; without it four characters are taken as one.
         """
         _, distinct = self._distinct(requests)
-        found = self._opened().read(distinct)
+        found = self._asked.replayed(self._opened(), distinct)
         wanted = [request for name, request in distinct.items() if name not in found]
         if tokens is None:
             tokens_in = sum(map(guessed_tokens_in, wanted))
@@ -143,7 +197,7 @@ class Judge:
             tokens_in = sum(tokens(message["content"]) + _TEMPLATE for message in messages)
             low = high = tokens_in
             counted = "tokens counted by a tokenizer"
-        tokens_out = sum(request.max_tokens for request in wanted)
+        tokens_out = sum(self._options.limit(request.max_tokens) for request in wanted)
         cost = self._options.cost(high, tokens_out)
         return Forecast(len(distinct), len(found), len(wanted), tokens_in, low, high, tokens_out, cost, counted)
 
@@ -153,22 +207,28 @@ class Judge:
         Raises JudgeError for more than a batch holds, ResultError for a file that cannot be written.
         """
         _, distinct = self._distinct(requests)
-        found = self._opened().read(distinct)
+        cache = self._opened()
+        found = self._asked.replayed(cache, distinct)
         wanted = {name: request for name, request in distinct.items() if name not in found}
-        batch.write(wanted, path, self._options)
+        judge = self._asked.served
+        before = {} if judge is None else cache.kept(wanted, judge, self._asked.fingerprints)
+        cut = {name for name, row in before.items() if row.completion.status == "truncated"}
+        abilities = Abilities(**self._known.takes) if self._known is not None else Abilities()
+        batch.write(wanted, path, self._options, abilities, cut)
         return len(wanted)
 
     def import_batch(self, path: Path) -> tuple[int, int]:
         """Put the replies of a batch into the cache: how many there were, and how many requests failed.
 
-        Replies to requests that nobody here has asked are stored too: their key says what they answer. What the
-        cache has already stays. Raises JudgeError with the number of a malformed line; nothing is stored then.
+        Replies to requests that nobody here has asked are stored too: their key says what they answer. A complete reply
+        that the cache has stays. Raises JudgeError with the number of a malformed line; nothing is stored then.
         """
         cache = self._opened()
         if self._options.cache_only:
             raise UsageError("import_batch writes to the cache, but the judge has cache_only; open it without")
         rows, failed = batch.read(path, self._scrub)
         cache.store(rows)
+        self._remember(cache)
         return len(rows), failed
 
     def _distinct(self, requests: Iterable[Request]) -> tuple[Sequence[str], dict[str, Request]]:
@@ -185,10 +245,9 @@ class Judge:
             raise UsageError("the judge is not open; use it inside `with Judge(...) as judge`")
         return self._cache
 
-    def _dispatcher(self, cache: Cache) -> Dispatcher:
+    def _exchange(self) -> Exchange:
         with self._lock:
             if self._transport is None:
                 self._transport = Transport(self._options, self._scrub)
             transport = self._transport
-        shared = endpoint(self._options.url)
-        return Dispatcher(self._options, self._patience, cache, self._ledger, shared, transport)
+        return Exchange(self._options, self._patience, self._ledger, endpoint(self._options.url), transport)

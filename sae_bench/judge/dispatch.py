@@ -4,42 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from functools import partial
 
-from sae_bench.judge.cache import Cache, Row
-from sae_bench.judge.endpoint import Endpoint, Patience
-from sae_bench.judge.errors import KEPT, JudgeError, refused
-from sae_bench.judge.ledger import Hold, Ledger
-from sae_bench.judge.options import JudgeOptions
+from sae_bench.judge.asked import Asked
+from sae_bench.judge.cache import Cache, Row, Source
+from sae_bench.judge.errors import KEPT, JudgeError, another, refused
+from sae_bench.judge.exchange import Exchange, Kept
 from sae_bench.judge.outcomes import Outcome
-from sae_bench.judge.records import Completion, Request, body, canonical, described
-from sae_bench.judge.transport import Transport
+from sae_bench.judge.records import Completion, Request, canonical, described
+from sae_bench.judge.served import NOBODY, Served
+from sae_bench.judge.survey import KNOCKS, exhausted, nobody
 
 Arrived = Callable[[], None]
-
-_KNOCKS = 3  # tries at an address where nothing listens and nothing ever answered
 
 
 class Dispatcher:
     """Sends one list of requests and stores what comes back. Lives on the shared loop."""
 
-    def __init__(
-        self,
-        options: JudgeOptions,
-        patience: Patience,
-        cache: Cache,
-        ledger: Ledger,
-        endpoint: Endpoint,
-        transport: Transport,
-    ) -> None:
-        self._options = options
-        self._patience = patience
-        self._cache = cache
-        self._ledger = ledger
-        self._endpoint = endpoint
-        self._transport = transport
-        self._under_way: set[asyncio.Task[Outcome]] = set()
+    def __init__(self, exchange: Exchange, cache: Cache, asked: Asked, fresh: bool = False) -> None:
+        self._exchange, self._cache, self._asked, self._fresh = exchange, cache, asked, fresh
+        self._options, self._patience = exchange.options, exchange.patience
+        self._ledger, self._endpoint = exchange.ledger, exchange.endpoint
         self._failed_in_a_row = 0
+        self._other: Served | None = None  # who has answered in place of the judge
 
     async def send(self, wanted: dict[str, Request], arrived: Arrived) -> dict[str, Completion]:
         """The completions of ``wanted`` by key; calls ``arrived`` after each.
@@ -56,14 +43,13 @@ class Dispatcher:
         try:
             await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
         except asyncio.CancelledError:
-            for task in self._under_way:
-                task.cancel()
+            self._exchange.cancel()
             raise
         finally:
             for worker in workers:
                 worker.cancel()
             ends = await asyncio.gather(*workers, return_exceptions=True)
-            await asyncio.gather(*self._under_way, return_exceptions=True)
+            await self._exchange.ended()
         for end in ends:
             if isinstance(end, BaseException) and not isinstance(end, asyncio.CancelledError):
                 raise end
@@ -79,7 +65,9 @@ class Dispatcher:
         flying = self._endpoint.flying
         while (other := flying.get(key)) is not None:
             await asyncio.wait([other])
-        if found := self._cache.read([key]):
+        if self._asked.served is None and (known := self._cache.last(self._options.endpoint, self._options.model)):
+            self._asked.served = known.served.judge(self._asked.fingerprints)
+        if found := self._asked.replayed(self._cache, [key], self._fresh):
             self._ledger.replayed(found.values())
             return found[key]
         flying[key] = asyncio.get_running_loop().create_future()
@@ -90,102 +78,68 @@ class Dispatcher:
 
     async def _pursue(self, key: str, request: Request) -> Completion:
         """Try until a completion comes, patience ends or a limit of the run is reached."""
-        failures = busy = tries = 0
+        failures = tries = steps = 0
+        room = self._exchange.learned.room
         while True:
-            outcome = await self._try(key, request, first=tries == 0)
+            outcome = await self._exchange.attempt(key, request, room, tries == 0, partial(self._keep, key, request))
             if isinstance(outcome, Completion):
                 return outcome
+            if self._other is not None:
+                raise another(self._options, self._asked.served, self._other)
             tries += 1
+            steps += outcome.kind in ("adapted", "short")
+            if outcome.kind == "short":
+                room = self._exchange.room_after(room)
+                continue
             if outcome.completion is not None:
                 self._failed_in_a_row = 0
                 return outcome.completion
-            self._refuse(outcome)
-            if outcome.kind == "rate_limit":
-                busy += 1
-            elif outcome.kind == "transient":
-                failures += 1
-            nobody = outcome.foreign and outcome.status == 0 and not self._endpoint.answered
-            most = min(_KNOCKS, self._patience.attempts) if nobody else self._patience.attempts
-            if failures >= most or busy >= self._patience.rate_limits:
-                return self._give_up(outcome, tries)
+            if outcome.kind == "quota":
+                self._ledger.exhausted = exhausted(self._exchange, outcome)
+                return Completion("budget", reason=self._ledger.exhausted)
+            if outcome.kind == "fatal" or steps > _STEPS:
+                raise refused(outcome, self._options, self._exchange.transport.has_key)
+            room = self._exchange.room_of(room)
             if outcome.kind == "transient":
+                failures += 1
+                if failures >= self._most(outcome):
+                    return self._give_up(outcome, tries)
                 await asyncio.sleep(max(self._patience.delay(failures, key), outcome.wait or 0.0))
 
-    async def _try(self, key: str, request: Request, first: bool) -> Outcome | Completion:
-        """One try in its place among the others, or the completion that says which limit forbids it."""
-        limiter = self._endpoint.limiter
-        generation = await limiter.acquire()
-        try:
-            hold = await self._ledger.reserve(request)
-        except asyncio.CancelledError:
-            limiter.release()
-            raise
-        if isinstance(hold, str):
-            limiter.release()
-            return Completion("budget", reason=hold)
-        if first:
-            self._ledger.sent()
-        task = asyncio.create_task(self._exchange(key, request, hold, generation))
-        self._under_way.add(task)
-        task.add_done_callback(lambda ended: self._land(ended, hold))
-        return await asyncio.shield(task)  # a stop elsewhere does not cut off what is being paid for
+    def _keep(self, key: str, request: Request, kept: Kept) -> None:
+        """Store a completion under whoever gave it; it counts only if that is the judge of this run."""
+        served = Served.of(kept.completion)
+        if served == NOBODY and kept.completion.status == "refused":  # a filter before the model names nobody
+            if self._asked.served is None:
+                return
+            served = self._asked.served
+        judge = served.judge(self._asked.fingerprints)
+        self._asked.served = self._asked.served or judge
+        digested = canonical(described(request, self._options))
+        source: Source = "again" if self._fresh else "live"
+        self._cache.store([Row(key, kept.completion, digested, kept.format, source, kept.latency, served=served)])
+        if judge == self._asked.served:
+            self._asked.mine.add(key)
+        else:
+            self._other = judge
 
-    def _land(self, task: asyncio.Task[Outcome], hold: Hold) -> None:
-        self._under_way.discard(task)
-        if not task.cancelled():
-            task.exception()  # asked for, so that asyncio does not print one that a stopped worker leaves behind
-        self._ledger.settle(hold, None, billed=True)  # only where the exchange was cut off before it settled
-        self._endpoint.limiter.release()
-
-    async def _exchange(self, key: str, request: Request, hold: Hold, generation: int) -> Outcome:
-        """Send, settle, store."""
-        clock = asyncio.get_running_loop().time
-        sent, chosen = self._endpoint.prepare(self._options.model, body(request, self._options))
-        started = clock()
-        outcome = await self._transport.send(sent)
-        self._ledger.settle(hold, outcome.completion, outcome.billed)
-        if outcome.completion is not None:
-            digested = canonical(described(request, self._options))
-            self._cache.store([Row(key, outcome.completion, digested, chosen, "live", clock() - started)])
-            self._ledger.received(outcome.completion, chosen)
-            self._endpoint.answered = True
-            self._endpoint.limiter.succeeded()
-        elif outcome.kind == "rate_limit":
-            limiter = self._endpoint.limiter
-            pause = outcome.wait or self._patience.delay(limiter.busy + 1, key)
-            limiter.throttle(generation, pause if pause <= self._patience.longest_asked else 0.0)
-        elif outcome.kind == "format" and not self._endpoint.refuse_format(self._options.model, chosen):
-            return replace(outcome, kind="fatal")
-        elif outcome.kind == "long_name":
-            if "max_completion_tokens" in sent:
-                return replace(outcome, kind="fatal")
-            self._endpoint.want_long_name(self._options.model)
-        return outcome
-
-    def _refuse(self, outcome: Outcome) -> None:
-        """Raise JudgeError where no other try would help."""
-        if outcome.kind == "fatal":
-            raise refused(outcome, self._options, self._transport.has_key)
-        if outcome.wait is not None and outcome.wait > self._patience.longest_asked:
-            raise JudgeError(
-                f"the endpoint {self._options.url} asks to wait {outcome.wait:.0f} s ({outcome.reason}); "
-                f"run again after that: {KEPT}"
-            )
+    def _most(self, outcome: Outcome) -> int:
+        """Tries after which such a failure is given up."""
+        most = self._patience.attempts
+        unheard = outcome.foreign and outcome.status == 0 and not self._endpoint.answered
+        return min(KNOCKS, most) if unheard else most
 
     def _give_up(self, outcome: Outcome, tries: int) -> Completion:
         """A request has failed in all its tries. Raises JudgeError where the endpoint as a whole has."""
-        url = self._options.url
         self._failed_in_a_row += 1
         if outcome.foreign and not self._endpoint.answered:
-            if outcome.cure is not None:
-                raise refused(outcome, self._options, self._transport.has_key)
-            raise JudgeError(
-                f"no endpoint of the chat-completions protocol answers at {url} ({outcome.reason}); "
-                "give the address before /chat/completions, and start the server if it is yours"
-            )
+            raise nobody(self._exchange, outcome)
         if self._failed_in_a_row >= self._patience.in_a_row:
             raise JudgeError(
-                f"the endpoint {url} has failed {self._failed_in_a_row} requests in a row, {tries} tries each "
-                f"({outcome.reason}); run again later: {KEPT}"
+                f"the endpoint {self._options.url} has failed {self._failed_in_a_row} requests in a row, {tries} tries "
+                f"each ({outcome.reason}); run again later, or give more time with --judge-timeout: {KEPT}"
             )
         return Completion("transport_failed", reason=f"failed {tries} times, last: {outcome.reason}")
+
+
+_STEPS = 16  # of words that are tried for one request, at most

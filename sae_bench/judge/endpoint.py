@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
+from sae_bench.judge.abilities import Learned
+
 T = TypeVar("T")
 
-FORMATS = ("json_schema", "json_object", "none")
 _CLEAN_CALLS = 20  # between two steps up
 
 
@@ -22,10 +23,11 @@ class Patience:
 
     Attributes:
         attempts: tries that fail in a way that another may mend (a lost connection, status 500), at most.
-        rate_limits: tries that the endpoint turns away because it is busy, at most.
+        rate_limits: times that the endpoint is found busy, one after another without a reply, at most.
         base: seconds before the second try; each further wait is twice as long, less a random part.
         longest: seconds of such a wait at most.
-        longest_asked: seconds that an endpoint may ask to wait; where it asks for more, the run stops.
+        longest_asked: seconds that an endpoint may ask to wait; where it asks for more, that counts as a limit that is
+            used up.
         in_a_row: requests that may fail in all their tries, one after another, before the run stops.
     """
 
@@ -123,34 +125,11 @@ class Endpoint:
         self.limiter = Limiter()
         self.answered = False  # it has given a completion, so what it cannot do later is a passing fault
         self.flying: dict[str, asyncio.Future[None]] = {}
-        self._formats: dict[str, int] = {}
-        self._long_names: set[str] = set()
+        self._learned: dict[str, Learned] = {}
 
-    def format(self, model: str) -> str:
-        """The strictest ``response_format`` that the endpoint has not refused for ``model``."""
-        return FORMATS[self._formats.get(model, 0)]
-
-    def refuse_format(self, model: str, sent: str) -> bool:
-        """``sent`` was refused: take the next weaker one from now on. False where there is none."""
-        if sent == FORMATS[-1]:
-            return False
-        self._formats[model] = max(self._formats.get(model, 0), FORMATS.index(sent) + 1)
-        return True
-
-    def want_long_name(self, model: str) -> None:
-        """Send ``max_completion_tokens`` from now on."""
-        self._long_names.add(model)
-
-    def prepare(self, model: str, body: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        """``body`` in the words that the endpoint takes, and the format that it now asks for."""
-        sent, chosen = dict(body), self.format(model) if "response_format" in body else FORMATS[-1]
-        if chosen == "json_object":
-            sent["response_format"] = {"type": "json_object"}
-        elif chosen == "none":
-            sent.pop("response_format", None)
-        if model in self._long_names:
-            sent["max_completion_tokens"] = sent.pop("max_tokens")
-        return sent, chosen
+    def learned(self, model: str) -> Learned:
+        """What is known by now of one model behind it."""
+        return self._learned.setdefault(model, Learned())
 
 
 class _Shared:

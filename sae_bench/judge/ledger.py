@@ -32,10 +32,10 @@ class Ledger:
         self._spent_out = 0
         self._held: set[Hold] = set()
         self._changed = Signal()
-        self._totals = dict.fromkeys(
-            ("requests", "attempts", "prompt_tokens", "completion_tokens", "unreported", "cached", "cached_tokens"), 0
-        )
+        counted = ("requests", "attempts", "unreported", "cached", "cached_tokens")
+        self._totals = dict.fromkeys((*counted, "prompt_tokens", "completion_tokens", "reasoning_tokens"), 0)
         self.divide(1)
+        self.exhausted: str | None = None  # why the endpoint gives nothing more in this run
         self._names: dict[str, set[str]] = {"models": set(), "fingerprints": set(), "formats": set()}
 
     def divide(self, into: int) -> None:
@@ -58,15 +58,18 @@ class Ledger:
         }
         self._bounds = {name: min(limit, now[name] + portions[name]) for name, limit in self._limits.items()}
 
-    async def reserve(self, request: Request) -> Hold | str:
+    async def reserve(self, request: Request, tokens_out: int) -> Hold | str:
         """Keep the most that a try can cost aside; waits while what is under way may leave enough.
 
         Returns the limit that forbids the try, in words, where nothing under way can change that.
         """
-        hold = Hold(most_tokens_in(request), request.max_tokens)
+        hold = Hold(most_tokens_in(request), tokens_out)
+        if self.exhausted is not None:
+            return self.exhausted
         while (limit := self._passed(hold)) is not None:
             if not self._held or limit == "max_requests":
-                return f"{limit}={getattr(self._options, limit)} of this run is used up"
+                flag = "--" + limit.replace("_", "-")
+                return f"{flag} {getattr(self._options, limit)} of this run is used up"
             await self._changed.wait()
         self._held.add(hold)
         self._totals["attempts"] += 1
@@ -97,6 +100,7 @@ class Ledger:
             self._totals["unreported"] += tokens_in is None or tokens_out is None
             self._totals["prompt_tokens"] += tokens_in or 0
             self._totals["completion_tokens"] += tokens_out or 0
+            self._totals["reasoning_tokens"] += (completion.reasoning_tokens or 0) if completion is not None else 0
             self._spent_in += hold.tokens_in if tokens_in is None else tokens_in
             self._spent_out += hold.tokens_out if tokens_out is None else tokens_out
         self._changed.wake()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import Any, Literal
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sae_bench.errors import UsageError
 from sae_bench.judge.secrets import Scrubber
@@ -26,14 +29,21 @@ class JudgeOptions:
 
     Attributes:
         model: name of the model, as the endpoint lists it.
-        base_url: address before ``/chat/completions``; from ``OPENAI_BASE_URL``, else OpenAI.
+        base_url: address before ``/chat/completions``; from ``OPENAI_BASE_URL``, else OpenAI. May end in
+            ``?api-version=...``, as Azure wants it; the key then goes in the header ``api-key``.
         api_key_env: name of the environment variable that holds the key; the key itself is never an option.
-        endpoint_id: stands for the endpoint in the keys of the cache; the address, unless given. Give one where the
-            address changes and the model behind it does not.
+        endpoint_id: stands for the endpoint in the keys of the cache and in protocols; host and path of the address,
+            unless given. Give one where the address changes and the model behind it does not.
         timeout: seconds until one try is given up.
         concurrency: requests under way at once, at most; fewer while the endpoint asks for it.
         temperature: 0 to 2, or None to send none (some models take only their own).
         seed: sent with every request, plus its ``sample_index``; None sends none.
+        params: more of the body of every request, by name; None leaves out what would be sent.
+        headers: more headers of every request, by name. Their values are secrets: nothing shows or keeps them.
+        reply_tokens: length limit of every reply, thoughts included; None takes what each request needs, and once more
+            with room for thoughts where a reply was cut off.
+        fingerprint: whether another ``system_fingerprint`` is another judge: "one" says yes, "any" no, "auto" no for
+            hosts that spread requests over several machines at once (OpenAI, Azure).
         cache: SQLite file with one row a completion; None keeps completions in memory only.
         cache_only: answer from the cache alone and never open a connection.
         max_requests: HTTP requests of this run at most, retries included.
@@ -53,6 +63,10 @@ class JudgeOptions:
     concurrency: int = 16
     temperature: float | None = 0.0
     seed: int | None = 0
+    params: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    reply_tokens: int | None = None
+    fingerprint: Literal["auto", "one", "any"] = "auto"
     cache: Path | None = field(default_factory=default_cache)
     cache_only: bool = False
     max_requests: int | None = None
@@ -68,10 +82,15 @@ class JudgeOptions:
         object.__setattr__(self, "base_url", _address(self.base_url))
         if not isinstance(self.api_key_env, str) or not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", self.api_key_env):
             raise UsageError(
-                "api_key_env must be the name of an environment variable in capitals, such as OPENAI_API_KEY; "
+                "--judge-key-env must be the name of an environment variable in capitals, such as OPENAI_API_KEY; "
                 "put the key itself into that variable"
             )
+        _parameters(self.params)
+        _headers(self.headers)
+        if self.fingerprint not in ("auto", "one", "any"):
+            raise UsageError(f"--judge-fingerprint must be auto, one or any, but is {self.fingerprint!r}")
         self._hold_no_key()
+        _integer("reply_tokens", self.reply_tokens, least=1 if self.reply_tokens is not None else 0)
         _number("timeout", self.timeout, above=0.0)
         _integer("concurrency", self.concurrency, least=1, most=1024)
         _number("temperature", self.temperature, most=2.0)
@@ -81,7 +100,9 @@ class JudgeOptions:
         for name in ("max_cost", "price_in", "price_out"):
             _number(name, getattr(self, name))
         if self.max_cost is not None and (self.price_in is None or self.price_out is None):
-            raise UsageError("max_cost needs price_in and price_out, the prices of a million tokens; give all three")
+            raise UsageError(
+                "--max-cost needs --price-in and --price-out, the prices of a million tokens; give all three"
+            )
         if self.cache is not None:
             if not isinstance(self.cache, str | os.PathLike):
                 raise UsageError(f"cache must be the path of a file or None, but is {self.cache!r}")
@@ -90,20 +111,30 @@ class JudgeOptions:
             raise UsageError("cache_only answers from a cache, but cache is None; give the file of a cache")
 
     def _hold_no_key(self) -> None:
-        """All options are kept and printed. Raises UsageError."""
-        scrub = Scrubber(self.secret)
-        for name in ("model", "base_url", "endpoint_id"):
+        """All options but the headers are kept and printed. Raises UsageError."""
+        scrub = Scrubber(*self.secrets)
+        for name, flag in (
+            ("model", "model"),
+            ("base_url", "base-url"),
+            ("endpoint_id", "endpoint"),
+            ("params", "param"),
+        ):
             value = getattr(self, name)
-            if value is not None and scrub.text(value) != value:
+            if value is not None and scrub.text(f"{value}") != f"{value}":
                 raise UsageError(
-                    f"{name} holds the key that is in {self.api_key_env}, and would be kept with every result; leave "
-                    "it out there"
+                    f"--judge-{flag} holds the key that is in {self.api_key_env}, or a value of --judge-header, and "
+                    "would be kept with every result; leave it out there"
                 )
 
     @property
     def secret(self) -> str:
         """The key, as the environment has it now; empty without one."""
         return os.environ.get(self.api_key_env, "").strip()
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What nothing may show or keep: the key, and the values of headers that are no mere names."""
+        return (self.secret, *(value for name, value in self.headers.items() if name.lower() not in _OPEN_HEADERS))
 
     @property
     def url(self) -> str:
@@ -114,6 +145,26 @@ class JudgeOptions:
     def endpoint(self) -> str:
         """What stands for the endpoint in the keys of the cache."""
         return self.endpoint_id or self.url
+
+    @property
+    def place(self) -> str:
+        """What stands for the endpoint in protocols and messages: host and path, unless it has a name."""
+        if self.endpoint_id is not None:
+            return self.endpoint_id
+        parts = urlsplit(self.url)
+        port = "" if parts.port in (None, {"http": 80, "https": 443}[parts.scheme.lower()]) else f":{parts.port}"
+        version = f"?{parts.query}" if parts.query else ""
+        return f"{parts.hostname}{port}{parts.path}{version}"
+
+    @property
+    def fingerprints(self) -> bool:
+        """Whether another fingerprint is another judge."""
+        host = urlsplit(self.url).hostname or ""
+        return self.fingerprint == "one" or (self.fingerprint == "auto" and not host.endswith(_FLEETS))
+
+    def limit(self, tokens: int) -> int:
+        """Length limit of a reply that needs so many tokens, without room for thoughts."""
+        return tokens if self.reply_tokens is None else self.reply_tokens
 
     def cost(self, tokens_in: float, tokens_out: float) -> float | None:
         """Price of so many tokens, or None without both prices."""
@@ -130,20 +181,61 @@ def _text(name: str, value: object) -> None:
 def _address(value: str | None) -> str:
     """The address, from the environment where none is given. Shows none: it may hold a password, or be a key."""
     given = value if value is not None else os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
-    source = "base_url" if value is not None else "OPENAI_BASE_URL"
+    source = "--judge-base-url" if value is not None else "OPENAI_BASE_URL"
     if not isinstance(given, str):
         raise UsageError(
             f"{source} must be a text such as http://localhost:8000/v1, but it is a {type(given).__name__}"
         )
-    given = given.strip()
-    if any(mark in unquote(given) for mark in "@?#"):
+    given, _, query = given.strip().partition("?")
+    named = parse_qsl(query, keep_blank_values=True)
+    if any(mark in unquote(given) for mark in "@?#") or "#" in query or {name for name, _ in named} - {"api-version"}:
         raise UsageError(
-            f"{source} must be an address without user name, password or query; put the key into an environment "
-            "variable and name it with api_key_env"
+            f"{source} must be an address without user name, password or query (but for api-version); put the key into "
+            "an environment variable and name it with --judge-key-env, and other credentials in --judge-header"
         )
     if (fault := _fault(given)) is not None:
         raise UsageError(f"{source} must look like http://localhost:8000/v1, but {fault}")
-    return given.rstrip("/").removesuffix("/chat/completions")
+    if any(not re.fullmatch(r"[\w.-]{1,64}", version) for _, version in named):
+        raise UsageError(f"the api-version in {source} must be letters, digits, dots and dashes, such as 2024-10-21")
+    address = given.rstrip("/").removesuffix("/chat/completions")
+    return f"{address}?api-version={named[-1][1]}" if named else address
+
+
+def _parameters(params: Mapping[str, Any]) -> None:
+    """Refuse what is no part of a body, or has a setting of its own. Raises UsageError."""
+    for name, value in params.items():
+        if name in _OWN:
+            raise UsageError(f"--judge-param cannot set {name!r}: {_OWN[name]}")
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][\w.-]{0,63}", name):
+            raise UsageError(f"--judge-param needs NAME=VALUE with a name such as top_p, but the name is {name!r}")
+        try:
+            json.dumps(value, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(
+                f"the value that --judge-param gives {name} is not JSON; give a number, text or list"
+            ) from error
+
+
+def _headers(headers: Mapping[str, str]) -> None:
+    """Refuse what no header can be; shows no value. Raises UsageError."""
+    for name, value in headers.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", name):
+            raise UsageError("--judge-header needs NAME=VALUE with the name of a header, such as X-Title=sae-bench")
+        if name.lower() in ("host", "content-length", "content-type", "transfer-encoding", "connection"):
+            raise UsageError(f"--judge-header cannot set {name}: it belongs to the connection")
+        if not isinstance(value, str) or not value.strip() or not (value.isascii() and value.isprintable()):
+            raise UsageError(f"the value of --judge-header {name} is empty or has a character that no header has")
+
+
+_OWN = {
+    "model": "give --judge-model",
+    "messages": "they are what is asked",
+    "max_tokens": "give --reply-tokens",
+    "max_completion_tokens": "give --reply-tokens",
+    "n": "one reply to a request is read",
+}
+_OPEN_HEADERS = ("x-title", "http-referer", "referer", "user-agent", "accept", "accept-language")  # not secret
+_FLEETS = ("api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 
 
 def _fault(address: str) -> str | None:

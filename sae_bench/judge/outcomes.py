@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,13 +15,20 @@ from sae_bench.judge import events
 from sae_bench.judge.records import STORED_CHARACTERS, Completion, Status
 from sae_bench.judge.secrets import MARK, NO_KEY, Scrubber
 
-Kind = Literal["completion", "rate_limit", "transient", "fatal", "format", "long_name"]
+Kind = Literal["completion", "rate_limit", "quota", "transient", "fatal", "adapted", "short"]
 
 _QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _FILTERED = ("content_filter", "content_policy", "responsibleaipolicy", "moderation", "flagged")
-_FORMAT = ("response_format", "json_schema", "json_object")
+_LONG = re.compile(
+    r"per.?(day|week|month)|by(day|month)\b|\b(daily|weekly|monthly)\b|\b[rt]pd\b|/ ?(day|month)\b|per 86400|24.?h"
+)
+_WAIT = re.compile(
+    r"(?:try again|retry|wait)(?: (?:in|after|for))? (?:(\d+)h ?)?(?:(\d+)m(?!s) ?)?"
+    r"(?:(\d+(?:\.\d+)?) ?(ms|s\b|sec\w*))?|retrydelay\W{1,6}(\d+(?:\.\d+)?)s"
+)
 REDIRECT = "x-redirect"  # the header in which ``wire.py`` hands on where a redirect points
 _SHORT = 300  # characters of a reason
+_READ = 8192  # characters of an error in which something is looked for
 
 
 @dataclass(frozen=True)
@@ -29,8 +37,8 @@ class Outcome:
 
     Attributes:
         kind: ``completion``; ``rate_limit`` and ``transient``, which another try may mend; ``fatal``, which none does;
-            ``format``, where the endpoint does not take this ``response_format``; ``long_name``, where it wants
-            ``max_completion_tokens`` in place of ``max_tokens``.
+            ``quota``, where a limit per day or month is used up; ``adapted``, where the next try is in other words, and
+            ``short``, where it may be longer.
         completion: the completion, where there is one.
         reason: in words, short and printable.
         status: HTTP status, 0 where no reply came.
@@ -39,6 +47,7 @@ class Outcome:
         quota: the account has no credit left.
         foreign: nothing answered, or something that does not speak the protocol.
         cure: what to do about it, where the reason alone does not say.
+        words: what the endpoint says of a request that it refuses, in small letters.
     """
 
     kind: Kind
@@ -50,6 +59,7 @@ class Outcome:
     quota: bool = False
     foreign: bool = False
     cure: str | None = None
+    words: str = ""
 
 
 def classify(status: int, headers: Mapping[str, str], text: str, scrub: Scrubber = NO_KEY) -> Outcome:
@@ -125,43 +135,61 @@ def _completion(content: dict[str, Any], choice: dict[str, Any], text: str) -> C
 def _failure(status: int, headers: Mapping[str, str], content: Any, text: str) -> Outcome:
     codes, message = _error(content)
     reason = short(message or text) or f"status {status}"
-    words = f"{codes} {message}".lower()
+    words = f"{codes} {message} {_handed_on(content)}".lower()
     if status == 402 or (status in (403, 429) and not _QUOTA.isdisjoint(codes.lower().split())):
         return Outcome("fatal", reason=reason, status=status, quota=True)
+    if status == 429 and (_LONG.search(text[:_READ].lower()) or _LONG.search(words)):
+        return Outcome("quota", reason=reason, status=status)
     if status == 429:
-        return Outcome("rate_limit", reason=reason, status=status, wait=retry_after(headers))
+        return Outcome("rate_limit", reason=reason, status=status, wait=_wait(headers, text))
     if status in (408, 409) or status >= 500:
-        return Outcome("transient", reason=reason, status=status, wait=retry_after(headers))
+        return Outcome("transient", reason=reason, status=status, wait=_wait(headers, text), words=words)
     if status in (400, 403, 422) and any(word in words for word in _FILTERED):
         filtered = Completion("refused", finish_reason="content_filter", raw=storable(text), reason=reason)
         return Outcome("completion", filtered, status=status)
-    if status in (400, 422) and any(word in words for word in _FORMAT):
-        return Outcome("format", reason=reason, status=status)
-    if status in (400, 422) and "max_completion_tokens" in words:
-        return Outcome("long_name", reason=reason, status=status)
     if 300 <= status < 400:
         reason = f"a redirect to {headers.get(REDIRECT, 'nowhere')}"
-    return Outcome("fatal", reason=reason, status=status)
+    return Outcome("fatal", reason=reason, status=status, words=words)
 
 
 def _error(content: Any) -> tuple[str, str]:
     """Codes and message of an error object, in the shapes that endpoints give it."""
+    content = content[0] if isinstance(content, list) and content else content
     if not isinstance(content, dict):
         return "", ""
     error = content.get("error") or content.get("detail") or content
     if isinstance(error, str):
         return "", error
     if not isinstance(error, dict):
-        return "", json.dumps(error)
+        return "", json.dumps(error)[:_READ]
     codes = " ".join(str(error[name]) for name in ("code", "type", "param") if error.get(name))
     message = error.get("message")
     return codes, message if isinstance(message, str) and message else json.dumps(error)
+
+
+def _handed_on(content: Any) -> str:
+    """What an endpoint that hands requests on says of the one behind it."""
+    error = content.get("error") if isinstance(content, dict) else None
+    metadata = error.get("metadata") if isinstance(error, dict) else None
+    return json.dumps(metadata)[:_READ] if metadata else ""
 
 
 def _code(error: Any) -> int | None:
     """The HTTP status inside an error object, where it has one."""
     code = error.get("code") if isinstance(error, dict) else None
     return code if isinstance(code, int) and not isinstance(code, bool) else None
+
+
+def _wait(headers: Mapping[str, str], text: str) -> float | None:
+    """Seconds to wait from the headers, else from what the message says in words."""
+    if (asked := retry_after(headers)) is not None:
+        return asked
+    found = _WAIT.search(text[:_READ].lower())
+    if found is None or not any(found.groups()):
+        return None
+    hours, minutes, seconds, unit, delay = found.groups()
+    scale = 1e-3 if unit == "ms" else 1.0
+    return 3600.0 * int(hours or 0) + 60.0 * int(minutes or 0) + scale * float(seconds or 0) + float(delay or 0)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -109,6 +109,7 @@ class Usage:
             limits of the run take them at the most that they can have cost; the totals here leave them out.
         cached: distinct requests that the cache answered.
         cached_tokens: tokens in and out of those, paid for by an earlier run.
+        reasoning_tokens: tokens of thoughts among ``completion_tokens``, as far as the endpoint counts them.
         cost: of the counted tokens, in the currency of the prices; None without both prices.
         models: names of the models that the endpoint says it used, sorted; also of cached completions.
         fingerprints: their ``system_fingerprint``, sorted.
@@ -122,6 +123,7 @@ class Usage:
     unreported: int = 0
     cached: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
     cost: float | None = None
     models: tuple[str, ...] = ()
     fingerprints: tuple[str, ...] = ()
@@ -168,17 +170,18 @@ def response_format(request: Request) -> dict[str, Any] | None:
 
 
 def described(request: Request, options: JudgeOptions) -> dict[str, Any]:
-    """All that decides the reply: what the key digests and the cache keeps beside the reply."""
+    """All that is known to decide the reply before it comes: what the key digests, and the cache keeps beside it."""
+    sampling: dict[str, Any] = {
+        "temperature": None if options.temperature is None else float(options.temperature),
+        "seed": options.seed,
+        "max_tokens": request.max_tokens,
+    }
     return {
         "v": KEY_VERSION,
         "endpoint": options.endpoint,
         "model": options.model,
         "messages": [dict(message) for message in request.messages],
-        "sampling": {
-            "temperature": None if options.temperature is None else float(options.temperature),
-            "seed": options.seed,
-            "max_tokens": request.max_tokens,
-        },
+        "sampling": sampling | ({"parameters": dict(options.params)} if options.params else {}),
         "response_format": response_format(request),
         "sample_index": request.sample_index,
         "attempt": request.attempt,
@@ -195,7 +198,7 @@ def body(request: Request, options: JudgeOptions) -> dict[str, Any]:
     sent: dict[str, Any] = {
         "model": options.model,
         "messages": [dict(message) for message in request.messages],
-        "max_tokens": request.max_tokens,
+        "max_tokens": options.limit(request.max_tokens),
     }
     if options.temperature is not None:
         sent["temperature"] = float(options.temperature)
@@ -203,6 +206,11 @@ def body(request: Request, options: JudgeOptions) -> dict[str, Any]:
         sent["seed"] = options.seed + request.sample_index
     if (asked := response_format(request)) is not None:
         sent["response_format"] = asked
+    for name, value in options.params.items():
+        if value is None:
+            sent.pop(name, None)
+        else:
+            sent[name] = value
     return sent
 
 

@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class Scrubber:
-    """Takes one key out of texts. Shows the key to nobody, and cannot be pickled.
+    """Takes keys out of texts. Shows them to nobody, and cannot be pickled.
 
     A key of fewer than 8 characters is left alone: it is a placeholder of a local server. Of a key of 20 characters or
     more also pieces go, from half of it on (12 to 16 characters): a reply may be cut or split.
@@ -47,17 +47,18 @@ class Scrubber:
 
     __slots__ = ("_any_case", "_exact")
 
-    def __init__(self, secret: str) -> None:
-        self._any_case: tuple[str, ...] = ()
-        self._exact: tuple[str, ...] = ()
-        if len(secret) < LEAST:
-            return
-        size = len(secret) if len(secret) < _PIECES_FROM else max(12, min(16, len(secret) // 2))
-        plain, digits = secret.translate(_LOWER), secret.encode().hex()
-        self._any_case = (*_pieces(plain, size), *_pieces(digits, 2 * size))
-        self._exact = tuple(
-            dict.fromkeys(piece for form in _in_base64(secret) for piece in _pieces(form, 4 * size // 3))
-        )
+    def __init__(self, *secrets: str) -> None:
+        any_case: list[str] = []
+        exact: list[str] = []
+        for secret in secrets:
+            if len(secret) < LEAST:
+                continue
+            size = len(secret) if len(secret) < _PIECES_FROM else max(12, min(16, len(secret) // 2))
+            plain, digits = secret.translate(_LOWER), secret.encode().hex()
+            any_case += [*_pieces(plain, size), *_pieces(digits, 2 * size)]
+            exact += [piece for form in _in_base64(secret) for piece in _pieces(form, 4 * size // 3)]
+        self._any_case = tuple(dict.fromkeys(any_case))
+        self._exact = tuple(dict.fromkeys(exact))
 
     def __repr__(self) -> str:
         return "Scrubber()"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from sae_bench.files import strict_json
 from sae_bench.judge.records import Completion
 
 
@@ -24,14 +25,18 @@ class Served:
     provider: str | None = None
 
     @classmethod
-    def of(cls, completion: Completion, fingerprints: bool) -> Served:
-        """Who gave a completion; ``fingerprints`` says whether another fingerprint is another judge."""
-        return cls(completion.model, completion.fingerprint if fingerprints else None, completion.provider)
+    def of(cls, completion: Completion) -> Served:
+        """Who gave a completion, with everything that the endpoint says."""
+        return cls(completion.model, completion.fingerprint, completion.provider)
+
+    def judge(self, fingerprints: bool) -> Served:
+        """Who of a result's judges this is; ``fingerprints`` says whether another fingerprint is another judge."""
+        return self if fingerprints else replace(self, fingerprint=None)
 
     @classmethod
     def read(cls, text: str) -> Served:
         """What :attr:`text` has written."""
-        return cls(*json.loads(text))
+        return cls(*strict_json(text))
 
     @property
     def text(self) -> str:
@@ -63,3 +68,6 @@ def _plain(name: str) -> str:
     last = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].lower()
     last = last.split("@")[0].split(":")[0].removesuffix(".gguf")
     return "".join(mark for mark in last if mark.isalnum())
+
+
+NOBODY = Served()  # an endpoint that says nothing of who answers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import parse_qsl
 
 from sae_bench.errors import UsageError
 from sae_bench.judge.errors import JudgeError
@@ -29,10 +30,10 @@ class Transport:
         except ImportError as error:
             raise JudgeError("the judge needs the package openai; install it: pip install openai") from error
         secret = options.secret
-        if not secret and options.url == DEFAULT_URL:
+        if not secret and options.url == DEFAULT_URL and not options.headers:
             raise UsageError(
-                f"there is no key for {options.url}: put it into the environment variable {options.api_key_env}, or "
-                "give the address of another endpoint"
+                f"there is no key for {options.url}: put it into the environment variable {options.api_key_env}, name "
+                "another one with --judge-key-env, or give the address of another endpoint with --judge-base-url"
             )
         if not (secret.isascii() and secret.isprintable()):
             raise UsageError(f"the key in {options.api_key_env} has a character that no key has; copy it again")
@@ -43,9 +44,12 @@ class Transport:
         connections = Wire(network.transport(options.url, self._way), scrub)
         self._quiet = Quiet(scrub)
         self._quiet.watch(True)
+        address, _, query = options.url.partition("?")
         self._client = AsyncOpenAI(
             api_key=secret or "none",
-            base_url=options.url,
+            base_url=address,
+            default_query=dict(parse_qsl(query)),
+            default_headers=_headers(options, secret),
             timeout=options.timeout,
             max_retries=0,
             # no redirect is followed: the key goes to the address that was given and nowhere else
@@ -56,17 +60,19 @@ class Transport:
 
     async def send(self, body: dict[str, Any]) -> Outcome:
         """Try once, within the time limit. Never raises for what the endpoint or the network does."""
+        import httpx
         from openai import APIConnectionError, APIStatusError, APITimeoutError
 
         try:
             async with asyncio.timeout(self._timeout):
-                reply = await self._client.chat.completions.with_raw_response.create(**body)
+                reply = await self._client.post("/chat/completions", cast_to=httpx.Response, body=body)
             return classify(200, reply.headers, reply.text, self._scrub)
         except APIStatusError as error:
             return classify(error.status_code, error.response.headers, error.response.text, self._scrub)
         except (APITimeoutError, TimeoutError):
             through = f" through the proxy of {self._way.name}" if self._way.proxy else ""
-            return Outcome("transient", reason=f"no whole reply within {self._timeout:g} s{through}", billed=True)
+            reason = f"no whole reply within {self._timeout:g} s{through}; --judge-timeout gives more time"
+            return Outcome("transient", reason=reason, billed=True)
         except APIConnectionError as error:
             return self._failure(error.__cause__ or error)
 
@@ -81,3 +87,13 @@ class Transport:
             await self._client.close()
         finally:
             self._quiet.watch(False)
+
+
+def _headers(options: JudgeOptions, secret: str) -> dict[str, Any]:
+    """Headers beside those of the client; where the address has an api-version, the key is in one that Azure reads."""
+    from openai import Omit
+
+    own: dict[str, Any] = {"Authorization": Omit(), "api-key": secret} if "?" in options.url and secret else {}
+    taken = {name.lower() for name in options.headers}
+    kept = {name: value for name, value in own.items() if name.lower() not in taken}
+    return kept | dict(options.headers)

@@ -56,6 +56,17 @@ def identify(works: Sequence[Work], tasks: Mapping[str, Task], conditions: Condi
     return populations
 
 
+def judged_by(works: Sequence[Work], tasks: Mapping[str, Task], of: Mapping[str, Population], now: Conditions) -> None:
+    """Identify the results of judged tasks anew: by now it is known who judges."""
+    for work in works:
+        for name in (name for name, task in tasks.items() if task.spec.judge):
+            partners = [other.record.weights_sha256 for other in works if other is not work]
+            protocol = _protocol(work, tasks[name], of[name], now, partners)
+            work.protocols[name] = store.protocol_hash(protocol), protocol
+            work.finished.pop(name, None)
+            _find(work, tasks[name], now)
+
+
 def _protocol(work: Work, task: Task, of: Population, conditions: Conditions, partners: Sequence[str]) -> Protocol:
     settings, inputs, spec = conditions.settings, conditions.inputs, task.spec
     subject, digests = conditions.subject, conditions.digests
@@ -127,7 +138,7 @@ def _find(work: Work, task: Task, conditions: Conditions) -> None:
     if settings.overwrite == "never" or (
         result.status == "ok"
         and set(conditions.controls) <= set(result.provenance.controls)
-        and "incomplete" not in result.details
+        and not {"incomplete", "unanswered"} & set(result.details)
         and judged <= set(result.controls)
     ):
         work.finished[spec.id] = result

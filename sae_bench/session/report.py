@@ -11,7 +11,7 @@ from typing import Any
 from sae_bench.engine.plan import Options
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.engine.workspace import guarded as guarded_coder
-from sae_bench.errors import Deferred, SaeBenchError, said
+from sae_bench.errors import Deferred, SaeBenchError, TaskError, said
 from sae_bench.models.subject import SubjectModel, canonical_name
 from sae_bench.saes.wrap import content_sha256
 from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result, Status, TaskSpec
@@ -259,7 +259,7 @@ def _controls(
             scores[name] = figures(task, draws)
             permuted = draws if name == fidelity.PERMUTED and task.fidelity else permuted
         except TaskFailure as failure:
-            if isinstance(failure.__cause__, SaeBenchError):
+            if isinstance(failure.__cause__, SaeBenchError) and not isinstance(failure.__cause__, TaskError):
                 raise  # a judge that is gone is gone for all
             lost[name] = str(failure)
             continue

@@ -32,7 +32,7 @@ def guarded(task: Task, call: Callable[[], T], what: str, own: str | None = None
     """
     try:
         return call()
-    except (ModelError, Deferred):
+    except (ModelError, Deferred, TaskFailure):
         raise
     except CoderFailure as failure:
         if own is None or failure.key in (None, own):

@@ -1,4 +1,4 @@
-"""Runs of autointerp from the command line, on a tiny model and SAE: 31 requests, with the one that tries the judge."""
+"""Runs of autointerp from the command line, on a tiny model and SAE: 31 requests, with the first question."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import pytest
 
 from sae_bench.judge import Patience
 from sae_bench.results import store
+from sae_bench.tasks.autointerp.prompts import first
 from tests.builders.explainers import TASK
-from tests.builders.judge_server import Server
+from tests.builders.judge_server import Server, key_of
 from tests.builders.tiny_models import tiny_gpt2
 from tests.builders.tiny_saes import tiny_coder, write_native
 
 LATENTS, NULLS, GROUPS = 6, 3, 2
-REQUESTS = LATENTS + GROUPS * (LATENTS + 2 * NULLS)  # without the one that tries the judge
+REQUESTS = LATENTS + GROUPS * (LATENTS + 2 * NULLS)  # without the first question, which every run asks
 SIZES = {"latents": LATENTS, "null_latents": NULLS, "window_tokens": 8, "shown": 6, "contrast": 2, "positives": 4}
 SIZES |= {"random": 2, "matched": 2, "windows_a_request": 4, "most_density": 0.1}
 
@@ -45,7 +46,25 @@ def run_of(files: Path, tasks: str = TASK) -> list[Any]:
 
 
 def judge_of(server: Server, cache: str = "judge.sqlite", model: str = "m") -> list[Any]:
-    return ["--judge-model", model, "--judge-base-url", server.url, "--judge-cache", cache]
+    """A judge behind this server, under one name whatever its port."""
+    own = ["--judge-model", model, "--judge-base-url", server.url, "--judge-cache", cache]
+    return [*own, "--judge-endpoint", "test"]
+
+
+def is_first(body: dict[str, Any]) -> bool:
+    """Whether a request is the first question of a run."""
+    return body["messages"][:2] == list(first().messages) and len(body["messages"]) == 2
+
+
+def paid(server: Server) -> int:
+    """Requests but for the first questions of runs."""
+    return sum(not is_first(body) for body in server.bodies)
+
+
+def answered(server: Server) -> dict[str, int]:
+    """How often each request was answered, but for the first questions of runs."""
+    firsts = {key_of(body) for body in server.bodies if is_first(body)}
+    return {key: n for key, n in server.answered.items() if key not in firsts}
 
 
 def written(folder: str) -> dict[str, bytes]:

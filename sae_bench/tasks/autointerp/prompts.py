@@ -192,3 +192,13 @@ def request(instructions: str, content: str, schema: dict[str, Any], answers: in
     """A request with room for a number of answers."""
     messages = [{"role": "system", "content": instructions}, {"role": "user", "content": content}]
     return Request(messages, schema, ANSWER_TOKENS + ANSWER_TOKENS * answers // 2)
+
+
+def first() -> Request:
+    """The first question of a run: of the shape of all others, and with answers that are certain (see ``CERTAIN``)."""
+    return request(
+        _DETECT % "fires on cat", listed(list(CERTAIN), ["the cat sat there", "it rained all day"]), ANSWERS, 2
+    )
+
+
+CERTAIN = {"mk": True, "tz": False}

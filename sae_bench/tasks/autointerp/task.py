@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_bench.errors import Deferred
+from sae_bench.errors import Deferred, TaskError
 from sae_bench.judge import read_answers, read_explanation
 from sae_bench.judge.outcomes import short
 from sae_bench.kernels import detection, rules
@@ -103,6 +103,8 @@ class Autointerp(JudgedTask, TrackedTask):
         names = tuple(str(case.latent) for case in found)
         windows = window_table(found, answers.probability, rule)
         details = self._report(asker, found, texts, answers, columns)
+        if not details["explained"] and asker.limit is None and not set(NOT_ASKED) & set(details["statuses"]):
+            raise TaskError(f"{self.degraded(details)}; the same command asks again")
         return {"latent": Units(names, columns), "window": windows}, details
 
     def _judged(self, asker: Asker, found: list[Case], seed: int) -> tuple[list[Outcome[str]], Answers]:
@@ -196,6 +198,8 @@ class Autointerp(JudgedTask, TrackedTask):
                 self._explained(i, case, texts[i], status[i], answers, columns) for i, case in enumerate(found)
             ],
         }
+        if asker.failed:
+            report["unanswered"] = asker.failed
         if asker.waiting:
             report["incomplete"] = f"{asker.waiting} requests wait for an answer; the same command goes on"
         if asker.limit is not None:
