@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sae_bench.errors import UsageError
-from sae_bench.judge import Judge, JudgeError, JudgeOptions, read_answers
+from sae_bench.judge import Completion, Judge, JudgeError, JudgeOptions, read_answers
 from sae_bench.judge.abilities import Abilities
 from sae_bench.judge.cache import Cache, Known
 from sae_bench.judge.outcomes import short
@@ -62,6 +62,7 @@ _PASSED = {
     "reply_tokens": "reply_tokens",
     **{name: name for name in ("max_requests", "max_tokens", "max_cost", "price_in", "price_out")},
 }
+_FEW = 16  # tokens of a reply that was cut off, of which our limits are many times more
 _MANY = ("judge_params", "judge_headers")  # whose flags are given once for each
 
 
@@ -132,7 +133,7 @@ def meet(judge: Judge) -> str:
     assert who is not None
     read = read_answers(reply.text, list(prompts.CERTAIN)) if reply.status == "ok" else {}
     if reply.status == "truncated":
-        say = "its reply to the first question was cut off; give --reply-tokens a larger number"
+        say = f"its reply to the first question was cut off; {_longer(reply, options)}"
     elif reply.status != "ok":
         say = f"it did not answer the first question ({reply.reason})"
     else:
@@ -143,6 +144,14 @@ def meet(judge: Judge) -> str:
         warnings.warn(_otherwise(options, who), stacklevel=2)
     takes = ", ".join(f"{name}: {value}" for name, value in Abilities(**who.takes).words.items())
     return f"judge: {options.model} at {options.place} answers as {who.served}; {takes}"
+
+
+def _longer(reply: Completion, options: JudgeOptions) -> str:
+    """What to do about a reply that was cut off: some servers cut the question without a word, which leaves no room."""
+    written = reply.completion_tokens
+    if written is not None and written < _FEW and options.reply_tokens is None:
+        return f"it ended after {written} tokens, so serve the model with a longer context"
+    return "give --reply-tokens a larger number"
 
 
 def _otherwise(options: JudgeOptions, who: Known) -> str:

@@ -45,11 +45,11 @@ class Transport:
         self._quiet = Quiet(scrub)
         self._quiet.watch(True)
         address, _, query = options.url.partition("?")
+        self._headers = _headers(options, secret)  # of every request: only there the client lets its own be left out
         self._client = AsyncOpenAI(
             api_key=secret or "none",
             base_url=address,
             default_query=dict(parse_qsl(query)),
-            default_headers=_headers(options, secret),
             timeout=options.timeout,
             max_retries=0,
             # no redirect is followed: the key goes to the address that was given and nowhere else
@@ -65,7 +65,9 @@ class Transport:
 
         try:
             async with asyncio.timeout(self._timeout):
-                reply = await self._client.post("/chat/completions", cast_to=httpx.Response, body=body)
+                reply = await self._client.post(
+                    "/chat/completions", cast_to=httpx.Response, body=body, options={"headers": self._headers}
+                )
             return classify(200, reply.headers, reply.text, self._scrub)
         except APIStatusError as error:
             return classify(error.status_code, error.response.headers, error.response.text, self._scrub)
