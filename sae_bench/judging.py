@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sae_bench.errors import UsageError
-from sae_bench.judge import Judge, JudgeError, JudgeOptions, Ratings, read_answers
+from sae_bench.judge import Completion, Judge, JudgeError, JudgeOptions, Ratings, read_answers
 from sae_bench.judge.abilities import Abilities
 from sae_bench.judge.cache import Cache, Known
 from sae_bench.judge.secrets import Scrubber
@@ -62,6 +62,7 @@ _PASSED = {
     "reply_tokens": "reply_tokens",
     **{name: name for name in ("max_requests", "max_tokens", "max_cost", "price_in", "price_out")},
 }
+_FEW = 16  # tokens of a reply that was cut off, of which our limits are many times more
 _MANY = ("judge_params", "judge_headers")  # whose flags are given once for each
 
 
@@ -131,7 +132,7 @@ def meet(judge: Judge) -> str:
         return f"judge: {options.model} at {options.place} was not asked: {reply.reason}"
     assert who is not None
     if reply.status == "truncated":
-        say = "its reply to the first question was cut off; give --reply-tokens a larger number"
+        say = f"its reply to the first question was cut off; {_longer(reply, options)}"
     elif reply.status != "ok":
         say = f"it did not answer the first question ({reply.reason})"
     else:
@@ -152,6 +153,14 @@ def evidence(judge: Judge) -> list[Ratings]:
     """What the judge said to the first question, whose answers are known; nothing where that cannot be read."""
     said = None if judge.known is None else read_answers(judge.known.said, list(prompts.CERTAIN))
     return [said] if isinstance(said, Ratings) else []
+
+
+def _longer(reply: Completion, options: JudgeOptions) -> str:
+    """What to do about a reply that was cut off: some servers cut the question without a word, which leaves no room."""
+    written = reply.completion_tokens
+    if written is not None and written < _FEW and options.reply_tokens is None:
+        return f"it ended after {written} tokens, so serve the model with a longer context"
+    return "give --reply-tokens a larger number"
 
 
 def _otherwise(options: JudgeOptions, who: Known) -> str:
