@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sae_bench.errors import UsageError
-from sae_bench.judge import Judge, JudgeError, JudgeOptions, Ratings, read_answers
+from sae_bench.judge import Completion, Judge, JudgeError, JudgeOptions, Ratings, read_answers
 from sae_bench.judge.abilities import Abilities
 from sae_bench.judge.cache import Cache, Known
 from sae_bench.judge.secrets import Scrubber
@@ -62,6 +62,7 @@ _PASSED = {
     "reply_tokens": "reply_tokens",
     **{name: name for name in ("max_requests", "max_tokens", "max_cost", "price_in", "price_out")},
 }
+_FEW = 16  # tokens of a reply that was cut off, of which our limits are many times more
 _MANY = ("judge_params", "judge_headers")  # whose flags are given once for each
 
 
@@ -76,7 +77,7 @@ def configure(tasks: Mapping[str, Task], settings: Settings, controls: tuple[str
     options = judge_options(settings)
     asking = asking_of(tasks)
     if settings.null == "untrained" and "random" not in controls:
-        raise UsageError("null untrained judges the control random; add it to --controls")
+        raise UsageError("--null untrained judges the control random; add it to --controls")
     for task in asking:
         task.null = settings.null
     return options if asking else None
@@ -131,7 +132,7 @@ def meet(judge: Judge) -> str:
         return f"judge: {options.model} at {options.place} was not asked: {reply.reason}"
     assert who is not None
     if reply.status == "truncated":
-        say = "its reply to the first question was cut off; give --reply-tokens a larger number"
+        say = f"its reply to the first question was cut off; {_longer(reply, options)}"
     elif reply.status != "ok":
         say = f"it did not answer the first question ({reply.reason})"
     else:
@@ -154,6 +155,14 @@ def evidence(judge: Judge) -> list[Ratings]:
     return [said] if isinstance(said, Ratings) else []
 
 
+def _longer(reply: Completion, options: JudgeOptions) -> str:
+    """What to do about a reply that was cut off: some servers cut the question without a word, which leaves no room."""
+    written = reply.completion_tokens
+    if written is not None and written < _FEW and options.reply_tokens is None:
+        return f"it ended after {written} tokens, so serve the model with a longer context"
+    return "give --reply-tokens a larger number"
+
+
 def _otherwise(options: JudgeOptions, who: Known) -> str:
     return (
         f"{options.model} was asked for, and {options.place} answers as {who.served.model}, which the result names "
@@ -174,6 +183,7 @@ def forecast(tasks: Mapping[str, Task], options: JudgeOptions | None, n_saes: in
         "tokens to the judge, roughly": tokens_in,
         "tokens from the judge, roughly": tokens_out,
         "cost of the judge, roughly": "unknown (give --price-in and --price-out)" if cost is None else round(cost, 4),
+        **_dated("prices of the judge", options),
     }
 
 
@@ -190,7 +200,13 @@ def usage(judge: Judge | None) -> dict[str, Any]:
         "tokens_of_thoughts": found.reasoning_tokens,
         "tries_without_count": found.unreported,
         "cost": None if found.cost is None else round(found.cost, 6),
+        **_dated("prices", judge.options),
     }
+
+
+def _dated(name: str, options: JudgeOptions) -> dict[str, str]:
+    """Of which day the prices are that a cost is made of; empty where they were given, or none is known."""
+    return {name: options.price.said} if options.price is not None and options.price.said else {}
 
 
 def spent(used: Mapping[str, Any]) -> str:
@@ -201,6 +217,7 @@ def spent(used: Mapping[str, Any]) -> str:
     unknown = f" (and {used['tries_without_count']} tries without a count)" if used["tries_without_count"] else ""
     cost = "unknown (give --price-in and --price-out)" if used["cost"] is None else f"{used['cost']:.4f}"
     thoughts = f" ({used['tokens_of_thoughts']} of them thoughts)" if used["tokens_of_thoughts"] else ""
+    cost += f" ({used['prices']})" if "prices" in used else ""
     tokens = f"{used['tokens_in']} tokens in and {used['tokens_out']} out{thoughts}{unknown}"
     return f"judge: {used['requests']} requests{tries}, {tokens}, cost {cost}"
 

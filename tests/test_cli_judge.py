@@ -128,7 +128,7 @@ def test_a_flag_of_the_judge_without_a_judge_is_an_error(cli: Run, files: Path, 
     ("flags", "says"),
     [
         (["--max-cost", "1"], "--max-cost needs --price-in and --price-out"),
-        (["--max-requests", "-1"], "max_requests"),
+        (["--max-requests", "-1"], "--max-requests must be"),
         (["--judge-base-url", "localhost"], "must look like http://localhost:8000/v1"),
         (["--judge-base-url", "http://me:hidden@localhost/v1"], "without user name, password"),
         (["--null", "untrained", "--controls", "mean"], "add it to --controls"),

@@ -112,7 +112,7 @@ def test_each_sae_gets_its_share_of_what_there_is(
     assert code == Exit.BUDGET == 4
     own = {name: one.details["statuses"].get("ok", 0) for name, one in results_in().items()}
     assert set(own) == set(SAES)
-    assert out.count("autointerp: incomplete: ") == sum("budget" in one.details for one in results_in().values()) > 0
+    assert out.count("autointerp: partial: ") == sum("budget" in one.details for one in results_in().values()) > 0
     if limit[1] != 11:
         assert min(own.values()) >= 1
         # of tokens and money the most that a request can cost is kept aside: the last portions are coarse
@@ -237,7 +237,7 @@ def test_a_result_without_most_scores_is_degraded_and_shows_a_reply(
         "Well [31m it fires on things."
     )
     assert f"{TASK}: degraded: {found.reason}" in out
-    assert f"{TASK} (degraded)" in out
+    assert re.search(r"detection ↑ +\S+( \[.*\])? degraded", out)
     assert f"sae-bench: alive, {TASK}: degraded: {found.reason}" in err
     assert all(mark.isprintable() or mark == "\n" for mark in out + err)
 
@@ -290,7 +290,7 @@ def test_the_verbs_tell_a_degraded_result_from_a_good_one(cli: Run, half: tuple[
     """It is shown with a mark, and is neither ranked, compared, nor taken for a baseline."""
     bad, good = half
     _, out, _ = cli("ls", "results", "--out", "runs")
-    assert len(re.findall("degraded", out)) == 1
+    assert [line.startswith("alive ") for line in out.splitlines() if "degraded" in line] == [True]
     code, out, _ = cli("show", bad)
     assert (code, "judged latents have no score" in out) == (0, True)
     code, out, err = cli("compare", good, bad)
@@ -308,14 +308,27 @@ def test_the_board_shows_a_degraded_result_without_a_rank(cli: Run, half: tuple[
     code, out, _ = cli("board", "runs", "--format", "json")
     assert code == 0
     rows = [row for table in json.loads(out)["tables"] for row in table["rows"]]
-    marks = {(row["sae"], score.get("degraded", False)) for row in rows for score in row["scores"].values()}
-    assert marks == {("alive", True), ("second", False)}
+    marks = {(row["sae"], score.get("mark")) for row in rows for score in row["scores"].values()}
+    assert marks == {("alive", "degraded"), ("second", None)}
     assert all(score["rank"] is None for row in rows if row["sae"] == "alive" for score in row["scores"].values())
     for shown in ("text", "github", "latex", "csv"):
         code, out, _ = cli("board", "runs", "--format", shown)
         assert (code, "degraded" in out) == (0, True), shown
     bad, good = json.loads(cli("board", "runs", "--format", "json")[1])["tables"][0]["rows"][::-1]
     assert (bad["sae"], good["sae"]) == ("alive", "second"), "the degraded one comes last"
+
+
+def test_a_control_that_waits_is_marked_and_the_sae_beside_it_is_not(cli: Run, files: Path, server: Server) -> None:
+    """One request of the control is not asked any more; the same command asks it."""
+    given = [*run_of(files), *judge_of(server), "--controls", "random", "--null", "untrained"]
+    code, out, _ = cli(*given, "--max-requests", 2 * REQUESTS)
+    assert code == 4
+    rows = [line for line in out.splitlines() if line.startswith(f"{TASK} ")]
+    assert rows
+    assert all(row.endswith(" partial") and row.count("partial") == 1 for row in rows)
+    assert f"{TASK}: control random is partial: --max-requests" in out
+    assert cli(*given)[0] == 0
+    assert "partial" not in cli("show", "runs")[1]
 
 
 # ---------------------------------------------------------------- the demo

@@ -21,7 +21,7 @@ ASK = Request([{"role": "user", "content": "Which windows?"}], {"type": "object"
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("model", "  ", "model must be"),
+        ("model", "  ", "--judge-model must be"),
         ("base_url", "localhost:8000", "--judge-base-url must look like"),
         ("base_url", "http://", "--judge-base-url must look like"),
         ("base_url", "http://host:port/v1", "--judge-base-url must look like"),
@@ -29,21 +29,21 @@ ASK = Request([{"role": "user", "content": "Which windows?"}], {"type": "object"
         ("base_url", "http://host/v1?key=secret", "without user name"),
         ("api_key_env", "sk-secret", "--judge-key-env must be the name"),
         ("api_key_env", "0123abcdsecret", "--judge-key-env must be the name"),
-        ("endpoint_id", "", "endpoint_id must be"),
-        ("timeout", 0, "timeout must be a number more than 0"),
-        ("timeout", None, "timeout must be"),
-        ("timeout", float("nan"), "timeout must be"),
+        ("endpoint_id", "", "--judge-endpoint must be"),
+        ("timeout", 0, "--judge-timeout must be a number more than 0"),
+        ("timeout", None, "--judge-timeout must be"),
+        ("timeout", float("nan"), "--judge-timeout must be"),
         ("concurrency", 0, "concurrency must be a whole number from 1 to 1024"),
         ("concurrency", True, "concurrency must be"),
-        ("temperature", 2.5, "temperature must be a number at least 0 and at most 2"),
-        ("seed", -1, "seed must be"),
-        ("seed", 1.5, "seed must be"),
-        ("max_requests", -1, "max_requests must be"),
-        ("max_tokens", "many", "max_tokens must be"),
+        ("temperature", 2.5, "--judge-param temperature must be a number at least 0 and at most 2"),
+        ("seed", -1, "--judge-param seed must be"),
+        ("seed", 1.5, "--judge-param seed must be"),
+        ("max_requests", -1, "--max-requests must be"),
+        ("max_tokens", "many", "--max-tokens must be"),
         ("max_cost", 1.0, "--max-cost needs --price-in and --price-out"),
-        ("price_in", -1.0, "price_in must be"),
-        ("price_out", float("inf"), "price_out must be"),
-        ("cache", 7, "cache must be the path"),
+        ("price_in", -1.0, "--price-in must be"),
+        ("price_out", float("inf"), "--price-out must be"),
+        ("cache", 7, "--judge-cache must be the path"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_one_sentence(field: str, value: object, words: str) -> None:
@@ -53,7 +53,7 @@ def test_a_value_that_cannot_be_used_is_one_sentence(field: str, value: object, 
 
 
 def test_cache_only_needs_a_cache() -> None:
-    with pytest.raises(UsageError, match="cache is None"):
+    with pytest.raises(UsageError, match="give its file with --judge-cache"):
         JudgeOptions("m", cache=None, cache_only=True)
 
 

@@ -12,6 +12,7 @@ from sae_bench.results import store
 from sae_bench.results.definitions import all_known
 from sae_bench.results.verified import STATES, State, state_of
 from sae_bench.schema import Result, TaskSpec
+from sae_bench.show import judges
 
 CONFIDENCE = 0.95  # of every interval on the board
 
@@ -98,10 +99,11 @@ def _known_metrics(file: Path, result: Result, spec: TaskSpec, problems: list[st
 
 
 def _without_duplicates(entries: list[Entry], problems: list[str]) -> list[Entry]:
-    """One result for an SAE and a protocol: the most checked one, else the first."""
-    kept: dict[tuple[str, str, str], Entry] = {}
+    """One result for an SAE, a protocol and a judge: the most checked one, else the first."""
+    kept: dict[tuple[str, str, str, tuple[str, ...]], Entry] = {}
     for entry in entries:
-        key = (entry.result.sae.name, entry.result.sae.weights_sha256, entry.result.protocol)
+        sae = entry.result.sae
+        key = (sae.name, sae.weights_sha256, entry.result.protocol, judges.identity(entry.result))
         first = kept.get(key)
         if first is None:
             kept[key] = entry

@@ -11,12 +11,12 @@ from sae_bench.board.layout import Board, Row, Table
 from sae_bench.schema import MetricValue
 from sae_bench.show.text import json_text, line
 
-SCHEMA = 1  # of the JSON; rises when a field is renamed or removed
+SCHEMA = 2  # of the JSON; rises when a field is renamed or removed
 
 FIELDS = (
     *("model", "hook", "group", "conditions", "sae", "weights_sha256", "architecture", "width", "l0"),
     *("task", "version", "protocol", "metric", "unit", "better", "value", "low", "high", "n_units", "reason"),
-    *("rank_low", "rank_high", "checked", "control"),
+    *("rank_low", "rank_high", "checked", "control", "mark"),
 )
 
 
@@ -73,7 +73,7 @@ def _scores(table: Table) -> Iterator[dict[str, Any]]:
                     **_shared(table),
                     **_identity(row),
                     **_figure(cell.value),
-                    **({"reason": "degraded"} if cell.degraded else {}),
+                    "mark": "" if cell.mark is None else cell.mark.word,
                     **{"task": column.task, "version": version, "protocol": protocol, "metric": column.metric},
                     **{"rank_low": low, "rank_high": high, "checked": row.checked, "control": ""},
                 }
@@ -91,6 +91,7 @@ def _references(table: Table) -> Iterator[dict[str, Any]]:
                     **{"task": column.task, "version": version, "protocol": protocol, "metric": column.metric},
                     **{"unit": column.spec.unit, "better": column.spec.better, "control": reference.name},
                     **{"low": low, "high": high, "value": low if low == high else None},
+                    "mark": reference.marks.get(column.id, ""),
                 }
 
 
@@ -118,14 +119,20 @@ def _table(table: Table) -> dict[str, Any]:
                 "checked": row.checked,
                 "scores": {
                     column: {**_figure(cell.value), "rank": None if cell.rank is None else list(cell.rank)}
-                    | ({"degraded": True} if cell.degraded else {})
+                    | ({} if cell.mark is None else cell.mark.to_json())
                     for column, cell in row.cells.items()
                 },
             }
             for row in table.rows
         ],
         "controls": [
-            {"name": r.name, "scores": {column: {"lowest": a, "highest": b} for column, (a, b) in r.cells.items()}}
+            {
+                "name": r.name,
+                "scores": {
+                    column: {"lowest": a, "highest": b} | ({"mark": r.marks[column]} if column in r.marks else {})
+                    for column, (a, b) in r.cells.items()
+                },
+            }
             for r in table.references
         ],
         "notes": list(table.notes),

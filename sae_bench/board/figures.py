@@ -17,6 +17,7 @@ from sae_bench.board.layout import Board, SaeKey, hook_of, key_of
 from sae_bench.errors import UsageError
 from sae_bench.files import write_atomically
 from sae_bench.schema import CoderRecord, MetricValue
+from sae_bench.show import judges, marks
 from sae_bench.show.text import line
 
 VEGA_LITE = "5.21"  # the version whose code the page holds and that draws the files
@@ -54,7 +55,7 @@ def places(board: Board, collection: Collection, columns: Columns) -> list[Place
     """What can be plotted, a record a model and hook point that the board shows."""
     shown = {digest: (table.model, table.hook) for table in board.tables for digest in table.protocols}
     entries: dict[tuple[str, str], list[Entry]] = {(table.model, table.hook): [] for table in board.tables}
-    for e in (e for e in collection.entries if e.result.status == "ok"):
+    for e in (e for e in collection.entries if marks.ranked(e.result)):
         where = shown.get(e.result.protocol)
         model = e.result.provenance.protocol.model_sha256
         where = where or next(
@@ -78,18 +79,23 @@ def places(board: Board, collection: Collection, columns: Columns) -> list[Place
 
 
 def _axes(entries: Sequence[Entry], columns: Columns) -> tuple[Axis, ...]:
-    """All columns that have values, L0 first; a metric under several protocols is several axes, the fullest first."""
-    found: dict[str, dict[str, dict[SaeKey, MetricValue]]] = {}
+    """All columns that have values, L0 first; a metric under several protocols is several axes, the fullest first.
+
+    So is one of several judges, whom the protocols of older results do not tell apart.
+    """
+    found: dict[str, dict[tuple[str, tuple[str, ...]], dict[SaeKey, MetricValue]]] = {}
     for e in entries:
         for name, value in e.result.metrics.items():
             if value.value is not None:
                 by_protocol = found.setdefault(f"{e.result.task}.{name}", {})
-                by_protocol.setdefault(e.result.protocol, {})[key_of(e.result.sae)] = value
+                key = e.result.protocol, judges.identity(e.result)
+                by_protocol.setdefault(key, {})[key_of(e.result.sae)] = value
     axes = []
     for column in columns.plotted:
         protocols = sorted(found.get(column.id, {}).items(), key=lambda item: (-len(item[1]), item[0]))
-        for digest, values in protocols:
-            suffix = f" ({digest[:8]})" if len(protocols) > 1 else ""
+        for i, ((digest, _), values) in enumerate(protocols, 1):
+            twice = sum(other == digest for (other, _), _ in protocols) > 1
+            suffix = f" ({digest[:8]}{f', judge {i}' if twice else ''})" if len(protocols) > 1 else ""
             axes.append(Axis(column.id, digest, f"{column.heading}{suffix}", _sign(column), column.spec.target, values))
     return tuple(axes)
 

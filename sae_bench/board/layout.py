@@ -15,8 +15,9 @@ from sae_bench.errors import UsageError
 from sae_bench.results.environment import sentence
 from sae_bench.results.verified import STATES, State
 from sae_bench.schema import CoderRecord, MetricValue, Protocol, Result
-from sae_bench.show.results import MOST_CAUTIONS, MOST_SAID, population
-from sae_bench.show.text import shortened
+from sae_bench.show import judges, marks
+from sae_bench.show.marks import Mark
+from sae_bench.show.results import cautioned, few, population
 
 SaeKey = tuple[str, str]  # name, weights_sha256
 _OF_THE_TASK = {"task", "version", "task_sha256", "parameters", "model", "data"}
@@ -26,12 +27,17 @@ _OF_THE_TASK = {"task", "version", "task_sha256", "parameters", "model", "data"}
 class Cell:
     """A score; ``rank`` is its range of ranks, None where the metric has no direction or nothing to be ranked with.
 
-    A ``degraded`` one is shown and never ranked.
+    One with a ``mark`` is not whole; most such are shown and never ranked (:mod:`sae_bench.show.marks`).
     """
 
     value: MetricValue
     rank: tuple[int, int] | None
-    degraded: bool = False
+    mark: Mark | None = None
+
+    @property
+    def may_lead(self) -> bool:
+        """Whether a row may be put in order by this score."""
+        return self.mark is None or self.mark.ranked
 
 
 @dataclass(frozen=True)
@@ -46,10 +52,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Reference:
-    """A control: for each column the lowest and the highest score that it has beside the SAEs of the table."""
+    """A control: for each column the lowest and the highest score that it has beside the SAEs of the table.
+
+    ``marks`` are the words of columns in which one of the scores is not whole.
+    """
 
     name: str
     cells: dict[str, tuple[float, float]]
+    marks: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -120,27 +130,34 @@ def key_of(sae: CoderRecord) -> SaeKey:
 
 
 Place = tuple[str, str, str]  # model's name, its sha256, hook point
+Generation = tuple[int, str, tuple[str, ...]]  # version, the later the lower; protocol; who judged
 
 
 def _contexts(entries: Sequence[Entry]) -> list[tuple[Place, list[Entry]]]:
     """Results that may stand in one table: equal protocols but for the task, and one protocol for each task.
 
-    Where a task has several protocols under equal conditions (another version or other parameters) the newest is in
-    the first table, the others in further ones: never two in one ranking. Within a place the most documents are first.
+    Where a task has several protocols under equal conditions (another version or other parameters) or several judges,
+    the newest is in the first table, the others in further ones: never two in one ranking. Within a place the most
+    documents are first.
     """
-    hashes: dict[tuple[str, str], set[tuple[int, str]]] = {}
+    hashes: dict[tuple[str, str], set[Generation]] = {}
     models: dict[str, set[str]] = {}
     for e in entries:
         p = e.result.provenance.protocol
-        hashes.setdefault((_conditions(p), p.task), set()).add((-p.version, e.result.protocol))
+        hashes.setdefault((_conditions(p), p.task), set()).add(_generation(e.result))
         models.setdefault(p.model_sha256, set()).add(p.model)
     parts: dict[tuple[Place, int, str, int], list[Entry]] = {}
     for e in entries:
         p = e.result.provenance.protocol
-        generation = sorted(hashes[_conditions(p), p.task]).index((-p.version, e.result.protocol))
+        generation = sorted(hashes[_conditions(p), p.task]).index(_generation(e.result))
         place = " = ".join(sorted(models[p.model_sha256])), p.model_sha256, hook_of(p)
         parts.setdefault((place, -p.n_documents, _conditions(p), generation), []).append(e)
     return [(key[0], parts[key]) for key in sorted(parts)]
+
+
+def _generation(result: Result) -> Generation:
+    """Equal for results of a task that may be ranked together; older protocols do not name all of a judge."""
+    return -result.version, result.protocol, judges.identity(result)
 
 
 def _differences(parts: Sequence[Sequence[Entry]], columns: Columns) -> int:
@@ -160,7 +177,7 @@ def _l0(entries: Sequence[Entry]) -> dict[SaeKey, list[tuple[Protocol, MetricVal
     found: dict[SaeKey, list[tuple[Protocol, MetricValue]]] = {}
     for e in entries:
         task, _, metric = L0.partition(".")
-        if e.result.task == task and metric in e.result.metrics:
+        if e.result.task == task and metric in e.result.metrics and marks.ranked(e.result):
             pair = e.result.provenance.protocol, e.result.metrics[metric]
             found.setdefault(key_of(e.result.sae), []).append(pair)
     return found
@@ -218,9 +235,10 @@ def _table(
         notes=tuple(
             [
                 *how,
-                *_degraded(measured),
+                *marks.grouped(results),
                 *_reasons(rows, shown),
-                *_cautions(results),
+                *cautioned(results),
+                *_judges(results),
                 *sentence(results, "the results of this table"),
             ]
         ),
@@ -242,15 +260,15 @@ def _cells(
             if column.task in entries and column.metric in entries[column.task].result.metrics
         }
         values = {key: e.result.metrics[column.metric] for key, e in own.items()}
-        degraded = {key for key, e in own.items() if e.result.status != "ok"}
-        ranked = [key for key, value in values.items() if value.value is not None and key not in degraded]
+        marked = {key: mark for key, e in own.items() if (mark := marks.of(e.result)) is not None}
+        ranked = [key for key, value in values.items() if value.value is not None and marks.ranked(own[key].result)]
         ranges: dict[SaeKey, tuple[int, int]] = {}
         if column.spec.better != "none" and len(ranked) > 1:
             made, way = ranker.rank([own[key].file for key in ranked], [values[key] for key in ranked], column)
             ranges = dict(zip(ranked, made, strict=True))
             how.setdefault(way, []).append(column.label)
         for key, value in values.items():
-            cells[key][column.id] = Cell(value, ranges.get(key), key in degraded)
+            cells[key][column.id] = Cell(value, ranges.get(key), marked.get(key))
     return cells, [f"Ranks of {', '.join(labels)}: surely better means that {way}." for way, labels in how.items()]
 
 
@@ -259,7 +277,7 @@ def _order(row: Row, columns: Sequence[Column]) -> tuple[bool, float, str, str]:
     for column in columns:
         if column.spec.better != "none":
             cell = row.cells.get(column.id)
-            value = cell.value.value if cell is not None and not cell.degraded else None
+            value = cell.value.value if cell is not None and cell.may_lead else None
             cost = 0.0 if value is None else value if column.spec.better == "lower" else -value
             return value is None, cost, *key_of(row.sae)
     return False, 0.0, *key_of(row.sae)
@@ -268,8 +286,10 @@ def _order(row: Row, columns: Sequence[Column]) -> tuple[bool, float, str, str]:
 def _references(entries: Sequence[Entry], columns: Sequence[Column]) -> tuple[Reference, ...]:
     """The controls of all results of a table, in the order in which the first result has them."""
     found: dict[str, dict[str, tuple[float, float]]] = {}
+    words: dict[str, dict[str, str]] = {}
     ids = {column.id for column in columns}
     for e in entries:
+        marked = marks.of_controls(e.result)
         for control, metrics in e.result.controls.items():
             for name, metric in metrics.items():
                 column, value = f"{e.result.task}.{name}", metric.value
@@ -277,26 +297,15 @@ def _references(entries: Sequence[Entry], columns: Sequence[Column]) -> tuple[Re
                     cells = found.setdefault(control, {})
                     low, high = cells.get(column, (value, value))
                     cells[column] = min(low, value), max(high, value)
-    return tuple(Reference(name, cells) for name, cells in found.items())
+                    if control in marked:
+                        words.setdefault(control, {})[column] = marked[control].word
+    return tuple(Reference(name, cells, words.get(name, {})) for name, cells in found.items())
 
 
-def _cautions(results: Sequence[Result]) -> list[str]:
-    """What must not be read without, once for each sentence, with the SAEs that it is said of."""
-    found: dict[str, list[str]] = {}
-    for result in results:
-        for caution in result.cautions[:MOST_CAUTIONS]:
-            found.setdefault(f"{result.task}: {shortened(caution, MOST_SAID)}", []).append(result.sae.name)
-    return [f"{said} ({_few(names)})" for said, names in found.items()]
-
-
-def _few(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
-
-
-def _degraded(entries: Sequence[Entry]) -> list[str]:
-    """Which results are shown without being ranked, and why."""
-    own = [e.result for e in entries if e.result.status != "ok"]
-    return [f"{r.task} of {r.sae.name} is {r.status} and not ranked: {r.reason}" for r in own]
+def _judges(results: Sequence[Result]) -> list[str]:
+    """Who judged, of each task that was judged: results of one table have one judge."""
+    found = {r.task: judges.in_words(r) for r in results if judges.judged(r)}
+    return [f"{task}: judged by {words}" for task, words in found.items()]
 
 
 def _reasons(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
@@ -308,4 +317,4 @@ def _reasons(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
                 found.setdefault(f"{column.label}: no value, because {row.cells[column.id].value.reason}", []).append(
                     row.sae.name
                 )
-    return [f"{reason} ({_few(names)})" for reason, names in found.items()]
+    return [f"{reason} ({few(names)})" for reason, names in found.items()]

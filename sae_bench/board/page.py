@@ -19,10 +19,12 @@ from sae_bench.board.collect import Collection, Entry
 from sae_bench.board.columns import Columns
 from sae_bench.board.details import on_page, read
 from sae_bench.board.layout import Board, SaeKey, Table, hook_of, key_of
-from sae_bench.board.text import protocols, rank_text, reference_text, score_text
+from sae_bench.board.text import mark_text, protocols, rank_text, reference_text, score_text
 from sae_bench.errors import UsageError
 from sae_bench.schema import CoderRecord
+from sae_bench.show import marks
 from sae_bench.show.blocks import AnyBlock
+from sae_bench.show.results import bounded_cautions
 from sae_bench.show.text import line, number, with_interval
 
 LARGEST = 4_800_000  # bytes of the page; details are shortened until it fits
@@ -119,9 +121,14 @@ def _table(table: Table, numbers: dict[SaeKey, int]) -> dict[str, Any]:
     for row in table.rows:
         cells = [(column, row.cells.get(column.id)) for column in table.columns]
         scores = [
-            {"text": score_text(cell, column), "rank": rank_text(cell), "sort": figures.rounded(cell.value.value)}
+            {
+                "text": score_text(cell, column),
+                "mark": mark_text(cell),
+                "rank": rank_text(cell),
+                "sort": figures.rounded(cell.value.value) if cell.may_lead else None,
+            }
             if cell
-            else {"text": "", "rank": "", "sort": None}
+            else {"text": "", "mark": "", "rank": "", "sort": None}
             for column, cell in cells
         ]
         l0 = None if row.l0 is None else row.l0.value
@@ -215,11 +222,15 @@ def _details(
 
 def _result(e: Entry, found: Sequence[AnyBlock], most: int) -> dict[str, Any]:
     r, p = e.result, e.result.provenance
-    controls = list(r.controls)[:12]
+    controls, own, marked = list(r.controls)[:12], marks.of(r), marks.of_controls(r)
     rows = []
     for name, metric in r.metrics.items():
         shown = with_interval(metric) if metric.reason is None else f"- ({line(metric.reason)[:200]})"
-        beside = [number(r.controls[c][name].value) if name in r.controls[c] else "" for c in controls]
+        shown = marks.beside(shown, own)
+        beside = [
+            marks.beside(number(r.controls[c][name].value), marked.get(c)) if name in r.controls[c] else ""
+            for c in controls
+        ]
         rows.append([line(name), shown, line(metric.unit)[:60], metric.n_units, *beside])
     about = (
         f"{p.protocol.model}, {hook_of(p.protocol)}; {p.protocol.n_documents} documents, {p.n_tokens} tokens, mask "
@@ -230,5 +241,6 @@ def _result(e: Entry, found: Sequence[AnyBlock], most: int) -> dict[str, Any]:
         "about": line(about)[:600],
         "controls": [line(c) for c in controls],
         "rows": rows,
+        "said": [line(said) for said in (*marks.sentences(r), *bounded_cautions(r))],
         "blocks": [on_page(block, most) for block in found],
     }

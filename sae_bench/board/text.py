@@ -102,7 +102,7 @@ def cell_text(cell: Cell | None, column: Column) -> str:
     """A score as "0.0934 [0.0921, 0.0947] rank 1-2"; empty where nothing was measured."""
     if cell is None:
         return ""
-    return f"{score_text(cell, column)} {rank_text(cell)}".rstrip()
+    return " ".join(part for part in (score_text(cell, column), mark_text(cell), rank_text(cell)) if part)
 
 
 def score_text(cell: Cell, column: Column) -> str:
@@ -117,13 +117,16 @@ def score_text(cell: Cell, column: Column) -> str:
 
 
 def rank_text(cell: Cell) -> str:
-    """A range of ranks as "rank 1-3", or "rank 2" where it is certain; empty where there is none; "degraded" if so."""
-    if cell.degraded:
-        return "degraded"
+    """A range of ranks as "rank 1-3", or "rank 2" where it is certain; empty where there is none."""
     if cell.rank is None:
         return ""
     low, high = cell.rank
     return f"rank {low}" if low == high else f"rank {low}-{high}"
+
+
+def mark_text(cell: Cell) -> str:
+    """The word beside a score that is not whole; empty for others."""
+    return "" if cell.mark is None else cell.mark.word
 
 
 def reference_text(reference: Reference, column: Column) -> str:
@@ -131,7 +134,8 @@ def reference_text(reference: Reference, column: Column) -> str:
     if column.id not in reference.cells:
         return ""
     low, high = (number(value) for value in reference.cells[column.id])
-    return low if low == high else f"{low} to {high}"
+    shown = low if low == high else f"{low} to {high}"
+    return f"{shown} {reference.marks.get(column.id, '')}".rstrip()
 
 
 def protocols(table: Table) -> str:

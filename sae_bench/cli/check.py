@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.results.compare import NotComparable
     from sae_bench.results.compare_sides import read_side
     from sae_bench.results.environment import sentence
+    from sae_bench.show.results import cautioned
     from sae_bench.show.text import line
 
     gates = gate.read_gates(at_home(args.gates) if args.gates else None, registry.tasks(args.task_dir))
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         return refused(error)
     failures = gate.failed(outcomes, strict=args.strict)
     held = [loaded.result for one, old in pairs if old is not None for loaded in (old, one)]
-    notes += sentence(held, "the baseline and the new results")
+    notes += [*sentence(held, "the baseline and the new results"), *cautioned(held)]
     _write(args, name, outcomes, failures, "", [*notes, *new.failed])
     if args.markdown != "-":
         print("\n".join([_table(outcomes, failures, markdown=False), "", *map(line, [*notes, *new.failed])]).rstrip())
@@ -99,13 +100,15 @@ def _summary(outcomes: Sequence[Outcome], failures: Sequence[Outcome]) -> str:
 def _table(outcomes: Sequence[Outcome], failures: Sequence[Outcome], *, markdown: bool) -> str:
     from tabulate import tabulate
 
+    from sae_bench.show.marks import beside
     from sae_bench.show.text import line, number, span
     from sae_bench.show.text import markdown as escaped
 
     rows = []
     for o in outcomes:
         verdict = "FAIL" if o in failures else "ok" if o.state == "ok" else "warning"
-        shown = [number(o.old), number(o.new), span(o.loss, o.low, o.high), number(o.gate.allowed_loss)]
+        old, new = (beside(number(value), mark) for value, mark in zip((o.old, o.new), o.marks, strict=True))
+        shown = [old, new, span(o.loss, o.low, o.high), number(o.gate.allowed_loss)]
         rows.append([verdict, o.task, o.metric, *shown, o.why])
     headers = ["", "task", "metric", "baseline", "new", "loss [95 % interval]", "allowed", "why"]
     safe = escaped if markdown else line

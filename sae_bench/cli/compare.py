@@ -12,7 +12,7 @@ from sae_bench.files import at_home
 
 if TYPE_CHECKING:
     from sae_bench.results.compare import Difference
-    from sae_bench.results.compare_sides import Comparison, Side
+    from sae_bench.results.compare_sides import Comparison, Match, Side
 
 
 def add(verbs: Any) -> None:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     found = comparisons(matches, chosen, every_pair=args.format == "json", other_text=args.other_text)
     failed = [f"{letter(i)}: {reason}" for i, side in enumerate(sides) for reason in side.failed]
     measured = [loaded.result for one in matches for loaded in one.results]
-    notes = [*notes, *lacking, *failed, *sentence(measured)]
+    notes = [*_beside(matches), *notes, *lacking, *failed, *sentence(measured)]
     if args.format == "json":
         print(json_text(as_json(sides, found, notes), allow_nan=False))
     else:
@@ -77,14 +77,31 @@ def letter(side: int) -> str:
     return LETTERS[side]
 
 
+def _beside(matches: Sequence[Match]) -> list[str]:
+    """What differences must not be read without: that a side is not whole, and what its own figures need."""
+    from sae_bench.show import marks
+    from sae_bench.show.results import bounded_cautions
+
+    return [
+        f"{one.task}, {letter(i)}: {said}"
+        for one in matches
+        for i, loaded in enumerate(one.results)
+        for said in (*marks.sentences(loaded.result), *bounded_cautions(loaded.result))
+    ]
+
+
 def as_json(sides: Sequence[Side], found: Sequence[Comparison], notes: Sequence[str]) -> dict[str, Any]:
-    """All that there is to say, as plain JSON."""
+    """All that there is to say, as plain JSON; ``marks`` and ``cautions`` by task, of those that have some."""
+    from sae_bench.show import marks
+
     results = {
         letter(i): {
             "sae": side.sae.name,
             "weights_sha256": side.sae.weights_sha256,
             "path": str(side.path),
             "files": [str(x.file) for x in side.results],
+            "marks": {x.result.task: made for x in side.results if (made := marks.to_json(x.result))},
+            "cautions": {x.result.task: list(x.result.cautions) for x in side.results if x.result.cautions},
         }
         for i, side in enumerate(sides)
     }
@@ -95,9 +112,8 @@ def as_json(sides: Sequence[Side], found: Sequence[Comparison], notes: Sequence[
 def _record(row: Difference) -> dict[str, Any]:
     from dataclasses import asdict
 
-    return {("difference" if name == "value" else name): value for name, value in asdict(row).items()} | {
-        "verdict": row.verdict
-    }
+    named = {("difference" if name == "value" else name): value for name, value in asdict(row).items()}
+    return named | {"marks": [mark and mark.word for mark in row.marks], "verdict": row.verdict}
 
 
 def as_tables(sides: Sequence[Side], found: Sequence[Comparison], notes: Sequence[str], *, markdown: bool) -> str:
@@ -121,6 +137,7 @@ def as_tables(sides: Sequence[Side], found: Sequence[Comparison], notes: Sequenc
 def _table(one: Comparison, markdown: bool) -> str:
     from tabulate import tabulate
 
+    from sae_bench.show.marks import beside
     from sae_bench.show.text import ARROWS, line, number, span
     from sae_bench.show.text import markdown as escaped
 
@@ -129,7 +146,9 @@ def _table(one: Comparison, markdown: bool) -> str:
     for row in one.rows:
         label = f"{row.metric} {ARROWS[row.better]}".rstrip()
         shown = [span(row.value, row.low, row.high), p_text(row.p_adjusted), number(row.detectable)]
-        rows.append([row.task, label, number(row.a), number(row.b), *shown, row.verdict])
+        figures = [beside(number(value), mark) for value, mark in zip((row.a, row.b), row.marks, strict=True)]
+        words = ", ".join(f"{name} is {mark.word}" for name, mark in zip((a, b), row.marks, strict=True) if mark)
+        rows.append([row.task, label, *figures, *shown, f"{row.verdict} ({words})" if words else row.verdict])
     headers = ["task", "metric", a, b, f"{b} - {a} [95 % interval]", "p, adjusted", "detectable", f"{b} is"]
     safe = escaped if markdown else line
     headers, rows = [safe(h) for h in headers], [[safe(cell) for cell in row] for row in rows]

@@ -47,8 +47,10 @@ def add(judge: Any) -> None:
                        help="untrained: judge the control random as well, for twice the cost")  # fmt: skip
     judge.add_argument("--max-requests", type=int, metavar="N", help="requests of this run at most, retries included")
     judge.add_argument("--max-tokens", type=int, metavar="N", help="tokens in and out of this run at most")
-    judge.add_argument("--max-cost", type=float, metavar="X", help="cost of this run at most; needs both prices")
-    judge.add_argument("--price-in", type=float, metavar="X", help="price of a million tokens in")
+    judge.add_argument("--max-cost", type=float, metavar="X", help="cost of this run at most; needs both prices, "
+                       "where they are not known")  # fmt: skip
+    judge.add_argument("--price-in", type=float, metavar="X", help="price of a million tokens in (default: the known "
+                       "one, of a few models of OpenAI, Anthropic and Google at their own hosts)")  # fmt: skip
     judge.add_argument("--price-out", type=float, metavar="X", help="price of a million tokens out")
 
 

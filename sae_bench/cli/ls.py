@@ -107,6 +107,7 @@ def _sites(hooks: list[str]) -> str:
 
 def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
     from sae_bench.results import store
+    from sae_bench.show import marks
     from sae_bench.show.text import line, markdown
 
     safe = str if args.json else markdown if args.markdown else line
@@ -116,6 +117,7 @@ def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
             "sae": safe(result.sae.name),
             "task": safe(f"{result.task}@v{result.version}"),
             "status": result.status,
+            "mark": mark.word if (mark := marks.of(result)) else "",
             "documents": result.provenance.protocol.n_documents,
             "protocol": result.protocol[:8],
             "file": safe(str(file)),

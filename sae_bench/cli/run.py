@@ -220,11 +220,15 @@ def _parameters(given: Sequence[str]) -> dict[str, Any]:
 def brief(result: Result) -> dict[str, Any]:
     """What scripts read: a result without provenance and details, but for what its figures must not be read without.
 
-    ``cautions``, and of labelled texts ``coverage`` ("1 of 97") and why each of the other sets is ``left_out``.
+    ``cautions``, the ``mark`` of figures that are not whole and ``why``, and of labelled texts ``coverage`` ("1 of
+    97") and why each of the other sets is ``left_out``.
     """
+    from sae_bench.show import marks
+
     keep = {"task", "version", "status", "reason", "protocol", "metrics", "controls"}
     beside = {"cautions": result.details["cautions"]} if "cautions" in result.details else {}
     data = result.provenance.data
+    beside |= marks.to_json(result)
     if "coverage" in data:
         beside |= {"coverage": data["coverage"], "left_out": data.get("skipped", {})}
     return {"sae": result.sae.name, **result.model_dump(mode="json", include=keep), **beside}

@@ -79,6 +79,7 @@ def _parameters(spec: TaskSpec) -> list[dict[str, Any]]:
 def _results(path: Path, known: Mapping[str, TaskSpec], as_json: bool) -> str:
     from sae_bench.results import store
     from sae_bench.results.definitions import all_known
+    from sae_bench.show import marks
     from sae_bench.show.details import found
     from sae_bench.show.results import result_tables
     from sae_bench.show.terminal import drawn
@@ -94,7 +95,9 @@ def _results(path: Path, known: Mapping[str, TaskSpec], as_json: bool) -> str:
             one.model_dump(mode="json", exclude={"details"}) | {"details": one.details} for one in results.values()
         ]
         blocks = [[block.to_json() for block in one.blocks] for one in made.values()]
-        return json_text({"results": whole, "blocks": blocks})
+        return json_text(
+            {"results": whole, "blocks": blocks, "marks": [marks.to_json(one) for one in results.values()]}
+        )
     held = {file: result for file, result in results.items() if result.definition is not None}
     specs, problems = all_known(held, known)
     parts = [result_tables(list(results.values()), specs, everything=True), *map(line, problems)]

@@ -46,6 +46,11 @@ class Abilities:
     stream: bool = False
     most_room: int = ROOM
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dropped", tuple(self.dropped))  # a list, where it was read from JSON
+        if self.format not in FORMATS or not all(isinstance(name, str) for name in self.dropped):
+            raise ValueError(f"an endpoint takes one of {', '.join(FORMATS)}, not {self.format!r:.40}")
+
     def prepare(self, body: Mapping[str, Any], room: int = 0) -> dict[str, Any]:
         """``body`` in the words that the endpoint takes, its length limit grown by ``room``."""
         sent = {name: value for name, value in body.items() if name not in self.dropped}

@@ -207,6 +207,16 @@ class Cache:
             return Known(Served.read(own[0]), strict_json(own[1]), own[2])
         return None if row is None else Known(Served.read(row[0]))
 
+    def judges(self) -> list[tuple[str, str, Known]]:
+        """Endpoint, asked model and who answered last, of all that were asked a first question. Raises JudgeError."""
+        with self._lock, self._refusing("read"):
+            query = "SELECT endpoint, asked, served, takes, said FROM judges ORDER BY endpoint, asked"
+            found = self._db.execute(query).fetchall()
+        return [
+            (at, asked, Known(Served.read(served), strict_json(takes), said))
+            for at, asked, served, takes, said in found
+        ]
+
     def rows(self) -> Iterator[Row]:
         """Every complete reply whose request is known, in the order of keys. Raises JudgeError."""
         columns = ("key", "served", "request", "format", "source", "latency", "tries", *_FIELDS)
@@ -286,5 +296,5 @@ def _cure(refusal: str) -> str:
     if "locked" in refusal:
         return "another process holds it: wait for it or give another file"
     if "not a database" in refusal or "malformed" in refusal:
-        return "it is damaged or no cache: give another file"
+        return "it is damaged or no cache: give another file (sae-bench judge import FILE reads an exported one)"
     return "give a file in a folder that can be written"

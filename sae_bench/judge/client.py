@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from sae_bench.errors import UsageError
-from sae_bench.judge import batch, survey
+from sae_bench.judge import batch, replay, survey
 from sae_bench.judge.abilities import Abilities
 from sae_bench.judge.asked import Asked
 from sae_bench.judge.cache import Cache, Known
@@ -225,11 +225,23 @@ class Judge:
         """
         cache = self._opened()
         if self._options.cache_only:
-            raise UsageError("import_batch writes to the cache, but the judge has cache_only; open it without")
+            raise UsageError(
+                "import_batch writes to the cache, and with --judge-cache-only nothing does; open the judge without"
+            )
         rows, failed = batch.read(path, self._scrub)
         cache.store(rows)
         self._remember(cache)
         return len(rows), failed
+
+    def export_replay(self, path: Path, model: str | None = None) -> int:
+        """Write the complete replies of the cache for others, see :mod:`sae_bench.judge.replay`; returns how many."""
+        return replay.write(self._opened(), path, model)
+
+    def import_replay(self, path: Path) -> int:
+        """Put the replies of somebody's cache into this one; returns how many there were. Raises JudgeError."""
+        rows, judges = replay.read(path, self._scrub)
+        replay.keep(self._opened(), rows, judges)
+        return len(rows)
 
     def _distinct(self, requests: Iterable[Request]) -> tuple[Sequence[str], dict[str, Request]]:
         """The key of each request, and the distinct ones by key, in order."""

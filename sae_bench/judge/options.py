@@ -13,6 +13,8 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sae_bench.errors import UsageError
+from sae_bench.judge import prices
+from sae_bench.judge.flags import told
 from sae_bench.judge.secrets import Scrubber
 
 DEFAULT_URL = "https://api.openai.com/v1"
@@ -48,8 +50,8 @@ class JudgeOptions:
         cache_only: answer from the cache alone and never open a connection.
         max_requests: HTTP requests of this run at most, retries included.
         max_tokens: tokens in and out of this run at most.
-        max_cost: cost of this run at most, in the currency of the prices; needs both prices.
-        price_in: price of a million tokens in.
+        max_cost: cost of this run at most, in the currency of the prices; needs both prices, if they are not known.
+        price_in: price of a million tokens in; where neither price is given, the known one of :mod:`.prices`.
         price_out: price of a million tokens out.
 
     Raises UsageError for a value that cannot be used.
@@ -99,30 +101,28 @@ class JudgeOptions:
         _integer("max_tokens", self.max_tokens)
         for name in ("max_cost", "price_in", "price_out"):
             _number(name, getattr(self, name))
-        if self.max_cost is not None and (self.price_in is None or self.price_out is None):
+        if self.max_cost is not None and self.price is None:
             raise UsageError(
-                "--max-cost needs --price-in and --price-out, the prices of a million tokens; give all three"
+                "--max-cost needs --price-in and --price-out, the prices of a million tokens, which are not known of "
+                "this judge; give all three"
             )
         if self.cache is not None:
             if not isinstance(self.cache, str | os.PathLike):
-                raise UsageError(f"cache must be the path of a file or None, but is {self.cache!r}")
+                raise UsageError(f"--judge-cache must be the path of a file or None, but is {self.cache!r}")
             object.__setattr__(self, "cache", Path(self.cache).expanduser())
         if self.cache_only and self.cache is None:
-            raise UsageError("cache_only answers from a cache, but cache is None; give the file of a cache")
+            raise UsageError(
+                "--judge-cache-only answers from a cache, but there is none; give its file with --judge-cache"
+            )
 
     def _hold_no_key(self) -> None:
         """All options but the headers are kept and printed. Raises UsageError."""
         scrub = Scrubber(*self.secrets)
-        for name, flag in (
-            ("model", "model"),
-            ("base_url", "base-url"),
-            ("endpoint_id", "endpoint"),
-            ("params", "param"),
-        ):
+        for name in ("model", "base_url", "endpoint_id", "params"):
             value = getattr(self, name)
             if value is not None and scrub.text(f"{value}") != f"{value}":
                 raise UsageError(
-                    f"--judge-{flag} holds the key that is in {self.api_key_env}, or a value of --judge-header, and "
+                    f"{told(name)} holds the key that is in {self.api_key_env}, or a value of --judge-header, and "
                     "would be kept with every result; leave it out there"
                 )
 
@@ -166,22 +166,26 @@ class JudgeOptions:
         """Length limit of a reply that needs so many tokens, without room for thoughts."""
         return tokens if self.reply_tokens is None else self.reply_tokens
 
+    @property
+    def price(self) -> prices.Price | None:
+        """The prices that were given, else the known ones; None where both are lacking."""
+        return prices.of((self.price_in, self.price_out), self.url, self.model, self.params)
+
     def cost(self, tokens_in: float, tokens_out: float) -> float | None:
         """Price of so many tokens, or None without both prices."""
-        if self.price_in is None or self.price_out is None:
-            return None
-        return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
+        price = self.price
+        return None if price is None else (tokens_in * price.price_in + tokens_out * price.price_out) / 1e6
 
 
 def _text(name: str, value: object) -> None:
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise UsageError(f"{name} must be a printable text that is not empty, but is {value!r}")
+        raise UsageError(f"{told(name)} must be a printable text that is not empty, but is {value!r}")
 
 
 def _address(value: str | None) -> str:
     """The address, from the environment where none is given. Shows none: it may hold a password, or be a key."""
     given = value if value is not None else os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
-    source = "--judge-base-url" if value is not None else "OPENAI_BASE_URL"
+    source = told("base_url") if value is not None else "OPENAI_BASE_URL"
     if not isinstance(given, str):
         raise UsageError(
             f"{source} must be a text such as http://localhost:8000/v1, but it is a {type(given).__name__}"
@@ -263,7 +267,7 @@ def _number(name: str, value: float | None, above: float | None = None, most: fl
     if not fine or value is None or not least <= value <= most or value == above:
         bound = f"more than {above:g}" if above is not None else "at least 0"
         until = "" if math.isinf(most) else f" and at most {most:g}"
-        raise UsageError(f"{name} must be a number {bound}{until}, but is {value!r}")
+        raise UsageError(f"{told(name)} must be a number {bound}{until}, but is {value!r}")
 
 
 def _integer(name: str, value: int | None, least: int = 0, most: int = 2**53) -> None:
@@ -271,4 +275,4 @@ def _integer(name: str, value: int | None, least: int = 0, most: int = 2**53) ->
     if value is None and least == 0:
         return
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise UsageError(f"{name} must be a whole number from {least} to {most}, but is {value!r}")
+        raise UsageError(f"{told(name)} must be a whole number from {least} to {most}, but is {value!r}")

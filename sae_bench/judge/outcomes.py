@@ -108,7 +108,7 @@ def _classified(status: int, headers: Mapping[str, str], content: Any, text: str
 def _failure(status: int, headers: Mapping[str, str], content: Any, text: str) -> Outcome:
     codes, message = _error(content)
     reason = short(message or text) or f"status {status}"
-    words = f"{codes} {message} {_handed_on(content)}".lower()
+    words = f"{codes} {message} {_beside(content, text)}".lower()
     if status == 402 or (status in (403, 429) and not _QUOTA.isdisjoint(codes.lower().split())):
         return Outcome("fatal", reason=reason, status=status, quota=True)
     if status == 429 and (_LONG.search(text[:_READ].lower()) or _LONG.search(words)):
@@ -140,11 +140,13 @@ def _error(content: Any) -> tuple[str, str]:
     return codes, message if isinstance(message, str) and message else json.dumps(error)
 
 
-def _handed_on(content: Any) -> str:
-    """What an endpoint that hands requests on says of the one behind it."""
-    error = content.get("error") if isinstance(content, dict) else None
-    metadata = error.get("metadata") if isinstance(error, dict) else None
-    return json.dumps(metadata)[:_READ] if metadata else ""
+def _beside(content: Any, text: str) -> str:
+    """What else an error says: a text without form, or fields beside the message (of the endpoint behind this one)."""
+    if not isinstance(content, dict):
+        return text[:_READ]
+    error = content.get("error")
+    rest = {name: value for name, value in error.items() if name != "message"} if isinstance(error, dict) else {}
+    return json.dumps(rest, ensure_ascii=False)[:_READ]
 
 
 def _code(error: Any) -> int | None:

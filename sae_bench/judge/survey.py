@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sae_bench.judge.abilities import Abilities
 from sae_bench.judge.errors import JudgeError, refused
@@ -13,7 +13,7 @@ from sae_bench.judge.records import Completion, Request, body
 
 KNOCKS = 3  # tries at an address where nothing listens and nothing ever answered
 _STEPS = 16  # of words that are tried, at most
-_BROKEN = 2  # failures with status 500 or more after which it may be the format that breaks the server
+_BROKEN = 2  # failures with status 500 after which it may be the request that breaks the server
 _UNEXPLAINED = frozenset({400, 404, 405, 415, 422, 501})
 
 
@@ -43,6 +43,7 @@ async def ask(exchange: Exchange, request: Request) -> First:
 async def _until(exchange: Exchange, request: Request) -> Completion | Outcome:
     """A completion, or the outcome that no other try in the same words would change. Raises JudgeError."""
     patience, failures, room, steps = exchange.patience, 0, 0, 0
+    doubted: Abilities | None = None
     while True:
         outcome = await exchange.attempt("first", request, room, first=failures + steps == 0, keep=_nothing)
         if isinstance(outcome, Completion):
@@ -54,25 +55,49 @@ async def _until(exchange: Exchange, request: Request) -> Completion | Outcome:
         if outcome.kind == "short":
             room = exchange.room_after(room)
         elif outcome.completion is not None:
-            return outcome.completion
+            return outcome.completion if doubted is None else await _blame(exchange, request, room, outcome, doubted)
         elif outcome.kind == "fatal" or steps > _STEPS:
             return outcome
         elif outcome.kind == "adapted":
             room = exchange.room_of(room)
         elif outcome.kind == "transient":
             failures += 1
-            _break(exchange, outcome, failures, "response_format" in body(request, exchange.options))
+            if failures >= _most(exchange, outcome):
+                raise silent(exchange, outcome, failures)
+            if outcome.status == 500 and failures >= _BROKEN:
+                doubted = doubted or exchange.learned.abilities
+                exchange.learned.abilities = _lesser(exchange, request)
             await asyncio.sleep(max(patience.delay(failures, "first"), outcome.wait or 0.0))
 
 
-def _break(exchange: Exchange, outcome: Outcome, failures: int, asked: bool) -> None:
-    """After failures that may come from the format: ask for a weaker one. Raises JudgeError at the end of patience."""
+def _most(exchange: Exchange, outcome: Outcome) -> int:
+    """How many tries may fail."""
     nobody = outcome.foreign and outcome.status == 0 and not exchange.endpoint.answered
-    if failures >= (min(KNOCKS, exchange.patience.attempts) if nobody else exchange.patience.attempts):
-        raise silent(exchange, outcome, failures)
-    weaker = exchange.learned.abilities.weaker()
-    if outcome.status >= 500 and failures % _BROKEN == 0 and asked and weaker is not None:
-        exchange.learned.abilities = weaker
+    return min(KNOCKS, exchange.patience.attempts) if nobody else exchange.patience.attempts
+
+
+def _lesser(exchange: Exchange, request: Request) -> Abilities:
+    """Less of what breaks servers without a word: first the format, then the system message in a chat template."""
+    now, fixed = exchange.learned.abilities, exchange.options.params
+    asked = "response_format" in body(request, exchange.options) and "response_format" not in fixed
+    weaker = now.weaker() if asked else None
+    return weaker or replace(now, system=False)
+
+
+async def _blame(exchange: Exchange, request: Request, room: int, found: Outcome, doubted: Abilities) -> Completion:
+    """The reply in the fullest words that break nothing: it may have been one of those left out, or none of them."""
+    least = exchange.learned.abilities
+    full = replace(least, format=doubted.format, system=doubted.system)
+    for words in dict.fromkeys((full, replace(full, system=least.system), replace(full, format=least.format), least)):
+        exchange.learned.abilities = words
+        again = found if words == least else await exchange.attempt("first", request, room, first=False, keep=_nothing)
+        reply = again if isinstance(again, Completion) else again.completion
+        if reply is not None and reply.status != "budget":
+            exchange.learned.abilities = words
+            return reply
+    exchange.learned.abilities = least
+    assert found.completion is not None
+    return found.completion
 
 
 async def _climb(exchange: Exchange, request: Request, first: Outcome) -> Completion | Outcome:
@@ -102,7 +127,7 @@ def silent(exchange: Exchange, outcome: Outcome, tries: int) -> JudgeError:
         return nobody(exchange, outcome)
     return JudgeError(
         f"the judge {options.model} at {options.url} does not answer: failed {tries} times, last: {outcome.reason}; "
-        "run again when it does, or give more time with --judge-timeout"
+        "run again when it does, give more time with --judge-timeout, or answer from the cache with --judge-cache-only"
     )
 
 

@@ -42,7 +42,7 @@ class Transport:
         self._timeout = options.timeout
         self._scrub = scrub
         self._way = network.route(options.url)
-        connections = Wire(network.transport(options.url, self._way), scrub)
+        connections = Wire(network.transport(options.url, self._way), scrub, _headers(options, secret))
         self._quiet = Quiet(scrub)
         self._quiet.watch(True)
         address, _, query = options.url.partition("?")
@@ -50,7 +50,6 @@ class Transport:
             api_key=secret or "none",
             base_url=address,
             default_query=dict(parse_qsl(query)),
-            default_headers=_headers(options, secret),
             timeout=options.timeout,
             max_retries=0,
             # no redirect is followed: the key goes to the address that was given and nowhere else
@@ -90,11 +89,10 @@ class Transport:
             self._quiet.watch(False)
 
 
-def _headers(options: JudgeOptions, secret: str) -> dict[str, Any]:
-    """Headers beside those of the client; where the address has an api-version, the key is in one that Azure reads."""
-    from openai import Omit
+def _headers(options: JudgeOptions, secret: str) -> dict[str, str | None]:
+    """Headers over those of the client, None for one that is left out.
 
-    own: dict[str, Any] = {"Authorization": Omit(), "api-key": secret} if "?" in options.url and secret else {}
-    taken = {name.lower() for name in options.headers}
-    kept = {name: value for name, value in own.items() if name.lower() not in taken}
-    return kept | dict(options.headers)
+    Where the address has an api-version, the key is in the header that Azure reads, and in no other.
+    """
+    own: dict[str, str | None] = {"authorization": None, "api-key": secret} if "?" in options.url and secret else {}
+    return own | {name.lower(): value for name, value in options.headers.items()}

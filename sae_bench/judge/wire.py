@@ -6,6 +6,7 @@ Imported when a connection is needed: it imports httpx.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import httpx
@@ -20,19 +21,25 @@ _PACKED = ("gzip", "x-gzip", "deflate")
 
 
 class Wire(httpx.AsyncBaseTransport):
-    """Sends by ``inner`` and reads replies as they come, up to 1 MiB.
+    """Sends by ``inner``, with ``headers`` over those of the client, and reads replies as they come, up to 1 MiB.
 
     No encoding is asked for; gzip and deflate, which some servers send all the same, are unpacked up to the limit.
     Cookies and all other headers that nobody here reads are dropped. Raises httpx.DecodingError for a reply that is too
     long or packed in another way.
     """
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, scrub: Scrubber) -> None:
-        self._inner, self._scrub = inner, scrub
+    def __init__(
+        self, inner: httpx.AsyncBaseTransport, scrub: Scrubber, headers: Mapping[str, str | None] | None = None
+    ) -> None:
+        self._inner, self._scrub, self._headers = inner, scrub, headers or {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """The reply, read to its end."""
         request.headers["Accept-Encoding"] = "identity"
+        for name, value in self._headers.items():
+            request.headers.pop(name, None)
+            if value is not None:
+                request.headers[name] = value
         response = await self._inner.handle_async_request(request)
         try:
             content = await _content(response)

@@ -32,6 +32,7 @@ from sae_bench.results.compare_intervals import (
 from sae_bench.results.compare_load import Figure, Loaded, indicators, load
 from sae_bench.results.compare_protocol import NotComparable, comparable, refusal
 from sae_bench.schema import Better
+from sae_bench.show import marks
 from sae_bench.units import Units
 from sae_bench.units.bootstrap import CONFIDENCE, FEWEST, Array, percentile_interval, quotient, undefined
 from sae_bench.units.kinds import kind
@@ -55,7 +56,8 @@ class Difference:
     ``a`` and ``b`` are those figures. ``low`` and ``high`` bound the difference at 95 %, for this metric alone;
     ``p_adjusted`` is :attr:`p` until :func:`adjusted` is told of the other metrics. ``detectable`` is the difference
     that would be found 80 times of 100. ``left_out`` counts documents, sets or latents of A and of B that the other
-    lacks. ``method`` says how the interval was made, ``reason`` why there is none.
+    lacks. ``method`` says how the interval was made, ``reason`` why there is none, ``marks`` that A's or B's figure is
+    not whole.
     """
 
     task: str
@@ -74,6 +76,7 @@ class Difference:
     left_out: tuple[int, int] = (0, 0)
     method: str | None = None
     reason: str | None = None
+    marks: tuple[marks.Mark | None, marks.Mark | None] = (None, None)
 
     @property
     def tested(self) -> bool:
@@ -103,7 +106,10 @@ def difference(a: Loaded, b: Loaded, metric: str, *, other_text: bool = False) -
         if metric not in loaded.result.metrics:
             raise UsageError(f"{loaded.file} has no metric {metric!r}; {suggest(metric, loaded.result.metrics)}")
     shown = [loaded.result.metrics[metric] for loaded in (a, b)]
-    empty = Difference(a.result.task, metric, shown[0].unit, shown[0].better, shown[0].value, shown[1].value)
+    empty = Difference(
+        a.result.task, metric, shown[0].unit, shown[0].better, shown[0].value, shown[1].value,
+        marks=(marks.of(a.result), marks.of(b.result)),
+    )  # fmt: skip
     for loaded, name in ((a, "first"), (b, "second")):
         if loaded.result.metrics[metric].reason is not None:
             return replace(empty, reason=f"the {name} has no value: {loaded.result.metrics[metric].reason}")

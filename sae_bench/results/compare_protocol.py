@@ -6,6 +6,7 @@ from typing import Any
 
 from sae_bench.errors import SaeBenchError
 from sae_bench.results.compare_load import Loaded
+from sae_bench.show import judges
 from sae_bench.units.kinds import kind
 
 COVERAGE = {"data_sha256", "n_documents"}  # of labelled tasks: which sets were covered; each set has its own digest
@@ -44,7 +45,12 @@ def by_sets(loaded: Loaded) -> bool:
 
 
 def comparable(a: Loaded, b: Loaded, *, other_text: bool = False) -> bool:
-    """Whether nothing differs but what may: the covered labelled sets, and with ``other_text`` the documents."""
+    """Whether nothing differs but what may: the covered labelled sets, and with ``other_text`` the documents.
+
+    Results of different judges are never comparable, also where the protocols of older ones do not tell them apart.
+    """
+    if judges.differ(a.result, b.result):
+        return False
     if a.result.protocol == b.result.protocol:
         return True
     if unknown(a, b):
@@ -55,10 +61,11 @@ def comparable(a: Loaded, b: Loaded, *, other_text: bool = False) -> bool:
 
 def refusal(a: Loaded, b: Loaded) -> NotComparable:
     """The sentence that names the fields that differ."""
-    one, other = (x.result.provenance.protocol for x in (a, b))
     fields = differing(a, b)
+    if judges.differ(a.result, b.result):
+        return NotComparable(_by_judges(a, b, fields))
     if set(fields) == set(lacking := unknown(a, b)):
-        older = a if one.backend is None else b
+        older = a if a.result.provenance.protocol.backend is None else b
         return NotComparable(
             f"{str(a.file)!r} and {str(b.file)!r} cannot be compared: {str(older.file)!r} is of an older sae-bench, "
             f"and its protocol does not say {', '.join(lacking)}; measure it again"
@@ -66,10 +73,38 @@ def refusal(a: Loaded, b: Loaded) -> NotComparable:
     hint = "measure both under the same conditions"
     if set(fields) <= OTHER_TEXT:
         hint = "measure both on the same text, or see 'sae-bench compare --other-text'"
-    listed = ", ".join(f"{name} ({_short(getattr(one, name))} and {_short(getattr(other, name))})" for name in fields)
     return NotComparable(
-        f"{str(a.file)!r} and {str(b.file)!r} cannot be compared: their protocols differ in {listed}; {hint}"
+        f"{str(a.file)!r} and {str(b.file)!r} cannot be compared: their protocols differ in {_listed(a, b, fields)}; "
+        f"{hint}"
     )
+
+
+def _by_judges(a: Loaded, b: Loaded, fields: list[str]) -> str:
+    """The sentence that names both judges, and what differs besides."""
+    first, second = judges.both_in_words(a.result, b.result)
+    own, others = (judges.without_judge(x.result.provenance.protocol.parameters) for x in (a, b))
+    besides = [name for name in fields if name != "parameters" or own != others]
+    also = f"; their protocols differ in {_listed(a, b, besides)} too" if besides else ""
+    return (
+        f"{str(a.file)!r} and {str(b.file)!r} cannot be compared: they have different judges; the first was judged by "
+        f"{first}, and the second by {second}{also}; have both judged by one"
+    )
+
+
+def _listed(a: Loaded, b: Loaded, fields: list[str]) -> str:
+    """The fields with both values; of the parameters those that differ."""
+    one, other = (x.result.provenance.protocol for x in (a, b))
+    said = [
+        f"{name} ({_short(getattr(one, name))} and {_short(getattr(other, name))})"
+        for name in fields
+        if name != "parameters"
+    ]
+    if "parameters" in fields:
+        own, others = (judges.without_judge(x.parameters) for x in (one, other))
+        for name in (name for name in sorted(own | others) if own.get(name) != others.get(name)):
+            first, second = (_short(x[name]) if name in x else "as defined" for x in (own, others))
+            said.append(f"parameters.{name} ({first} and {second})")
+    return ", ".join(said)
 
 
 def _short(value: Any) -> str:

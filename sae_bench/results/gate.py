@@ -16,6 +16,7 @@ from sae_bench.results import store
 from sae_bench.results.compare import Difference, Loaded, NotComparable, comparable, difference, load, refusal
 from sae_bench.results.compare_sides import Side
 from sae_bench.schema import Record, TaskSpec
+from sae_bench.show import marks
 
 State = Literal["ok", "regression", "not shown", "not compared"]
 Gates = Mapping[str, Mapping[str, "Gate"]]
@@ -41,8 +42,9 @@ class Gate(Record):
 class Outcome:
     """What the gate says of one metric, and why.
 
-    "not shown": no regression, but the interval of the loss holds more than is allowed, so it is not shown that there
-    is none. ``loss``, ``low`` and ``high`` are positive where the new result is worse, in the metric's unit.
+    "not shown": no regression, but the interval of the loss holds more than is allowed, or the baseline or the new
+    result is not whole (``marks``, in this order), so it is not shown that there is none. ``loss``, ``low`` and
+    ``high`` are positive where the new result is worse, in the metric's unit.
     """
 
     task: str
@@ -55,6 +57,7 @@ class Outcome:
     loss: float | None = None
     low: float | None = None
     high: float | None = None
+    marks: tuple[marks.Mark | None, marks.Mark | None] = (None, None)
 
 
 def read_gates(file: Path | None, specs: Mapping[str, TaskSpec]) -> dict[str, dict[str, Gate]]:
@@ -108,9 +111,8 @@ def baselines(
     notes = []
     for one in new.results:
         same = [x for x in old if x.result.task == one.result.task]
-        fitting = [x for x in same if x.result.protocol == one.result.protocol] or [
-            x for x in same if comparable(one, x)
-        ]
+        fitting = [x for x in same if comparable(one, x)]
+        fitting = [x for x in fitting if x.result.protocol == one.result.protocol] or fitting
         if len(fitting) > 1:
             files = " and ".join(str(x.file) for x in fitting)
             raise UsageError(f"{files} all fit as baseline of {one.file}; give the one that is meant as --baseline")
@@ -172,7 +174,7 @@ def judge(new: Loaded, old: Loaded | None, gates: Mapping[str, Gate]) -> list[Ou
         if x is not None and not x.tables and old is not None:
             raise NotComparable(f"{x.file} has no units beside it, and only units can be compared")
     return [
-        _judged(new, old, metric, gate)
+        _marked(_judged(new, old, metric, gate), new, old)
         for metric, gate in gates.items()
         if metric in new.result.metrics and (old is not None or (gate.floor, gate.ceiling) != (None, None))
     ]
@@ -213,6 +215,19 @@ def _held(said: Outcome, d: Difference, allowed: float) -> Outcome:
     if high < 0:
         return _said(measured, "ok", f"it gained at least {-high:.3g}")
     return _said(measured, "ok", f"it lost at most {high:.3g}, allowed is {allowed:g}")
+
+
+def _marked(outcome: Outcome, new: Loaded, old: Loaded | None) -> Outcome:
+    """A result that cannot be ranked shows no metric to be as good as before; what it has lost, it has."""
+    both = (None if old is None else marks.of(old.result), marks.of(new.result))
+    said = [
+        f"{whose} is {m.word}: {m.why}" for whose, m in zip(("the baseline", "the new result"), both, strict=True) if m
+    ]
+    if not said:
+        return outcome
+    whole = all(m is None or m.ranked for m in both)
+    state: State = outcome.state if whole or outcome.state != "ok" else "not shown"
+    return replace(outcome, state=state, why="; ".join([outcome.why, *said]), marks=both)
 
 
 def _said(outcome: Outcome, state: State, why: str) -> Outcome:

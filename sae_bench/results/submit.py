@@ -14,6 +14,7 @@ from sae_bench.results import store
 from sae_bench.results.definitions import not_installed
 from sae_bench.results.recompute import differences
 from sae_bench.schema import MetricValue, Result, TaskSpec
+from sae_bench.show import marks
 
 MOST_JSON, MOST_UNITS = 2 << 20, 32 << 20  # bytes
 NAME = 200  # characters
@@ -46,6 +47,8 @@ def _problems(file: Path, result: Result, task_dir: str | None) -> Iterator[str]
     if result.status != "ok":
         yield f"the status is {result.status} ({result.reason}); only results with the status ok are taken"
         return
+    if (mark := marks.of(result)) is not None and not mark.ranked:
+        yield f"it is {mark.word} ({mark.why}); only whole results are taken"
     known = registry.tasks(task_dir)
     if result.task not in known:
         yield f"it is of {not_installed(result.task, known)}"

@@ -17,6 +17,7 @@ from sae_bench.models.subject import SubjectModel
 from sae_bench.results import store
 from sae_bench.schema import CoderRecord, Protocol, Result
 from sae_bench.settings import Settings
+from sae_bench.show import marks
 from sae_bench.streams import Inputs, Population, stream
 from sae_bench.tasks.base import Task
 
@@ -138,7 +139,7 @@ def _find(work: Work, task: Task, conditions: Conditions) -> None:
     if settings.overwrite == "never" or (
         result.status == "ok"
         and set(conditions.controls) <= set(result.provenance.controls)
-        and not {"incomplete", "unanswered"} & set(result.details)
+        and not {"incomplete", "unanswered", marks.MARKED} & set(result.details)
         and judged <= set(result.controls)
     ):
         work.finished[spec.id] = result

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from tabulate import tabulate
 
 from sae_bench.schema import Result, TaskSpec
+from sae_bench.show import judges, marks
 from sae_bench.show.text import ARROWS, line, number, shortened, with_interval
 
 MOST_CAUTIONS, MOST_SAID = 8, 400  # sentences beside a result, and characters of each
@@ -65,8 +66,8 @@ def _table(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything:
             if spec is not None and not spec.headline and not everything:
                 continue
             target = f" (target {spec.target:g})" if spec is not None and spec.target is not None else ""
-            task = result.task if result.status == "ok" else f"{result.task} ({result.status})"
-            row = [task, f"{name} {ARROWS[metric.better]}".rstrip() + target, with_interval(metric)]
+            score = marks.beside(with_interval(metric), marks.of(result))
+            row = [result.task, f"{name} {ARROWS[metric.better]}".rstrip() + target, score]
             rows.append([line(cell) for cell in row] + [_control(result, control, name) for control in controls])
     headers = ["task", "metric", "score [95 % interval]", *map(line, controls)]
     table: str = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
@@ -75,17 +76,38 @@ def _table(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything:
 
 def _control(result: Result, control: str, metric: str) -> str:
     values = result.controls.get(control, {})
-    return number(values[metric].value) if metric in values else ""
+    if metric not in values:
+        return ""
+    return marks.beside(number(values[metric].value), marks.of_controls(result).get(control))
+
+
+def bounded_cautions(result: Result) -> list[str]:
+    """The sentences that a result must not be read without, as many and as long as may stand beside it."""
+    return [shortened(caution, MOST_SAID) for caution in result.cautions[:MOST_CAUTIONS]]
+
+
+def cautioned(results: Sequence[Result]) -> list[str]:
+    """The cautions of several results, each once, with the SAEs that it is said of."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        for caution in bounded_cautions(result):
+            found.setdefault(f"{result.task}: {caution}", []).append(result.sae.name)
+    return [f"{said} ({few(list(dict.fromkeys(names)))})" for said, names in found.items()]
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
 
 
 def _notes(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything: bool) -> list[str]:
     notes = []
     for result in results:
-        if result.status != "ok":
+        if not result.measured:
             notes.append(f"{result.task}: {result.status}: {result.reason}")
-        notes += [f"{result.task}: {shortened(caution, MOST_SAID)}" for caution in result.cautions[:MOST_CAUTIONS]]
-        if isinstance(why := result.details.get("incomplete"), str):
-            notes.append(f"{result.task}: incomplete: {why}")
+        notes += [f"{result.task}: {said}" for said in (*marks.sentences(result), *bounded_cautions(result))]
+        if judges.judged(result):
+            notes.append(f"{result.task}: judged by {judges.in_words(result)}")
         for name, metric in result.metrics.items():
             spec = specs[result.task].metrics.get(name) if result.task in specs else None
             shown = everything or spec is None or spec.headline

@@ -23,6 +23,7 @@ from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.errors import Deferred
 from sae_bench.kernels.token_counts import Firings, firings
 from sae_bench.modules import as_declared
+from sae_bench.show import marks
 from sae_bench.streams.base import Inputs, Population, Reader, Run, Stream, of_text
 from sae_bench.streams.documents import pass_over, some_documents
 from sae_bench.streams.guard import TaskFailure, guarded
@@ -65,6 +66,18 @@ class TrackedStream(Stream):
     def part(self, inputs: Inputs, chosen: Sequence[int]) -> Inputs:
         """The same inputs with only these documents."""
         return some_documents(inputs, chosen)
+
+
+def beside_control(details: dict[str, Any], name: str, control: Mapping[str, Any]) -> dict[str, Any]:
+    """The details of an SAE, with what the figures of a control beside it must not be read without.
+
+    That the control waits makes the result incomplete, after what the SAE itself waits for; its mark is the control's.
+    """
+    why = {key: f"control {name}: {control[key]}" for key in ("incomplete", "budget") if key in control}
+    found = details | {key: f"{details[key]}; {said}" if key in details else said for key, said in why.items()}
+    if mark := marks.of_details(control):
+        found[marks.MARKED] = {**found.get(marks.MARKED, {}), name: mark.to_json()}
+    return found
 
 
 class TrackedReader(Reader):
@@ -113,9 +126,7 @@ class TrackedReader(Reader):
         found = self._explained(task, entry)[1]
         for name, key in self.cast.controls_of.get(entry.key, {}).items():
             if (encoder := self._encoder(key), task.spec.id) in self._made and encoder != encoder_of(entry, self.cast):
-                beside = self._made[encoder, task.spec.id][1]
-                why = {key: f"control {name}: {beside[key]}" for key in ("incomplete", "budget") if key in beside}
-                found = found | why
+                found = beside_control(found, name, self._made[encoder, task.spec.id][1])
         return found
 
     def _encoder(self, key: str) -> str:

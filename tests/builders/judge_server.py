@@ -12,11 +12,12 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 Messages = list[dict[str, str]]
 
@@ -41,6 +42,34 @@ class Fault:
     status: int = 500
     retry_after: str | None = None
     error: dict[str, Any] = field(default_factory=lambda: {"message": "injected", "type": "server_error"})
+
+
+@dataclass(frozen=True)
+class Response:
+    """What goes over the wire: JSON, or a text as it is."""
+
+    status: int
+    content: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
+    kind: str = "application/json"
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else json.dumps(self.content)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What came: path, query and headers (names in lower case) of a request, and its body."""
+
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: dict[str, Any]
+
+    @property
+    def bearer(self) -> str:
+        return self.headers.get("authorization", "").removeprefix("Bearer ")
 
 
 KINDS = ("status", "drop", "hang", "truncated", "html", "error_200", "choices_null", "choices_empty", "half_sent")
@@ -72,11 +101,13 @@ def completion(body: dict[str, Any], said: str | Reply) -> dict[str, Any]:
     }
 
 
-def at_random(rate: float, seed: int, faults: Sequence[Fault] = PASSING) -> Callable[[int, dict[str, Any]], Any]:
+def at_random(
+    rate: float, seed: int, faults: Sequence[Fault | Response] = PASSING
+) -> Callable[[int, dict[str, Any]], Any]:
     """A fault in ``rate`` of the requests, decided by the content and by how often it came: not by timing."""
     seen: Counter[str] = Counter()
 
-    def choose(_: int, body: dict[str, Any]) -> Fault | None:
+    def choose(_: int, body: dict[str, Any]) -> Fault | Response | None:
         key = key_of(body)
         seen[key] += 1
         draw = Random(f"{seed} {key} {seen[key]}")
@@ -101,8 +132,13 @@ class Server(ThreadingHTTPServer):
         hold: seconds that each answer takes.
         most: requests at once; more are turned away with 429.
         key: what the header must bear; None takes anything.
+        shape: what is laid over a completion, from the body of the request.
 
-    Counters: ``n`` requests, ``asked`` and ``answered`` by key, ``refused`` formats, ``peak`` requests at once.
+    ``says`` is laid over every completion: another model, fingerprint or provider, also in the middle of a run.
+
+    Counters: ``n`` requests, ``asked`` and ``answered`` by key, ``refused`` parameters, ``peak`` requests at once.
+
+    An endpoint of another kind overrides ``admit``, ``take``, ``reply`` and ``named``.
     """
 
     daemon_threads = True
@@ -112,11 +148,12 @@ class Server(ThreadingHTTPServer):
     def __init__(
         self,
         answer: Answer = lambda messages: "{}",
-        fault: Callable[[int, dict[str, Any]], Fault | None] = lambda n, body: None,
+        fault: Callable[[int, dict[str, Any]], Fault | Response | None] = lambda n, body: None,
         formats: Sequence[str] = ("json_schema", "json_object"),
         hold: float = 0.0,
         most: int = 10_000,
         key: str | None = None,
+        shape: Callable[[dict[str, Any]], dict[str, Any]] = lambda body: {},
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer, self.fault, self.formats, self.hold, self.most, self.key = answer, fault, formats, hold, most, key
@@ -127,6 +164,10 @@ class Server(ThreadingHTTPServer):
         self.asked: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
+        self.says: dict[str, Any] = {}
+        self.shape = shape
+        self.heads: list[dict[str, str]] = []
+        self.paths: list[str] = []
         self.times: list[float] = []
         self.stopping = threading.Event()
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -135,6 +176,32 @@ class Server(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def admit(self, sent: Sent) -> Response | None:
+        """The refusal of a request to the wrong place or from the wrong person, or None."""
+        if not sent.path.endswith("/chat/completions"):
+            return Response(404, {"detail": "Not Found"})
+        if self.key is not None and sent.bearer != self.key:
+            message = f"Incorrect API key provided: {sent.bearer}"
+            return Response(401, {"error": {"message": message, "code": "invalid_api_key"}})
+        return None
+
+    def take(self, sent: Sent) -> Response | None:
+        """The refusal of a request with a parameter that the endpoint does not take, or None."""
+        asked = sent.body.get("response_format", {}).get("type")
+        if asked is None or asked in self.formats:
+            return None
+        message = f"Invalid parameter: 'response_format' of type '{asked}' is not supported"
+        return Response(400, {"error": {"message": message}})
+
+    def reply(self, body: dict[str, Any]) -> Response:
+        """The answer to a request, which counts as paid for."""
+        said = completion(body, self.answer(body["messages"]))
+        return Response(200, said | self.shape(body) | self.says)
+
+    def named(self, body: dict[str, Any]) -> str:
+        """By what a request is counted."""
+        return key_of(body)
 
     def wait_closed(self) -> bool:
         """Until no client is connected, so that every counter stands still."""
@@ -180,7 +247,9 @@ class _Handler(BaseHTTPRequestHandler):
             number = server.n
             server.times.append(time.monotonic())
             server.bodies.append(body)
-            server.asked[key_of(body)] += 1
+            server.heads.append({name.lower(): value for name, value in self.headers.items()})
+            server.paths.append(self.path)
+            server.asked[server.named(body)] += 1
             server.active += 1
             server.peak = max(server.peak, server.active)
             crowded = server.active > server.most
@@ -191,32 +260,31 @@ class _Handler(BaseHTTPRequestHandler):
             server.active -= 1  # before the reply: its reader may send the next request at once
         self._respond(body, fault)
 
-    def _respond(self, body: dict[str, Any], fault: Fault | None) -> None:
+    def _respond(self, body: dict[str, Any], fault: Fault | Response | None) -> None:
         server = self.server
-        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        asked = body.get("response_format", {}).get("type")
-        if not self.path.endswith("/chat/completions"):
-            self._send(404, json.dumps({"detail": "Not Found"}))
-        elif server.key is not None and given != server.key:
-            self._fail(401, {"message": f"Incorrect API key provided: {given}", "code": "invalid_api_key"})
+        address = urlsplit(self.path)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        sent = Sent(address.path, dict(parse_qsl(address.query)), headers, body)
+        if (refusal := server.admit(sent)) is not None:
+            self._send(refusal)
+        elif isinstance(fault, Response):
+            self._send(fault)
         elif fault is not None:
             self._inject(fault, body)
-        elif asked is not None and asked not in server.formats:
+        elif (refusal := server.take(sent)) is not None:
             with server.lock:
                 server.refused += 1
-            self._fail(400, {"message": f"Invalid parameter: 'response_format' of type '{asked}' is not supported"})
+            self._send(refusal)
         else:
             with server.lock:
-                server.answered[key_of(body)] += 1
-            self._send(200, json.dumps(self._completion(body)))
-
-    def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
-        return completion(body, self.server.answer(body["messages"]))
+                server.answered[server.named(body)] += 1
+            self._send(server.reply(body))
 
     def _inject(self, fault: Fault, body: dict[str, Any]) -> None:
-        whole = json.dumps(self._completion(body))
+        whole = self.server.reply(body).text
         if fault.kind == "status":
-            self._fail(fault.status, fault.error, fault.retry_after)
+            again = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
+            self._send(Response(fault.status, {"error": fault.error}, again))
         elif fault.kind == "hang":
             self.server.stopping.wait(30)
             self.close_connection = True
@@ -230,25 +298,22 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(whole[: len(whole) // 2].encode())
             self.close_connection = True
         elif fault.kind == "truncated":
-            self._send(200, whole[: len(whole) // 2])
+            self._send(Response(200, whole[: len(whole) // 2]))
         elif fault.kind == "html":
-            self._send(200, "<html><body>Bad gateway</body></html>", "text/html")
+            self._send(Response(200, "<html><body>Bad gateway</body></html>", kind="text/html"))
         elif fault.kind == "error_200":
-            self._send(200, json.dumps({"error": fault.error}))
+            self._send(Response(200, {"error": fault.error}))
         else:
             choices = None if fault.kind == "choices_null" else []
-            self._send(200, json.dumps({**json.loads(whole), "choices": choices}))
+            self._send(Response(200, {**json.loads(whole), "choices": choices}))
 
-    def _fail(self, status: int, error: dict[str, Any], retry_after: str | None = None) -> None:
-        self._send(status, json.dumps({"error": error}), retry_after=retry_after)
-
-    def _send(self, status: int, text: str, kind: str = "application/json", retry_after: str | None = None) -> None:
-        content = text.encode()
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
+    def _send(self, response: Response) -> None:
+        content = response.text.encode()
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.kind)
         self.send_header("Content-Length", str(len(content)))
-        if retry_after is not None:
-            self.send_header("Retry-After", retry_after)
+        for name, value in response.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
         self.wfile.flush()

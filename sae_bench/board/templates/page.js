@@ -233,6 +233,7 @@
       make("h2", result.title, page);
       make("p", result.about, page).className = "about";
       table(page, ["metric", "score [95 % interval]", "unit", "n", ...result.controls], result.rows);
+      for (const text of result.said) make("p", text, page).className = "note";
       for (const part of result.blocks) block(page, part);
     }
   };

@@ -1,0 +1,1 @@
+"""Endpoints as people have them: one small file each, which says what document or thread it follows."""
