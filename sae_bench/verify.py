@@ -27,10 +27,11 @@ from sae_bench.files import at_home
 from sae_bench.results import store
 from sae_bench.results.environment import environment, listed
 from sae_bench.results.recompute import differences
-from sae_bench.schema import Provenance, Result
+from sae_bench.schema import Protocol, Provenance, Result
 from sae_bench.session.report import tables_of
 from sae_bench.session.run import measure
 from sae_bench.settings import Settings
+from sae_bench.show import judges
 from sae_bench.streams import stream
 from sae_bench.streams.base import Progress
 from sae_bench.streams.guard import TaskFailure
@@ -115,7 +116,7 @@ def _kept() -> TypeAdapter[Settings]:
 def _inputs(result: Result, session: Session, report: Report) -> bool:
     """Whether what the verifier has is what the result names."""
     work = session.work[0]
-    digest, protocol = work.protocols[result.task]
+    digest, protocol = _judged_as(result, session, *work.protocols[result.task])
     if work.record.weights_sha256 != result.sae.weights_sha256:
         report.wrong.append(
             f"other weights: the result names {result.sae.weights_sha256[:12]}, the SAE given here has "
@@ -142,6 +143,16 @@ def _inputs(result: Result, session: Session, report: Report) -> bool:
             f"the seed is {result.provenance.protocol.seed}; results are compared at seed 0, since a seed can be chosen"
         )
     return result.protocol == digest and work.record.weights_sha256 == result.sae.weights_sha256
+
+
+def _judged_as(result: Result, session: Session, digest: str, protocol: Protocol) -> tuple[str, Protocol]:
+    """The protocol with the judge that the result names: whether that one judged cannot be seen from here."""
+    if not session.tasks[result.task].spec.judge:
+        return digest, protocol
+    said = {name: value for name, value in result.provenance.protocol.parameters.items() if name in judges.FIELDS}
+    own = {name: value for name, value in protocol.parameters.items() if name not in judges.FIELDS}
+    judged = protocol.model_copy(update={"parameters": own | said})
+    return store.protocol_hash(judged), judged
 
 
 def _elsewhere(result: Result, session: Session) -> list[str]:

@@ -221,7 +221,7 @@ def test_an_address_with_an_api_version_sends_the_key_as_azure_reads_it(
         ({"headers": {"Host": "other"}}, "belongs to the connection"),
         ({"headers": {"X-A": "a\r\nX-B: b"}}, "a character that no header has"),
         ({"headers": {"X-A": ""}}, "is empty"),
-        ({"reply_tokens": 0}, "reply_tokens"),
+        ({"reply_tokens": 0}, "--reply-tokens"),
         ({"base_url": "http://h/v1?key=hidden-0123"}, "api-version"),
         ({"base_url": "http://h/v1?api-version=a&code=hidden-0123"}, "api-version"),
         ({"base_url": "http://h/v1?api-version=../x"}, "letters, digits"),

@@ -67,6 +67,7 @@ NOT_A_USERS = (  # parse what is no file of a user's
     "engine/checkpoint.py",  # what a run has written itself
     "judge/outcomes.py",  # replies of an endpoint
     "judge/events.py",  # the same in pieces
+    "judge/replies.py",  # what a model wrote in them
     "models/tokenizer_identity.py",  # a tokenizer in memory
 )
 CHECKED = ("saes/source.py", "saes/pickles.py", "saes/npz.py")  # have asked files.py before, a line or a function above

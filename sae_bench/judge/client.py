@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from sae_bench.errors import UsageError
-from sae_bench.judge import batch, replay, survey
+from sae_bench.judge import batch, survey
 from sae_bench.judge.abilities import Abilities
 from sae_bench.judge.asked import Asked
 from sae_bench.judge.cache import Cache, Known
@@ -235,10 +235,14 @@ class Judge:
 
     def export_replay(self, path: Path, model: str | None = None) -> int:
         """Write the complete replies of the cache for others, see :mod:`sae_bench.judge.replay`; returns how many."""
+        from sae_bench.judge import replay  # it imports pydantic
+
         return replay.write(self._opened(), path, model)
 
     def import_replay(self, path: Path) -> int:
         """Put the replies of somebody's cache into this one; returns how many there were. Raises JudgeError."""
+        from sae_bench.judge import replay
+
         rows, judges = replay.read(path, self._scrub)
         replay.keep(self._opened(), rows, judges)
         return len(rows)
