@@ -111,6 +111,8 @@ def test_a_chat_template_without_a_system_message_is_met(cli: Run, files: Path, 
     first, last = judged(cli, files, address, "without-system")
     assert f"cannot be read: {SAYS}" in first
     assert f"(parse_failed {LATENTS})" in last
+    takes = result_in("runs").provenance.judge["takes"]
+    assert takes == {"format": "json_schema", "system message": "merged into the user's"}
 
 
 def test_a_model_that_never_ends_has_no_score(cli: Run, files: Path, address: str) -> None:

@@ -88,13 +88,14 @@ async def _blame(exchange: Exchange, request: Request, room: int, found: Outcome
     """The reply in the fullest words that break nothing: it may have been one of those left out, or none of them."""
     least = exchange.learned.abilities
     full = replace(least, format=doubted.format, system=doubted.system)
-    for words in dict.fromkeys((full, replace(full, system=least.system), replace(full, format=least.format), least)):
-        exchange.learned.abilities = words
-        again = found if words == least else await exchange.attempt("first", request, room, first=False, keep=_nothing)
-        reply = again if isinstance(again, Completion) else again.completion
-        if reply is not None and reply.status != "budget":
+    for words in dict.fromkeys((full, replace(full, system=least.system), replace(full, format=least.format))):
+        for _ in range(_BROKEN if words != least else 0):
             exchange.learned.abilities = words
-            return reply
+            again = await exchange.attempt("first", request, room, first=False, keep=_nothing)
+            reply = again if isinstance(again, Completion) else again.completion
+            if reply is not None and reply.status != "budget":
+                exchange.learned.abilities = words
+                return reply
     exchange.learned.abilities = least
     assert found.completion is not None
     return found.completion
