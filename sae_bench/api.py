@@ -145,6 +145,7 @@ class Session:
             return None
         self._met = True
         if not judge.may_ask:
+            judging.check_cached(judge)
             return None
         try:
             with judge:

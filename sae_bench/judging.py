@@ -242,6 +242,22 @@ def made(options: JudgeOptions | None, batch: str | Path | None) -> Judge | None
     return Judge(options) if batch is None else Exporter(replace(options, cache_only=True))
 
 
+def check_cached(judge: Judge) -> None:
+    """Refuse a cache that is to answer alone and holds nothing of this judge. Raises JudgeError."""
+    options = judge.options
+    if judge.may_ask or isinstance(judge, Exporter):
+        return
+    with judge:
+        if judge.known is not None:
+            return
+        held = [f"{asked} at {endpoint}" for endpoint, asked, _ in judge.judges()]
+    listed = "; it has answers of " + ", ".join(held[:4]) + (" and others" if len(held) > 4 else "") if held else ""
+    raise JudgeError(
+        f"the cache {options.cache} has no answer of {options.model} at {options.endpoint}, and only the cache may "
+        f"answer{listed}; give --judge-model and --judge-base-url or --judge-endpoint as they were given then"
+    )
+
+
 @contextmanager
 def opened(
     tasks: Mapping[str, Task], judge: Judge | None, batch: str | Path | None, progress: Progress

@@ -109,10 +109,15 @@ def test_a_fingerprint_may_change_where_the_user_says_so(cli: Run, files: Path, 
         ("https://api.openai.com/v1", False),
         ("https://mine.openai.azure.com/openai/deployments/d?api-version=2024-10-21", False),
         ("http://localhost:8000/v1", True),
-        ("https://openrouter.ai/api/v1", True),
+        ("https://openrouter.ai/api/v1", False),
+        ("http://192.168.1.7:8000/v1", True),
+        ("http://[::1]:8000/v1", True),
+        ("http://gpu-box:8000/v1", True),
+        ("http://gpu.lan/v1", True),
+        ("http://8.8.8.8/v1", False),
     ],
 )
-def test_hosts_that_answer_from_several_machines_have_no_one_fingerprint(url: str, counts: bool) -> None:
+def test_a_service_answers_with_many_fingerprints_and_a_server_of_ones_own_with_one(url: str, counts: bool) -> None:
     assert JudgeOptions("m", url).fingerprints is counts
     assert JudgeOptions("m", url, fingerprint="one").fingerprints
     assert not JudgeOptions("m", url, fingerprint="any").fingerprints

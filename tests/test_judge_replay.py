@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,14 @@ def test_a_complete_reply_that_is_there_stays(exported: Path, tmp_path: Path) ->
         (tmp_path / "theirs.jsonl").write_text("\n".join(map(json.dumps, lines)))
         assert judge.import_replay(tmp_path / "theirs.jsonl") == 3
         assert [one.text for one in judge.complete([ask(0), ask(1)])] == ["mine", "reply to 1"]
+
+
+def test_a_cache_that_knows_other_judges_alone_says_which(cli: Run, files: Path, exported: Path) -> None:
+    """Else the run ends with nothing and says that everything is missing."""
+    cli("judge", "import", exported, "--judge-cache", "x.sqlite")
+    given = [*run_of(files), "--judge-model", "m", "--judge-endpoint", "mine", "--judge-cache", "x.sqlite"]
+    code, out, err = cli(*given, "--judge-cache-only")
+    assert (code, out) == (2, "")
+    assert re.search(
+        r"has no answer of m at mine, .*; it has answers of m at http://127.0.0.1:\d+/v1; give", sentence(err)
+    )

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_bench.judge import Completion, Judge, JudgeOptions, read_answers
@@ -220,10 +220,13 @@ REPLIES = st.one_of(
     st.fixed_dictionaries(
         {"answers": st.lists(st.fixed_dictionaries({"id": TEXTS, "p": st.integers(0, 100)}), min_size=1, max_size=3)}
     ),
-    st.dictionaries(TEXTS, st.one_of(st.none(), st.integers(), TEXTS, st.lists(TEXTS, max_size=2)), min_size=1),
+    st.dictionaries(
+        TEXTS, st.one_of(st.none(), st.integers(), TEXTS, st.lists(TEXTS, max_size=2)), min_size=1, max_size=6
+    ),
 )
 
 
+@settings(deadline=None)  # each example is every beginning of a reply
 @given(REPLIES, st.sampled_from(["", "Here it is:\n", "```json\n", "<think>hm</think>"]), st.sampled_from([None, 1]))
 def test_every_beginning_of_a_reply_that_the_limit_cuts_off_is_truncated_and_all_of_it_is_not(
     reply: dict[str, Any], before: str, indent: int | None
@@ -237,6 +240,7 @@ def test_every_beginning_of_a_reply_that_the_limit_cuts_off_is_truncated_and_all
         assert (found.status, found.finish_reason, found.reason) == ("ok", "length", None)
 
 
+@settings(deadline=None)
 @given(REPLIES)
 def test_a_reply_that_is_cut_off_is_not_taken_for_complete_whatever_the_server_says(reply: dict[str, Any]) -> None:
     text = json.dumps(reply)

@@ -36,8 +36,8 @@ def add(judge: Any) -> None:
     judge.add_argument("--judge-endpoint", metavar="NAME", help="stands for the address in results and cache, where "
                        "that changes and the model behind it does not (default: host and path)")  # fmt: skip
     judge.add_argument("--judge-fingerprint", default="auto", choices=["auto", "one", "any"], help="one: another "
-                       "system_fingerprint is another judge; any: it is not; auto: any for OpenAI and Azure, which "
-                       "answer from several machines")  # fmt: skip
+                       "system_fingerprint is another judge; any: it is not; auto: one for a server of your own, any "
+                       "for services, which answer from many machines")  # fmt: skip
     judge.add_argument("--judge-cache", metavar="FILE",
                        help="completions that were paid for (default: ~/.cache/sae-bench/judge.sqlite)")  # fmt: skip
     judge.add_argument("--judge-cache-only", action="store_true", help="answer from the cache alone, without a network")

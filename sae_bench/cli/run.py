@@ -43,7 +43,7 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
     """Says defaults, but not that nothing is the default."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        return action.help if action.default in (None, False, []) else super()._get_help_string(action)
 
 
 def add(verbs: Any) -> None:

@@ -198,11 +198,11 @@ class Cache:
             own = self._db.execute(
                 "SELECT served, takes, said, created FROM judges WHERE endpoint = ? AND asked = ?", (endpoint, asked)
             ).fetchone()
-            of = "endpoint IS NULL OR (endpoint = ? AND asked = ?)"
-            query = (
-                f"SELECT served, max(created) AS last FROM completions WHERE {of} GROUP BY served ORDER BY last DESC"
-            )
-            row = self._db.execute(query, (endpoint, asked)).fetchone()
+            # two queries, each answered by the index alone: replies are long, and there may be many
+            query = "SELECT served, max(created) FROM completions WHERE {} GROUP BY served"
+            own_rows = self._db.execute(query.format("endpoint = ? AND asked = ?"), (endpoint, asked)).fetchall()
+            by_hand = self._db.execute(query.format("endpoint IS NULL")).fetchall()
+            row = max(own_rows + by_hand, key=lambda found: found[1], default=None)
         if own is not None and (row is None or row[0] == own[0] or own[3] >= row[1]):
             return Known(Served.read(own[0]), strict_json(own[1]), own[2])
         return None if row is None else Known(Served.read(row[0]))

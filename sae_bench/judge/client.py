@@ -110,6 +110,10 @@ class Judge:
         """Who judges and what the endpoint takes, as the first question or the cache says; None if neither does."""
         return self._known
 
+    def judges(self) -> list[tuple[str, str, Known]]:
+        """Of every judge that the cache knows its endpoint, the model that was asked for, and who answered."""
+        return self._opened().judges()
+
     def meet(self, request: Request) -> Completion:
         """Ask the first question of a run: who answers now, and in which words the endpoint takes a request.
 

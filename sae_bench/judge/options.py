@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -44,8 +45,8 @@ class JudgeOptions:
         headers: more headers of every request, by name. Their values are secrets: nothing shows or keeps them.
         reply_tokens: length limit of every reply, thoughts included; None takes what each request needs, and once more
             with room for thoughts where a reply was cut off.
-        fingerprint: whether another ``system_fingerprint`` is another judge: "one" says yes, "any" no, "auto" no for
-            hosts that spread requests over several machines at once (OpenAI, Azure).
+        fingerprint: whether another ``system_fingerprint`` is another judge: "one" says yes, "any" no, "auto" yes for
+            a server of one's own (a private address); a service answers from many machines, with a fingerprint each.
         cache: SQLite file with one row a completion; None keeps completions in memory only.
         cache_only: answer from the cache alone and never open a connection.
         max_requests: HTTP requests of this run at most, retries included.
@@ -159,8 +160,7 @@ class JudgeOptions:
     @property
     def fingerprints(self) -> bool:
         """Whether another fingerprint is another judge."""
-        host = urlsplit(self.url).hostname or ""
-        return self.fingerprint == "one" or (self.fingerprint == "auto" and not host.endswith(_FLEETS))
+        return self.fingerprint == "one" or (self.fingerprint == "auto" and _is_private(urlsplit(self.url).hostname))
 
     def limit(self, tokens: int) -> int:
         """Length limit of a reply that needs so many tokens, without room for thoughts."""
@@ -239,7 +239,14 @@ _OWN = {
     "n": "one reply to a request is read",
 }
 _OPEN_HEADERS = ("x-title", "http-referer", "referer", "user-agent", "accept", "accept-language")  # not secret
-_FLEETS = ("api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+
+
+def _is_private(host: str | None) -> bool:
+    """Whether a host is this machine or in a network of one's own."""
+    try:
+        return ip_address(host or "").is_private
+    except ValueError:
+        return "." not in (host or "") or (host or "").endswith((".local", ".internal", ".lan", ".localhost"))
 
 
 def _fault(address: str) -> str | None:
