@@ -167,6 +167,26 @@ def test_what_no_words_mend_is_one_sentence_after_few_requests(tmp_path: Path, f
         assert server.n <= 8
 
 
+def test_a_prompt_that_an_error_repeats_changes_nothing_of_how_others_are_asked(tmp_path: Path) -> None:
+    """Texts speak of temperature and seeds, and some servers repeat them in their errors."""
+    said = (
+        "input: 'the temperature, a seed and the system role are not supported; use max_completion_tokens, stream only'"
+    )
+
+    def fault(n: int, body: Body) -> Fault | None:
+        return bad(said) if body["messages"][-1]["content"] == "bad" else None
+
+    with Server(echo, fault) as server, Judge(options(server, tmp_path, concurrency=1), FAST) as judge:
+        judge.meet(ask())
+        with pytest.raises(JudgeError, match="refused the request"):
+            judge.complete([ask(1), ask("bad"), ask(2)])
+        assert server.n == 3
+        assert judge.complete([ask(3)])[0].status == "ok"
+    names = [set(body) for body in server.bodies]
+    assert names == [names[0]] * 4
+    assert all(len(body["messages"]) == 2 for body in server.bodies)
+
+
 def test_what_the_user_gives_is_never_dropped(tmp_path: Path) -> None:
     fault, refuses, _ = REFUSALS["OpenAI, temperature"]
     with Server(echo, lambda n, body: fault if refuses(body) else None) as server:

@@ -94,6 +94,10 @@ class Abilities:
             return replace(self, stream=True)
         return None
 
+    def is_within(self, other: Abilities) -> bool:
+        """Whether it differs from ``other`` at most in what may depend on a single request: schema and length."""
+        return self == replace(other, format=self.format, most_room=self.most_room)
+
     def weaker(self) -> Abilities | None:
         """With the next weaker format that is another request; None after the last."""
         rest = [name for name in FORMATS[FORMATS.index(self.format) + 1 :] if name != FORMATS[1]]
@@ -143,6 +147,7 @@ class Learned:
     """What the process knows by now of one model behind one endpoint; changed as replies come."""
 
     abilities: Abilities = field(default_factory=Abilities)
+    met: bool = False  # a first question has found them out
     room: int = 0  # tokens beside the reply that its thoughts have needed
 
 

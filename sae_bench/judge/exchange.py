@@ -135,7 +135,7 @@ class Exchange:
         ):
             return outcome
         adapted = before.adapted(outcome.words, sent, self._fixed, grown=room > 0)
-        if adapted is None:
-            return outcome
+        if adapted is None or (self.learned.met and not adapted.is_within(before)):
+            return outcome  # what was taken before is not refused now: the words are those of the prompt, repeated
         self.learned.abilities = adapted
         return replace(outcome, kind="adapted")

@@ -19,6 +19,8 @@ from random import Random
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from sae_bench.judge.endpoint import shared
+
 Messages = list[dict[str, str]]
 
 
@@ -215,6 +217,9 @@ class Server(ThreadingHTTPServer):
         self.stopping.set()
         self.shutdown()
         self.server_close()
+        known, here = shared().endpoints, f"http://127.0.0.1:{self.server_address[1]}/"
+        for url in [url for url in known if url.startswith(here)]:
+            del known[url]  # another server may get this port, and take other parameters
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away in the middle is part of the tests."""
