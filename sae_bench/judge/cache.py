@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sae_bench.files import check_kind, strict_json
+from sae_bench.judge import cache_file
 from sae_bench.judge.errors import KEPT, JudgeError
 from sae_bench.judge.records import Completion
 from sae_bench.judge.secrets import NO_KEY, Scrubber
@@ -119,7 +120,7 @@ class Cache:
         if path is not None and os.path.exists(path) and not path.is_dir():
             check_kind(path, os.stat(path), JudgeError)  # a pipe would be waited for
         with self._refusing("opened"):
-            self._db = _open_to_read(path) if read_only and path is not None else _open_to_write(path)
+            self._db = cache_file.to_read(path) if read_only and path is not None else cache_file.to_write(path)
             try:
                 self._prepare(read_only)
             except BaseException:
@@ -252,7 +253,7 @@ class Cache:
             yield
         except (sqlite3.Error, OSError) as error:
             raise JudgeError(
-                f"the cache {self._path} cannot be {verb} ({error}); {_cure(str(error))}; {KEPT}"
+                f"the cache {self._path} cannot be {verb} ({error}); {cache_file.cure(str(error))}; {KEPT}"
             ) from error
 
 
@@ -261,40 +262,3 @@ def _values(row: Row, it: Completion) -> tuple[Any, ...]:
     head = (row.key, row.served.text, about.get("endpoint"), about.get("model"), row.request)
     completion = tuple(getattr(it, name) for name in _FIELDS)
     return (*head, *completion, row.format, row.source, row.latency, row.tries, time.time())
-
-
-def _open_to_write(path: Path | None) -> sqlite3.Connection:
-    if path is not None:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise OSError("it is no file")  # SQLite would wait for what comes out of a pipe
-        path.parent.mkdir(parents=True, exist_ok=True)
-    db = sqlite3.connect(path or ":memory:", timeout=30, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")  # a killed process loses nothing; a power cut may lose the last rows
-    return db
-
-
-def _open_to_read(path: Path) -> sqlite3.Connection:
-    """A connection that writes nothing, also where the folder cannot be written."""
-    address = path.absolute().as_uri() + "?mode=ro"
-    db = sqlite3.connect(address, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("SELECT count(*) FROM sqlite_master")
-    except sqlite3.OperationalError:
-        db.close()
-        log = path.with_name(path.name + "-wal")
-        if log.exists() and log.stat().st_size:  # rows that a frozen reading would miss
-            raise
-        frozen = address + "&immutable=1"
-        db = sqlite3.connect(frozen, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
-    return db
-
-
-def _cure(refusal: str) -> str:
-    if "full" in refusal:
-        return "make room on the disk"
-    if "locked" in refusal:
-        return "another process holds it: wait for it or give another file"
-    if "not a database" in refusal or "malformed" in refusal:
-        return "it is damaged or no cache: give another file (sae-bench judge import FILE reads an exported one)"
-    return "give a file in a folder that can be written"
