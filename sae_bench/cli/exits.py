@@ -23,7 +23,7 @@ MEANING = {
     "result is wrong; `inspect`: the contract is broken, or a cause is likely",
     Exit.BAD_INPUT: "bad input, or a machine without room for the output: one sentence on standard error",
     Exit.NOT_COMPARABLE: "`compare`, `check`: results of different protocols, or without units",
-    Exit.BUDGET: "`run`: the budget of the judge is spent; the same command goes on",
+    Exit.BUDGET: "`run`: the budget of the judge, or a limit of its endpoint, is used up; the same command goes on",
     Exit.INTERNAL: "a fault in sae-bench, or out of memory: one sentence, which names a file with the traceback",
     Exit.INTERRUPTED: "interrupted; the same command goes on",
 }
