@@ -310,6 +310,21 @@ def rows_of(folder: Path) -> Path:
     return sorted(folder.glob("rows-*"))[0]
 
 
+def layout_of(folder: Path) -> Path:
+    return sorted(folder.glob("layout-*"))[0]
+
+
+def replaced_by_a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def swapped(one: Path, other: Path) -> None:
+    contents = one.read_bytes(), other.read_bytes()
+    other.write_bytes(contents[0])
+    one.write_bytes(contents[1])
+
+
 def flipped(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -328,6 +343,14 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "rows that are gone": lambda folder: rows_of(folder).unlink(),
     "a flipped bit of rows": lambda folder: flipped(rows_of(folder)),
     "cut rows": lambda folder: rows_of(folder).write_bytes(rows_of(folder).read_bytes()[:-1]),
+    "rows that stand for others": lambda folder: swapped(*sorted(folder.glob("rows-*"))[:2]),
+    "a layout that is gone": lambda folder: layout_of(folder).unlink(),
+    "an empty layout": lambda folder: layout_of(folder).write_bytes(b""),
+    "a flipped bit of a layout": lambda folder: flipped(layout_of(folder)),
+    "a cut layout": lambda folder: layout_of(folder).write_bytes(layout_of(folder).read_bytes()[:-1]),
+    "a layout of other rows": lambda folder: layout_of(folder).write_text('[["", "", "unit", "<i8", []]]'),
+    "a folder for rows": lambda folder: replaced_by_a_folder(rows_of(folder)),
+    "a folder for a layout": lambda folder: replaced_by_a_folder(layout_of(folder)),
     "a flipped bit of moments": lambda folder: flipped(folder / MOMENTS),
 }
 

@@ -1,9 +1,10 @@
 """What a run has measured so far, on disk, so that a killed run goes on where it was.
 
-Rows of units are appended in files of their own; sums, counters and the number of finished batches are one small file
-that is replaced atomically. A batch counts as done only when the state file says so, so rows of a batch that was
-interrupted are measured again, in the same order, to the same bits. Every file holds its own digest, and row files the
-name of the process's run: what is damaged, or not of this run, never becomes part of a figure.
+Rows of units are appended in files of their own (:mod:`sae_bench.engine.rows`); sums, counters and the number of
+finished batches are one small file that is replaced atomically. A batch counts as done only when the state file says
+so, so rows of a batch that was interrupted are measured again, in the same order, to the same bits. Every file holds
+its own digest, and row files the name of the process's run: what is damaged, or not of this run, never becomes part of
+a figure.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
+from sae_bench.engine.rows import Arrays, Damaged, Key, Rows
 from sae_bench.errors import ResultError, said
 from sae_bench.files import read_json, regular, write_atomically, writing
 from sae_bench.saes.controls import Moments
 
-FORMAT = 3  # of the files here: a run that an older version began is begun anew
-Key = tuple[str, str, str]  # task, coder or hook point, column
-Arrays = dict[Key, NDArray[Any]]
+FORMAT = 4  # of the files here: a run that an older version began is begun anew
+__all__ = ["FORMAT", "MOMENTS", "PLAN", "STATE", "Arrays", "Checkpoint", "Damaged", "Key", "State", "added"]
 PLAN, STATE, MOMENTS = "plan.json", "state.safetensors", "calibration.safetensors"
 _MOMENTS = ("mean", "covariance", "sample")
 
@@ -53,13 +54,6 @@ def added(counters: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int
     return {**counters, **{name: counters.get(name, 0) + n for name, n in more.items()}}
 
 
-class Damaged(ResultError):
-    """A file of a run in progress that does not hold what was written."""
-
-    def __init__(self, file: Path, why: str) -> None:
-        super().__init__(f"{file} of a run in progress is damaged: {why}")
-
-
 class Checkpoint:
     """A folder of a run in progress, which this process alone may use, or, without a folder, the same in memory.
 
@@ -68,22 +62,26 @@ class Checkpoint:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
-        self._memory: dict[str, Arrays] = {}
+        self._rows = Rows(folder)
         self._run = secrets.token_hex(4)
         if folder is None:
             return
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        why = None
         try:
             self._check(folder)
         except Damaged as damage:
-            self._begin_anew(folder, str(damage))
+            why = str(damage)
+        if why is not None:  # not before here, as an error keeps files open that are then removed
+            self._begin_anew(folder, why)
 
     def _begin_anew(self, folder: Path, why: str) -> None:
         warnings.warn(f"{why}; the run begins anew", stacklevel=3)
+        self._rows.close()
         with writing(folder):
             for file in _files(folder):
-                file.unlink()
+                shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
 
     def _check(self, folder: Path) -> None:
         """Read every file once. Raises Damaged."""
@@ -92,8 +90,7 @@ class Checkpoint:
         if (file := folder / MOMENTS).exists():
             _read(file, check=True)
         if (file := folder / STATE).exists():
-            for name in _state(file, check=True).row_files:
-                _read(folder / name, check=True)
+            self._rows.check(_state(file, check=True).row_files)
 
     def plan(
         self, saes: list[str], tasks: list[str], *, all_saes: list[str], all_tasks: list[str]
@@ -120,34 +117,23 @@ class Checkpoint:
             return State()
         return _state(file)
 
-    def save(self, state: State, rows: Arrays) -> None:
-        """Append ``rows`` (columns with one entry a row, such as a sequence), then the state."""
+    def append(self, state: State, rows: Arrays) -> None:
+        """Append ``rows`` (columns with one entry a row, such as a sequence); they count once the state is saved."""
         if rows:
             name = f"rows-{self._run}-{len(state.row_files):06d}.safetensors"
+            self._rows.append(name, rows)
             state.row_files.append(name)
-            if self.folder is None:
-                self._memory[name] = rows
-            else:
-                _write(self.folder / name, rows, {})
+
+    def save(self, state: State, rows: Arrays | None = None) -> None:
+        """Append ``rows``, then write the state."""
+        self.append(state, rows or {})
         if self.folder is not None:
             extra = {name: value for name, value in vars(state).items() if name != "totals"}
             _write(self.folder / STATE, state.totals, extra)
 
     def rows(self, state: State, wanted: set[tuple[str, str]]) -> Arrays:
-        """All rows so far of the columns of ``wanted``: (task, coder or hook point)."""
-
-        def asked_for(key: Key) -> bool:
-            return key[:2] in wanted
-
-        found: dict[Key, list[NDArray[Any]]] = {}
-        for name in state.row_files:
-            if self.folder is None:
-                arrays = {key: array for key, array in self._memory[name].items() if asked_for(key)}
-            else:
-                arrays = _read(self.folder / name, asked_for)[0]
-            for key, array in arrays.items():
-                found.setdefault(key, []).append(array)
-        return {key: np.concatenate(parts) for key, parts in found.items()}
+        """All rows so far of the columns of ``wanted``: (task, coder or hook point). Raises Damaged."""
+        return self._rows.of(state.row_files, wanted)
 
     def load_moments(self, device: torch.device) -> tuple[dict[str, Moments], dict[str, int]] | None:
         """Calibration of this run, if it was finished."""
@@ -176,6 +162,7 @@ class Checkpoint:
     def remove(self) -> None:
         """The run is finished and its results are written."""
         if self.folder is not None:
+            self._rows.close()
             for name in (PLAN, STATE):  # first, so that nothing that is left could be taken for a run in progress
                 (self.folder / name).unlink(missing_ok=True)
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -219,19 +206,13 @@ def _digest(index: str, arrays: list[NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def _read(
-    file: Path, wanted: Callable[[Key], bool] = lambda key: True, *, check: bool = False
-) -> tuple[Arrays, dict[str, Any]]:
-    """The arrays of a file whose key is ``wanted`` (the others are not read), and what else it holds.
-
-    ``check`` compares all of it with its digest. Raises Damaged.
-    """
+def _read(file: Path, *, check: bool = False) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays of a file, and what else it holds; ``check`` compares both with its digest. Raises Damaged."""
     try:
         with safe_open(regular(file), framework="numpy") as opened:
             metadata = opened.metadata()
             index = json.loads(metadata["index"])
-            keys = [tuple(key) for key in index["keys"]]
-            arrays = {key: opened.get_tensor(str(i)) for i, key in enumerate(keys) if wanted(key)}
+            arrays: Arrays = {tuple(key): opened.get_tensor(str(i)) for i, key in enumerate(index["keys"])}
         right = not check or _digest(metadata["index"], [*arrays.values()]) == metadata["digest"]
     except (ResultError, SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise Damaged(file, said(error, file=False)) from error

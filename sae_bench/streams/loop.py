@@ -36,13 +36,17 @@ def read(reader: Reader, progress: Progress) -> None:
     progress(reader.label, *reader.place(total))
 
 
+SHARE = 100  # a save may take this part of the time until the next one
+
+
 @dataclass
 class _Loop:
-    """What was measured since the last save; ``recording`` while a step is half recorded."""
+    """What was measured since the last save; ``recording`` while a step is half recorded, ``cost`` of the last save."""
 
     reader: Reader
     pending: dict[Key, list[NDArray[Any]]] = field(default_factory=dict)
     saved: float = field(default_factory=time.monotonic)
+    cost: float = 0.0  # seconds
     recording: bool = False
     complete: bool = False
 
@@ -73,12 +77,18 @@ class _Loop:
         self.recording = False
 
     def save_if_long(self) -> None:
-        if time.monotonic() - self.saved >= self.reader.run.inputs.options.checkpoint_seconds:
+        """Save where that is due; it is after every step if the user wants one after 0 seconds."""
+        seconds = self.reader.run.inputs.options.checkpoint_seconds
+        if seconds <= 0 or time.monotonic() - self.saved >= max(seconds, SHARE * self.cost):
+            start = time.perf_counter()
             self.reader.run.state.totals |= self.reader.sums()
             self.save()
+            self.cost = time.perf_counter() - start
             self.saved = time.monotonic()
 
     def save(self) -> None:
-        rows = {key: np.concatenate(parts) for key, parts in self.pending.items()}
-        self.reader.run.checkpoint.save(self.reader.run.state, rows)
+        """Rows, then the state; rows that are written are not written again if only the state was interrupted."""
+        checkpoint, state = self.reader.run.checkpoint, self.reader.run.state
+        checkpoint.append(state, {key: np.concatenate(parts) for key, parts in self.pending.items()})
         self.pending = {}
+        checkpoint.save(state)
