@@ -158,6 +158,18 @@ def test_a_limit_of_nothing_asks_nobody_and_says_so(cli: Run, files: Path, serve
     assert f"0 of {LATENTS} latents judged, 0 tokens in 0 requests spent" in err
 
 
+@pytest.mark.parametrize("limit", [["--max-requests", 1], ["--max-tokens", 20], ["--max-requests", 0]])
+def test_a_limit_that_never_gets_further_than_the_first_question_says_so(
+    cli: Run, files: Path, server: Server, limit: list[Any]
+) -> None:
+    """The same command would ask that question again, and nothing else."""
+    for _ in range(2):
+        code, _, err = cli(*run_of(files), *judge_of(server), *limit)
+        assert code == 4
+        assert "give a larger limit" in err
+        assert "spent; the same command goes on" not in err
+
+
 def test_a_failure_beside_an_empty_purse_is_a_failure(cli: Run, files: Path, server: Server) -> None:
     """1 says that something must be looked at; 4 only that the command must be given again."""
     broken = files / "broken"

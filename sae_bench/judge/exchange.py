@@ -135,7 +135,17 @@ class Exchange:
         ):
             return outcome
         adapted = before.adapted(outcome.words, sent, self._fixed, grown=room > 0)
-        if adapted is None:
+        if adapted is None or (self.learned.settled and not _sound(before, adapted, outcome)):
             return outcome
         self.learned.abilities = adapted
         return replace(outcome, kind="adapted")
+
+
+def _sound(before: Abilities, after: Abilities, outcome: Outcome) -> bool:
+    """Whether words that were taken before may be given up in the middle of a run.
+
+    A server that fails refuses nothing, and the temperature is part of the protocol: one result has one.
+    """
+    if after.most_room != before.most_room:
+        return True
+    return outcome.status < 500 and ("temperature" in after.dropped) == ("temperature" in before.dropped)

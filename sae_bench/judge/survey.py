@@ -31,13 +31,15 @@ async def ask(exchange: Exchange, request: Request) -> First:
     Raises JudgeError where there is no reply in any words.
     """
     exchange.endpoint.limiter.admit(exchange.options.concurrency)
-    exchange.learned.abilities, exchange.learned.room = Abilities(), 0  # a server that was mended is asked anew
+    learned = exchange.learned
+    learned.abilities, learned.room, learned.settled = Abilities(), 0, False  # a server that was mended is asked anew
     found = await _until(exchange, request)
     if isinstance(found, Outcome) and found.status in _UNEXPLAINED and found.quota is False:
         found = await _climb(exchange, request, found)
     if isinstance(found, Outcome):
         raise refused(found, exchange.options, exchange.transport.has_key)
-    return First(found, exchange.learned.abilities)
+    learned.settled = True
+    return First(found, learned.abilities)
 
 
 async def _until(exchange: Exchange, request: Request) -> Completion | Outcome:

@@ -26,7 +26,7 @@ from sae_bench.schema import TaskSpec
 from sae_bench.tasks.autointerp import optional, prompts
 from sae_bench.tasks.autointerp.answers import Answers, by_rule, number, window_table
 from sae_bench.tasks.autointerp.asking import NOT_ASKED, UNREADABLE, Asker, Exporter, Outcome, Reader
-from sae_bench.tasks.autointerp.scale import Scale, decided, doubted, ratings
+from sae_bench.tasks.autointerp.scale import Scale, decided, distrusted, ratings
 from sae_bench.tasks.autointerp.windows import Case, Sizes, cases
 from sae_bench.tasks.judged import JudgedTask
 from sae_bench.tasks.tracked import Tracked, TrackedTask
@@ -77,11 +77,11 @@ class Autointerp(JudgedTask, TrackedTask):
         return [*super().cautions(tables, n_latents), f"{lost}; failed_fraction and detection_worst count the others"]
 
     def degraded(self, details: Mapping[str, Any]) -> str | None:
-        """That the scale of the answers is unclear, or that most latents which the judge was asked about have no score.
+        """That the answers are unclear or leave much out, or that most latents which were judged have no score.
 
         The latter with the first reply that gave none.
         """
-        if (doubt := doubted(details.get("judge", {}).get("scale", ""))) is not None:
+        if (doubt := distrusted(details)) is not None:
             return doubt
         statuses = {name: n for name, n in details.get("statuses", {}).items() if name not in NOT_ASKED}
         judged = sum(statuses.values())
@@ -219,7 +219,9 @@ class Autointerp(JudgedTask, TrackedTask):
             report["budget"] = asker.limit
         if lost > DEGRADED:
             report["degraded"] = f"{100 * lost:.0f} % of the latents have no score; see the statuses"
-        if (doubt := doubted(scale.words)) is not None:
+        if answers.left_out:
+            report["left_out"] = number(answers.left_out)
+        if (doubt := distrusted(report)) is not None:
             report["degraded"] = doubt
         return report
 
