@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sae_bench.judge import Judge, JudgeError, Patience
+from sae_bench.judge import Judge, JudgeError, JudgeOptions, Patience
 from sae_bench.judge.records import canonical
 from tests.builders.explainers import oracle
 from tests.builders.judge_asks import FAST, ask, echo, options

@@ -40,6 +40,7 @@ PROMPT, EXPLANATION, ANSWER = 200, 60, 12  # tokens of instructions, of an expla
 UNSCORED = 0.5  # share of the judged latents without a score above which the status says so
 AT_ONCE = 8  # latents that are asked about together where money may run out
 SHOWN = 20  # latents whose windows a result holds; explanations are there for all
+_LIVE = "the same command without --judge-batch and --judge-cache-only asks again"
 
 SCORERS = autointerp.SCORERS
 
@@ -117,7 +118,8 @@ class Autointerp(JudgedTask, TrackedTask):
         windows = window_table(found, answers.probability, rule)
         details = self._report(asker, found, texts, answers, columns, scale)
         if not details["explained"] and asker.limit is None and not set(NOT_ASKED) & set(details["statuses"]):
-            raise TaskError(f"{self.degraded(details)}; the same command asks again")
+            again = "the same command asks again" if self.judge.may_ask else _LIVE
+            raise TaskError(f"{self.degraded(details)}; {again}")
         return {"latent": Units(names, columns), "window": windows}, details
 
     def _judged(self, asker: Asker, found: list[Case], seed: int) -> tuple[list[Outcome[str]], Said]:
