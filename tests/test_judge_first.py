@@ -455,3 +455,13 @@ def test_after_the_first_question_a_failure_changes_no_words_and_the_temperature
         server.fault = lambda n, body: refusing if "temperature" in body else None
         with pytest.raises(JudgeError, match="--judge-param temperature=none"):
             judge.complete([ask("one more")])
+
+
+def test_a_filter_that_refuses_the_first_question_is_not_taken_for_a_judge(tmp_path: Path) -> None:
+    """It names nobody, and whoever answers the rest would count as somebody else."""
+    filtered = Fault("status", 400, None, {"message": "the prompt was filtered", "code": "content_filter"})
+    with Server(echo, in_order([filtered])) as server, Judge(options(server, tmp_path), FAST) as judge:
+        with pytest.raises(JudgeError, match=r"a filter before .* refuses the first question"):
+            judge.meet(ask("who are you?"))
+        judge.meet(ask("who are you?"))
+        assert {one.status for one in judge.complete([ask(i) for i in range(3)])} == {"ok"}
