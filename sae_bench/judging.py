@@ -231,7 +231,11 @@ def short_of(results: Sequence[Result], used: Mapping[str, Any]) -> list[str]:
         judged, latents = (sum(details[key] for details in own) for key in ("explained", "latents"))
         sent = f"{used.get('tokens_in', 0) + used.get('tokens_out', 0)} tokens in {used.get('tries', 0)} requests"
         cost = sent if used.get("cost") is None else f"{used['cost']:.4f}"
-        found.append(f"{name}: {limit}: {judged} of {latents} latents judged, {cost} spent; the same command goes on")
+        stuck = limit.startswith("--") and used.get("requests", 0) <= 1  # the first question is asked in every run
+        goes_on = (
+            "that holds no more than the first question: give a larger limit" if stuck else "the same command goes on"
+        )
+        found.append(f"{name}: {limit}: {judged} of {latents} latents judged, {cost} spent; {goes_on}")
     return found
 
 

@@ -852,3 +852,20 @@ def test_one_reply_that_may_count_to_1_among_percentages_has_no_score(watched: T
     assert found.status(2)["status"] == "parse_failed"
     assert found.details["statuses"]["ok"] == 29
     assert "replies, which may count to 1, are left out" in found.details["judge"]["scale"]
+
+
+def test_a_judge_that_leaves_windows_out_of_its_replies_is_degraded(watched: Tracked, tmp_path: Path) -> None:
+    """One that lists only where the latent fires leaves out what would have been right: the rest is no sample."""
+
+    def answer(messages: Messages) -> str | Reply:
+        reply = oracle()(messages)
+        if kind_of(messages) != DETECT or "answers" not in (said := json.loads(reply.text or "")):
+            return reply
+        return json.dumps({"answers": [one for one in said["answers"] if one["p"] >= 50] or said["answers"]})
+
+    found = judged(watched, answer, tmp_path, {"null_latents": 2})
+    assert found.details["left_out"] > 0.1
+    assert "leave out" in str(task_of().degraded(found.details))
+    whole = judged(watched, oracle(), tmp_path / "whole", {"null_latents": 2})
+    assert "left_out" not in whole.details
+    assert task_of().degraded(whole.details) is None

@@ -560,6 +560,27 @@ def test_a_batch_gives_the_result_of_a_direct_run(
     assert rounds <= 3, "the help says two rounds or three"
 
 
+@pytest.mark.parametrize("said", ["I'm sorry, I can't help with that.", "hmm"])
+def test_a_batch_that_can_never_be_read_ends_with_advice_that_works(
+    cli: Run, files: Path, server: Server, said: str
+) -> None:
+    given = [*run_of(files), *judge_of(server)]
+    for _ in range(4):
+        code, _, err = cli(*given, "--judge-batch", "batch.jsonl")
+        if code:
+            break
+        replies = [
+            {"custom_id": one["custom_id"], "response": {"status_code": 200, "body": completion(one["body"], said)}}
+            for one in map(json.loads, Path("batch.jsonl").read_text().splitlines())
+        ]
+        Path("replies.jsonl").write_text("".join(json.dumps(reply) + "\n" for reply in replies))
+        assert cli("judge", "import", "replies.jsonl", "--judge-cache", "judge.sqlite")[0] == 0
+    assert (code, server.n) == (1, 0)
+    assert sentence(err).endswith("the same command without --judge-batch and --judge-cache-only asks again")
+    assert cli(*given)[0] == 0
+    assert result_in("runs").status == "ok"
+
+
 @pytest.mark.parametrize("content", ["not json\n", '{"custom_id": "short"}\n', None])
 def test_a_file_that_is_no_answer_of_a_batch_is_one_sentence(cli: Run, content: str | None) -> None:
     if content is not None:

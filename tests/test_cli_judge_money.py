@@ -158,6 +158,18 @@ def test_a_limit_of_nothing_asks_nobody_and_says_so(cli: Run, files: Path, serve
     assert f"0 of {LATENTS} latents judged, 0 tokens in 0 requests spent" in err
 
 
+@pytest.mark.parametrize("limit", [["--max-requests", 1], ["--max-tokens", 20], ["--max-requests", 0]])
+def test_a_limit_that_never_gets_further_than_the_first_question_says_so(
+    cli: Run, files: Path, server: Server, limit: list[Any]
+) -> None:
+    """The same command would ask that question again, and nothing else."""
+    for _ in range(2):
+        code, _, err = cli(*run_of(files), *judge_of(server), *limit)
+        assert code == 4
+        assert "give a larger limit" in err
+        assert "spent; the same command goes on" not in err
+
+
 def test_a_failure_beside_an_empty_purse_is_a_failure(cli: Run, files: Path, server: Server) -> None:
     """1 says that something must be looked at; 4 only that the command must be given again."""
     broken = files / "broken"
@@ -348,3 +360,25 @@ def test_the_smoke_tier_of_the_demo_can_be_judged(cli: Run, server: Server, more
     assert found.details["statuses"].keys() == {"ok"}
     assert found.metrics["detection"].value is not None
     assert re.search(r"^judge: \d+ requests", out, re.M)
+
+
+def test_a_control_without_any_score_is_said_and_asked_again(cli: Run, files: Path, server: Server) -> None:
+    """It was asked for and paid for; a result that is silent about it looks as if nobody had."""
+    cli(*run_of(files), *judge_of(server), "--out", "alone")
+    known = {json.dumps(body["messages"]) for body in server.bodies}
+
+    def answer(messages: Messages) -> str | Reply:
+        own = json.dumps(messages) in known
+        return oracle()(messages) if own else Reply(None, refusal="I do not like these.")
+
+    server.answer = answer
+    given = [*run_of(files), *judge_of(server), "--controls", "random", "--null", "untrained"]
+    code, _, err = cli(*given)
+    assert code == 0
+    assert any(
+        "control random has no figures" in row and "the same command asks again" in row for row in complaints(err)
+    )
+    server.answer = oracle()
+    code, _, err = cli(*given)
+    assert (code, complaints(err)) == (0, [])
+    assert "random" in result_in("runs").controls

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -272,3 +273,38 @@ def test_failures_are_not_stored(tmp_path: Path) -> None:
     ):
         assert judge.complete([ask("x")])[0].status == "transport_failed"
     assert stored(tmp_path) == 0
+
+
+def of_layout_1(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        db.execute("CREATE TABLE completions (key TEXT PRIMARY KEY, text TEXT)")
+        db.execute("INSERT INTO about VALUES ('layout', '1')")
+        db.execute("INSERT INTO completions VALUES ('a', 'old')")
+        db.commit()
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_a_cache_of_the_older_layout_is_taken_over_and_its_replies_stay_aside(tmp_path: Path, aside: bool) -> None:
+    """Also one that was left in the middle of it by a process that was killed."""
+    path = tmp_path / "judge.sqlite"
+    of_layout_1(path)
+    if aside:
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("ALTER TABLE completions RENAME TO completions_1")
+    with Server(echo) as server:
+        for _ in range(2):
+            with Judge(options(server, tmp_path), FAST) as judge:
+                assert judge.complete([ask(1)])[0].status == "ok"
+        assert server.n == 1
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT text FROM completions_1").fetchall() == [("old",)]
+
+
+def test_several_that_take_an_older_cache_over_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    for n in range(10):
+        path = tmp_path / f"{n}.sqlite"
+        of_layout_1(path)
+        with ThreadPoolExecutor(4) as pool:
+            for opened in pool.map(Cache, [path] * 4):
+                opened.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -364,6 +365,7 @@ MINUTELY = {
     "Anthropic": "This request would exceed your organization's rate limit of 50 requests per minute",
     "vLLM": "Too many requests today is a busy day",
     "Azure": "Requests to the ChatCompletions_Create Operation have exceeded the limit. Please retry after 0 seconds",
+    "letters as of hours": "Rate limit reached in organization org-x24hAB on tokens per min. Try again in 6ms",
 }
 
 
@@ -428,3 +430,58 @@ def test_messages_without_a_system_message_lose_nothing() -> None:
     assert merged(talk[:1]) == [{"role": "user", "content": "rules"}]
     assert merged(talk[1:]) == talk[1:]
     assert talk[0]["role"] == "system", "what was given stays as it is"
+
+
+# ---------------------------------------------------------------- errors that repeat the question
+
+ABOUT = "rules of the house: the temperature, the seed and the schema of a system role are flagged 100 times per day"
+REPEATED = {
+    "as it is": lambda text: text,
+    "escaped twice": lambda text: json.dumps({"messages": [{"content": text}]}),
+    "cut off": lambda text: text[: len(text) - 7] + "...",
+    "over lines": lambda text: text.replace(" ", "\n> "),
+}
+
+
+@pytest.mark.parametrize("how", REPEATED)
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_question_that_an_error_repeats_is_no_word_of_the_endpoint(tmp_path: Path, status: int, how: str) -> None:
+    fault = Fault("status", status, None, {"message": f"could not serve: {REPEATED[how](f'{ABOUT} 1')}"})
+    with Server(echo, in_order([fault] * 3)) as server, Judge(options(server, tmp_path), FAST) as judge:
+        done = judge.complete([ask(f"{ABOUT} {i}") for i in range(4)])
+    assert {one.status for one in done} == {"ok"}, "no limit per day, and no filter, has been met"
+    asked = [set(body) for body in server.bodies]
+    assert all({"temperature", "seed", "response_format"} <= names for names in asked)
+
+
+def test_a_question_that_a_refusal_repeats_advises_nothing(tmp_path: Path) -> None:
+    fault = Fault("status", 400, None, {"message": f"malformed request: {ABOUT}"})
+    with Server(echo, lambda n, body: fault) as server, Judge(options(server, tmp_path), FAST) as judge:
+        with pytest.raises(JudgeError, match="correct --judge-model") as found:
+            judge.complete([ask(ABOUT)])
+        assert server.n == 1
+    assert "temperature=none" not in str(found.value)
+
+
+def test_after_the_first_question_a_failure_changes_no_words_and_the_temperature_stays(tmp_path: Path) -> None:
+    """The protocol says one temperature: half of the replies must not come at another."""
+    broken = Fault("status", 500, None, {"message": "error while sampling: temperature, seed and schema were lost"})
+    with Server(echo) as server, Judge(options(server, tmp_path), FAST) as judge:
+        judge.meet(ask("who are you?"))
+        server.fault = lambda n, body: broken if n in (2, 4) else None
+        assert {one.status for one in judge.complete([ask(i) for i in range(6)])} == {"ok"}
+        assert all({"temperature", "seed", "response_format"} <= set(body) for body in server.bodies)
+        refusing = Fault("status", 400, None, {"message": "temperature is not supported"})
+        server.fault = lambda n, body: refusing if "temperature" in body else None
+        with pytest.raises(JudgeError, match="--judge-param temperature=none"):
+            judge.complete([ask("one more")])
+
+
+def test_a_filter_that_refuses_the_first_question_is_not_taken_for_a_judge(tmp_path: Path) -> None:
+    """It names nobody, and whoever answers the rest would count as somebody else."""
+    filtered = Fault("status", 400, None, {"message": "the prompt was filtered", "code": "content_filter"})
+    with Server(echo, in_order([filtered])) as server, Judge(options(server, tmp_path), FAST) as judge:
+        with pytest.raises(JudgeError, match=r"a filter before .* refuses the first question"):
+            judge.meet(ask("who are you?"))
+        judge.meet(ask("who are you?"))
+        assert {one.status for one in judge.complete([ask(i) for i in range(3)])} == {"ok"}

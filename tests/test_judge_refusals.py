@@ -142,6 +142,21 @@ I'm sorry; I can't describe these texts.
 I don't think I can help with that.
 I can't engage with that content.
 I'd prefer not to answer.
+Üzgünüm, bu konuda yardımcı olamam.
+Maalesef bu isteği yerine getiremem.
+Вибачте, але я не можу з цим допомогти.
+На жаль, я не можу відповісти на це запитання.
+Omlouvám se, ale s tím vám nemohu pomoci.
+Jag är ledsen, men jag kan inte hjälpa till med det.
+Beklager, men jeg kan ikke hjelpe med dette.
+Undskyld, jeg kan ikke hjælpe med det.
+Maaf, saya tidak dapat membantu permintaan ini.
+Tôi xin lỗi, nhưng tôi không thể giúp với yêu cầu này.
+क्षमा करें, मैं इसमें मदद नहीं कर सकता।
+Λυπάμαι, αλλά δεν μπορώ να βοηθήσω με αυτό.
+אני מצטער, אבל אני לא יכול לעזור בזה.
+متأسفم، اما نمی‌توانم در این مورد کمک کنم.
+ขออภัย ฉันไม่สามารถช่วยเรื่องนี้ได้
 """.strip().split("\n")
 
 EXPLANATIONS = """
@@ -249,6 +264,11 @@ lo siento, perdón y otras disculpas
 「できません」という否定表現
 извинения и отказы
 слово "не могу"
+Turkish verbs ending in -amam, such as yapamam
+apologies in Vietnamese (xin lỗi)
+tyvärr och andra ord för beklagande
+words of regret: "maaf", "bohužel", "na жаль"
+the word ขออภัย in Thai apologies
 """.strip().split("\n")
 
 PLACES = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sae_bench.judge import Judge, JudgeError, Patience
+from sae_bench.judge import Judge, JudgeError, JudgeOptions, Patience
 from sae_bench.judge.records import canonical
 from tests.builders.explainers import oracle
 from tests.builders.judge_asks import FAST, ask, echo, options
@@ -101,6 +101,14 @@ def forged(line: dict[str, Any]) -> dict[str, Any]:
     return line | {"request": request}
 
 
+def with_request(line: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+    return line | {"request": request, "key": hashlib.sha256(canonical(request).encode()).hexdigest()}
+
+
+def judge_that_takes(line: dict[str, Any], takes: dict[str, Any]) -> dict[str, Any]:
+    return {"judge": {"endpoint": "e", "asked": "m", "served": line["served"], "takes": takes, "said": ""}}
+
+
 FORGERIES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "another request": forged,
     "another key": lambda line: line | {"key": "0" * 64},
@@ -116,6 +124,11 @@ FORGERIES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a judge that takes what nobody does": lambda line: {
         "judge": {"endpoint": "e", "asked": "m", "served": line["served"], "takes": {"format": "xml"}, "said": ""}
     },
+    "a judge that takes letters": lambda line: judge_that_takes(line, {"dropped": "temperature"}),
+    "a judge with room in words": lambda line: judge_that_takes(line, {"most_room": "x"}),
+    "a judge with flags in words": lambda line: judge_that_takes(line, {"system": "no"}),
+    "a request to nobody": lambda line: with_request(line, {"a": 1}),
+    "a request to several": lambda line: with_request(line, line["request"] | {"model": ["m"]}),
     "a judge that takes code": lambda line: {
         "judge": {"endpoint": "e", "asked": "m", "served": line["served"], "takes": {"__class__": 1}, "said": ""}
     },
@@ -133,6 +146,17 @@ def test_a_line_that_was_changed_is_named_and_nothing_is_kept(exported: Path, tm
             judge.import_replay(path)
         assert judge.known is None
         assert judge.plan([ask(i) for i in range(3)]).cached == 0
+
+
+@pytest.mark.parametrize("cut", [1, 40, 900])
+def test_a_file_that_was_cut_off_says_in_which_line(exported: Path, tmp_path: Path, cut: int) -> None:
+    lines = exported.read_text().splitlines()
+    path = tmp_path / "cut.jsonl"
+    path.write_text("\n".join(lines)[:-cut])
+    with Judge(JudgeOptions("m", cache=tmp_path / "new.sqlite"), FAST) as judge:
+        last = len(path.read_text().splitlines())
+        with pytest.raises(JudgeError, match=rf"cut\.jsonl, line {last} is not JSON.*nothing was kept"):
+            judge.import_replay(path)
 
 
 @pytest.mark.parametrize(

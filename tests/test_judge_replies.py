@@ -394,6 +394,22 @@ def test_a_stream_that_says_that_it_is_over_is_complete_without_a_reason() -> No
     assert (found.kind, found.completion) == ("transient", None)
 
 
+@pytest.mark.parametrize("cut", [1, 9, 30])
+def test_a_stream_with_a_broken_event_is_not_whole(cut: int) -> None:
+    """A piece of the text is lost, and what is left may be read as another number."""
+    lines = stream([{"content": A}, {"content": B}]).split("\n")
+    lines[2] = lines[2][:-cut]
+    found = classify(200, {}, "\n".join(lines))
+    assert (found.kind, found.completion) == ("transient", None)
+
+
+def test_events_over_several_lines_and_what_is_no_object_are_no_loss() -> None:
+    chunk = {"choices": [{"index": 0, "delta": {"content": ANSWER}, "finish_reason": "stop"}]}
+    spread = "\n".join(f"data: {line}" for line in json.dumps(chunk, indent=1).split("\n"))
+    assert asked(f": hello\n\ndata: ping\n\nevent: message\n{spread}\n\ndata: [DONE]\n\n").text == ANSWER
+    assert asked(f"data: ping\ndata: {json.dumps(chunk)}\ndata: [DONE]\n").text == ANSWER
+
+
 def test_a_stream_whose_last_event_is_an_error_is_one() -> None:
     text = stream([{"content": ANSWER}]) + f"data: {json.dumps({'error': {'message': 'overloaded', 'code': 503}})}\n\n"
     assert classify(200, {}, text).kind == "transient"

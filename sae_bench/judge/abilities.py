@@ -47,9 +47,14 @@ class Abilities:
     most_room: int = ROOM
 
     def __post_init__(self) -> None:
+        if not isinstance(self.dropped, list | tuple) or not all(isinstance(name, str) for name in self.dropped):
+            raise ValueError(f"what is left out is a list of names, not {self.dropped!r:.40}")
         object.__setattr__(self, "dropped", tuple(self.dropped))  # a list, where it was read from JSON
-        if self.format not in FORMATS or not all(isinstance(name, str) for name in self.dropped):
+        if self.format not in FORMATS:
             raise ValueError(f"an endpoint takes one of {', '.join(FORMATS)}, not {self.format!r:.40}")
+        flags = (self.system, self.long_name, self.stream)
+        if not all(isinstance(flag, bool) for flag in flags) or type(self.most_room) is not int or self.most_room < 0:
+            raise ValueError("what an endpoint takes is said in true and false, and room in whole tokens")
 
     def prepare(self, body: Mapping[str, Any], room: int = 0) -> dict[str, Any]:
         """``body`` in the words that the endpoint takes, its length limit grown by ``room``."""
@@ -144,10 +149,13 @@ class Abilities:
 
 @dataclass
 class Learned:
-    """What the process knows by now of one model behind one endpoint; changed as replies come."""
+    """What the process knows by now of one model behind one endpoint; changed as replies come.
+
+    ``settled``: the first question of a run was answered in these words, and the result says so.
+    """
 
     abilities: Abilities = field(default_factory=Abilities)
-    met: bool = False  # a first question has found them out
+    settled: bool = False
     room: int = 0  # tokens beside the reply that its thoughts have needed
 
 

@@ -139,14 +139,22 @@ class Cache:
                     f"the cache {self._path} has layout {layout}, but this version of sae-bench reads layout {LAYOUT}; "
                     "give another file, or the version of sae-bench that wrote it"
                 )
-            if layout == _BEFORE:
-                self._db.execute(f"ALTER TABLE completions RENAME TO completions_{_BEFORE}")
         elif read_only:
             raise JudgeError(f"the cache {self._path} is empty; give the file of another, or allow requests")
         if not read_only:
-            self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
-            about = (("layout", LAYOUT), ("opened", str(time.time())))
-            self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", about)
+            with self._writing():
+                self._make()
+
+    def _make(self) -> None:
+        """Make the tables that are lacking. Of several processes, one puts those of an older layout aside."""
+        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        found = self._db.execute("SELECT value FROM about WHERE name = 'layout'").fetchone() if tables else None
+        if found == (_BEFORE,) and "completions" in tables:
+            self._db.execute(f"ALTER TABLE completions RENAME TO completions_{_BEFORE}")
+        for statement in _TABLES.split(";"):
+            self._db.execute(statement)
+        about = (("layout", LAYOUT), ("opened", str(time.time())))
+        self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", about)
 
     def read(self, keys: Iterable[str], judge: Served = NOBODY, fingerprints: bool = True) -> dict[str, Completion]:
         """The completions of :meth:`kept`, each with ``cached`` set. Raises JudgeError."""

@@ -20,7 +20,7 @@ def is_stream(text: str) -> bool:
 
 
 def joined(text: str) -> dict[str, Any] | None:
-    """The completion (or error) that the events add up to; None if they end before the choice does.
+    """The completion (or error) that the events add up to; None if they end before the choice does, or one is broken.
 
     Texts of one name are put together, parts of content and calls of tools too. A whole message, which some servers
     send last, stands for all pieces before it.
@@ -29,6 +29,8 @@ def joined(text: str) -> dict[str, Any] | None:
     said: dict[str, Any] = {}
     finish = None
     for chunk in _chunks(text):
+        if chunk is None:  # a piece of the text is lost
+            return None
         if chunk.get("error"):
             return chunk
         whole |= {name: chunk[name] for name in _ABOUT if chunk.get(name)}
@@ -124,13 +126,26 @@ def _is_over(text: str) -> bool:
     return text.rstrip().endswith(_END)
 
 
-def _chunks(text: str) -> Iterator[dict[str, Any]]:
-    """The objects in the data of the events; others are passed over."""
-    for line in text.split("\n"):
+def _chunks(text: str) -> Iterator[dict[str, Any] | None]:
+    """The objects in the data of the events, None for one that is broken; what is no object is passed over."""
+    data: list[str] = []  # of one event, while its lines do not make up an object
+    for line in [*text.split("\n"), ""]:
         if line.startswith("data:"):
-            try:
-                chunk = json.loads(line.removeprefix("data:"))
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(chunk, dict):
+            data.append(line.removeprefix("data:").strip())
+            chunk = next((found for form in (data[-1], "\n".join(data)) if (found := _object(form))), None)
+            if chunk is not None:
+                data = []
                 yield chunk
+        elif data and not line.strip():
+            if any(part.startswith("{") for part in data):
+                yield None
+            data = []
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """The object that a text is, None where it is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

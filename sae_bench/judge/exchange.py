@@ -135,7 +135,16 @@ class Exchange:
         ):
             return outcome
         adapted = before.adapted(outcome.words, sent, self._fixed, grown=room > 0)
-        if adapted is None or (self.learned.met and not adapted.is_within(before)):
-            return outcome  # what was taken before is not refused now: the words are those of the prompt, repeated
+        if adapted is None or (self.learned.settled and not _sound(before, adapted, outcome)):
+            return outcome
         self.learned.abilities = adapted
         return replace(outcome, kind="adapted")
+
+
+def _sound(before: Abilities, after: Abilities, outcome: Outcome) -> bool:
+    """Whether words that were taken before may be given up in the middle of a run.
+
+    Only what depends on a single request, its schema and its length: a refusal of anything else repeats the words of a
+    prompt. A server that fails refuses nothing.
+    """
+    return after.is_within(before) and (outcome.status < 500 or after.most_room != before.most_room)

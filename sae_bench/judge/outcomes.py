@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 from sae_bench.judge import events
+from sae_bench.judge.echo import NO_ECHO, Echo
 from sae_bench.judge.records import Completion
 from sae_bench.judge.replies import completion
 from sae_bench.judge.secrets import MARK, NO_KEY, Scrubber
@@ -22,7 +23,8 @@ Kind = Literal["completion", "rate_limit", "quota", "transient", "fatal", "adapt
 _QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _FILTERED = ("content_filter", "content_policy", "responsibleaipolicy", "moderation", "flagged")
 _LONG = re.compile(
-    r"per.?(day|week|month)|by(day|month)\b|\b(daily|weekly|monthly)\b|\b[rt]pd\b|/ ?(day|month)\b|per 86400|24.?h"
+    r"per.?(day|week|month)|by(day|month)\b|\b(daily|weekly|monthly)\b|\b[rt]pd\b|/ ?(day|month)\b|per 86400"
+    r"|\b24[ -]?(h|hrs?|hours?)\b"
 )
 _WAIT = re.compile(
     r"(?:try again|retry|wait)(?: (?:in|after|for))? (?:(\d+)h ?)?(?:(\d+)m(?!s) ?)?"
@@ -63,8 +65,13 @@ class Outcome:
     words: str = ""
 
 
-def classify(status: int, headers: Mapping[str, str], text: str, scrub: Scrubber = NO_KEY) -> Outcome:
-    """The meaning of a reply with HTTP ``status`` and body ``text``, which ``scrub`` frees of the key."""
+def classify(
+    status: int, headers: Mapping[str, str], text: str, scrub: Scrubber = NO_KEY, echo: Echo = NO_ECHO
+) -> Outcome:
+    """The meaning of a reply with HTTP ``status`` and body ``text``, which ``scrub`` frees of the key.
+
+    What an error repeats of the request, as ``echo`` knows it, is no word of the endpoint.
+    """
     text = scrub.text(text)
     try:
         content = json.loads(text)
@@ -80,15 +87,15 @@ def classify(status: int, headers: Mapping[str, str], text: str, scrub: Scrubber
             text, content = MARK, content if isinstance(content, dict) and content.get("choices") else None
     except RecursionError:
         content = None
-    found = _classified(status, headers, content, text)
+    found = _classified(status, headers, content, text, echo)
     if found.completion is None:
         return found
     return replace(found, completion=scrub.record(found.completion))  # its parts may make up the key when joined
 
 
-def _classified(status: int, headers: Mapping[str, str], content: Any, text: str) -> Outcome:
+def _classified(status: int, headers: Mapping[str, str], content: Any, text: str, echo: Echo) -> Outcome:
     if not 200 <= status < 300:
-        return _failure(status, headers, content, text)
+        return _failure(status, headers, content, text, echo)
     if not isinstance(content, dict):
         return Outcome(
             "transient", reason=f"not JSON: {short(text) or 'nothing'}", status=status, billed=True, foreign=True
@@ -96,7 +103,7 @@ def _classified(status: int, headers: Mapping[str, str], content: Any, text: str
     choices = content.get("choices")
     if not choices and content.get("error"):
         inner = _code(content["error"])
-        return _failure(inner if inner is not None and 400 <= inner < 600 else 500, headers, content, text)
+        return _failure(inner if inner is not None and 400 <= inner < 600 else 500, headers, content, text, echo)
     first = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(first, dict) or not isinstance(first.get("message"), dict):
         return Outcome("transient", reason=f"a reply without choices: {short(text)}", status=status, billed=True)
@@ -105,20 +112,21 @@ def _classified(status: int, headers: Mapping[str, str], content: Any, text: str
     return Outcome("completion", completion(content, first, text), status=status)
 
 
-def _failure(status: int, headers: Mapping[str, str], content: Any, text: str) -> Outcome:
+def _failure(status: int, headers: Mapping[str, str], content: Any, whole: str, echo: Echo) -> Outcome:
+    reason = short(_error(content)[1] or whole) or f"status {status}"
+    text, content = echo.without(whole[:_READ]), echo.value(content)
     codes, message = _error(content)
-    reason = short(message or text) or f"status {status}"
     words = f"{codes} {message} {_beside(content, text)}".lower()
     if status == 402 or (status in (403, 429) and not _QUOTA.isdisjoint(codes.lower().split())):
         return Outcome("fatal", reason=reason, status=status, quota=True)
-    if status == 429 and (_LONG.search(text[:_READ].lower()) or _LONG.search(words)):
+    if status == 429 and _LONG.search(f"{text} {words}".lower()):
         return Outcome("quota", reason=reason, status=status)
     if status == 429:
         return Outcome("rate_limit", reason=reason, status=status, wait=_wait(headers, text))
     if status in (408, 409) or status >= 500:
         return Outcome("transient", reason=reason, status=status, wait=_wait(headers, text), words=words)
     if status in (400, 403, 422) and any(word in words for word in _FILTERED):
-        filtered = Completion("refused", finish_reason="content_filter", raw=storable(text), reason=reason)
+        filtered = Completion("refused", finish_reason="content_filter", raw=storable(whole), reason=reason)
         return Outcome("completion", filtered, status=status)
     if 300 <= status < 400:
         reason = f"a redirect to {headers.get(REDIRECT, 'nowhere')}"

@@ -108,16 +108,21 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with opened(path, JudgeError) as stream:
             for number, line in enumerate(lines(stream, path, JudgeError, _LONGEST_LINE), start=1):
                 if line.strip():
-                    content = strict_json(line)
-                    if not isinstance(content, dict):
-                        raise ValueError("it is no object")
-                    yield number, content
+                    yield number, _object(line, f"{path}, line {number}")
     except OSError as error:
         raise JudgeError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+
+
+def _object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        content = strict_json(line)
+    except (ValueError, RecursionError) as error:
         raise JudgeError(
-            f"{path} is no replay of a judge ({error}); nothing was kept: give an exported file"
+            f"{where} is not JSON ({error}), as in a file that was cut off; nothing was kept: give an exported file"
         ) from error
+    if not isinstance(content, dict):
+        raise JudgeError(f"{where} is no object; nothing was kept: give an exported file")
+    return content
 
 
 def _judge(content: Any, where: str, scrub: Scrubber) -> tuple[str, str, Known]:
@@ -138,6 +143,8 @@ def _row(content: Any, where: str, scrub: Scrubber) -> Row:
     if hashlib.sha256(request.encode()).hexdigest() != it.key:
         raise JudgeError(f"{where}: the key is not the digest of the request, so it answers another; nothing was kept")
     who = Served(**it.served.model_dump())
+    if not all(isinstance(it.request.get(name), str) for name in ("endpoint", "model")):
+        raise JudgeError(f"{where}: the request names no endpoint and model, so nobody asks it; nothing was kept")
     completion = Completion(
         "ok",
         it.text,

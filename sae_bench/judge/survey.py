@@ -10,6 +10,7 @@ from sae_bench.judge.errors import JudgeError, refused
 from sae_bench.judge.exchange import Exchange, Kept
 from sae_bench.judge.outcomes import Outcome
 from sae_bench.judge.records import Completion, Request, body
+from sae_bench.judge.served import NOBODY, Served
 
 KNOCKS = 3  # tries at an address where nothing listens and nothing ever answered
 _STEPS = 16  # of words that are tried, at most
@@ -32,13 +33,18 @@ async def ask(exchange: Exchange, request: Request) -> First:
     """
     exchange.endpoint.limiter.admit(exchange.options.concurrency)
     learned = exchange.learned
-    learned.abilities, learned.room, learned.met = Abilities(), 0, False  # a server that was mended is asked anew
+    learned.abilities, learned.room, learned.settled = Abilities(), 0, False  # a server that was mended is asked anew
     found = await _until(exchange, request)
     if isinstance(found, Outcome) and found.status in _UNEXPLAINED and found.quota is False:
         found = await _climb(exchange, request, found)
     if isinstance(found, Outcome):
         raise refused(found, exchange.options, exchange.transport.has_key)
-    learned.met = found.status != "budget"
+    if found.status == "refused" and not found.text and Served.of(found) == NOBODY:  # whoever answers is not met
+        raise JudgeError(
+            f"a filter before {exchange.options.model} at {exchange.options.url} refuses the first question, on a cat "
+            f"and the rain ({found.reason}); loosen it, or give another --judge-model or --judge-base-url"
+        )
+    learned.settled = found.status != "budget"
     return First(found, learned.abilities)
 
 

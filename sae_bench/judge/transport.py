@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from sae_bench.errors import UsageError
+from sae_bench.judge.echo import Echo
 from sae_bench.judge.errors import JudgeError
 from sae_bench.judge.options import DEFAULT_URL, JudgeOptions
 from sae_bench.judge.outcomes import Outcome, classify
@@ -63,12 +64,13 @@ class Transport:
         import httpx
         from openai import APIConnectionError, APIStatusError, APITimeoutError
 
+        echo = Echo(body["messages"])
         try:
             async with asyncio.timeout(self._timeout):
                 reply = await self._client.post("/chat/completions", cast_to=httpx.Response, body=body)
-            return classify(200, reply.headers, reply.text, self._scrub)
+            return classify(200, reply.headers, reply.text, self._scrub, echo)
         except APIStatusError as error:
-            return classify(error.status_code, error.response.headers, error.response.text, self._scrub)
+            return classify(error.status_code, error.response.headers, error.response.text, self._scrub, echo)
         except (APITimeoutError, TimeoutError):
             through = f" through the proxy of {self._way.name}" if self._way.proxy else ""
             reason = f"no whole reply within {self._timeout:g} s{through}; --judge-timeout gives more time"

@@ -128,7 +128,9 @@ def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, A
     of_sae, beside_of_sae = fidelity.said(run.cast, task, entry)
     tied = guarded(task, lambda: fidelity.tie(task, draws, permuted), f"the metric {task.fidelity}")
     details |= beside_of_sae
-    if cautions := [*said_beside, *of_sae, *([tied] if tied else [])]:
+    # a control that was asked for by name, and paid for
+    unheard = [f"control {name} has no figures: {why}" for name, why in lost.items() if task.spec.judge]
+    if cautions := [*said_beside, *of_sae, *([tied] if tied else []), *unheard]:
         details["cautions"] = cautions
     known = guarded(task, lambda: _constants(task), "constants")
     content = {"metrics": metrics, "controls": known | beside | controls, "details": details}

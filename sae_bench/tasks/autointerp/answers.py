@@ -20,6 +20,7 @@ class Answers:
     """What the judge said of every scored window: ``probability[case][window]``, NaN without an answer.
 
     ``failure`` has, for a case whose answers do not hold both a positive and a silent window, why and the raw reply.
+    ``left_out`` is the share of windows that replies with other answers say nothing of; 0 without such replies.
     """
 
     def __init__(
@@ -31,6 +32,10 @@ class Answers:
         for question, outcome in zip(asked, outcomes, strict=True):
             for name, window in zip(question.ids, question.windows, strict=True):
                 self.probability[question.case][window] = (outcome.value or {}).get(name, np.nan)
+        read = [(q, outcome.value) for q, outcome in zip(asked, outcomes, strict=True) if outcome.value is not None]
+        windows = sum(len(question.ids) for question, _ in read)
+        given = sum(len(set(question.ids) & set(value)) for question, value in read)
+        self.left_out = 1 - given / windows if windows else 0.0
         of_case: dict[int, list[Outcome[dict[str, float]]]] = {}
         for question, outcome in zip(asked, outcomes, strict=True):
             of_case.setdefault(question.case, []).append(outcome)

@@ -6,9 +6,9 @@ question whose answer is known, tell it; what they leave open is no answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from sae_bench.judge import Ratings
 from sae_bench.tasks.autointerp.asking import UNREADABLE, Outcome
@@ -19,6 +19,7 @@ SURE = 50  # an answer of so much to a question shows that the judge counts to 1
 RARE = 0.01  # share of answers that may be above LOW by a slip
 ASTRAY = 0.1  # share of answers below 0 or above 100 from which on the others are not trusted either
 MOST_LOST = 0.1  # share of replies that may be left out: they are not drawn by chance
+SPARSE = 0.1  # share of windows left out of replies from which the rest is no sample: silent ones may be passed over
 UNCLEAR = "unclear: "
 
 
@@ -107,3 +108,16 @@ def doubted(words: str) -> str | None:
     if not words.startswith(UNCLEAR):
         return None
     return f"the scale of the judge's answers is {words}; ask another --judge-model"
+
+
+def distrusted(details: Mapping[str, Any]) -> str | None:
+    """Why the answers that there are must not be trusted, or None."""
+    if (doubt := doubted(details.get("judge", {}).get("scale", ""))) is not None:
+        return doubt
+    if (share := details.get("left_out") or 0.0) <= SPARSE:
+        return None
+    return (
+        f"the judge's replies leave out {100 * share:.0f} % of the excerpts that it was asked about, and those are not "
+        "left out by chance; ask another --judge-model, or about fewer at once with --param "
+        "autointerp.windows_a_request=5"
+    )

@@ -26,7 +26,7 @@ from sae_bench.schema import TaskSpec
 from sae_bench.tasks.autointerp import optional, prompts
 from sae_bench.tasks.autointerp.answers import Answers, by_rule, number, window_table
 from sae_bench.tasks.autointerp.asking import NOT_ASKED, UNREADABLE, Asker, Exporter, Outcome, Reader
-from sae_bench.tasks.autointerp.scale import Scale, decided, doubted, ratings
+from sae_bench.tasks.autointerp.scale import Scale, decided, distrusted, ratings
 from sae_bench.tasks.autointerp.windows import Case, Sizes, cases
 from sae_bench.tasks.judged import JudgedTask
 from sae_bench.tasks.tracked import Tracked, TrackedTask
@@ -40,6 +40,7 @@ PROMPT, EXPLANATION, ANSWER = 200, 60, 12  # tokens of instructions, of an expla
 UNSCORED = 0.5  # share of the judged latents without a score above which the status says so
 AT_ONCE = 8  # latents that are asked about together where money may run out
 SHOWN = 20  # latents whose windows a result holds; explanations are there for all
+_LIVE = "the same command without --judge-batch and --judge-cache-only asks again"
 
 SCORERS = autointerp.SCORERS
 
@@ -77,11 +78,11 @@ class Autointerp(JudgedTask, TrackedTask):
         return [*super().cautions(tables, n_latents), f"{lost}; failed_fraction and detection_worst count the others"]
 
     def degraded(self, details: Mapping[str, Any]) -> str | None:
-        """That the scale of the answers is unclear, or that most latents which the judge was asked about have no score.
+        """That the answers are unclear or leave much out, or that most latents which were judged have no score.
 
         The latter with the first reply that gave none.
         """
-        if (doubt := doubted(details.get("judge", {}).get("scale", ""))) is not None:
+        if (doubt := distrusted(details)) is not None:
             return doubt
         statuses = {name: n for name, n in details.get("statuses", {}).items() if name not in NOT_ASKED}
         judged = sum(statuses.values())
@@ -117,7 +118,8 @@ class Autointerp(JudgedTask, TrackedTask):
         windows = window_table(found, answers.probability, rule)
         details = self._report(asker, found, texts, answers, columns, scale)
         if not details["explained"] and asker.limit is None and not set(NOT_ASKED) & set(details["statuses"]):
-            raise TaskError(f"{self.degraded(details)}; the same command asks again")
+            again = "the same command asks again" if self.judge.may_ask else _LIVE
+            raise TaskError(f"{self.degraded(details)}; {again}")
         return {"latent": Units(names, columns), "window": windows}, details
 
     def _judged(self, asker: Asker, found: list[Case], seed: int) -> tuple[list[Outcome[str]], Said]:
@@ -219,7 +221,9 @@ class Autointerp(JudgedTask, TrackedTask):
             report["budget"] = asker.limit
         if lost > DEGRADED:
             report["degraded"] = f"{100 * lost:.0f} % of the latents have no score; see the statuses"
-        if (doubt := doubted(scale.words)) is not None:
+        if answers.left_out:
+            report["left_out"] = number(answers.left_out)
+        if (doubt := distrusted(report)) is not None:
             report["degraded"] = doubt
         return report
 
