@@ -53,6 +53,7 @@ _COLUMNS = (
     "tries",
     "created",
 )
+_PATIENCE = 30.0  # seconds that another process may hold the file
 _PIECE = 500  # keys of one query: SQLite bounds the parameters of a statement
 
 # the first complete reply stays; one that was not gives way to the next, and is counted
@@ -276,10 +277,24 @@ def _open_to_write(path: Path | None) -> sqlite3.Connection:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise OSError("it is no file")  # SQLite would wait for what comes out of a pipe
         path.parent.mkdir(parents=True, exist_ok=True)
-    db = sqlite3.connect(path or ":memory:", timeout=30, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
+    db = sqlite3.connect(path or ":memory:", timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+    _log_ahead(db)
     db.execute("PRAGMA synchronous = NORMAL")  # a killed process loses nothing; a power cut may lose the last rows
     return db
+
+
+def _log_ahead(db: sqlite3.Connection) -> None:
+    """Where several open a new file at once, SQLite lets one change its mode and does not wait for the others."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                db.close()
+                raise
+            time.sleep(0.02)
 
 
 def _open_to_read(path: Path) -> sqlite3.Connection:
