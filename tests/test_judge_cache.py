@@ -301,10 +301,12 @@ def test_a_cache_of_the_older_layout_is_taken_over_and_its_replies_stay_aside(tm
         assert db.execute("SELECT text FROM completions_1").fetchall() == [("old",)]
 
 
-def test_several_that_take_an_older_cache_over_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("old", [True, False])
+def test_several_that_open_a_new_or_older_cache_at_once_do_not_disturb_each_other(tmp_path: Path, old: bool) -> None:
     for n in range(10):
         path = tmp_path / f"{n}.sqlite"
-        of_layout_1(path)
+        if old:
+            of_layout_1(path)
         with ThreadPoolExecutor(4) as pool:
             for opened in pool.map(Cache, [path] * 4):
                 opened.close()

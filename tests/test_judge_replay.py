@@ -16,7 +16,7 @@ from sae_bench.judge.records import canonical
 from tests.builders.explainers import oracle
 from tests.builders.judge_asks import FAST, ask, echo, options
 from tests.builders.judge_server import Server
-from tests.builders.judged_runs import REQUESTS, judge_of, make, run_of, sentence, without_key, written
+from tests.builders.judged_runs import REQUESTS, judge_of, make, paid, run_of, sentence, without_key, written
 from tests.conftest import Run
 
 KEY = "sk-test-3f9a51c07be2468d"
@@ -128,6 +128,7 @@ FORGERIES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a judge with room in words": lambda line: judge_that_takes(line, {"most_room": "x"}),
     "a judge with flags in words": lambda line: judge_that_takes(line, {"system": "no"}),
     "a request to nobody": lambda line: with_request(line, {"a": 1}),
+    "a request to half a character": lambda line: with_request(line, line["request"] | {"endpoint": "\ud800"}),
     "a request to several": lambda line: with_request(line, line["request"] | {"model": ["m"]}),
     "a judge that takes code": lambda line: {
         "judge": {"endpoint": "e", "asked": "m", "served": line["served"], "takes": {"__class__": 1}, "said": ""}
@@ -211,3 +212,16 @@ def test_a_cache_that_knows_other_judges_alone_says_which(cli: Run, files: Path,
     assert re.search(
         r"has no answer of m at mine, .*; it has answers of m at http://127.0.0.1:\d+/v1; give", sentence(err)
     )
+
+
+def test_nothing_is_written_over_the_cache(cli: Run, files: Path) -> None:
+    with Server(oracle()) as server:
+        assert cli(*run_of(files), *judge_of(server))[0] == 0
+        Path("link").symlink_to("judge.sqlite")
+        for name in ("judge.sqlite", "link"):
+            code, _, err = cli("judge", "export", name, "--judge-cache", "judge.sqlite")
+            assert (code, "is the cache itself" in sentence(err)) == (2, True)
+        code, _, err = cli(*run_of(files), *judge_of(server), "--out", "new", "--judge-batch", "judge.sqlite")
+        assert (code, "is the cache itself" in err) == (2, True)
+        assert cli(*run_of(files), *judge_of(server), "--out", "again")[0] == 0
+        assert paid(server) == REQUESTS, "all answers are still there"

@@ -240,7 +240,7 @@ def test_every_beginning_of_a_reply_that_the_limit_cuts_off_is_truncated_and_all
         assert (found.status, found.finish_reason, found.reason) == ("ok", "length", None)
 
 
-@settings(deadline=None)
+@settings(deadline=None)  # every end of every reply is read
 @given(REPLIES)
 def test_a_reply_that_is_cut_off_is_not_taken_for_complete_whatever_the_server_says(reply: dict[str, Any]) -> None:
     text = json.dumps(reply)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
+
+_PATIENCE = 30.0  # seconds to wait for another process
 
 
 def to_write(path: Path | None) -> sqlite3.Connection:
@@ -12,9 +15,9 @@ def to_write(path: Path | None) -> sqlite3.Connection:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise OSError("it is no file")  # SQLite would wait for what comes out of a pipe
         path.parent.mkdir(parents=True, exist_ok=True)
-    db = sqlite3.connect(path or ":memory:", timeout=30, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path or ":memory:", timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
     try:
-        db.execute("PRAGMA journal_mode = WAL")
+        _log_ahead(db)
         db.execute("PRAGMA synchronous = NORMAL")  # a killed process loses nothing; a power cut may lose the last rows
     except BaseException:
         db.close()
@@ -22,10 +25,23 @@ def to_write(path: Path | None) -> sqlite3.Connection:
     return db
 
 
+def _log_ahead(db: sqlite3.Connection) -> None:
+    """Where several open a new file at once, SQLite lets one change its mode and does not wait for the others."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+
+
 def to_read(path: Path) -> sqlite3.Connection:
     """A connection that writes nothing, also where the folder cannot be written."""
     address = path.absolute().as_uri() + "?mode=ro"
-    db = sqlite3.connect(address, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(address, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
     try:
         db.execute("SELECT count(*) FROM sqlite_master")
     except sqlite3.OperationalError:
@@ -34,7 +50,7 @@ def to_read(path: Path) -> sqlite3.Connection:
         if log.exists() and log.stat().st_size:  # rows that a frozen reading would miss
             raise
         frozen = address + "&immutable=1"
-        db = sqlite3.connect(frozen, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(frozen, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
     except BaseException:
         db.close()
         raise

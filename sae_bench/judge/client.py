@@ -212,6 +212,7 @@ class Judge:
         """
         _, distinct = self._distinct(requests)
         cache = self._opened()
+        self._spare(path)
         found = self._asked.replayed(cache, distinct)
         wanted = {name: request for name, request in distinct.items() if name not in found}
         judge = self._asked.served
@@ -241,7 +242,9 @@ class Judge:
         """Write the complete replies of the cache for others, see :mod:`sae_bench.judge.replay`; returns how many."""
         from sae_bench.judge import replay  # it imports pydantic
 
-        return replay.write(self._opened(), path, model)
+        cache = self._opened()
+        self._spare(path)
+        return replay.write(cache, path, model)
 
     def import_replay(self, path: Path) -> int:
         """Put the replies of somebody's cache into this one; returns how many there were. Raises JudgeError."""
@@ -250,6 +253,12 @@ class Judge:
         rows, judges = replay.read(path, self._scrub)
         replay.keep(self._opened(), rows, judges)
         return len(rows)
+
+    def _spare(self, path: Path) -> None:
+        """Refuse to write over the cache. Raises UsageError."""
+        cache = self._options.cache
+        if cache is not None and cache.exists() and path.exists() and path.samefile(cache):
+            raise UsageError(f"{path} is the cache itself, and what was paid for is in it; give another file")
 
     def _distinct(self, requests: Iterable[Request]) -> tuple[Sequence[str], dict[str, Request]]:
         """The key of each request, and the distinct ones by key, in order."""

@@ -143,7 +143,7 @@ def _row(content: Any, where: str, scrub: Scrubber) -> Row:
     if hashlib.sha256(request.encode()).hexdigest() != it.key:
         raise JudgeError(f"{where}: the key is not the digest of the request, so it answers another; nothing was kept")
     who = Served(**it.served.model_dump())
-    if not all(isinstance(it.request.get(name), str) for name in ("endpoint", "model")):
+    if not all(_is_name(it.request.get(name)) for name in ("endpoint", "model")):
         raise JudgeError(f"{where}: the request names no endpoint and model, so nobody asks it; nothing was kept")
     completion = Completion(
         "ok",
@@ -157,6 +157,11 @@ def _row(content: Any, where: str, scrub: Scrubber) -> Row:
         reasoning_tokens=it.reasoning_tokens,
     )
     return Row(it.key, scrub.record(completion), scrub.text(request), it.format, "import", served=who)
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a value is a text that a database takes: no half of a character."""
+    return isinstance(value, str) and value.encode("utf-8", "replace").decode() == value
 
 
 def _first(error: Exception) -> str:
