@@ -802,6 +802,7 @@ def test_the_first_question_tells_low_percentages_from_another_scale(tmp_path: P
     assert (found.status, replayed.status) == (status, status), found.reason
     assert found.details["judge"]["scale"] == replayed.details["judge"]["scale"]
     assert found.details["judge"]["scale"].startswith("0 to 100" if status == "ok" else "unclear: none of")
+    assert any("windows more than 10 of 100" in one for one in found.cautions), "it is said of low answers too"
     assert found.metrics == replayed.metrics
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from sae_bench.judge import Ratings
 from sae_bench.tasks.autointerp.asking import UNREADABLE, Outcome
+from sae_bench.units import Units
 
 ENOUGH = 20  # answers from which low ones alone are suspicious
 LOW = 10  # the highest number of scales of 0 to 10, 1 to 10 and 1 to 5
@@ -121,3 +122,12 @@ def distrusted(details: Mapping[str, Any]) -> str | None:
         "left out by chance; ask another --judge-model, or about fewer at once with --param "
         "autointerp.windows_a_request=5"
     )
+
+
+def never_likely(windows: Units) -> str | None:
+    """That no window was given more than a tenth, as by a judge that counts otherwise or sees nothing; or None."""
+    given = windows.columns["probability"]
+    given = given[given >= 0]
+    if len(given) < ENOUGH or given.max() > LOW / 100:
+        return None
+    return f"the judge gave none of {len(given)} windows more than {LOW} of 100: look at its answers before its figures"

@@ -26,7 +26,7 @@ from sae_bench.schema import TaskSpec
 from sae_bench.tasks.autointerp import optional, prompts
 from sae_bench.tasks.autointerp.answers import Answers, by_rule, number, window_table
 from sae_bench.tasks.autointerp.asking import NOT_ASKED, UNREADABLE, Asker, Exporter, Outcome, Reader
-from sae_bench.tasks.autointerp.scale import Scale, decided, distrusted, ratings
+from sae_bench.tasks.autointerp.scale import Scale, decided, distrusted, never_likely, ratings
 from sae_bench.tasks.autointerp.windows import Case, Sizes, cases
 from sae_bench.tasks.judged import JudgedTask
 from sae_bench.tasks.tracked import Tracked, TrackedTask
@@ -70,12 +70,13 @@ class Autointerp(JudgedTask, TrackedTask):
         return self.latents + scoring + more, tokens_in, tokens_out + more * ANSWER * self.each
 
     def cautions(self, tables: Mapping[str, Units], n_latents: int) -> list[str]:
-        """Also that many explained latents have no score, so that the means are over the others alone."""
+        """Also that many explained latents have no score, or that no answer is high."""
         scored = tables["latent"].columns["ok"]
-        if scored.mean() >= 1 - DEGRADED:
-            return super().cautions(tables, n_latents)
-        lost = f"{int(scored.sum())} of {len(scored)} latents have a score, and means are over these alone"
-        return [*super().cautions(tables, n_latents), f"{lost}; failed_fraction and detection_worst count the others"]
+        said = [low] if (low := never_likely(tables["window"])) else []
+        if scored.mean() < 1 - DEGRADED:
+            lost = f"{int(scored.sum())} of {len(scored)} latents have a score, and means are over these alone"
+            said.append(f"{lost}; failed_fraction and detection_worst count the others")
+        return [*super().cautions(tables, n_latents), *said]
 
     def degraded(self, details: Mapping[str, Any]) -> str | None:
         """That the answers are unclear or leave much out, or that most latents which were judged have no score.
