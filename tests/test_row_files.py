@@ -20,7 +20,8 @@ from sae_bench.engine import checkpoint as checkpoints
 from sae_bench.engine import rows as row_files
 from sae_bench.engine.checkpoint import STATE, Arrays, Checkpoint, Damaged, State
 from sae_bench.streams import loop
-from tests.test_two_runs import coder, contents, interrupted, settings
+from tests.builders.interrupted import contents, interrupted, settings
+from tests.builders.token_rows import coder
 
 TYPES = ("?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8")
 A, B = ("task", "a"), ("task", "b")

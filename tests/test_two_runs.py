@@ -31,13 +31,12 @@ from sae_bench.streams.guard import TaskFailure
 from sae_bench.streams.whole import check_rows, check_sequences, check_tokens, kept_tokens
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units
-from tests.builders.tiny_models import tiny_gpt2
-from tests.builders.token_rows import LENGTH, coder, token_rows
+from tests.builders.interrupted import TASKS, contents, interrupted, settings
+from tests.builders.token_rows import LENGTH, coder
 from tests.builders.views import task as task_of
 from tests.conftest import Run
 
 ROOT = Path(__file__).parents[1]
-TASKS = "reconstruction,sparsity"
 SLEEPY = """
 import sys, time
 from sae_bench import locks
@@ -46,43 +45,6 @@ with locks.held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
-
-
-def settings(out: Path, **more: Any) -> dict[str, Any]:
-    return {
-        "model": tiny_gpt2(),
-        "data": token_rows(),
-        "tasks": TASKS,
-        "resamples": 50,
-        "batch_tokens": LENGTH * 3,
-        "checkpoint_seconds": 0,
-        "controls": "mean",
-        "out": out,
-    } | more
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(out)): file.read_bytes() for file in sorted(out.rglob("*")) if file.is_file()}
-
-
-class Stopped(BaseException):
-    """Stands for the end of the process."""
-
-
-def interrupted(out: Path, at: int = 3, **more: Any) -> Path:
-    """A run that ended in the middle; returns its folder."""
-    steps = 0
-
-    def stop(what: str, done: int, total: int) -> None:
-        nonlocal steps
-        steps += what == "evaluation"
-        if steps > at:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        evaluate(coder(), progress=stop, **settings(out, **more))
-    (folder,) = (out / ".partial").iterdir()
-    return folder
 
 
 # --- locks -----------------------------------------------------------------------------------------------------------
