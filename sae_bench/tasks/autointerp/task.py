@@ -72,7 +72,7 @@ class Autointerp(JudgedTask, TrackedTask):
     def cautions(self, tables: Mapping[str, Units], n_latents: int) -> list[str]:
         """Also that many explained latents have no score, or that no answer is high."""
         scored = tables["latent"].columns["ok"]
-        said = [low] if (low := never_likely(tables["window"])) else []
+        said = [low] if "window" in tables and (low := never_likely(tables["window"])) else []
         if scored.mean() < 1 - DEGRADED:
             lost = f"{int(scored.sum())} of {len(scored)} latents have a score, and means are over these alone"
             said.append(f"{lost}; failed_fraction and detection_worst count the others")
