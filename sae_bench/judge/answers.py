@@ -14,6 +14,7 @@ from typing import Any, Literal
 from sae_bench.judge.lenient import LONGEST, values
 from sae_bench.judge.refusals import REFUSED, Refused, is_refusal
 from sae_bench.judge.thoughts import spoken
+from sae_bench.judge.words import leaves
 
 LONGEST_EXPLANATION = 2000  # characters; a few dozen words were asked for
 Counts = Literal["percent", "unit", "unclear"]
@@ -117,7 +118,7 @@ def refuses(text: str) -> bool:
     if any(_flagged(found) for found in objects):
         return True
     said = _spoken(text)
-    return is_refusal(said) or any(is_refusal(leaf) for found in objects for leaf in _leaves(found))
+    return is_refusal(said) or any(is_refusal(leaf) for found in objects for leaf in leaves(found))
 
 
 def _flagged(found: dict[str, Any]) -> bool:
@@ -130,17 +131,6 @@ def _flagged(found: dict[str, Any]) -> bool:
 def _filled(text: str) -> bool:
     plain = text.strip(_FRAME).casefold()
     return plain in ("true", "yes") or plain not in _PLACEHOLDERS | set(_VERDICTS)
-
-
-def _leaves(value: Any) -> Iterator[str]:
-    """The texts in JSON."""
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, str):
-            yield one
-        elif isinstance(one, dict | list):
-            waiting += one.values() if isinstance(one, dict) else one
 
 
 def _spoken(text: str) -> str:

@@ -13,7 +13,7 @@ from sae_bench.judge.exchange import Exchange, Kept
 from sae_bench.judge.outcomes import Outcome
 from sae_bench.judge.records import Completion, Request, canonical, described
 from sae_bench.judge.served import NOBODY, Served
-from sae_bench.judge.survey import KNOCKS, exhausted, nobody
+from sae_bench.judge.survey import KNOCKS, STEPS, exhausted, nobody
 
 Arrived = Callable[[], None]
 
@@ -97,7 +97,7 @@ class Dispatcher:
             if outcome.kind == "quota":
                 self._ledger.exhausted = exhausted(self._exchange, outcome)
                 return Completion("budget", reason=self._ledger.exhausted)
-            if outcome.kind == "fatal" or steps > _STEPS:
+            if outcome.kind == "fatal" or steps > STEPS:
                 raise refused(outcome, self._options, self._exchange.transport.has_key)
             room = self._exchange.room_of(room)
             if outcome.kind == "transient":
@@ -140,6 +140,3 @@ class Dispatcher:
                 f"each ({outcome.reason}); run again later, or give more time with --judge-timeout: {KEPT}"
             )
         return Completion("transport_failed", reason=f"failed {tries} times, last: {outcome.reason}")
-
-
-_STEPS = 16  # of words that are tried for one request, at most

@@ -14,7 +14,7 @@ from typing import Any
 from sae_bench.judge.lenient import is_cut, is_whole
 from sae_bench.judge.records import STORED_CHARACTERS, Completion, Status
 from sae_bench.judge.thoughts import Spoken, spoken
-from sae_bench.judge.words import short, storable
+from sae_bench.judge.words import leaves, short, storable
 
 _FILTERED = {"content_filter", "content_filtered", "safety", "refusal", "sensitive", "guardrail_intervened"}
 _FILTERED |= {"prohibited_content", "blocklist", "recitation", "spii", "moderation"}
@@ -123,7 +123,7 @@ def _parts(content: Any) -> tuple[list[str], list[str], list[str]]:
             elif kind in ("text", "output_text"):
                 texts += _texts(part.get("text"))
             else:
-                thoughts += _leaves(part)
+                thoughts += leaves(part, _NO_TEXT)
     return texts, refusals, thoughts
 
 
@@ -131,17 +131,6 @@ def _texts(value: Any) -> list[str]:
     """A text, also as ``{"value": ...}``."""
     value = value.get("value") if isinstance(value, dict) else value
     return [value] if isinstance(value, str) else []
-
-
-def _leaves(value: Any) -> Iterator[str]:
-    """The texts in JSON that is not nested deeply."""
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, str):
-            yield one
-        elif isinstance(one, dict | list):
-            waiting += [v for n, v in one.items() if n not in _NO_TEXT] if isinstance(one, dict) else one
 
 
 def _calls(message: dict[str, Any]) -> Iterator[str]:

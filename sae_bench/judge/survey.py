@@ -13,7 +13,7 @@ from sae_bench.judge.records import Completion, Request, body
 from sae_bench.judge.served import NOBODY, Served
 
 KNOCKS = 3  # tries at an address where nothing listens and nothing ever answered
-_STEPS = 16  # of words that are tried, at most
+STEPS = 16  # of words that are tried for one request, at most
 _BROKEN = 2  # failures with status 500 after which it may be the request that breaks the server
 _UNEXPLAINED = frozenset({400, 404, 405, 415, 422, 501})
 
@@ -64,7 +64,7 @@ async def _until(exchange: Exchange, request: Request) -> Completion | Outcome:
             room = exchange.room_after(room)
         elif outcome.completion is not None:
             return outcome.completion if doubted is None else await _blame(exchange, request, room, outcome, doubted)
-        elif outcome.kind == "fatal" or steps > _STEPS:
+        elif outcome.kind == "fatal" or steps > STEPS:
             return outcome
         elif outcome.kind == "adapted":
             room = exchange.room_of(room)
