@@ -8,13 +8,16 @@ lets the model run on).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sae_bench.engine import rest
+from sae_bench.engine.layout import Bools, Layout
 from sae_bench.engine.loss import Clean, clean_scores, score
+from sae_bench.engine.placed import Lazy, Placed
 from sae_bench.engine.rest import Logits
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace, guarded
 from sae_bench.errors import ModelError
@@ -24,25 +27,10 @@ from sae_bench.randomness import Noise
 from sae_bench.saes.decoding import decode
 from sae_bench.saes.protocol import CoderInfo, Codes
 
-T = TypeVar("T")
 
-
-def _by_sequence(values: Tensor, at: Tensor) -> Tensor:
-    """Float64 sums of ``something[at]`` over each row of ``at``; deterministic, unlike scattered additions on a GPU."""
-    return torch.segment_reduce(values.double(), "sum", lengths=at.sum(1), unsafe=True)
-
-
-class _Lazy:
-    """Values that are computed when first asked for."""
-
-    def __init__(self) -> None:
-        self._memo: dict[Any, Any] = {}
-
-    def once(self, key: Any, compute: Callable[[], T]) -> T:
-        if key not in self._memo:
-            self._memo[key] = compute()
-        value: T = self._memo[key]
-        return value
+def _by_sequence(values: Tensor, lengths: Tensor) -> Tensor:
+    """Float64 sums over as many rows as ``lengths`` say; deterministic, unlike scattered additions on a GPU."""
+    return torch.segment_reduce(values.double(), "sum", lengths=lengths, unsafe=True)
 
 
 REPLACEMENTS = ("clean", "zero", "mean", "spliced")  # what has a name of its own; see Site.loss
@@ -55,8 +43,11 @@ class _Asked(NamedTuple):
     scores: Scores
 
 
-class Batch(_Lazy):
+class Batch(Placed):
     """Some sequences: ``tokens`` int64 ``[batch, seq]``, ``attention``, ``keep`` and ``target`` bool ``[batch, seq]``.
+
+    They come from the host, where :class:`sae_bench.engine.layout.Layout` works out all shapes before the device
+    begins.
 
     ``keep`` says which tokens count, ``target`` which may be predicted (None: all).
     ``names`` of the sequences key what is drawn at random, with ``seed``. ``saes`` are the views of the SAEs of the run
@@ -74,47 +65,53 @@ class Batch(_Lazy):
         names: tuple[str, ...] = (),
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(Layout(tokens, attention, keep, target), work.subject.device, work.waits)
         self.work, self.names, self.seed = work, names, seed
         self.saes: Mapping[str, CoderView] = {}
         self.failed: Mapping[str, str] = {}
-        self.tokens, self.attention, self.keep = tokens, attention, keep & attention
-        self.kept = self.keep[attention]
-        self.first = (torch.arange(tokens.shape[1], device=tokens.device) == 0).expand_as(tokens)[attention]
-        successor = torch.zeros_like(attention)
-        successor[:, :-1] = (attention if target is None else attention & target)[:, 1:]
-        self.predicts = self.keep & successor
-        self.targets = tokens.roll(-1, dims=1)[self.predicts]
+        self.looked_at: dict[tuple[str, str], set[str]] = {}  # by task and coder: the partners that it asked for
+        self._on_host = tokens, attention
 
     @property
     def capture(self) -> Capture:
         """The model's activations at all hook points of the run."""
 
         def compute() -> Capture:
-            self.work.counters["prefix"] += len(self.tokens)
-            captured = self.work.subject.capture(self.tokens, self.attention, self.work.hooks)
+            self.work.counters["prefix"] += len(self.layout.tokens)
+            captured = self.work.subject.capture(*self._on_host, self.work.hooks)
             for hook, x in captured.activations.items():
-                if not bool(x[self.attention].isfinite().all()):
-                    raise ModelError(
-                        f"the model gives activations that are not finite at {hook} in {self.work.subject.dtype}; "
-                        "use --dtype float32"
-                    )
+                finite = x.isfinite().all(-1).flatten().index_select(0, self.put("real"))
+                self.check(finite.logical_not_(), self._not_finite(hook))
             return captured
 
         return self.once("capture", compute)
 
+    def _not_finite(self, hook: str) -> Callable[[Bools], Exception]:
+        layout, names, dtype = self.layout, self.names, self.work.subject.dtype  # what outlives the batch holds no more
+
+        def error(bad: Bools) -> Exception:
+            first = layout.sequence_of(int(np.flatnonzero(bad)[0]))
+            where = f"{hook}, first in document {names[first]}," if names else hook
+            return ModelError(
+                f"the model gives activations that are not finite at {where} in {dtype}; use --dtype float32"
+            )
+
+        return error
+
     def activations(self, hook: str) -> Tensor:
         """Activations of the real tokens ``[T, d]``."""
-        return self.once(("x", hook), lambda: self.capture.activations[hook][self.attention])
+        return self.once(
+            ("x", hook), lambda: self.capture.activations[hook].flatten(0, 1).index_select(0, self.put("real"))
+        )
 
     def sum(self, values: Tensor, where: Tensor) -> Tensor:
         """Float64 sums over the tokens ``where`` of each sequence: ``[T, ...]`` to ``[batch, ...]``."""
         mask = where if values.ndim == 1 else where.unsqueeze(1)
-        return _by_sequence(torch.where(mask, values, 0), self.attention)
+        return _by_sequence(torch.where(mask, values, 0), self.put("lengths"))
 
     def sum_predictions(self, values: Tensor) -> Tensor:
         """Float64 sums over the predictions of each sequence: ``[predictions]`` to ``[batch]``."""
-        return _by_sequence(values, self.predicts)
+        return _by_sequence(values, self.put("predictions"))
 
     @property
     def clean(self) -> Clean:
@@ -123,34 +120,50 @@ class Batch(_Lazy):
         def compute() -> Clean:
             hook = self.work.hooks[-1]
             logits = self.logits(hook, self.capture.activations[hook], "clean")
-            return clean_scores(logits, self.predicts, self.targets)
+            return clean_scores(logits, self.layout.predicts, self.targets, elements=self.work.chunk)
 
         return self.once("clean", compute)
 
-    def scores(self, hook: str, values: Tensor, kind: str) -> Scores:
-        """CE, KL and agreement of every prediction with ``values`` ``[T, d]`` at the kept tokens."""
-        full = self.capture.activations[hook].clone()
-        full[self.keep] = values[self.kept].to(full.dtype)
-        return score(self.logits(hook, full, kind), self.predicts, self.targets, self.clean)
+    def scores(self, hook: str, values: Tensor, kind: str, *, constant: bool = False) -> Scores:
+        """CE, KL and agreement of every prediction with ``values`` ``[T, d]`` at the kept tokens.
 
-    def logits(self, hook: str, activation: Tensor, kind: str) -> Logits:
+        ``constant``: they are one vector at all of them, so that sequences with nothing else between them pass as one.
+        """
+        full = self.capture.activations[hook].clone(memory_format=torch.contiguous_format)
+        kept = values.index_select(0, self.put("kept_tokens")).to(full.dtype)
+        full.flatten(0, 1).index_copy_(0, self.put("kept_places"), kept)
+        logits = self.logits(hook, full, kind, constant=constant)
+        work = self.work
+        return score(logits, self.layout.predicts, self.targets, self.clean, elements=work.chunk, waits=work.waits)
+
+    def logits(self, hook: str, activation: Tensor, kind: str, *, constant: bool = False) -> Logits:
         """Logits of the rest of the model when ``hook`` carries ``activation`` ``[batch, seq, d]``."""
-        found, passed = rest.logits(self.work.subject, self.capture, hook, activation)
+        alike = self.layout.alike if constant else None
+        found, passed = rest.logits(self.work.subject, self.capture, hook, activation, alike)
         self.work.counters[f"suffix_{kind}"] += passed
         if not self.work.subject.can_resume(hook):
             self.work.counters["full_instead_of_suffix"] += passed
         return found
 
 
-class SiteView(_Lazy):
+class SiteView(Lazy):
     """A batch at one hook point; see :class:`sae_bench.tasks.base.Site`."""
 
     def __init__(self, batch: Batch, hook: str) -> None:
         super().__init__()
         self.batch, self.hook = batch, hook
         self.rms = batch.work.moments[hook].rms
-        self.kept, self.first = batch.kept, batch.first
         self.sum = batch.sum
+
+    @property
+    def kept(self) -> Tensor:
+        """Bool ``[T]``: inside the mask."""
+        return self.batch.kept
+
+    @property
+    def first(self) -> Tensor:
+        """Bool ``[T]``: position 0 of its sequence."""
+        return self.batch.first
 
     @property
     def target(self) -> Tensor:
@@ -169,7 +182,12 @@ class SiteView(_Lazy):
 
     def predictions(self) -> Tensor:
         """Number of predictions of each sequence, float64 ``[batch]``."""
-        return self.batch.predicts.sum(1).double()
+        return self.batch.put("predictions").double()
+
+    @property
+    def first_tokens(self) -> Tensor:
+        """Int64: which of the T tokens stands at position 0 of each sequence that has one."""
+        return self.batch.put("first_tokens")
 
     def loss(self, replacement: str) -> Tensor:
         """Cross-entropy summed over each sequence's predictions ``[batch]``, nats."""
@@ -187,12 +205,21 @@ class SiteView(_Lazy):
 
     def replaced(self, replacement: str) -> Scores:
         """What :meth:`loss` and :meth:`kl` sum, for every prediction."""
-        return self.once(replacement, lambda: self.batch.scores(self.hook, self.values(replacement), replacement))
+        return self.once(
+            replacement,
+            lambda: self.batch.scores(
+                self.hook, self.values(replacement), replacement, constant=self.constant(replacement)
+            ),
+        )
+
+    def constant(self, replacement: str) -> bool:
+        """Whether all tokens carry one vector; never wrongly so."""
+        return replacement in ("zero", "mean")
 
     def noise(self, role: str) -> Noise:
         """Random numbers for every token, keyed by seed, ``role`` and sequence."""
         batch = self.batch
-        return Noise(batch.seed, role, batch.names, batch.attention.sum(1).tolist(), batch.tokens.device)
+        return Noise(batch.seed, role, batch.names, batch.layout.lengths.tolist(), batch.work.subject.device)
 
     def values(self, replacement: str) -> Tensor:
         """What the tokens carry ``[T, d]``."""
@@ -226,7 +253,7 @@ class CoderView(SiteView):
         """Latent activations of the T tokens; computed once for all coders that share an encoder."""
 
         def compute() -> Codes:
-            self.batch.work.counters["encode"] += len(self.batch.tokens)
+            self.batch.work.counters["encode"] += len(self.batch.layout.tokens)
             return self.batch.work.encode(self.entry, self.x)
 
         return self.batch.once(("codes", id(self.entry.encoder)), compute)
@@ -238,16 +265,20 @@ class CoderView(SiteView):
 
     def decode(self, codes: Codes) -> Tensor:
         """What the coder makes of ``codes`` ``[T, n_latents]``, for instance a part of its own: ``[T, d_out]``."""
-        if codes.n_tokens != len(self.kept) or codes.n_latents != self.info.n_latents:
+        if codes.n_tokens != len(self.batch.layout.kept) or codes.n_latents != self.info.n_latents:
             raise ValueError(
-                f"decode takes codes of {len(self.kept)} tokens and {self.info.n_latents} latents, not of "
+                f"decode takes codes of {len(self.batch.layout.kept)} tokens and {self.info.n_latents} latents, not of "
                 f"{codes.n_tokens} and {codes.n_latents}"
             )
-        self.batch.work.counters["decode"] += len(self.batch.tokens)
+        self.batch.work.counters["decode"] += len(self.batch.layout.tokens)
         self.batch.work.count_dense(self.entry, codes.n_tokens)
         out = guarded(self.entry, lambda: decode(self.entry.coder, codes, self.x))
-        if not bool(out[self.kept].isfinite().all()):
-            raise CoderFailure("the reconstruction holds NaN or infinite numbers", self.entry.key)
+        key = self.entry.key
+        self.batch.check(
+            self.kept & ~out.isfinite().all(1),
+            lambda bad: CoderFailure("the reconstruction holds NaN or infinite numbers", key),
+            owner=key,
+        )
         return out
 
     def scores(self, values: Tensor, key: str) -> Scores:
@@ -260,15 +291,26 @@ class CoderView(SiteView):
             raise ValueError(f"the key {key!r} is taken: replaced({key!r}) has its scores")
         if values.shape != self.target.shape:
             raise ValueError(f"scores takes values {list(self.target.shape)}, not {list(values.shape)}")
-        mark = _mark(values, self.kept)
-        if not bool(mark.isfinite().all()):
-            raise ValueError(f"the values under the key {key!r} are NaN or infinite at kept tokens")
-        asked = self.once(
+        mark = _mark(values.index_select(0, self.batch.put("kept_tokens")))
+        asked = self.task, self.entry.key
+        self.batch.check(
+            mark.isfinite().logical_not_(),
+            lambda bad: ValueError(f"the values under the key {key!r} are NaN or infinite at kept tokens"),
+            *asked,
+        )
+        found = self.once(
             ("scores", self.task, key), lambda: _Asked(mark, self.batch.scores(self.hook, values, "replaced"))
         )
-        if not torch.equal(asked.mark, mark):
-            raise ValueError(f"the key {key!r} was used for other values in this batch; a key names one replacement")
-        return asked.scores
+        if found.mark is mark:
+            return found.scores
+        self.batch.check(
+            found.mark != mark,
+            lambda bad: ValueError(
+                f"the key {key!r} was used for other values in this batch; a key names one replacement"
+            ),
+            *asked,
+        )
+        return found.scores
 
     @property
     def partners(self) -> tuple[CoderView, ...]:
@@ -277,6 +319,8 @@ class CoderView(SiteView):
         Raises CoderFailure where one of them has failed.
         """
         others = [view for key, view in self.batch.saes.items() if key != self.entry.key]
+        keys = {view.entry.key for view in others}
+        self.batch.looked_at.setdefault((self.task, self.entry.key), set()).update(keys)
         for view in others:
             if (why := self.batch.failed.get(view.entry.key)) is not None:
                 raise CoderFailure(why, view.entry.key)
@@ -291,14 +335,18 @@ class CoderView(SiteView):
         """What :meth:`loss` and :meth:`kl` sum, for every prediction."""
         return super().replaced(replacement) if replacement == "spliced" else self.site.replaced(replacement)
 
+    def constant(self, replacement: str) -> bool:
+        """Without latents, and with nothing but codes to decode from, a reconstruction is the same for all tokens."""
+        return self.info.n_latents == 0 and self.info.decode_needs == "nothing"
+
     def values(self, replacement: str) -> Tensor:
         """The reconstruction ``[T, d_out]``."""
         return self.x_hat
 
 
-def _mark(values: Tensor, kept: Tensor) -> Tensor:
+def _mark(values: Tensor) -> Tensor:
     """Three sums ``[3]`` by which replacements are told apart without keeping them."""
-    x = values[kept].double()
+    x = values.double()
     place = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=torch.float64)
     order = torch.arange(1, len(x) + 1, device=x.device, dtype=torch.float64)
     return torch.stack([x.sum(), x.square().sum(), (x @ place) @ order])

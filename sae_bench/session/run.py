@@ -56,6 +56,11 @@ def _depth(hook: str) -> int:
     return int(layer.group()) if layer else -1
 
 
+def may_wait(device: torch.device) -> bool:
+    """Whether the host may wait for the device within a batch: on a CPU there is nothing to wait for."""
+    return device.type == "cpu"
+
+
 @as_declared()
 def measure(
     subject: SubjectModel,
@@ -74,7 +79,7 @@ def measure(
     hooks = hook_points(subject, saes)
     size = batch_tokens(inputs.options, subject.vocab_size, subject.device, inputs.corpus.evaluation.longest)
     moments, counters = _calibration(subject, inputs, hooks, size, checkpoint, progress)
-    work = Workspace(subject, hooks, moments)
+    work = Workspace(subject, hooks, moments, waits=may_wait(subject.device))
     cast = with_controls(saes, work, inputs.options)
     run = Run(work, cast, inputs, size, checkpoint, checkpoint.load())
     fresh = not run.state.done
@@ -117,7 +122,7 @@ def _calibration(
     def each() -> Iterator[Batch]:
         for i in range(len(batches)):
             progress("calibration", i, len(batches))
-            yield Batch(work, *batches.tensors(i, inputs.options, subject.device))
+            yield Batch(work, *batches.tensors(i, inputs.options))
 
     with torch.no_grad():
         moments = calibrate(each(), hooks, len(calibration))

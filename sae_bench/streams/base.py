@@ -91,12 +91,14 @@ class Reader:
     """Measures some tasks of one stream: the steps of a loop, then tables of units.
 
     ``name`` is unique in a run, ``label`` stands in the progress bar, ``prefix`` before the counters of its steps.
-    ``atomic``: a step that is interrupted leaves nothing behind, so what came before it can be saved.
+    ``atomic``: a step that is interrupted leaves nothing behind, so what came before it can be saved. ``ahead``: how
+    many steps may have begun before the first of them is read.
     """
 
     label: ClassVar[str] = "evaluation"
     prefix: ClassVar[str] = ""
     atomic: ClassVar[bool] = True
+    ahead: int = 0
 
     def __init__(self, name: str, run: Run, tasks: Mapping[str, Task], work: Workspace | None = None) -> None:
         self.name, self.run, self.tasks = name, run, tasks
@@ -116,6 +118,11 @@ class Reader:
     def step(self, index: int, progress: Progress) -> Part:
         """One step."""
         raise NotImplementedError
+
+    def launch(self, index: int, progress: Progress) -> Callable[[], Part]:
+        """Begin a step; what is returned waits for its end. Where nothing runs beside the host, all is done here."""
+        part = self.step(index, progress)
+        return lambda: part
 
     def sums(self) -> Arrays:
         """Totals that the reader keeps itself while it runs, to be saved beside the others."""

@@ -18,7 +18,8 @@ from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.plan import Batches
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.streams.base import Inputs, Part, Planned, Progress, Reader, Run, Stream
-from sae_bench.streams.guard import Columns, TaskFailure, guarded
+from sae_bench.streams.found import Found
+from sae_bench.streams.guard import Columns, TaskFailure
 from sae_bench.streams.whole import check_sequences, check_tokens, kept_tokens
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units, merge
@@ -84,11 +85,6 @@ def some_documents(inputs: Inputs, chosen: Sequence[int]) -> Inputs:
     return dataclasses.replace(inputs, corpus=dataclasses.replace(inputs.corpus, evaluation=kept))
 
 
-def _document_of(site: SiteView) -> Callable[[int], str]:
-    """What a failure calls a row of the batch."""
-    return lambda row: f"document {site.batch.names[row]}"
-
-
 def pass_over(run: Run) -> DocumentsReader:
     """The pass over the documents of a run: the one that is there already, else a new one."""
     if NAME not in run.readers:
@@ -102,18 +98,28 @@ class DocumentsReader(Reader):
     def __init__(self, run: Run) -> None:
         super().__init__(NAME, run, {}, run.work)
         self.batches = Batches.of(run.inputs.corpus.evaluation, run.size)
+        self.ahead = 0 if self.work.waits else 1
         self.riders: list[Rider] = []
         self._columns = Columns()
 
     def __len__(self) -> int:
         return len(self.batches)
 
+    def begin(self, progress: Progress) -> None:
+        """What the device would else be waited for in the first batch."""
+        if not self.work.waits:
+            self.work.prepare()
+
     def step(self, index: int, progress: Progress) -> Part:
         """One batch."""
+        return self.launch(index, progress)()
+
+    def launch(self, index: int, progress: Progress) -> Callable[[], Part]:
+        """Begin one batch: all that the device has to do for it, and the copy of what it finds."""
         options, state = self.run.inputs.options, self.run.state
-        tensors = self.batches.tensors(index, options, self.work.subject.device)
+        tensors = self.batches.tensors(index, options)
         batch = Batch(self.work, *tensors, names=self.batches.names(index), seed=options.seed)
-        part = Part(rows={UNIT: np.array(self.batches.units(index))})
+        found = Found(batch.names, self.work.waits)
         cast = self.run.cast
         sites = {hook: SiteView(batch, hook) for hook in {entry.hook_out for entry in cast.entries}}
         views = {entry.key: CoderView(sites[entry.hook_out], entry) for entry in cast.entries}
@@ -121,57 +127,66 @@ class DocumentsReader(Reader):
         batch.failed = state.failures
         for task in self.tasks.values():
             for hook, site in sites.items():
-                self._shared(task, hook, site, part)
+                if not self._failed(task.spec.id, f"@{hook}"):
+                    found.ask(task, f"@{hook}", "shared", partial(task.shared, site))
         for entry in cast.entries:
-            if entry.key in state.failures:
+            if entry.key not in state.failures:
+                self._ask(entry, views[entry.key], self.batches.groups[index], found)
+        found.start(batch)
+        return partial(self._part, index, found)
+
+    def _ask(self, entry: Entry, view: CoderView, sequences: tuple[int, ...], found: Found) -> None:
+        """What the tasks and the riders make of one coder, until it fails."""
+        try:
+            for name, task in self.tasks.items():
+                hook = f"@{entry.hook_out}"
+                if self._failed(name, entry.key) or self._failed(name, hook) or found.raised(name, hook):
+                    continue
+                view.task = name
+                found.ask(task, entry.key, "measure", partial(task.measure, view))
+                if not found.raised(name, entry.key):
+                    found.ask(task, entry.key, "totals", partial(task.totals, view))
+            for rider in self.riders:
+                found.rides(entry.key, rider.collect(view, sequences))
+        except CoderFailure as failure:
+            found.failures[entry.key] = str(failure)
+
+    def _part(self, index: int, found: Found) -> Part:
+        """What was found in a batch, once it is there. Raises ModelError."""
+        found.settle()
+        part = Part(rows={UNIT: np.array(self.batches.units(index))}, failures=found.failures)
+        cast = self.run.cast
+        for task in self.tasks.values():
+            for hook in dict.fromkeys(entry.hook_out for entry in cast.entries):
+                self._read(task, f"@{hook}", found, part)
+        for entry in cast.entries:
+            if entry.key in self.run.state.failures or entry.key in part.failures:
                 continue
-            try:
-                own = self._own(entry, views[entry.key], self.batches.groups[index], part)
-            except CoderFailure as failure:
-                part.failures[entry.key] = str(failure)
-                continue
-            part.rows |= own.rows
-            part.totals |= own.totals
-            part.task_failures |= own.task_failures
+            for name, task in self.tasks.items():
+                hook = f"@{entry.hook_out}"
+                if not self._failed(name, hook) and (name, hook) not in part.task_failures:
+                    self._read(task, entry.key, found, part, hook)
+            part.rows |= found.ridden(entry.key)
         return part
 
-    def _shared(self, task: Task, hook: str, site: SiteView, part: Part) -> None:
-        key = (task.spec.id, f"@{hook}")
+    def _read(self, task: Task, owner: str, found: Found, part: Part, hook: str | None = None) -> None:
+        """The checked columns of a task for a hook point, or columns and totals for a coder that predicts ``hook``."""
+        key, totals = (task.spec.id, owner), {}
         if self._failed(*key):
             return
+        what = "shared" if hook is None else "measure"
         try:
-            found = guarded(task, lambda: task.shared(site), "shared")
-            columns = self._columns.rows(task, "shared", found, len(site.batch.names), key[1], _document_of(site))
+            returned = found.read(*key, what)
+            columns = self._columns.rows(task, what, returned, len(found.names), owner, found.name_of)
+            if hook is not None:
+                totals = self._columns.totals(task, found.read(*key, "totals"), owner)
+                if not columns and not totals and not any(row[:2] == (task.spec.id, hook) for row in part.rows):
+                    raise TaskFailure(f"task {task.spec.id}: measure, shared and totals return no column at all")
         except TaskFailure as failure:
             part.task_failures[key] = str(failure)
             return
         part.rows |= {(*key, name): column for name, column in columns.items()}
-
-    def _own(self, entry: Entry, view: CoderView, sequences: tuple[int, ...], shared: Part) -> Part:
-        """What the tasks and the riders make of one coder. Raises CoderFailure."""
-        part = Part()
-        for name, task in self.tasks.items():
-            hook = (name, f"@{entry.hook_out}")
-            if self._failed(name, entry.key) or self._failed(*hook) or hook in shared.task_failures:
-                continue
-            try:
-                view.task = name
-                rows = guarded(task, partial(task.measure, view), "measure", entry.key)
-                columns = self._columns.rows(
-                    task, "measure", rows, len(view.batch.names), entry.key, _document_of(view)
-                )
-                sums = guarded(task, partial(task.totals, view), "totals", entry.key)
-                totals = self._columns.totals(task, sums, entry.key)
-                if not columns and not totals and not any(key[:2] == hook for key in shared.rows):
-                    raise TaskFailure(f"task {name}: measure, shared and totals return no column at all")
-            except TaskFailure as failure:
-                part.task_failures[name, entry.key] = str(failure)
-                continue
-            part.rows |= {(name, entry.key, c): v for c, v in columns.items()}
-            part.totals |= {(name, entry.key, c): v for c, v in totals.items()}
-        for rider in self.riders:
-            part.rows |= rider.collect(view, sequences)
-        return part
+        part.totals |= {(*key, name): total for name, total in totals.items()}
 
     def _failed(self, task: str, owner: str) -> bool:
         return owner in self.run.state.task_failures.get(task, {})

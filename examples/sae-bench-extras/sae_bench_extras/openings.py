@@ -95,7 +95,7 @@ class OpeningReader(Reader):
     def step(self, index: int, progress: Progress) -> Part:
         """One batch of openings."""
         options, part = self.run.inputs.options, Part()
-        tensors = self.batches.tensors(index, options, self.work.subject.device)
+        tensors = self.batches.tensors(index, options)
         batch = Batch(self.work, *tensors, names=self.batches.names(index), seed=options.seed)
         for entry in self.run.cast.entries:
             if entry.key in self.run.state.failures:

@@ -1,0 +1,134 @@
+"""What tasks return for a batch, on its way from the device: brought to the host together, and read when it is there.
+
+What a task raises, and what a check finds that is read late, is kept beside it until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sae_bench.engine.batch import Batch
+from sae_bench.engine.checkpoint import Arrays
+from sae_bench.engine.placed import Unread
+from sae_bench.engine.workspace import CoderFailure
+from sae_bench.errors import ModelError, named
+from sae_bench.kernels.transfer import Fetch
+from sae_bench.streams.guard import TaskFailure, guarded
+from sae_bench.tasks.base import Task
+
+_NUMPY_HAS = (
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.bool,
+)
+
+
+@dataclass(frozen=True)
+class _Number:
+    """Stands for a tensor until it is there."""
+
+    number: int
+
+
+class Found:
+    """What was found in a batch of the sequences ``names``.
+
+    ``failures`` says which coders failed. ``waits``: what a task returns is read at once.
+    """
+
+    def __init__(self, names: tuple[str, ...], waits: bool) -> None:
+        self.names, self.failures = names, dict[str, str]()
+        self._fetch = Fetch(waits)
+        self._returned: dict[tuple[str, str, str], Any] = {}
+        self._raised: dict[tuple[str, str], TaskFailure] = {}
+        self._rides: dict[str, Arrays] = {}
+        self._unread: list[tuple[Unread, int]] = []
+        self._looked_at: dict[tuple[str, str], set[str]] = {}
+
+    def name_of(self, row: int) -> str:
+        """What a failure calls a row of the batch."""
+        return f"document {self.names[row]}"
+
+    def ask(self, task: Task, owner: str, what: str, call: Callable[[], Any]) -> None:
+        """Keep what the method ``what`` of a task returns for ``owner``, a coder or a hook point. Raises CoderFailure.
+
+        Others may not write into it from now on.
+        """
+        own = None if owner.startswith("@") else owner
+        try:
+            found = guarded(task, call, what, own)
+        except TaskFailure as failure:
+            self._raised[task.spec.id, owner] = failure
+            return
+        if isinstance(found, Mapping):
+            found = {name: self._sent(value) for name, value in found.items()}
+        self._returned[task.spec.id, owner, what] = found
+
+    def raised(self, task: str, owner: str) -> bool:
+        """Whether something was raised that is known already."""
+        return (task, owner) in self._raised
+
+    def rides(self, owner: str, rows: Arrays) -> None:
+        """Keep what a rider collected of a coder."""
+        self._rides[owner] = self._rides.get(owner, {}) | rows
+
+    def ridden(self, owner: str) -> Arrays:
+        """What riders collected of a coder."""
+        return self._rides.get(owner, {})
+
+    def start(self, batch: Batch) -> None:
+        """Begin to bring everything to the host, with the outcomes of the checks that the batch has put off."""
+        self._looked_at = batch.looked_at
+        self._unread = [(check, self._fetch.add(check.bad)) for check in batch.unread]
+        self._fetch.start()
+
+    def settle(self) -> None:
+        """Wait for the outcomes of the checks: afterwards it is known who failed. Raises ModelError."""
+        for check, number in self._unread:
+            bad: NDArray[Any] = self._fetch.read(number)
+            if not bad.any():
+                continue
+            error = check.error(bad)
+            if isinstance(error, CoderFailure):
+                self.failures.setdefault(check.owner, str(error))
+            elif isinstance(error, ModelError):
+                raise error
+            else:
+                failure = TaskFailure(f"task {check.task}: measure raises {named(error)}")
+                self._raised.setdefault((check.task, check.owner), failure)
+        if self._unread:
+            self._partners()
+
+    def _partners(self) -> None:
+        """A task that looked at an SAE which turned out to have failed cannot go on."""
+        for (task, owner), keys in self._looked_at.items():
+            for key in sorted(keys & self.failures.keys()):
+                why = f"task {task}: the SAE {key}, which it looks at, fails: {self.failures[key]}"
+                self._raised[task, owner] = TaskFailure(why)
+
+    def read(self, task: str, owner: str, what: str) -> Any:
+        """What the method ``what`` returned, as arrays; nothing if it was not asked. Raises TaskFailure."""
+        if (failure := self._raised.get((task, owner))) is not None:
+            raise failure
+        found = self._returned.get((task, owner, what), {})
+        if not isinstance(found, Mapping):
+            return found
+        return {name: self._there(value) for name, value in found.items()}
+
+    def _sent(self, value: Any) -> Any:
+        plain = isinstance(value, Tensor) and value.layout is torch.strided and value.dtype in _NUMPY_HAS
+        return _Number(self._fetch.add(value)) if plain else value
+
+    def _there(self, value: Any) -> Any:
+        return self._fetch.read(value.number) if isinstance(value, _Number) else value
