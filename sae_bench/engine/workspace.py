@@ -14,7 +14,7 @@ from torch import Tensor
 from sae_bench.engine.loss import chunk_elements
 from sae_bench.errors import named
 from sae_bench.kernels.transfer import free_bytes
-from sae_bench.models.subject import SubjectModel
+from sae_bench.models.subject import SubjectModel, is_bottleneck
 from sae_bench.modules import evaluating
 from sae_bench.saes.controls import Moments, PermutedDecoder
 from sae_bench.saes.linear import LinearCoder
@@ -88,9 +88,17 @@ class Workspace:
         return chunk_elements(free_bytes(self.subject.device))
 
     def prepare(self) -> None:
-        """Have what a batch would else make the host wait for: what it needs of calibration."""
-        for moments in self.moments.values():
-            _ = moments.far
+        """Have what a batch without ``waits`` would else make the host wait for.
+
+        That is what it needs of calibration, and the self-tests of the model at hook points. A back end that can do
+        without waiting has an attribute ``waits``.
+        """
+        for hook in self.hooks:
+            is_bottleneck(self.subject, hook)
+            self.subject.can_resume(hook)
+            _ = self.moments[hook].far
+        if hasattr(self.subject, "waits"):
+            self.subject.waits = self.waits
 
     def encode(self, entry: Entry, x: Tensor) -> Codes:
         """Codes of ``x`` ``[T, d_in]``, counted. Raises CoderFailure."""

@@ -8,7 +8,7 @@ stay usable in the owner's training, and what is returned here may be fed to aut
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from sae_bench.kernels.transfer import onto
 from sae_bench.models.checks import check_centering, check_scale, embedding_scale, parsed
 from sae_bench.models.edits import close
 from sae_bench.models.hooks import Hook, canonical_name
+from sae_bench.models.huggingface_masks import masks_are_full
 from sae_bench.models.huggingface_modules import Modules
 from sae_bench.models.huggingface_suffix import KeysAndValues
 from sae_bench.models.selftests import Found, random_tokens, settle
@@ -34,10 +35,12 @@ class _Stop(Exception):
 class HuggingFaceSubject:
     """A `transformers` causal language model; see `SubjectModel` for the members.
 
-    `copy_model` makes no difference: nothing stays on the model, whoever else holds it.
+    `copy_model` makes no difference: nothing stays on the model, whoever else holds it. `waits`: whether a pass may
+    make the host wait for the device.
     """
 
     backend = "hf"
+    waits = True
 
     def __init__(self, model: nn.Module, name: str, *, copy_model: bool = False) -> None:
         self.name = name
@@ -172,7 +175,7 @@ class HuggingFaceSubject:
         every batch uses the same attention kernel, so a sequence's numbers do not depend on its neighbours.
         """
         self.counters[count] += tokens.shape[0]
-        with evaluating(self.model):
+        with evaluating(self.model), nullcontext() if self.waits else masks_are_full():
             out = self.model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
         logits: Tensor = out.logits
         return logits[..., : self.vocab_size]
