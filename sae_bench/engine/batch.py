@@ -8,6 +8,7 @@ lets the model run on).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -26,12 +27,6 @@ from sae_bench.models.subject import Capture
 from sae_bench.randomness import Noise
 from sae_bench.saes.decoding import decode
 from sae_bench.saes.protocol import CoderInfo, Codes
-
-
-def _by_sequence(values: Tensor, lengths: Tensor) -> Tensor:
-    """Float64 sums over as many rows as ``lengths`` say; deterministic, unlike scattered additions on a GPU."""
-    return torch.segment_reduce(values.double(), "sum", lengths=lengths, unsafe=True)
-
 
 REPLACEMENTS = ("clean", "zero", "mean", "spliced")  # what has a name of its own; see Site.loss
 
@@ -104,15 +99,6 @@ class Batch(Placed):
             ("x", hook), lambda: self.capture.activations[hook].flatten(0, 1).index_select(0, self.put("real"))
         )
 
-    def sum(self, values: Tensor, where: Tensor) -> Tensor:
-        """Float64 sums over the tokens ``where`` of each sequence: ``[T, ...]`` to ``[batch, ...]``."""
-        mask = where if values.ndim == 1 else where.unsqueeze(1)
-        return _by_sequence(torch.where(mask, values, 0), self.put("lengths"))
-
-    def sum_predictions(self, values: Tensor) -> Tensor:
-        """Float64 sums over the predictions of each sequence: ``[predictions]`` to ``[batch]``."""
-        return _by_sequence(values, self.put("predictions"))
-
     @property
     def clean(self) -> Clean:
         """What the clean model says at the predicting positions."""
@@ -139,11 +125,17 @@ class Batch(Placed):
     def logits(self, hook: str, activation: Tensor, kind: str, *, constant: bool = False) -> Logits:
         """Logits of the rest of the model when ``hook`` carries ``activation`` ``[batch, seq, d]``."""
         alike = self.layout.alike if constant else None
-        found, passed = rest.logits(self.work.subject, self.capture, hook, activation, alike)
+        with self._checked_later():
+            found, passed = rest.logits(self.work.subject, self.capture, hook, activation, alike)
         self.work.counters[f"suffix_{kind}"] += passed
         if not self.work.subject.can_resume(hook):
             self.work.counters["full_instead_of_suffix"] += passed
         return found
+
+    def _checked_later(self) -> AbstractContextManager[None]:
+        """What the model checks in a pass is read with the batch, if its back end can wait for that."""
+        later = None if self.work.waits else getattr(self.work.subject, "checked_later", None)
+        return nullcontext() if later is None else later(lambda bad, error: self.check(bad, lambda _: error))
 
 
 class SiteView(Lazy):

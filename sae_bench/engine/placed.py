@@ -28,6 +28,11 @@ class Lazy:
         return value
 
 
+def _by_sequence(values: Tensor, lengths: Tensor) -> Tensor:
+    """Float64 sums over as many rows as ``lengths`` say; deterministic, unlike scattered additions on a GPU."""
+    return torch.segment_reduce(values.double(), "sum", lengths=lengths, unsafe=True)
+
+
 class Unread(NamedTuple):
     """A check whose outcome is still on the device: ``bad`` bool, and the error where something of it is true.
 
@@ -89,6 +94,15 @@ class Placed(Lazy):
     def targets(self) -> Tensor:
         """The tokens that are predicted, int64 ``[predictions]``."""
         return self.put("targets")
+
+    def sum(self, values: Tensor, where: Tensor) -> Tensor:
+        """Float64 sums over the tokens ``where`` of each sequence: ``[T, ...]`` to ``[batch, ...]``."""
+        mask = where if values.ndim == 1 else where.unsqueeze(1)
+        return _by_sequence(torch.where(mask, values, 0), self.put("lengths"))
+
+    def sum_predictions(self, values: Tensor) -> Tensor:
+        """Float64 sums over the predictions of each sequence: ``[predictions]`` to ``[batch]``."""
+        return _by_sequence(values, self.put("predictions"))
 
     def check(self, bad: Tensor, error: Callable[[Bools], Exception], task: str = "", owner: str = "") -> None:
         """Raise ``error(bad)`` where something of ``bad`` is true: now, or when the batch is read."""

@@ -7,8 +7,8 @@ stay usable in the owner's training, and what is returned here may be fed to aut
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sae_bench.errors import ModelError, said
 from sae_bench.kernels.transfer import onto
 from sae_bench.models.checks import check_centering, check_scale, embedding_scale, parsed
-from sae_bench.models.edits import close
+from sae_bench.models.edits import Later, close
 from sae_bench.models.hooks import Hook, canonical_name
 from sae_bench.models.huggingface_masks import masks_are_full
 from sae_bench.models.huggingface_modules import Modules
@@ -118,6 +118,15 @@ class HuggingFaceSubject:
         if not self.can_resume(hook):
             return None
         return KeysAndValues(self, self._modules, capture, hook, self._hook(hook))
+
+    @contextmanager
+    def checked_later(self, later: Later) -> Iterator[None]:
+        """Hand checks of what passes over to `later` until the context ends, instead of waiting for their outcome."""
+        self._modules.later = later
+        try:
+            yield
+        finally:
+            self._modules.later = None
 
     # --- the three kinds of forward pass -----------------------------------------------------------------------------
 
