@@ -95,9 +95,7 @@ def test_a_transcoder_gets_the_controls_that_make_sense(name, width):
         weights = weights_of(coder)
         assert torch.equal(weights.b_dec, known.targets.mean.float()), "predictions start from the target's mean"
         if width == WIDTH:
-            assert not torch.allclose(weights.W_dec, weights.W_enc.T), (
-                "reads and writes unrelated directions"
-            )
+            assert not torch.allclose(weights.W_dec, weights.W_enc.T), "reads and writes unrelated directions"
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
