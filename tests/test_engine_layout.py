@@ -25,7 +25,7 @@ def layouts(draw: Any) -> Layout:
         keep = tokens != 0
     else:
         keep = torch.tensor(draw(cells)) > 0
-    return Layout(tokens, attention, keep & attention)
+    return Layout.of(tokens, attention, keep & attention)
 
 
 def carried(layout: Layout) -> list[list[tuple[int, ...]]]:
@@ -62,7 +62,7 @@ def test_who_passes_for_whom(layout: Layout) -> None:
 def test_equal_tokens_behind_different_ones_are_not_equal() -> None:
     """The special token in the middle of a text is left alone, and what it carries depends on the text before it."""
     tokens = torch.tensor([[0, 1, 2, 0, 3], [0, 1, 2, 0, 4], [0, 1, 3, 0, 3], [0, 2, 2, 2, 1]])
-    layout = Layout(tokens, torch.ones_like(tokens, dtype=torch.bool), tokens != 0)
+    layout = Layout.of(tokens, torch.ones_like(tokens, dtype=torch.bool), tokens != 0)
     assert layout.alike.firsts.tolist() == [0, 2, 3]
     assert layout.alike.kind.tolist() == [0, 0, 1, 2]
 
@@ -70,7 +70,7 @@ def test_equal_tokens_behind_different_ones_are_not_equal() -> None:
 def test_the_first_of_the_longest_passes_for_shorter_ones() -> None:
     tokens = torch.tensor([[0, 1, 0, 0], [0, 1, 2, 3], [0, 4, 4, 4]])
     attention = torch.arange(4) < torch.tensor([[2], [4], [4]])
-    layout = Layout(tokens, attention, attention & (tokens != 0))
+    layout = Layout.of(tokens, attention, attention & (tokens != 0))
     assert layout.alike.firsts.tolist() == [1]
     assert layout.alike.kind.tolist() == [0, 0, 0]
 

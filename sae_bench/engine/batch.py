@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sae_bench.engine import rest
+from sae_bench.engine.asked import scores_under
 from sae_bench.engine.layout import Bools, Layout
 from sae_bench.engine.loss import Clean, clean_scores, score
 from sae_bench.engine.placed import Lazy, Placed
@@ -26,16 +26,8 @@ from sae_bench.kernels.divergence import Scores
 from sae_bench.models.subject import Capture
 from sae_bench.randomness import Noise
 from sae_bench.saes.decoding import decode
+from sae_bench.saes.graded import Graded
 from sae_bench.saes.protocol import CoderInfo, Codes
-
-REPLACEMENTS = ("clean", "zero", "mean", "spliced")  # what has a name of its own; see Site.loss
-
-
-class _Asked(NamedTuple):
-    """What the model was run on under a key, and what came of it."""
-
-    mark: Tensor
-    scores: Scores
 
 
 class Batch(Placed):
@@ -60,12 +52,15 @@ class Batch(Placed):
         names: tuple[str, ...] = (),
         seed: int = 0,
     ) -> None:
-        super().__init__(Layout(tokens, attention, keep, target), work.subject.device, work.waits)
+        self._on_host = tokens, attention
+        self._begin(work, Layout.of(tokens, attention, keep, target), names, seed)
+
+    def _begin(self, work: Workspace, layout: Layout, names: tuple[str, ...], seed: int) -> None:
+        super().__init__(layout, work.subject.device, work.waits)
         self.work, self.names, self.seed = work, names, seed
         self.saes: Mapping[str, CoderView] = {}
         self.failed: Mapping[str, str] = {}
         self.looked_at: dict[tuple[str, str], set[str]] = {}  # by task and coder: the partners that it asked for
-        self._on_host = tokens, attention
 
     @property
     def capture(self) -> Capture:
@@ -110,6 +105,21 @@ class Batch(Placed):
 
         return self.once("clean", compute)
 
+    @property
+    def unchanged(self) -> Scores:
+        """What the model says where nothing is replaced: its own cross-entropy, no divergence, and agreement."""
+        loss = self.clean.loss
+        return Scores(loss, torch.zeros_like(loss), torch.ones_like(loss, dtype=torch.bool))
+
+    def codes_of(self, entry: Entry) -> Codes:
+        """Latent activations of the T tokens by an encoder, computed once. Raises CoderFailure."""
+
+        def compute() -> Codes:
+            self.work.counters["encode"] += len(self.layout.tokens)
+            return self.work.encode(entry, self.activations(entry.hook_in))
+
+        return self.once(("codes", id(entry.encoder)), compute)
+
     def scores(self, hook: str, values: Tensor, kind: str, *, constant: bool = False) -> Scores:
         """CE, KL and agreement of every prediction with ``values`` ``[T, d]`` at the kept tokens.
 
@@ -145,17 +155,8 @@ class SiteView(Lazy):
         super().__init__()
         self.batch, self.hook = batch, hook
         self.rms = batch.work.moments[hook].rms
+        self.kept, self.first = batch.kept, batch.first
         self.sum = batch.sum
-
-    @property
-    def kept(self) -> Tensor:
-        """Bool ``[T]``: inside the mask."""
-        return self.batch.kept
-
-    @property
-    def first(self) -> Tensor:
-        """Bool ``[T]``: position 0 of its sequence."""
-        return self.batch.first
 
     @property
     def target(self) -> Tensor:
@@ -243,17 +244,16 @@ class CoderView(SiteView):
     @property
     def codes(self) -> Codes:
         """Latent activations of the T tokens; computed once for all coders that share an encoder."""
-
-        def compute() -> Codes:
-            self.batch.work.counters["encode"] += len(self.batch.layout.tokens)
-            return self.batch.work.encode(self.entry, self.x)
-
-        return self.batch.once(("codes", id(self.entry.encoder)), compute)
+        coder = self.entry.coder
+        if not isinstance(coder, Graded):
+            return self.batch.codes_of(self.entry)
+        whole = self.batch.codes_of(Entry(self.entry.key, self.entry.label, coder.widest))
+        return self.once("codes", lambda: guarded(self.entry, lambda: coder.cut(whole, self.x)))
 
     @property
     def x_hat(self) -> Tensor:
-        """Reconstruction ``[T, d_out]``."""
-        return self.once("x_hat", lambda: self.decode(self.codes))
+        """Reconstruction ``[T, d_out]``; where that is the activation itself, no codes are made for it."""
+        return self.x if self.entry.copies else self.once("x_hat", lambda: self.decode(self.codes))
 
     def decode(self, codes: Codes) -> Tensor:
         """What the coder makes of ``codes`` ``[T, n_latents]``, for instance a part of its own: ``[T, d_out]``."""
@@ -279,30 +279,7 @@ class CoderView(SiteView):
         A key belongs to one task and to one replacement: other values under it are refused, since what the first ones
         gave would be taken for theirs. Raises ValueError.
         """
-        if key in REPLACEMENTS:
-            raise ValueError(f"the key {key!r} is taken: replaced({key!r}) has its scores")
-        if values.shape != self.target.shape:
-            raise ValueError(f"scores takes values {list(self.target.shape)}, not {list(values.shape)}")
-        mark = _mark(values.index_select(0, self.batch.put("kept_tokens")))
-        asked = self.task, self.entry.key
-        self.batch.check(
-            mark.isfinite().logical_not_(),
-            lambda bad: ValueError(f"the values under the key {key!r} are NaN or infinite at kept tokens"),
-            *asked,
-        )
-        found = self.once(
-            ("scores", self.task, key), lambda: _Asked(mark, self.batch.scores(self.hook, values, "replaced"))
-        )
-        if found.mark is mark:
-            return found.scores
-        self.batch.check(
-            found.mark != mark,
-            lambda bad: ValueError(
-                f"the key {key!r} was used for other values in this batch; a key names one replacement"
-            ),
-            *asked,
-        )
-        return found.scores
+        return scores_under(key, self, values)
 
     @property
     def partners(self) -> tuple[CoderView, ...]:
@@ -324,8 +301,10 @@ class CoderView(SiteView):
         return self.once("sizes", lambda: self.batch.work.sizes(self.entry, self.codes))
 
     def replaced(self, replacement: str) -> Scores:
-        """What :meth:`loss` and :meth:`kl` sum, for every prediction."""
-        return super().replaced(replacement) if replacement == "spliced" else self.site.replaced(replacement)
+        """What :meth:`loss` and :meth:`kl` sum, for every prediction; a copy is the clean pass."""
+        if replacement != "spliced":
+            return self.site.replaced(replacement)
+        return self.batch.unchanged if self.entry.copies else super().replaced(replacement)
 
     def constant(self, replacement: str) -> bool:
         """Without latents, and with nothing but codes to decode from, a reconstruction is the same for all tokens."""
@@ -334,11 +313,3 @@ class CoderView(SiteView):
     def values(self, replacement: str) -> Tensor:
         """The reconstruction ``[T, d_out]``."""
         return self.x_hat
-
-
-def _mark(values: Tensor) -> Tensor:
-    """Three sums ``[3]`` by which replacements are told apart without keeping them."""
-    x = values.double()
-    place = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=torch.float64)
-    order = torch.arange(1, len(x) + 1, device=x.device, dtype=torch.float64)
-    return torch.stack([x.sum(), x.square().sum(), (x @ place) @ order])

@@ -31,7 +31,7 @@ from sae_bench.errors import ResultError, said
 from sae_bench.files import read_json, regular, write_atomically, writing
 from sae_bench.saes.controls import Moments
 
-FORMAT = 4  # of the files here: a run that an older version began is begun anew
+FORMAT = 5  # of the files here: a run that an older version began is begun anew
 __all__ = ["FORMAT", "MOMENTS", "PLAN", "STATE", "Arrays", "Checkpoint", "Damaged", "Key", "State", "added"]
 PLAN, STATE, MOMENTS = "plan.json", "state.safetensors", "calibration.safetensors"
 _MOMENTS = ("mean", "covariance", "sample")
@@ -47,6 +47,7 @@ class State:
     task_failures: dict[str, dict[str, str]] = field(default_factory=dict)  # by task, then coder or @hook point
     counters: dict[str, int] = field(default_factory=dict)
     row_files: list[str] = field(default_factory=list)
+    confirmed: dict[str, dict[str, list[str]]] | None = None  # by task and SAE: controls that all documents are for
 
 
 def added(counters: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:

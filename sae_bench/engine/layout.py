@@ -31,19 +31,26 @@ class Layout:
     ``T`` tokens are those of ``attention``, ``K`` of them ``kept``, and ``P`` make a prediction that counts.
     """
 
-    def __init__(self, tokens: Tensor, attention: Tensor, keep: Tensor, target: Tensor | None = None) -> None:
-        self.tokens: Ints = _on_host(tokens)
-        self.attention: Bools = _on_host(attention)
-        self.keep: Bools = _on_host(keep) & self.attention
-        successor = np.zeros_like(self.attention)
-        wanted = self.attention if target is None else self.attention & _on_host(target)
-        successor[:, :-1] = wanted[:, 1:]
-        self.predicts: Bools = self.keep & successor
-        self.targets: Ints = np.roll(self.tokens, -1, axis=1)[self.predicts]
-        self.lengths: Ints = self.attention.sum(1)
-        self.predictions: Ints = self.predicts.sum(1)
-        self.real: Ints = np.flatnonzero(self.attention)
-        self.kept: Bools = self.keep[self.attention]
+    def __init__(self, tokens: Ints, attention: Bools, keep: Bools, predicts: Bools) -> None:
+        self.tokens, self.attention, self.keep, self.predicts = tokens, attention, keep, predicts
+        self.targets: Ints = np.roll(tokens, -1, axis=1)[predicts]
+        self.lengths: Ints = attention.sum(1)
+        self.predictions: Ints = predicts.sum(1)
+        self.real: Ints = np.flatnonzero(attention)
+        self.kept: Bools = keep[attention]
+
+    @staticmethod
+    def of(tokens: Tensor, attention: Tensor, keep: Tensor, target: Tensor | None = None) -> Layout:
+        """From what a run gives; ``target`` says what may be predicted (None: all)."""
+        real: Bools = _on_host(attention)
+        kept: Bools = _on_host(keep) & real
+        successor = np.zeros_like(real)
+        successor[:, :-1] = (real if target is None else real & _on_host(target))[:, 1:]
+        return Layout(_on_host(tokens), real, kept, kept & successor)
+
+    def rows(self, rows: Ints) -> Layout:
+        """That of some sequences."""
+        return Layout(self.tokens[rows], self.attention[rows], self.keep[rows], self.predicts[rows])
 
     @cached_property
     def kept_tokens(self) -> Ints:

@@ -27,6 +27,10 @@ class Lazy:
         value: T = self._memo[key]
         return value
 
+    def known(self, key: Any) -> Any:
+        """What was computed under ``key``, None if nothing was."""
+        return self._memo.get(key)
+
 
 def _by_sequence(values: Tensor, lengths: Tensor) -> Tensor:
     """Float64 sums over as many rows as ``lengths`` say; deterministic, unlike scattered additions on a GPU."""

@@ -8,31 +8,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import Batch, CoderView, SiteView
-from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.plan import Batches
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.streams.base import Inputs, Part, Planned, Progress, Reader, Run, Stream
-from sae_bench.streams.found import Found
+from sae_bench.streams.beside import DOCUMENTS, Parts, control_documents
+from sae_bench.streams.confirm import Confirming, rest_key
+from sae_bench.streams.found import Found, Rider
 from sae_bench.streams.guard import Columns, TaskFailure
 from sae_bench.streams.whole import check_sequences, check_tokens, kept_tokens
 from sae_bench.tasks.base import Task
-from sae_bench.units import Units, merge
+from sae_bench.units import Units, concatenate, merge
 
 NAME = "documents"
 UNIT = ("", "", "unit")  # the document of every row
-
-
-class Rider(Protocol):
-    """What collects something from every batch of the pass over the documents."""
-
-    def collect(self, view: CoderView, sequences: tuple[int, ...]) -> Arrays:
-        """Rows of one coder from one batch; ``sequences`` are its rows. Raises CoderFailure."""
 
 
 class Documents(Stream):
@@ -52,7 +47,8 @@ class Documents(Stream):
             suffixes["zero and mean, at most"] = 2 * len({entry.hook_out for entry in saes})
         if "spliced" in fixed:
             suffixes["spliced (SAEs)"] = len(saes)
-            suffixes["spliced (controls, at most)"] = len(saes) * len(controls)
+            n = min(DOCUMENTS, planned.inputs.corpus.evaluation.n_units)
+            suffixes[f"spliced (controls, on {n} documents, at most)"] = len(saes) * len(controls)
         if own:
             suffixes["replacements of tasks, at most"] = own * len(saes) * (1 + len(controls))
         return {"forwards of the rest of the model, a document": suffixes}
@@ -88,19 +84,27 @@ def some_documents(inputs: Inputs, chosen: Sequence[int]) -> Inputs:
 def pass_over(run: Run) -> DocumentsReader:
     """The pass over the documents of a run: the one that is there already, else a new one."""
     if NAME not in run.readers:
-        run.readers[NAME] = DocumentsReader(run)
+        reader = run.readers[NAME] = DocumentsReader(run)
+        if reader.confirming:
+            run.readers[reader.confirming.name] = reader.confirming
     return cast(DocumentsReader, run.readers[NAME])
 
 
 class DocumentsReader(Reader):
-    """One pass over the batches."""
+    """One pass over the batches; controls are measured in the documents of a sample."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(NAME, run, {}, run.work)
-        self.batches = Batches.of(run.inputs.corpus.evaluation, run.size)
+        tokens = run.inputs.corpus.evaluation
+        self.batches = Batches.of(tokens, run.size)
         self.ahead = 0 if self.work.waits else 1
         self.riders: list[Rider] = []
         self._columns = Columns()
+        self._sample = control_documents(tokens, run.inputs.options.seed)
+        self._joined: tuple[tuple[str, str], Units] | None = None
+        self.confirming: Confirming | None = None
+        if run.cast.controls and len(self._sample) < tokens.n_units:
+            self.confirming = Confirming(run, self, self._sample, self._again)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -119,91 +123,185 @@ class DocumentsReader(Reader):
         options, state = self.run.inputs.options, self.run.state
         tensors = self.batches.tensors(index, options)
         batch = Batch(self.work, *tensors, names=self.batches.names(index), seed=options.seed)
-        found = Found(batch.names, self.work.waits)
+        found = Found(self.work.waits)
         cast = self.run.cast
-        sites = {hook: SiteView(batch, hook) for hook in {entry.hook_out for entry in cast.entries}}
-        views = {entry.key: CoderView(sites[entry.hook_out], entry) for entry in cast.entries}
-        batch.saes = {sae.key: views[sae.key] for sae in cast.saes}
-        batch.failed = state.failures
+        sites = {hook: SiteView(batch, hook) for hook in dict.fromkeys(entry.hook_out for entry in cast.entries)}
+        views = {entry.key: CoderView(sites[entry.hook_out], entry) for entry in cast.saes}
+        batch.saes, batch.failed = views, state.failures
         for task in self.tasks.values():
             for hook, site in sites.items():
                 if not self._failed(task.spec.id, f"@{hook}"):
-                    found.ask(task, f"@{hook}", "shared", partial(task.shared, site))
+                    found.ask(task, f"@{hook}", "shared", partial(task.shared, site), batch.names)
+        parts = Parts(batch, sites, cast.saes)
         for entry in cast.entries:
-            if entry.key not in state.failures:
-                self._ask(entry, views[entry.key], self.batches.groups[index], found)
+            if entry.key in state.failures:
+                continue
+            try:
+                if (view := views.get(entry.key)) is not None:
+                    self._sae(view, index, found)
+                else:
+                    self._control(entry, parts, index, found)
+            except CoderFailure as failure:
+                found.failures[entry.key] = str(failure)
         found.start(batch)
-        return partial(self._part, index, found)
+        return partial(self._part, index, list(sites), found)
 
-    def _ask(self, entry: Entry, view: CoderView, sequences: tuple[int, ...], found: Found) -> None:
-        """What the tasks and the riders make of one coder, until it fails."""
-        try:
-            for name, task in self.tasks.items():
-                hook = f"@{entry.hook_out}"
-                if self._failed(name, entry.key) or self._failed(name, hook) or found.raised(name, hook):
-                    continue
-                view.task = name
-                found.ask(task, entry.key, "measure", partial(task.measure, view))
-                if not found.raised(name, entry.key):
-                    found.ask(task, entry.key, "totals", partial(task.totals, view))
-            for rider in self.riders:
-                found.rides(entry.key, rider.collect(view, sequences))
-        except CoderFailure as failure:
-            found.failures[entry.key] = str(failure)
+    def _sae(self, view: CoderView, index: int, found: Found) -> None:
+        """One SAE: all that there is in the batch. Raises CoderFailure."""
+        self._ask(view, self.tasks, found, view.entry.key)
+        for rider in self.riders:
+            if rider.wants(view.entry):
+                found.rides(view.entry.key, rider.collect(view, self.batches.groups[index]))
 
-    def _part(self, index: int, found: Found) -> Part:
+    def _control(self, entry: Entry, parts: Parts, index: int, found: Found) -> None:
+        """One control: riders where they want it, tasks in the documents of the sample. Raises CoderFailure."""
+        units, group = self.batches.units(index), self.batches.groups[index]
+        for rider in self.riders:  # first: their documents are the more, and what is encoded for them is known then
+            rows = [row for row, unit in enumerate(units) if unit in rider.documents]
+            if rows and rider.wants(entry):
+                found.rides(entry.key, rider.collect(parts.view(entry, rows), tuple(group[row] for row in rows)))
+        rows = [row for row, unit in enumerate(units) if unit in self._sample]
+        tasks = {name: task for name, task in self.tasks.items() if task.wants_control(entry.label)}
+        if rows and tasks:
+            self._ask(parts.view(entry, rows), tasks, found, entry.key)
+            found.rides(entry.key, {("", entry.key, "unit"): np.array([units[row] for row in rows])})
+
+    def _ask(self, view: CoderView, tasks: Mapping[str, Task], found: Found, key: str) -> None:
+        """What tasks make of one coder, under its key or another one. Raises CoderFailure."""
+        entry = view.entry
+        for name, task in tasks.items():
+            hook = f"@{entry.hook_out}"
+            failed = any(self._failed(name, owner) for owner in (key, entry.key, hook))
+            if failed or found.raised(name, hook):
+                continue
+            view.task = name
+            found.ask(task, key, "measure", partial(task.measure, view), view.batch.names, entry.key)
+            if not found.raised(name, key):
+                found.ask(task, key, "totals", partial(task.totals, view), view.batch.names, entry.key)
+
+    def _part(self, index: int, hooks: list[str], found: Found) -> Part:
         """What was found in a batch, once it is there. Raises ModelError."""
         found.settle()
         part = Part(rows={UNIT: np.array(self.batches.units(index))}, failures=found.failures)
-        cast = self.run.cast
         for task in self.tasks.values():
-            for hook in dict.fromkeys(entry.hook_out for entry in cast.entries):
+            for hook in hooks:
                 self._read(task, f"@{hook}", found, part)
-        for entry in cast.entries:
+        for entry in self.run.cast.entries:
             if entry.key in self.run.state.failures or entry.key in part.failures:
                 continue
-            for name, task in self.tasks.items():
-                hook = f"@{entry.hook_out}"
-                if not self._failed(name, hook) and (name, hook) not in part.task_failures:
-                    self._read(task, entry.key, found, part, hook)
+            for task in self.tasks.values():
+                self._read(task, entry.key, found, part, entry)
             part.rows |= found.ridden(entry.key)
         return part
 
-    def _read(self, task: Task, owner: str, found: Found, part: Part, hook: str | None = None) -> None:
-        """The checked columns of a task for a hook point, or columns and totals for a coder that predicts ``hook``."""
-        key, totals = (task.spec.id, owner), {}
-        if self._failed(*key):
+    def _again(self, entry: Entry, view: CoderView, tasks: dict[str, Task], key: str) -> Part:
+        """One control in further documents, under another key. Raises CoderFailure."""
+        found, part = Found(waits=True), Part()
+        self._ask(view, tasks, found, key)
+        for task in tasks.values():
+            self._read(task, key, found, part, entry, alone=True)
+        return part
+
+    def _read(
+        self, task: Task, key: str, found: Found, part: Part, entry: Entry | None = None, *, alone: bool = False
+    ) -> None:
+        """The checked columns of a task for a hook point, or columns and totals for a coder, ``entry``.
+
+        ``alone``: what was measured for all coders is not there, since that was done before.
+        """
+        name, totals = task.spec.id, {}
+        hook = key if entry is None else f"@{entry.hook_out}"
+        if not found.asked(name, key) or self._failed(name, key) or self._failed(name, hook):
             return
-        what = "shared" if hook is None else "measure"
+        if (name, hook) in part.task_failures:
+            return
+        what, owner, rows = (
+            "shared" if entry is None else "measure",
+            entry.key if entry else key,
+            found.names(name, key),
+        )
         try:
-            returned = found.read(*key, what)
-            columns = self._columns.rows(task, what, returned, len(found.names), owner, found.name_of)
-            if hook is not None:
-                totals = self._columns.totals(task, found.read(*key, "totals"), owner)
-                if not columns and not totals and not any(row[:2] == (task.spec.id, hook) for row in part.rows):
-                    raise TaskFailure(f"task {task.spec.id}: measure, shared and totals return no column at all")
+            columns = self._columns.rows(
+                task, what, found.read(name, key, what), len(rows), owner, lambda row: f"document {rows[row]}"
+            )
+            if entry is not None:
+                totals = self._columns.totals(task, found.read(name, key, "totals"), owner)
+                if not columns and not totals and not alone and not any(row[:2] == (name, hook) for row in part.rows):
+                    raise TaskFailure(f"task {name}: measure, shared and totals return no column at all")
         except TaskFailure as failure:
-            part.task_failures[key] = str(failure)
+            part.task_failures[name, key] = str(failure)
             return
-        part.rows |= {(*key, name): column for name, column in columns.items()}
-        part.totals |= {(*key, name): total for name, total in totals.items()}
+        part.rows |= {(name, key, column): values for column, values in columns.items()}
+        part.totals |= {(name, key, column): values for column, values in totals.items()}
 
     def _failed(self, task: str, owner: str) -> bool:
         return owner in self.run.state.task_failures.get(task, {})
 
     def tables(self, task: Task, entry: Entry) -> dict[str, Units]:
-        """The document table, and what the task makes of it and of its totals."""
+        """The document table, and what the task makes of it and of its totals; of a control in the sample alone."""
+        if entry in self.run.cast.controls:
+            return self._of_control(task, entry, [entry.key])
         shared, own = (task.spec.id, f"@{entry.hook_out}"), (task.spec.id, entry.key)
         state = self.run.state
         rows = self.run.checkpoint.rows(state, {UNIT[:2], shared, own})
         units = rows.pop(UNIT, np.zeros(0, dtype=np.int64))
         check_sequences(task, units, self.run.inputs.corpus.evaluation)
-        unit_ids = self.run.inputs.corpus.evaluation.unit_ids
-        ids = tuple(unit_ids[i] for i in units)
-        documents = merge(Units(ids, {key[2]: column for key, column in rows.items()}))
+        documents = merge(self._named(units, {key[2]: column for key, column in rows.items()}))
         totals = {key[2]: array for key, array in state.totals.items() if key[:2] == own}
         check_tokens(task, documents, self._kept)
         return task.tables(documents, totals)
+
+    def beside(self, task: Task, control: Entry, sae: Entry) -> dict[str, Units]:
+        """The tables of a control, on all documents where the SAE cannot be told from it in the sample.
+
+        Raises CoderFailure, TaskFailure.
+        """
+        keys = [control.key]
+        if self.confirming and self.confirming.confirmed(task, control.label, sae):
+            keys.append(rest := rest_key(control.key))
+            if (why := self.run.state.failures.get(rest)) is not None:
+                raise CoderFailure(why, control.key)
+            if (why := self.run.state.task_failures.get(task.spec.id, {}).get(rest)) is not None:
+                raise TaskFailure(why)
+        return self._of_control(task, control, keys)
+
+    def measured_on(self, task: Task, control: Entry, sae: Entry) -> int | None:
+        """On how many documents a control is measured beside an SAE, if not on all."""
+        if self.confirming is None or self.confirming.confirmed(task, control.label, sae):
+            return None
+        return len(self._sample)
+
+    def _of_control(self, task: Task, control: Entry, keys: list[str]) -> dict[str, Units]:
+        """What was measured under some keys, beside what belongs to the hook point in the same documents."""
+        state, tokens, name = self.run.state, self.run.inputs.corpus.evaluation, task.spec.id
+        rows = self.run.checkpoint.rows(state, {(of, key) for key in keys for of in ("", name)})
+        units, parts = [], []
+        totals: dict[str, NDArray[Any]] = {}
+        for key in keys:
+            units.append(rows.get(("", key, "unit"), np.zeros(0, dtype=np.int64)))
+            parts.append(self._named(units[-1], {c: v for (of, own, c), v in rows.items() if (of, own) == (name, key)}))
+            for (of, own, c), array in state.totals.items():
+                if (of, own) == (name, key):
+                    totals[c] = totals[c] + array if c in totals else array
+        check_sequences(task, np.concatenate(units), tokens, None if len(keys) > 1 else self._sample)
+        own_rows = merge(concatenate(parts))
+        shared = self._of_hook(task, control.hook_out).where(set(own_rows.ids).__contains__)
+        documents = Units(own_rows.ids, {**shared.columns, **own_rows.columns})
+        check_tokens(task, documents, self._kept)
+        return task.tables(documents, totals)
+
+    def _of_hook(self, task: Task, hook: str) -> Units:
+        """What belongs to a hook point, of all documents; kept until another is asked for."""
+        key = (task.spec.id, f"@{hook}")
+        if self._joined is None or self._joined[0] != key:
+            rows = self.run.checkpoint.rows(self.run.state, {UNIT[:2], key})
+            units = rows.pop(UNIT, np.zeros(0, dtype=np.int64))
+            self._joined = key, merge(self._named(units, {name: column for (*_, name), column in rows.items()}))
+        return self._joined[1]
+
+    def _named(self, units: NDArray[np.int64], columns: Mapping[str, NDArray[Any]]) -> Units:
+        unit_ids = self.run.inputs.corpus.evaluation.unit_ids
+        return Units(tuple(unit_ids[i] for i in units), columns)
 
     @cached_property
     def _kept(self) -> dict[str, int]:

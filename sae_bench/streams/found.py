@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sae_bench.engine.batch import Batch
+from sae_bench.engine.batch import Batch, CoderView
 from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.placed import Unread
-from sae_bench.engine.workspace import CoderFailure
+from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.errors import ModelError, named
 from sae_bench.kernels.transfer import Fetch
 from sae_bench.streams.guard import TaskFailure, guarded
@@ -41,14 +41,24 @@ class _Number:
     number: int
 
 
+class Rider(Protocol):
+    """What collects something from every batch of the pass over the documents, of controls only in ``documents``."""
+
+    documents: frozenset[int]
+
+    def wants(self, entry: Entry) -> bool:
+        """Whether anything is collected of a coder."""
+
+    def collect(self, view: CoderView, sequences: tuple[int, ...]) -> Arrays:
+        """Rows of one coder from one batch; ``sequences`` are its rows. Raises CoderFailure."""
+
+
 class Found:
-    """What was found in a batch of the sequences ``names``.
+    """What was found in a batch; ``failures`` says which coders failed. ``waits``: it is read as it is returned."""
 
-    ``failures`` says which coders failed. ``waits``: what a task returns is read at once.
-    """
-
-    def __init__(self, names: tuple[str, ...], waits: bool) -> None:
-        self.names, self.failures = names, dict[str, str]()
+    def __init__(self, waits: bool) -> None:
+        self.failures: dict[str, str] = {}
+        self._names: dict[tuple[str, str], tuple[str, ...]] = {}
         self._fetch = Fetch(waits)
         self._returned: dict[tuple[str, str, str], Any] = {}
         self._raised: dict[tuple[str, str], TaskFailure] = {}
@@ -56,28 +66,41 @@ class Found:
         self._unread: list[tuple[Unread, int]] = []
         self._looked_at: dict[tuple[str, str], set[str]] = {}
 
-    def name_of(self, row: int) -> str:
-        """What a failure calls a row of the batch."""
-        return f"document {self.names[row]}"
+    def ask(
+        self,
+        task: Task,
+        key: str,
+        what: str,
+        call: Callable[[], Any],
+        names: tuple[str, ...],
+        owner: str | None = None,
+    ) -> None:
+        """Keep what the method ``what`` of a task returns under ``key``, for the sequences ``names``.
 
-    def ask(self, task: Task, owner: str, what: str, call: Callable[[], Any]) -> None:
-        """Keep what the method ``what`` of a task returns for ``owner``, a coder or a hook point. Raises CoderFailure.
-
-        Others may not write into it from now on.
+        ``owner`` is the coder that is measured, None for a hook point. Nobody may write into what was returned from
+        now on. Raises CoderFailure.
         """
-        own = None if owner.startswith("@") else owner
+        self._names[task.spec.id, key] = names
         try:
-            found = guarded(task, call, what, own)
+            found = guarded(task, call, what, owner)
         except TaskFailure as failure:
-            self._raised[task.spec.id, owner] = failure
+            self._raised[task.spec.id, key] = failure
             return
         if isinstance(found, Mapping):
             found = {name: self._sent(value) for name, value in found.items()}
-        self._returned[task.spec.id, owner, what] = found
+        self._returned[task.spec.id, key, what] = found
 
-    def raised(self, task: str, owner: str) -> bool:
+    def asked(self, task: str, key: str) -> bool:
+        """Whether a task was asked under ``key``."""
+        return (task, key) in self._names
+
+    def names(self, task: str, key: str) -> tuple[str, ...]:
+        """The sequences for which it was asked."""
+        return self._names[task, key]
+
+    def raised(self, task: str, key: str) -> bool:
         """Whether something was raised that is known already."""
-        return (task, owner) in self._raised
+        return (task, key) in self._raised
 
     def rides(self, owner: str, rows: Arrays) -> None:
         """Keep what a rider collected of a coder."""
@@ -117,11 +140,11 @@ class Found:
                 why = f"task {task}: the SAE {key}, which it looks at, fails: {self.failures[key]}"
                 self._raised[task, owner] = TaskFailure(why)
 
-    def read(self, task: str, owner: str, what: str) -> Any:
+    def read(self, task: str, key: str, what: str) -> Any:
         """What the method ``what`` returned, as arrays; nothing if it was not asked. Raises TaskFailure."""
-        if (failure := self._raised.get((task, owner))) is not None:
+        if (failure := self._raised.get((task, key))) is not None:
             raise failure
-        found = self._returned.get((task, owner, what), {})
+        found = self._returned.get((task, key, what), {})
         if not isinstance(found, Mapping):
             return found
         return {name: self._there(value) for name, value in found.items()}
