@@ -136,6 +136,10 @@ class Reader:
         """On how many documents a control is measured beside an SAE, if not on all; see :attr:`Stream.whole`."""
         return None
 
+    def l0_of(self, control: Entry) -> float | None:
+        """The mean L0 that a control had where it was measured, if it was matched in that."""
+        return None
+
     def references(self, task: Task, entry: Entry) -> dict[str, dict[str, Units]]:
         """Tables of what stands beside an SAE besides controls."""
         return {}

@@ -102,7 +102,7 @@ def pass_over(run: Run) -> DocumentsReader:
     """The pass over the documents of a run: the one that is there already, else a new one."""
     if NAME not in run.readers:
         reader = run.readers[NAME] = DocumentsReader(run)
-        if reader.confirming:
+        if reader.confirming is not None:
             run.readers[reader.confirming.name] = reader.confirming
     return cast(DocumentsReader, run.readers[NAME])
 
@@ -172,7 +172,11 @@ class DocumentsReader(Reader):
         tasks = {name: task for name, task in self.tasks.items() if task.wants_control(entry.label)}
         if not rows or not tasks:
             return Part(rows=ridden)
-        part = self._own(entry, parts.view(entry, rows), tasks, shared)
+        view = parts.view(entry, rows)
+        part = self._own(entry, view, tasks, shared)
+        if "l0" in entry.coder.info.provenance:
+            active = view.codes.counts()[view.kept].sum()
+            part.totals["", entry.key, "active"] = np.array([int(active), int(view.kept.sum())], dtype=np.float64)
         part.rows |= ridden | {("", entry.key, "unit"): np.array([units[row] for row in rows])}
         return part
 
@@ -245,7 +249,7 @@ class DocumentsReader(Reader):
         Raises CoderFailure, TaskFailure.
         """
         keys = [control.key]
-        if self.confirming and self.confirming.confirmed(task, control.label, sae):
+        if self.confirming is not None and self.confirming.confirmed(task, control.label, sae):
             keys.append(rest := rest_key(control.key))
             if (why := self.run.state.failures.get(rest)) is not None:
                 raise CoderFailure(why, control.key)
@@ -258,6 +262,11 @@ class DocumentsReader(Reader):
         if self.confirming is None or self.confirming.confirmed(task, control.label, sae):
             return None
         return len(self._sample)
+
+    def l0_of(self, control: Entry) -> float | None:
+        """That in the documents of the sample."""
+        active, tokens = self.run.state.totals.get(("", control.key, "active"), np.zeros(2))
+        return float(active / tokens) if tokens else None
 
     def _of_control(self, task: Task, control: Entry, keys: list[str]) -> dict[str, Units]:
         """What was measured under some keys, beside what belongs to the hook point in the same documents."""
