@@ -284,21 +284,27 @@ def _order(row: Row, columns: Sequence[Column]) -> tuple[bool, float, str, str]:
 
 
 def _references(entries: Sequence[Entry], columns: Sequence[Column]) -> tuple[Reference, ...]:
-    """The controls of all results of a table, in the order in which the first result has them."""
+    """The controls of all results of a table, in the order in which the first result has them.
+
+    Those that were made by older rules are others.
+    """
+    newest = max((e.result.provenance.control_rules for e in entries), default=0)
     found: dict[str, dict[str, tuple[float, float]]] = {}
     words: dict[str, dict[str, str]] = {}
     ids = {column.id for column in columns}
     for e in entries:
         marked = marks.of_controls(e.result)
-        for control, metrics in e.result.controls.items():
+        older = e.result.provenance.control_rules < newest
+        for called, metrics in e.result.controls.items():
+            control = f"{called} (as defined before)" if older else called
             for name, metric in metrics.items():
                 column, value = f"{e.result.task}.{name}", metric.value
                 if column in ids and value is not None:
                     cells = found.setdefault(control, {})
                     low, high = cells.get(column, (value, value))
                     cells[column] = min(low, value), max(high, value)
-                    if control in marked:
-                        words.setdefault(control, {})[column] = marked[control].word
+                    if called in marked:
+                        words.setdefault(control, {})[column] = marked[called].word
     return tuple(Reference(name, cells, words.get(name, {})) for name, cells in found.items())
 
 

@@ -15,7 +15,7 @@ from sae_bench.engine.workspace import guarded as guarded_coder
 from sae_bench.errors import Deferred, SaeBenchError, TaskError, said
 from sae_bench.models.subject import SubjectModel, canonical_name
 from sae_bench.saes.wrap import content_sha256
-from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result, Status, TaskSpec
+from sae_bench.schema import CONTROL_RULES, CoderRecord, MetricValue, Protocol, Provenance, Result, Status, TaskSpec
 from sae_bench.session import fidelity
 from sae_bench.session.run import Measured
 from sae_bench.streams import Reader, Run, stream
@@ -197,6 +197,7 @@ def _common(protocol: Protocol, options: Options) -> dict[str, Any]:
         "resamples": options.resamples,
         "confidence": CONFIDENCE,
         "controls": options.controls,
+        "control_rules": CONTROL_RULES,
     }
 
 
@@ -314,12 +315,10 @@ def _control(
         shared = same[kind].columns if kind in same and len(same[kind]) == len(table) else {}
         columns = {c: v for c, v in table.columns.items() if not _equal(shared.get(c), v)}
         found.tables[f"control/{name}/{kind}"] = Units(table.ids, columns)
-    l0 = control.coder.info.provenance.get("l0")
-    said = {"l0": l0} if isinstance(l0, float) else {}
-    if stream(task.stream).counts == "documents":
-        said |= {"documents": n or reader.run.inputs.corpus.evaluation.n_units}
-    if said:
-        found.measured[name] = said
+    asked, had = control.coder.info.provenance.get("l0"), reader.l0_of(control)
+    said = {"l0_asked_for": asked, "l0": had, "documents": n}
+    if any(value is not None for value in said.values()):
+        found.measured[name] = {what: value for what, value in said.items() if value is not None}
 
 
 def _rows_of(own: Units, control: Units) -> Units:

@@ -6,14 +6,18 @@ names its stream. A package registers further streams through the entry point ``
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from sae_bench.data.documents import Corpus
 from sae_bench.data.labelled import Suite
+from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.checkpoint import Arrays, Checkpoint, State
 from sae_bench.engine.plan import Cast, Options
 from sae_bench.engine.workspace import Entry, Workspace
@@ -32,6 +36,19 @@ class Inputs:
     corpus: Corpus
     suite: Suite | None
     options: Options
+
+
+def some_documents(inputs: Inputs, chosen: Sequence[int]) -> Inputs:
+    """The same inputs with these documents alone to evaluate; calibration stays."""
+    tokens = inputs.corpus.evaluation
+    place = {unit: i for i, unit in enumerate(chosen)}
+    rows = [i for i, unit in enumerate(tokens.units.tolist()) if unit in place]
+    ids = [tokens[i].ids for i in rows]
+    offsets = np.cumsum([0, *map(len, ids)]).astype(np.int64)
+    of_row = np.array([place[int(tokens.units[i])] for i in rows], dtype=np.int32)
+    ends = frozenset(row for row, i in enumerate(rows) if i in tokens.padded_ends)
+    kept = TokenSet(np.concatenate(ids), offsets, of_row, tuple(tokens.unit_ids[unit] for unit in chosen), ends)
+    return dataclasses.replace(inputs, corpus=dataclasses.replace(inputs.corpus, evaluation=kept))
 
 
 @dataclass(frozen=True)
@@ -141,6 +158,10 @@ class Reader:
 
     def measured_on(self, task: Task, control: Entry, sae: Entry) -> int | None:
         """On how many documents a control is measured beside an SAE, if not on all; see :attr:`Stream.whole`."""
+        return None
+
+    def l0_of(self, control: Entry) -> float | None:
+        """The mean L0 that a control had where it was measured, if it was matched in that."""
         return None
 
     def references(self, task: Task, entry: Entry) -> dict[str, dict[str, Units]]:

@@ -5,19 +5,18 @@ Other streams may ride along: what they collect of a batch costs no pass of its 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import Batch, CoderView, SiteView
 from sae_bench.engine.plan import Batches
 from sae_bench.engine.workspace import CoderFailure, Entry
-from sae_bench.streams.base import Inputs, Part, Planned, Progress, Reader, Run, Stream
+from sae_bench.streams.base import Inputs, Part, Planned, Progress, Reader, Run, Stream, some_documents
 from sae_bench.streams.beside import DOCUMENTS, Parts, control_documents
 from sae_bench.streams.confirm import Confirming, rest_key
 from sae_bench.streams.found import Found, Rider
@@ -68,24 +67,11 @@ class Documents(Stream):
         return {"document": set(inputs.corpus.evaluation.unit_ids)}
 
 
-def some_documents(inputs: Inputs, chosen: Sequence[int]) -> Inputs:
-    """The same inputs with these documents alone to evaluate; calibration stays."""
-    tokens = inputs.corpus.evaluation
-    place = {unit: i for i, unit in enumerate(chosen)}
-    rows = [i for i, unit in enumerate(tokens.units.tolist()) if unit in place]
-    ids = [tokens[i].ids for i in rows]
-    offsets = np.cumsum([0, *map(len, ids)]).astype(np.int64)
-    of_row = np.array([place[int(tokens.units[i])] for i in rows], dtype=np.int32)
-    ends = frozenset(row for row, i in enumerate(rows) if i in tokens.padded_ends)
-    kept = TokenSet(np.concatenate(ids), offsets, of_row, tuple(tokens.unit_ids[unit] for unit in chosen), ends)
-    return dataclasses.replace(inputs, corpus=dataclasses.replace(inputs.corpus, evaluation=kept))
-
-
 def pass_over(run: Run) -> DocumentsReader:
     """The pass over the documents of a run: the one that is there already, else a new one."""
     if NAME not in run.readers:
         reader = run.readers[NAME] = DocumentsReader(run)
-        if reader.confirming:
+        if reader.confirming is not None:
             run.readers[reader.confirming.name] = reader.confirming
     return cast(DocumentsReader, run.readers[NAME])
 
@@ -162,9 +148,14 @@ class DocumentsReader(Reader):
                 found.rides(entry.key, rider.collect(parts.view(entry, rows), tuple(group[row] for row in rows)))
         rows = [row for row, unit in enumerate(units) if unit in self._sample]
         tasks = {name: task for name, task in self.tasks.items() if task.wants_control(entry.label)}
-        if rows and tasks:
-            self._ask(parts.view(entry, rows), tasks, found, entry.key)
-            found.rides(entry.key, {("", entry.key, "unit"): np.array([units[row] for row in rows])})
+        if not rows or not tasks:
+            return
+        view = parts.view(entry, rows)
+        self._ask(view, tasks, found, entry.key)
+        if "l0" in entry.coder.info.provenance:
+            active = torch.where(view.kept, view.codes.counts(), 0).sum()
+            found.adds(("", entry.key, "active"), torch.stack([active, view.kept.sum()]).double())
+        found.rides(entry.key, {("", entry.key, "unit"): np.array([units[row] for row in rows])})
 
     def _ask(self, view: CoderView, tasks: Mapping[str, Task], found: Found, key: str) -> None:
         """What tasks make of one coder, under its key or another one. Raises CoderFailure."""
@@ -192,6 +183,7 @@ class DocumentsReader(Reader):
             for task in self.tasks.values():
                 self._read(task, entry.key, found, part, entry)
             part.rows |= found.ridden(entry.key)
+            part.totals |= found.added(entry.key)
         return part
 
     def _again(self, entry: Entry, view: CoderView, tasks: dict[str, Task], key: str) -> Part:
@@ -257,7 +249,7 @@ class DocumentsReader(Reader):
         Raises CoderFailure, TaskFailure.
         """
         keys = [control.key]
-        if self.confirming and self.confirming.confirmed(task, control.label, sae):
+        if self.confirming is not None and self.confirming.confirmed(task, control.label, sae):
             keys.append(rest := rest_key(control.key))
             if (why := self.run.state.failures.get(rest)) is not None:
                 raise CoderFailure(why, control.key)
@@ -270,6 +262,11 @@ class DocumentsReader(Reader):
         if self.confirming is None or self.confirming.confirmed(task, control.label, sae):
             return None
         return len(self._sample)
+
+    def l0_of(self, control: Entry) -> float | None:
+        """That in the documents of the sample."""
+        active, tokens = self.run.state.totals.get(("", control.key, "active"), np.zeros(2))
+        return float(active / tokens) if tokens else None
 
     def _of_control(self, task: Task, control: Entry, keys: list[str]) -> dict[str, Units]:
         """What was measured under some keys, beside what belongs to the hook point in the same documents."""

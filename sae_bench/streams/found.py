@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_bench.engine.batch import Batch, CoderView
-from sae_bench.engine.checkpoint import Arrays
+from sae_bench.engine.checkpoint import Arrays, Key
 from sae_bench.engine.placed import Unread
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.errors import ModelError, named
@@ -63,6 +63,7 @@ class Found:
         self._returned: dict[tuple[str, str, str], Any] = {}
         self._raised: dict[tuple[str, str], TaskFailure] = {}
         self._rides: dict[str, Arrays] = {}
+        self._added: dict[Key, int] = {}
         self._unread: list[tuple[Unread, int]] = []
         self._looked_at: dict[tuple[str, str], set[str]] = {}
 
@@ -109,6 +110,14 @@ class Found:
     def ridden(self, owner: str) -> Arrays:
         """What riders collected of a coder."""
         return self._rides.get(owner, {})
+
+    def adds(self, key: Key, total: Tensor) -> None:
+        """Keep a total of a coder that no task returned."""
+        self._added[key] = self._fetch.add(total)
+
+    def added(self, owner: str) -> Arrays:
+        """The totals of a coder that no task returned."""
+        return {key: self._fetch.read(number) for key, number in self._added.items() if key[1] == owner}
 
     def start(self, batch: Batch) -> None:
         """Begin to bring everything to the host, with the outcomes of the checks that the batch has put off."""
