@@ -7,21 +7,21 @@ lets the model run on).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sae_bench.engine import rest
 from sae_bench.engine.asked import scores_under
-from sae_bench.engine.layout import Bools, Layout
+from sae_bench.engine.block import Block
+from sae_bench.engine.layout import Layout
 from sae_bench.engine.loss import Clean, clean_scores, score
-from sae_bench.engine.placed import Lazy, Placed
+from sae_bench.engine.placed import Lazy, Placed, not_finite
 from sae_bench.engine.rest import Logits
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace, guarded
-from sae_bench.errors import ModelError
 from sae_bench.kernels.divergence import Scores
 from sae_bench.models.subject import Capture
 from sae_bench.randomness import Noise
@@ -61,6 +61,8 @@ class Batch(Placed):
         self.saes: Mapping[str, CoderView] = {}
         self.failed: Mapping[str, str] = {}
         self.looked_at: dict[tuple[str, str], set[str]] = {}  # by task and coder: the partners that it asked for
+        self.block: Block | None = None
+        self.owed: Counter[str] = Counter()  # what was counted for it in its block, before its turn
 
     @property
     def capture(self) -> Capture:
@@ -71,22 +73,10 @@ class Batch(Placed):
             captured = self.work.subject.capture(*self._on_host, self.work.hooks)
             for hook, x in captured.activations.items():
                 finite = x.isfinite().all(-1).flatten().index_select(0, self.put("real"))
-                self.check(finite.logical_not_(), self._not_finite(hook))
+                self.check(finite.logical_not_(), not_finite(hook, self.work.subject.dtype, self.layout, self.names))
             return captured
 
         return self.once("capture", compute)
-
-    def _not_finite(self, hook: str) -> Callable[[Bools], Exception]:
-        layout, names, dtype = self.layout, self.names, self.work.subject.dtype  # what outlives the batch holds no more
-
-        def error(bad: Bools) -> Exception:
-            first = layout.sequence_of(int(np.flatnonzero(bad)[0]))
-            where = f"{hook}, first in document {names[first]}," if names else hook
-            return ModelError(
-                f"the model gives activations that are not finite at {where} in {dtype}; use --dtype float32"
-            )
-
-        return error
 
     def activations(self, hook: str) -> Tensor:
         """Activations of the real tokens ``[T, d]``."""
@@ -118,7 +108,10 @@ class Batch(Placed):
             self.work.counters["encode"] += len(self.layout.tokens)
             return self.work.encode(entry, self.activations(entry.hook_in))
 
-        return self.once(("codes", id(entry.encoder)), compute)
+        codes = self.once(("codes", id(entry.encoder)), compute)
+        if self.block is not None:
+            self.block.encode(entry)
+        return codes
 
     def scores(self, hook: str, values: Tensor, kind: str, *, constant: bool = False) -> Scores:
         """CE, KL and agreement of every prediction with ``values`` ``[T, d]`` at the kept tokens.
@@ -253,7 +246,12 @@ class CoderView(SiteView):
     @property
     def x_hat(self) -> Tensor:
         """Reconstruction ``[T, d_out]``; where that is the activation itself, no codes are made for it."""
-        return self.x if self.entry.copies else self.once("x_hat", lambda: self.decode(self.codes))
+        if self.entry.copies:
+            return self.x
+        x_hat = self.once("x_hat", lambda: self.decode(self.codes))
+        if self.batch.block is not None:
+            self.batch.block.decode(self.entry, x_hat)
+        return x_hat
 
     def decode(self, codes: Codes) -> Tensor:
         """What the coder makes of ``codes`` ``[T, n_latents]``, for instance a part of its own: ``[T, d_out]``."""

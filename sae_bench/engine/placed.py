@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sae_bench.engine.layout import Bools, Layout
+from sae_bench.errors import ModelError
 from sae_bench.kernels.transfer import onto
 
 T = TypeVar("T")
@@ -47,6 +49,17 @@ class Unread(NamedTuple):
     error: Callable[[Bools], Exception]
     task: str
     owner: str
+
+
+def not_finite(hook: str, dtype: torch.dtype, layout: Layout, names: tuple[str, ...]) -> Callable[[Bools], Exception]:
+    """What to say of tokens (bool ``[T]``) whose activations at ``hook`` are not finite; it keeps no batch alive."""
+
+    def error(bad: Bools) -> Exception:
+        first = layout.sequence_of(int(np.flatnonzero(bad)[0]))
+        where = f"{hook}, first in document {names[first]}," if names else hook
+        return ModelError(f"the model gives activations that are not finite at {where} in {dtype}; use --dtype float32")
+
+    return error
 
 
 class Placed(Lazy):

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sae_bench.engine.batch import Batch, CoderView, SiteView
+from sae_bench.engine.batch import CoderView
+from sae_bench.engine.block import block_tokens
 from sae_bench.engine.plan import Batches
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.streams.base import Inputs, Part, Planned, Progress, Reader, Run, Stream, some_documents
@@ -21,6 +22,7 @@ from sae_bench.streams.beside import DOCUMENTS, Parts, control_documents
 from sae_bench.streams.confirm import Confirming, rest_key
 from sae_bench.streams.found import Found, Rider
 from sae_bench.streams.guard import Columns, TaskFailure
+from sae_bench.streams.opened import Opened
 from sae_bench.streams.whole import check_sequences, check_tokens, kept_tokens
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units, concatenate, merge
@@ -84,6 +86,7 @@ class DocumentsReader(Reader):
         tokens = run.inputs.corpus.evaluation
         self.batches = Batches.of(tokens, run.size)
         self.ahead = 0 if self.work.waits else 1
+        self._opened = Opened(run, self.batches, self.work, block_tokens(run.cast.saes) if self.work.waits else 0)
         self.riders: list[Rider] = []
         self._columns = Columns()
         self._sample = control_documents(tokens, run.inputs.options.seed)
@@ -106,14 +109,9 @@ class DocumentsReader(Reader):
 
     def launch(self, index: int, progress: Progress) -> Callable[[], Part]:
         """Begin one batch: all that the device has to do for it, and the copy of what it finds."""
-        options, state = self.run.inputs.options, self.run.state
-        tensors = self.batches.tensors(index, options)
-        batch = Batch(self.work, *tensors, names=self.batches.names(index), seed=options.seed)
+        state, cast = self.run.state, self.run.cast
+        batch, sites = self._opened.next(index)
         found = Found(self.work.waits)
-        cast = self.run.cast
-        sites = {hook: SiteView(batch, hook) for hook in dict.fromkeys(entry.hook_out for entry in cast.entries)}
-        views = {entry.key: CoderView(sites[entry.hook_out], entry) for entry in cast.saes}
-        batch.saes, batch.failed = views, state.failures
         for task in self.tasks.values():
             for hook, site in sites.items():
                 if not self._failed(task.spec.id, f"@{hook}"):
@@ -123,7 +121,7 @@ class DocumentsReader(Reader):
             if entry.key in state.failures:
                 continue
             try:
-                if (view := views.get(entry.key)) is not None:
+                if (view := batch.saes.get(entry.key)) is not None:
                     self._sae(view, index, found)
                 else:
                     self._control(entry, parts, index, found)
