@@ -55,6 +55,7 @@ def differences(result: Result, tables: Mapping[str, Units], task_dir: str | Non
         except (AttributeError, IndexError, TypeError, ValueError) as error:  # columns are what somebody made them
             wrong.append(f"{label}no figure can be computed from the units of {', '.join(units)}: {error}")
             continue
+        wrong += _without_units(label, claimed, spec, units)
         for metric, e in found.items():
             n += 1
             if metric not in claimed:
@@ -106,6 +107,17 @@ def _lacking(result: Result, spec: TaskSpec, own: Mapping[str, Units], tables: M
         if kind(name).population and len(own[name]) != n:
             wrong.append(f"the {name} table has {len(own[name])} rows, but the protocol says {n} documents")
     return wrong
+
+
+def _without_units(
+    label: str, claimed: Mapping[str, MetricValue], spec: TaskSpec, units: Mapping[str, Units]
+) -> list[str]:
+    """What a control claims of tables that it does not have; of an SAE such a table is missed by :func:`_lacking`."""
+    return [
+        f"{label}{name} has a value, but there is no {spec.metrics[name].table} table that it could be made of"
+        for name, value in claimed.items()
+        if label and value.value is not None and name in spec.metrics and spec.metrics[name].table not in units
+    ]
 
 
 def _control(name: str, tables: Mapping[str, Units]) -> dict[str, Units]:
