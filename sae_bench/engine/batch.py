@@ -129,7 +129,8 @@ class Batch(Placed):
         """Logits of the rest of the model when ``hook`` carries ``activation`` ``[batch, seq, d]``."""
         alike = self.layout.alike if constant else None
         with self._checked_later():
-            found, passed = rest.logits(self.work.subject, self.capture, hook, activation, alike)
+            apart = kind != "clean" and not self.work.waits  # the clean ones are kept, since all others need them
+            found, passed = rest.logits(self.work.subject, self.capture, hook, activation, alike, apart=apart)
         self.work.counters[f"suffix_{kind}"] += passed
         if not self.work.subject.can_resume(hook):
             self.work.counters["full_instead_of_suffix"] += passed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from sae_bench.engine.rest import Logits
 from sae_bench.kernels.divergence import Normaliser, Scores, divergence, near_peak, normaliser, peak_place
-from sae_bench.kernels.transfer import onto
 
 CHUNK_ELEMENTS = 1 << 19  # 2 MiB in float32: small enough that a chunk stays in the cache of a CPU between passes
 MOST_CHUNK_ELEMENTS = 1 << 26  # 256 MiB in float32: beyond it a device gains nothing
@@ -89,18 +87,10 @@ def _cross_entropy(rows: Tensor, norm: Normaliser, targets: Tensor) -> Tensor:
 
 def _chunks(at: ArrayLike, elements: int | None, *logits: Logits) -> Iterator[tuple[slice, list[Tensor]]]:
     """Some of the positions ``at``, and their rows ``[positions, vocab]`` in each of ``logits``, not to be changed."""
-    step = max(1, (elements or CHUNK_ELEMENTS) // logits[0].rows.shape[-1])
+    step = max(1, (elements or CHUNK_ELEMENTS) // logits[0].width)
     here = np.asarray(at)
     places = [of.place[here] for of in logits]
     for start in range(0, len(places[0]), step):
         part = slice(start, min(start + step, len(places[0])))
-        rows = [_rows(of.rows, where[part]) for of, where in zip(logits, places, strict=True)]
+        rows = [of.take(where[part]) for of, where in zip(logits, places, strict=True)]
         yield part, [array if array.dtype == torch.float64 else array.float() for array in rows]
-
-
-def _rows(rows: Tensor, where: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
-    """The rows that ``where`` names; most stand side by side, and then nothing is copied."""
-    first, last = int(where[0]), int(where[-1])
-    if np.array_equal(where, np.arange(first, last + 1)):
-        return rows[first : last + 1]
-    return rows.index_select(0, onto(where, rows.device))

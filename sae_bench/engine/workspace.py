@@ -74,7 +74,8 @@ class Workspace:
     into batches, but for "suffix_..." where sequences of a batch carry the same, as ablated ones do.
 
     ``waits``: whether the host may wait for the device within a batch. It costs nothing on a CPU. Without it what a
-    batch has found is read later, all together; figures are the same.
+    batch has found is read later, all together, and logits of replaced activations are made for some positions at a
+    time; figures are the same but for the rounding of that product.
     """
 
     subject: SubjectModel
@@ -103,6 +104,7 @@ class Workspace:
             is_bottleneck(self.subject, hook)
             self.subject.can_resume(hook)
             _ = self.moments[hook].far
+        _ = getattr(self.subject, "head", None)
         if hasattr(self.subject, "waits"):
             self.subject.waits = self.waits
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 def onto(values: NDArray[Any] | Tensor, device: torch.device) -> Tensor:
     """What the host has, on ``device``: the copy takes its turn there, and the host goes on."""
-    tensor = values if isinstance(values, Tensor) else torch.from_numpy(values)
+    tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
     if tensor.device.type != "cpu" or device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

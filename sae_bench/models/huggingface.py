@@ -20,6 +20,7 @@ from sae_bench.kernels.transfer import onto
 from sae_bench.models.checks import check_centering, check_scale, embedding_scale, parsed
 from sae_bench.models.edits import Later, close
 from sae_bench.models.hooks import Hook, canonical_name
+from sae_bench.models.huggingface_head import Head, Reached, find_head
 from sae_bench.models.huggingface_masks import masks_are_full
 from sae_bench.models.huggingface_modules import Modules
 from sae_bench.models.huggingface_suffix import KeysAndValues
@@ -58,6 +59,7 @@ class HuggingFaceSubject:
         self._resumable: dict[Hook, tuple[bool, bool]] = {}  # and whether tokens play no part in it
         self._says: dict[str, tuple[str, ...]] = {}
         self._modules = Modules(model)
+        self._heads: list[Head | None] = []  # one, once it was looked for
         self._check_model()
         self._tokens = random_tokens(self.vocab_size, self.context_length, self.device)
         self.plain = self._plain()
@@ -104,6 +106,23 @@ class HuggingFaceSubject:
         if self._modules.needs_carry(place) and place.layer not in capture.carry:
             raise ModelError(f"resuming at {hook!r} needs a capture of that hook point; add it to the captured hooks")
         return self._resume(capture.tokens, capture.carry, place, activation, "suffix")
+
+    @property
+    def head(self) -> Head | None:
+        """The product with the unembedding apart from a pass; None where a self-test finds more behind it."""
+        if not self._heads:
+            self._heads = [find_head(self.model, self.vocab_size, lambda: self._forward(self._tokens, "selftest"))]
+        return self._heads[0]
+
+    def hidden(self, capture: Capture, hook: str, activation: Tensor) -> Tensor:
+        """Return what `resume` would, before the head; only where there is one and `can_resume`."""
+        assert self.head is not None
+        try:
+            with self.head.ends_pass():
+                self.resume(capture, hook, activation)
+        except Reached as reached:
+            return reached.hidden
+        raise ModelError("a pass does not come to the model's unembedding, though it did in the self-test")
 
     def can_resume(self, hook: str) -> bool:
         """Whether resuming at `hook` gives the logits of a full splice, by one test on random tokens."""
