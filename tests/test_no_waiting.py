@@ -19,6 +19,7 @@ from torch import Tensor
 from sae_bench import evaluate
 from sae_bench.engine import loss
 from sae_bench.engine.batch import Batch
+from sae_bench.engine.part import PartOfBatch
 from sae_bench.engine.plan import Batches
 from sae_bench.errors import ModelError
 from sae_bench.kernels.divergence import divergence, normaliser
@@ -26,6 +27,7 @@ from sae_bench.kernels.transfer import Fetch, free_bytes, onto
 from sae_bench.models.huggingface_masks import masks_are_full
 from sae_bench.saes.protocol import Codes
 from sae_bench.session import run as session_run
+from sae_bench.streams import beside
 from sae_bench.streams.documents import DocumentsReader
 from tests.builders import tiny_models
 from tests.builders.static_saes import StaticTopK
@@ -151,10 +153,33 @@ def test_nothing_waits_between_the_start_and_the_end_of_a_batch(guarded: list[in
     saes = [StaticTopK("a"), StaticTopK("b", seed=1, k=7), StaticTopK("c", hook="blocks.0.hook_resid_pre")]
     if family != "neox":  # it has no such place
         saes.append(StaticTopK("d", hook="blocks.1.hook_resid_mid"))
-    found = evaluate(saes, **settings(model=tiny_models.FAMILIES[family]()))
+    texts = tiny_models.number_texts(14, shortest=6)
+    found = evaluate(saes, **settings(model=tiny_models.FAMILIES[family](), data=texts, batch_tokens=48))
     assert {result.status for result in found} == {"ok"}
     assert len(guarded) > 2, "one copy begins for every batch"
     assert set(guarded) == {2}, "columns of all SAEs and tasks in one copy, the outcomes of checks in another"
+
+
+def test_a_control_in_some_documents_of_a_batch_does_not_wait_either(
+    guarded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "DOCUMENTS", 5)
+    with_part: list[int] = []
+    made = PartOfBatch.__init__
+
+    def noted(self: PartOfBatch, *args: Any) -> None:
+        with_part.append(1)
+        made(self, *args)
+
+    monkeypatch.setattr(PartOfBatch, "__init__", noted)
+    model = tiny_models.tiny_gpt2().double()
+    found = evaluate(saes(), **settings(model=model, dtype="float64", controls="permuted"))
+    assert with_part
+    assert guarded
+    monkeypatch.undo()
+    monkeypatch.setattr(beside, "DOCUMENTS", 5)
+    waiting = evaluate(saes(), **settings(model=model, dtype="float64", controls="permuted"))
+    assert all(alike(one, other) for one, other in zip(found, waiting, strict=True))
 
 
 def test_a_batch_that_waits_is_found(guarded: list[int]) -> None:
