@@ -32,6 +32,11 @@ class Clean:
     loss: Tensor
     top: Tensor
 
+    @property
+    def unchanged(self) -> Scores:
+        """What is said where nothing is replaced: the same cross-entropy, no divergence, and agreement."""
+        return Scores(self.loss, torch.zeros_like(self.loss), torch.ones_like(self.loss, dtype=torch.bool))
+
 
 def chunk_elements(free: int | None) -> int:
     """How many logits are scored at once where ``free`` bytes of a device are not in use (None: on a CPU).

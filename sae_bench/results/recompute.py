@@ -132,8 +132,8 @@ def _control(name: str, tables: Mapping[str, Units]) -> dict[str, Units]:
 
 
 def _in_rows(own: Units, ids: tuple[str, ...]) -> Mapping[str, Column]:
-    """The columns of an SAE's table in some of its rows; none if there are others."""
-    if own.ids == ids:
+    """The columns of an SAE's table beside as many rows of a control, or in those; none if there are others."""
+    if len(own) == len(ids):
         return own.columns
     place = {unit: row for row, unit in enumerate(own.ids)}
     rows = [place[unit] for unit in ids if unit in place]

@@ -92,8 +92,8 @@ def _control(
 
 
 def _rows_of(own: Units, control: Units) -> Units:
-    """The rows of an SAE's table that a control's has too; the same table where the control has all."""
-    return own if own.ids == control.ids else own.where(set(control.ids).__contains__)
+    """The rows of an SAE's table that stand beside those of a control: in their places, or of a sample by their ids."""
+    return own if len(own) == len(control) else own.where(set(control.ids).__contains__)
 
 
 def _equal(a: Any, b: Any) -> bool:
