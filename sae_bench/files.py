@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 TEXT = 16 * MIB  # bytes of a file that is read as a whole, unless its reader says otherwise
 LINE = 64 * MIB  # bytes of a line, and of a document
 LONGEST_PART, LONGEST_PATH = 255, 4096  # bytes of a name that file systems take
+_ESCAPED = re.compile(r"\\.", re.DOTALL)  # in a string of JSON
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NO_MARKS = bytes(code for code in range(256) if code not in b'[]{}"')
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -119,12 +123,41 @@ def read_text(path: Path, raises: type[SaeBenchError] = ResultError, most: int =
     return text.replace("\r\n", "\n")
 
 
-def strict_json(text: str | bytes) -> Any:
-    """The content of JSON in which no object has a key twice. Raises ValueError, also for what is nested too deeply."""
+class NotFinite(ValueError):
+    """A number in JSON is NaN or infinite, which Python reads, but JSON does not have."""
+
+
+def strict_json(text: str | bytes, *, finite: bool = False) -> Any:
+    """The content of JSON in which no object has a key twice. Raises ValueError, also for what is nested too deeply.
+
+    With ``finite`` numbers are looked at as they are read, and NotFinite is raised for one that is none: NaN, an
+    infinity, or more than a float holds (``1e999``).
+    """
+    looked_at: dict[str, Any] = {"parse_float": _finite, "parse_constant": _finite} if finite else {}
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=_once, **looked_at)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value - value != 0:  # quicker than math.isfinite, and this is asked of every number
+        raise NotFinite(f"{text[:80]!r} is not a finite number")
+    return value
+
+
+def json_levels(text: str, most: int) -> int:
+    """How many levels valid JSON is nested, at most ``most`` + 1; without walking through it."""
+    if "\\" in text:
+        text = _ESCAPED.sub("", text)
+    marks = text.encode("utf-8", "replace").translate(_SQUARE, _NO_MARKS)
+    marks = marks.replace(b'""', b"")  # what was between other quotes still is
+    brackets = b"".join(marks.split(b'"')[::2])  # those that stand in no string
+    levels = 0
+    while brackets and levels <= most:
+        brackets, levels = brackets.replace(b"[]", b""), levels + 1
+    return levels
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

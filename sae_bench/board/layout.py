@@ -100,14 +100,17 @@ def make(collection: Collection, columns: Columns, *, models: str | None = None,
     if models is not None and collection.entries and not entries:
         known = sorted({e.result.provenance.protocol.model for e in collection.entries})
         raise UsageError(f"no result is of a model named {models!r}; there are: {', '.join(known)}")
-    l0 = _l0(entries)
+    l0 = _L0s(entries)
     problems = list(collection.problems)
-    parts = _contexts(entries)
-    ranker = Ranker(_differences([part for _, part in parts], columns) <= DIFFERENCES_AT_MOST, problems, task_dir)
+    parts: dict[Place, list[list[Entry]]] = {}
+    for where, part in _contexts(entries):
+        parts.setdefault(where, []).append(part)
+    pairs = _differences([part for own in parts.values() for part in own], columns)
+    ranker = Ranker(pairs <= DIFFERENCES_AT_MOST, problems, task_dir)
     tables = []
-    for where in dict.fromkeys(where for where, _ in parts):
+    for where, own in parts.items():
         for group in columns.groups:
-            for part in (part for at, part in parts if at == where):
+            for part in own:
                 table = _table((where, part), group.name, group.columns, l0, ranker)
                 if table is not None:
                     tables.append(table)
@@ -142,16 +145,18 @@ def _contexts(entries: Sequence[Entry]) -> list[tuple[Place, list[Entry]]]:
     """
     hashes: dict[tuple[str, str], set[Generation]] = {}
     models: dict[str, set[str]] = {}
-    for e in entries:
+    conditions = [_conditions(e.result.provenance.protocol) for e in entries]
+    for e, alike in zip(entries, conditions, strict=True):
         p = e.result.provenance.protocol
-        hashes.setdefault((_conditions(p), p.task), set()).add(_generation(e.result))
+        hashes.setdefault((alike, p.task), set()).add(_generation(e.result))
         models.setdefault(p.model_sha256, set()).add(p.model)
+    ages = {key: {one: age for age, one in enumerate(sorted(found))} for key, found in hashes.items()}
+    names = {model: " = ".join(sorted(found)) for model, found in models.items()}
     parts: dict[tuple[Place, int, str, int], list[Entry]] = {}
-    for e in entries:
+    for e, alike in zip(entries, conditions, strict=True):
         p = e.result.provenance.protocol
-        generation = sorted(hashes[_conditions(p), p.task]).index(_generation(e.result))
-        place = " = ".join(sorted(models[p.model_sha256])), p.model_sha256, hook_of(p)
-        parts.setdefault((place, -p.n_documents, _conditions(p), generation), []).append(e)
+        place = names[p.model_sha256], p.model_sha256, hook_of(p)
+        parts.setdefault((place, -p.n_documents, alike, ages[alike, p.task][_generation(e.result)]), []).append(e)
     return [(key[0], parts[key]) for key in sorted(parts)]
 
 
@@ -172,34 +177,45 @@ def _conditions(protocol: Protocol) -> str:
     return protocol.model_dump_json(exclude=_OF_THE_TASK)
 
 
-def _l0(entries: Sequence[Entry]) -> dict[SaeKey, list[tuple[Protocol, MetricValue]]]:
-    """Every L0 that was measured, by SAE."""
-    found: dict[SaeKey, list[tuple[Protocol, MetricValue]]] = {}
-    for e in entries:
+class _L0s:
+    """The L0 of every SAE that was measured most alike to a protocol."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._best: dict[tuple[SaeKey, _Alike], tuple[tuple[int, str], MetricValue]] = {}
         task, _, metric = L0.partition(".")
-        if e.result.task == task and metric in e.result.metrics and marks.ranked(e.result):
-            pair = e.result.provenance.protocol, e.result.metrics[metric]
-            found.setdefault(key_of(e.result.sae), []).append(pair)
-    return found
+        for e in entries:
+            if e.result.task == task and metric in e.result.metrics and marks.ranked(e.result):
+                p = e.result.provenance.protocol
+                value, size = e.result.metrics[metric], (p.n_documents, _conditions(p))
+                for alike in _alike(p):
+                    key = key_of(e.result.sae), alike
+                    if key not in self._best or size > self._best[key][0]:
+                        self._best[key] = size, value
+
+    def nearest(self, sae: SaeKey, protocol: Protocol) -> MetricValue | None:
+        """That on the same text, else of the same model and mask, else on the most documents; None without any."""
+        keys = ((sae, alike) for alike in _alike(protocol))
+        return next((self._best[key][1] for key in keys if key in self._best), None)
 
 
-def _nearest_l0(protocol: Protocol, candidates: Sequence[tuple[Protocol, MetricValue]]) -> MetricValue | None:
-    """The L0 measured most alike: same text, else same model and mask, else on the most documents."""
+_Alike = tuple[str | None, tuple[str, tuple[str, ...]] | None, str | None]  # text, model and hook points, mask
 
-    def alike(pair: tuple[Protocol, MetricValue]) -> tuple[bool, bool, bool, int, str]:
-        p = pair[0]
-        same_model = (p.model_sha256, p.hooks_in) == (protocol.model_sha256, protocol.hooks_in)
-        same_text = p.data_sha256 == protocol.data_sha256
-        return same_text, same_model, p.mask == protocol.mask, p.n_documents, _conditions(p)
 
-    return max(candidates, key=alike)[1] if candidates else None
+def _alike(p: Protocol) -> list[_Alike]:
+    """What another protocol may have in common with this one, from all to nothing; None is what may differ."""
+    return [
+        (text, model, mask)
+        for text in (p.data_sha256, None)
+        for model in ((p.model_sha256, p.hooks_in), None)
+        for mask in (p.mask, None)
+    ]
 
 
 def _table(
     context: tuple[Place, Sequence[Entry]],
     group: str,
     columns: Sequence[Column],
-    l0: Mapping[SaeKey, list[tuple[Protocol, MetricValue]]],
+    l0: _L0s,
     ranker: Ranker,
 ) -> Table | None:
     """The columns of a group that somebody has measured under these conditions; None if nobody has."""
@@ -220,7 +236,7 @@ def _table(
     for key, own in by_sae.items():
         first = next(iter(own.values())).result
         checked = min((e.checked for e in own.values()), key=STATES.index)
-        near = _nearest_l0(first.provenance.protocol, l0.get(key, ()))
+        near = l0.nearest(key, first.provenance.protocol)
         rows.append(Row(first.sae, near, cells[key], checked))
     results = [e.result for e in measured]
     return Table(
@@ -290,10 +306,10 @@ def _references(entries: Sequence[Entry], columns: Sequence[Column]) -> tuple[Re
     ids = {column.id for column in columns}
     for e in entries:
         marked = marks.of_controls(e.result)
-        for control, metrics in e.result.controls.items():
-            for name, metric in metrics.items():
-                column, value = f"{e.result.task}.{name}", metric.value
-                if column in ids and value is not None:
+        for control, values in e.controls.items():
+            for name, value in values.items():
+                column = f"{e.result.task}.{name}"
+                if column in ids:
                     cells = found.setdefault(control, {})
                     low, high = cells.get(column, (value, value))
                     cells[column] = min(low, value), max(high, value)

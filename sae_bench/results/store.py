@@ -21,7 +21,18 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save
 
 from sae_bench.errors import ResultError, UsageError
-from sae_bench.files import GIB, MIB, at_home, read_bytes, regular, sha256, strict_json, write_atomically
+from sae_bench.files import (
+    GIB,
+    MIB,
+    NotFinite,
+    at_home,
+    json_levels,
+    read_bytes,
+    regular,
+    sha256,
+    strict_json,
+    write_atomically,
+)
 from sae_bench.parsing import first_problem
 from sae_bench.schema import RESULT_SCHEMA, CoderRecord, Protocol, Result
 from sae_bench.units import Units, pack, unpack
@@ -123,12 +134,9 @@ def read(file: str | Path) -> Result:
     file = at_home(file)
     raw = read_bytes(file, most=MOST_RESULT)
     try:
-        content = strict_json(raw.decode("utf-8"))
-        bad = _not_finite(content)
+        content = _content(raw.decode("utf-8"), file)
     except (ValueError, RecursionError) as error:
         raise ResultError(f"{file} is not valid JSON ({error}); is it truncated?") from error
-    if bad:
-        raise ResultError(f"{file}: {bad!r} is not a finite number; a result holds null and a reason instead")
     newer = content.get("schema_version") if isinstance(content, dict) else None
     if type(newer) is int and newer > RESULT_SCHEMA:
         raise ResultError(f"{file} has result schema {newer}, this sae-bench knows {RESULT_SCHEMA}; update sae-bench")
@@ -144,6 +152,19 @@ def read(file: str | Path) -> Result:
             "written by another version of sae-bench: measure again"
         )
     return result
+
+
+def _content(text: str, file: Path) -> Any:
+    """Strict JSON of finite numbers, not too deep, read in one pass. Raises ValueError, and ResultError for a number."""
+    try:
+        content = strict_json(text, finite=True)
+        strange = json_levels(text, DEEPEST) > DEEPEST
+    except NotFinite:  # which one it is takes a walk, which files that are whole need not take
+        content = strict_json(text)
+        strange = True
+    if strange and (bad := _not_finite(content)):
+        raise ResultError(f"{file}: {bad!r} is not a finite number; a result holds null and a reason instead")
+    return content
 
 
 def _not_finite(content: Any, path: str = "", depth: int = 0) -> str | None:
