@@ -6,7 +6,7 @@ Kept of a result are its head and the values of its controls; whoever draws its 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from sae_bench.errors import ResultError
@@ -31,7 +31,7 @@ class Entry:
     file: Path
     result: Result
     checked: State
-    controls: Controls = field(default_factory=dict)
+    controls: Controls
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def read(file: str | Path) -> Result:
 
 
 def _content(text: str, file: Path) -> Any:
-    """Strict JSON of finite numbers, not too deep, read in one pass. Raises ValueError, and ResultError for a number."""
+    """Strict JSON of finite numbers that is not too deep, in one pass. Raises ValueError, and ResultError for NaN."""
     try:
         content = strict_json(text, finite=True)
         strange = json_levels(text, DEEPEST) > DEEPEST
