@@ -12,7 +12,7 @@ from typing import Any
 
 from sae_bench import chosen, given, judging, locks, registry, resolve
 from sae_bench.engine.checkpoint import FORMAT, Checkpoint
-from sae_bench.engine.plan import Batches, batch_tokens, memory
+from sae_bench.engine.plan import batch_tokens, memory
 from sae_bench.errors import SaeBenchError, UsageError
 from sae_bench.files import at_home
 from sae_bench.models.subject import SubjectModel
@@ -26,6 +26,7 @@ from sae_bench.session.run import measure
 from sae_bench.settings import TOLD, Settings
 from sae_bench.streams import stream
 from sae_bench.streams.base import Planned, Progress
+from sae_bench.streams.captures import of_documents
 
 # settings that a result keeps, if they are not the default: with these and its inputs it can be repeated
 REPEAT = (
@@ -109,7 +110,7 @@ class Session:
             "sequences": len(tokens),
             "tokens": tokens.n_tokens,
             "calibration documents": self.inputs.corpus.calibration.n_units,
-            "batches": len(Batches.of(tokens, self._batch_tokens())),
+            "batches": len(of_documents(tokens, self.inputs.options, self._batch_tokens())),
             "forwards of the first part of the model, a document": 1 if todo else 0,
         }
         weights = [w.record.n_latents * (w.record.d_in + w.record.d_out) for w in todo]

@@ -64,7 +64,8 @@ class Settings(Told):
     ``context`` beyond their length are refused; a shorter one, that of the SAE or the model cuts rows, with a warning.
     ``mask``: what is left out everywhere: "special" BOS and EOS ids, and position 0 of every sequence; "first" position
     0; "none" nothing. Padding never counts, and is a place and no id: a padding token inside a text is scored.
-    ``limit``: evaluation documents; otherwise the ``tier`` decides. ``controls``: "none", "default", "all" or names.
+    ``limit``: evaluation documents, and the most that calibration reads; otherwise the ``tier`` decides.
+    ``controls``: "none", "default", "all" or names.
     ``probe_data``: folder of labelled sets, instead of the built-in suite; ``probe_sets``: names or globs of sets.
     ``parameters``: task parameters other than those of the definitions, as {"task.name": value}; they change the
     protocol. ``judge_model`` and ``judge_base_url``: the language model that explains latents (autointerp), and where

@@ -82,7 +82,8 @@ def _what(what: Any) -> None:
     what.add_argument("--controls", default="default", help="none, default, all, or names (see: sae-bench ls controls)")
     what.add_argument("--tier", default="standard", choices=["smoke", "standard", "full"],
                       help="evaluation documents: 32, 512 or all")  # fmt: skip
-    what.add_argument("--limit", type=int, metavar="N", help="evaluation documents, instead of the tier's number")
+    what.add_argument("--limit", type=int, metavar="N", help="evaluation documents, instead of the "
+                      "tier's number; calibration reads at most as many")  # fmt: skip
 
 
 def _model(model: Any) -> None:

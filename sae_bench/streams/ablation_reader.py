@@ -21,11 +21,11 @@ from torch import Tensor
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import Batch, CoderView, SiteView
 from sae_bench.engine.checkpoint import Arrays, State
-from sae_bench.engine.plan import Batches
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.models.continuation import Continuation
 from sae_bench.randomness import generator
 from sae_bench.streams.base import Part, Progress, Reader, Run
+from sae_bench.streams.captures import of_ablations
 from sae_bench.streams.channels import channels_entry, channels_key, is_identity
 from sae_bench.streams.guard import Columns, TaskFailure, guarded
 from sae_bench.streams.outputs import Census, Outputs
@@ -35,7 +35,6 @@ from sae_bench.streams.sampling import (
     random_directions,
     sampled_latents,
     sampled_positions,
-    sampled_sequences,
 )
 from sae_bench.streams.whole import check_rows
 from sae_bench.tasks.ablations import AblationTask
@@ -70,8 +69,8 @@ class AblationReader(Reader):
         self.cast, self.task, self.options = run.cast, task, run.inputs.options
         self.tokens = run.inputs.corpus.evaluation
         self.id = task.spec.id
-        sampled = sampled_sequences(self.tokens, self.options.ablation_documents, self.options.seed)
-        self.batches = Batches.of(self.tokens, run.size, sampled)
+        self.batches = of_ablations(self.tokens, self.options, run.size)
+        run.captures.expect(self.batches.groups)
         hooks = dict.fromkeys(entry.hook_out for entry in self.cast.saes)
         self.channels = [channels_entry(self.work, hook) for hook in hooks]
         self.entries = [e for e in self.cast.entries if e.coder.info.n_latents and measured_as(e) == e.key]
@@ -87,6 +86,8 @@ class AblationReader(Reader):
         """Encode the sampled documents: density of the latents, and which outputs are kept."""
         state = self.run.state
         self.census = self._first_pass(state, progress)
+        for group in self.batches.groups[: state.done.get(self.name, 0)]:
+            self.run.captures.release(group)
         self.outputs = {key: Outputs.of(own, self.vocabulary, len(self.cast.saes)) for key, own in self.census.items()}
         for key, out in self.outputs.items():
             if (kept := state.totals.get((self.id, key, "sum_logits"))) is not None:
@@ -103,6 +104,7 @@ class AblationReader(Reader):
 
     def _prepared(self, index: int) -> tuple[Batch, Sampled]:
         batch = Batch(self.work, *self.batches.tensors(index, self.options, self.work.subject.device))
+        self.run.captures.lend(self.batches.groups[index], batch)
         units = [self.tokens.unit_ids[unit] for unit in self.batches.units(index)]
         return batch, sampled_positions(batch, units, self.task.positions, self.options.seed)
 
@@ -129,6 +131,7 @@ class AblationReader(Reader):
                     census[entry.key].add(codes, self._sample(entry, batch, places))
                 except CoderFailure as failure:
                     state.failures[entry.key] = str(failure)
+            self.run.captures.offer(self.batches.groups[index], batch)
         progress("ablations, first pass", len(self.batches), len(self.batches))
         return {key: own for key, own in census.items() if key not in state.failures}
 
@@ -152,9 +155,10 @@ class AblationReader(Reader):
     def step(self, index: int, progress: Progress) -> Part:
         """One batch."""
         part, state = Part(), self.run.state
+        batch, places = self._prepared(index)
+        self.run.captures.release(self.batches.groups[index])
         if self.id in state.task_failures:  # whatever the task raised, it has no complete table any more
             return part
-        batch, places = self._prepared(index)
         jobs: dict[tuple[str, str], list[_Job]] = {}
         for entry in [*self.channels, *self.entries]:
             if entry.key in state.failures:

@@ -18,6 +18,7 @@ from sae_bench.engine.checkpoint import Arrays, Checkpoint, State
 from sae_bench.engine.plan import Cast, Options
 from sae_bench.engine.workspace import Entry, Workspace
 from sae_bench.models.subject import SubjectModel
+from sae_bench.streams.captures import Captures
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units
 from sae_bench.units.kinds import Draws
@@ -71,6 +72,7 @@ class Run:
     checkpoint: Checkpoint
     state: State
     readers: dict[str, Reader] = field(default_factory=dict)  # by their names, in the order in which they run
+    captures: Captures = field(default_factory=Captures)
 
 
 @dataclass
