@@ -21,6 +21,7 @@ from sae_bench.results import store
 from sae_bench.schema import Result, TaskSpec
 from sae_bench.session.environment import environment, machine, versions
 from sae_bench.session.identity import Conditions, Work, identify, judged_by, look_again
+from sae_bench.session.keeping import keeping
 from sae_bench.session.report import coder_record, results, skipped
 from sae_bench.session.run import measure
 from sae_bench.settings import TOLD, Settings
@@ -228,7 +229,10 @@ class Session:
         todo = [w for w in self.work if w.record.name in saes]
         tasks = {name: self.tasks[name] for name in names}
         entries = [w.entry for w in todo]
-        measured = measure(self.subject, self.inputs, entries, tasks, checkpoint=checkpoint, progress=progress)
+        kept = keeping(self.settings, self.subject, self.model.digests, self.surroundings())
+        measured = measure(
+            self.subject, self.inputs, entries, tasks, checkpoint=checkpoint, kept=kept, progress=progress
+        )
         by_name = {w.record.name: w for w in todo}
         provenance = {name: self._provenance(name) for name in names}
         protocols = {(w.entry.key, n): w.protocols[n] for w in todo for n in names}

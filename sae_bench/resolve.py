@@ -282,7 +282,7 @@ def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, toke
         warnings.warn(
             f"{short} of {read} documents of {loaded.source} are left out: they have fewer than 2 tokens", stacklevel=2
         )
-    if capped != most_calibration and settings.mean_from == "calibration":
+    if capped != most_calibration and settings.mean_from == "calibration" and loaded.calibration.n_units == capped:
         _warn_of_little_calibration(settings, loaded.calibration)
     return loaded
 

@@ -79,6 +79,8 @@ class Settings(Told):
     or float64 where that is asked for; one in memory as it does.
     ``select_in="bfloat16"``: TopK selects by certified bfloat16 products (the same latents); see
     :mod:`sae_bench.kernels.candidates`.
+    ``calibration_cache``: take what earlier runs measured of this model on this text without an SAE, and keep it for
+    later ones; see :mod:`sae_bench.session.keeping`. ``overwrite="always"`` takes nothing.
     ``out``: folder for result files, None to write none. Paths are texts or ``pathlib.Path``, and ``~`` in them is the
     home folder; a ``Path`` is never taken for a name such as "demo".
     """
@@ -130,6 +132,7 @@ class Settings(Told):
     out: str | Path | None = None
     overwrite: Literal["missing", "always", "never"] = "missing"
     checkpoint_seconds: float = 5.0
+    calibration_cache: bool = True
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():

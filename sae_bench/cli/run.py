@@ -35,7 +35,7 @@ FIELDS = (
         "mask",
     ),
     *("mean_from", "controls", "backend", "device", "dtype", "seed", "resamples"),
-    *("batch_tokens", "out", "overwrite", "probe_data", "probe_sets", "select_in", *TOLD),
+    *("batch_tokens", "out", "overwrite", "probe_data", "probe_sets", "select_in", "calibration_cache", *TOLD),
 )
 
 
@@ -138,6 +138,10 @@ def _run(other: Any) -> None:
     other.add_argument("--select-in", default="exact", choices=["exact", "bfloat16"],
                        help="bfloat16: wide TopK SAEs select by certified bfloat16 products, which gives the same "
                        "latents and is faster where the machine multiplies bfloat16 faster")  # fmt: skip
+    other.add_argument("--no-calibration-cache", dest="calibration_cache", action="store_false", default=True,
+                       help="measure calibration and losses without an SAE anew, and keep nothing of them; else they "
+                       "are kept for later runs on the same model, text and machine, in at most 2 GiB of "
+                       "~/.cache/sae-bench/calibration")  # fmt: skip
     other.add_argument("--dry-run", action="store_true", help="say what would be measured and what it costs, and stop")
     other.add_argument("--all-metrics", action="store_true", help="show every metric in the table, not only headlines")
     other.add_argument("--json", action="store_true", help="print results as JSON instead of a table")

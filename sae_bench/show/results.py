@@ -51,7 +51,11 @@ def _calibration(result: Result) -> str:
     """On how many documents mean and controls rest; nothing where none were measured."""
     p = result.provenance
     documents, tokens = p.n_calibration_documents, p.n_calibration_tokens
-    return f", {documents} more to calibrate ({tokens} tokens)" if documents and p.protocol.mean_from != "evaluation" else ""
+    return (
+        f", {documents} more to calibrate ({tokens} tokens)"
+        if documents and p.protocol.mean_from != "evaluation"
+        else ""
+    )
 
 
 def population(result: Result) -> str:

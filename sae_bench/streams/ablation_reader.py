@@ -2,7 +2,8 @@
 
 Two passes over the sampled documents. The first, cheap one encodes them: it finds the density of the latents that will
 be ablated, and whose output is kept. In the second, all coders' ablations of a position run together, because they
-share the keys and values of what comes before. Beside the coders run all residual channels, random directions of the
+share the keys and values of what comes before. The model's first part passes once for both, and for the pass over the
+documents (:mod:`sae_bench.streams.captures`). Beside the coders run all residual channels, random directions of the
 same norm, and one change by rounding alone: the floor below which an effect is not scored.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from sae_bench.randomness import generator
 from sae_bench.streams.base import Part, Progress, Reader, Run
 from sae_bench.streams.captures import of_ablations
 from sae_bench.streams.channels import channels_entry, channels_key, is_identity
+from sae_bench.streams.documents import NAME as DOCUMENTS
 from sae_bench.streams.guard import Columns, TaskFailure, guarded
 from sae_bench.streams.outputs import Census, Outputs
 from sae_bench.streams.sampling import (
@@ -70,7 +72,8 @@ class AblationReader(Reader):
         self.tokens = run.inputs.corpus.evaluation
         self.id = task.spec.id
         self.batches = of_ablations(self.tokens, self.options, run.size)
-        run.captures.expect(self.batches.groups)
+        if run.state.done.get(self.name, 0) < len(self.batches):
+            run.captures.expect(self.batches)
         hooks = dict.fromkeys(entry.hook_out for entry in self.cast.saes)
         self.channels = [channels_entry(self.work, hook) for hook in hooks]
         self.entries = [e for e in self.cast.entries if e.coder.info.n_latents and measured_as(e) == e.key]
@@ -104,9 +107,15 @@ class AblationReader(Reader):
 
     def _prepared(self, index: int) -> tuple[Batch, Sampled]:
         batch = Batch(self.work, *self.batches.tensors(index, self.options, self.work.subject.device))
-        self.run.captures.lend(self.batches.groups[index], batch)
+        self.run.captures.lend(self.batches.groups[index], batch, was_read=self._was_read)
         units = [self.tokens.unit_ids[unit] for unit in self.batches.units(index)]
         return batch, sampled_positions(batch, units, self.task.positions, self.options.seed)
+
+    @cached_property
+    def _was_read(self) -> bool:
+        """Whether the same batches were read before: in the pass over the documents, or by another such task."""
+        first = next(n for n, other in self.run.readers.items() if n == DOCUMENTS or isinstance(other, AblationReader))
+        return first != self.name
 
     def _sample(self, entry: Entry, batch: Batch, places: Sampled) -> Ablations:
         x = batch.activations(entry.hook_in)[places.token]

@@ -8,9 +8,8 @@ beyond that passes the model again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from torch import Tensor
+from collections import Counter
+from itertools import accumulate
 
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import Batch
@@ -41,7 +40,7 @@ def of_ablations(tokens: TokenSet, options: Options, size: int) -> Batches:
 
 
 def of_documents(tokens: TokenSet, options: Options, size: int) -> Batches:
-    """All sequences in batches of up to ``size`` tokens, longest first; those of :func:`of_ablations` are among them."""
+    """All sequences in batches of up to ``size`` tokens, longest first; those of ablations are among them."""
     apart = of_ablations(tokens, options, size).groups
     others = sorted(set(range(len(tokens))).difference(*apart))
     groups = [*apart, *Batches.of(tokens, size, others).groups]
@@ -49,41 +48,58 @@ def of_documents(tokens: TokenSet, options: Options, size: int) -> Batches:
 
 
 class Captures:
-    """What the model carried in the batches that somebody will read again, as far as ``most`` bytes go."""
+    """What the model carried in batches that somebody will read again: in the first of them, up to ``most`` bytes.
+
+    Which these are depends on the batches alone, so that a run that was killed and goes on counts as one that was not.
+    """
 
     def __init__(self, most: int = MOST_BYTES) -> None:
-        self.most, self.held = most, 0
-        self._readers: dict[Group, int] = {}  # how many are still to come
+        self._most = most
+        self._readers: Counter[Group] = Counter()  # of those that are still to come
+        self._padded: dict[Group, int] = {}  # tokens with padding, in the order of the batches
+        self._fitting: frozenset[Group] | None = None
         self._kept: dict[Group, Capture] = {}
 
-    def expect(self, groups: Iterable[Group]) -> None:
-        """Somebody will read these batches, and say with :meth:`release` that they have."""
-        for group in groups:
-            self._readers[group] = self._readers.get(group, 0) + 1
-
-    def lend(self, group: Group, batch: Batch) -> None:
-        """Give a batch what the model carried in it before, if that is held."""
-        if (kept := self._kept.get(group)) is not None:
-            batch.captured(kept)
+    def expect(self, batches: Batches) -> None:
+        """Somebody will read these batches, and say with :meth:`release` of each that it was read."""
+        self._readers.update(batches.groups)
+        self._padded |= {group: len(group) * len(batches.tokens[group[0]].ids) for group in batches.groups}
 
     def offer(self, group: Group, batch: Batch) -> None:
         """Hold what the model carried in a batch that has been read, if somebody will read it again and it fits."""
-        if group in self._kept or not self._readers.get(group) or (capture := batch.capture_made) is None:
-            return
-        if self.held + (size := _bytes(capture)) <= self.most:
-            self._kept[group] = capture
-            self.held += size
+        capture = batch.capture_made
+        if capture is not None and self._readers[group] > 0 and self._fits(group, capture):
+            self._kept.setdefault(group, capture)
+
+    def lend(self, group: Group, batch: Batch, *, was_read: bool) -> None:
+        """Give a batch what is held of it. ``was_read``: another reader has offered all that fits.
+
+        Where that was before the run was killed the model passes again, uncounted, like all that such a run repeats.
+        """
+        if (kept := self._kept.get(group)) is not None:
+            batch.captured(kept)
+        elif was_read and self._fits(group, batch.capture):
+            batch.work.counters["prefix"] -= len(batch.tokens)
+            if not batch.work.counters["prefix"]:
+                del batch.work.counters["prefix"]  # a count that is not there is another than 0
+            self.offer(group, batch)
 
     def release(self, group: Group) -> None:
         """One of those who were expected has read it; the last one frees the memory."""
-        self._readers[group] = self._readers.get(group, 1) - 1
-        if self._readers[group] <= 0 and (kept := self._kept.pop(group, None)) is not None:
-            self.held -= _bytes(kept)
+        self._readers[group] -= 1
+        if self._readers[group] <= 0:
+            self._kept.pop(group, None)
+
+    def _fits(self, group: Group, capture: Capture) -> bool:
+        if self._fitting is None:
+            a_token = _bytes(capture) / capture.tokens.numel()
+            ends = accumulate(self._padded.values())
+            fitting = zip(self._padded, ends, strict=True)
+            self._fitting = frozenset(one for one, end in fitting if end * a_token <= self._most)
+        return group in self._fitting
 
 
 def _bytes(capture: Capture) -> int:
     """What the arrays of a capture take, each once: the input of a block is also what the one before it puts out."""
-    arrays: list[Tensor] = [capture.tokens, capture.attention_mask]
-    arrays += [*capture.activations.values(), *capture.carry.values()]
-    stored = {array.untyped_storage().data_ptr(): array.untyped_storage().nbytes() for array in arrays}
-    return sum(stored.values())
+    arrays = [capture.tokens, capture.attention_mask, *capture.activations.values(), *capture.carry.values()]
+    return sum({array.data_ptr(): array.nbytes for array in arrays}.values())

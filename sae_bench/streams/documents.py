@@ -121,7 +121,8 @@ class DocumentsReader(Reader):
         batch.failed = state.failures
         for task in self.tasks.values():
             for hook, site in sites.items():
-                self._shared(task, hook, site, part)
+                if not self._known(task, hook, self.batches.groups[index], part):
+                    self._shared(task, hook, site, part)
         for entry in cast.entries:
             if entry.key in state.failures:
                 continue
@@ -135,6 +136,13 @@ class DocumentsReader(Reader):
             part.task_failures |= own.task_failures
         self.run.captures.offer(self.batches.groups[index], batch)
         return part
+
+    def _known(self, task: Task, hook: str, sequences: tuple[int, ...], part: Part) -> bool:
+        """Take what an earlier run kept of these sequences; False where there is nothing."""
+        key = (task.spec.id, f"@{hook}")
+        known = self.run.known.get(key, {})
+        part.rows |= {(*key, name): column[list(sequences)] for name, column in known.items()}
+        return bool(known)
 
     def _shared(self, task: Task, hook: str, site: SiteView, part: Part) -> None:
         key = (task.spec.id, f"@{hook}")
