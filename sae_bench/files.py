@@ -46,6 +46,16 @@ def at_home(path: str | Path) -> Path:
     return Path(os.path.expanduser(possible(path)))
 
 
+def cache_folder() -> Path | None:
+    """The folder of what this package keeps for a user between runs; None where there is no home folder.
+
+    Below ``XDG_CACHE_HOME``, if that is set to an absolute path as it must be, else below ``~/.cache``.
+    """
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    below = given if given.is_absolute() else Path(os.path.expanduser("~")) / ".cache"
+    return below / "sae-bench" if below.is_absolute() else None
+
+
 def possible(path: str | Path) -> str | Path:
     """The path, if a file can be called so: no zero byte in it, and neither it nor a part of it too long.
 

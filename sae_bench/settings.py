@@ -64,7 +64,8 @@ class Settings(Told):
     ``context`` beyond their length are refused; a shorter one, that of the SAE or the model cuts rows, with a warning.
     ``mask``: what is left out everywhere: "special" BOS and EOS ids, and position 0 of every sequence; "first" position
     0; "none" nothing. Padding never counts, and is a place and no id: a padding token inside a text is scored.
-    ``limit``: evaluation documents; otherwise the ``tier`` decides. ``controls``: "none", "default", "all" or names.
+    ``limit``: evaluation documents, and the most that calibration reads; otherwise the ``tier`` decides.
+    ``controls``: "none", "default", "all" or names.
     ``probe_data``: folder of labelled sets, instead of the built-in suite; ``probe_sets``: names or globs of sets.
     ``parameters``: task parameters other than those of the definitions, as {"task.name": value}; they change the
     protocol. ``judge_model`` and ``judge_base_url``: the language model that explains latents (autointerp), and where
@@ -78,6 +79,8 @@ class Settings(Told):
     or float64 where that is asked for; one in memory as it does.
     ``select_in="bfloat16"``: TopK selects by certified bfloat16 products (the same latents); see
     :mod:`sae_bench.kernels.candidates`.
+    ``calibration_cache``: take what earlier runs measured of this model on this text without an SAE, and keep it for
+    later ones; see :mod:`sae_bench.session.keeping`. ``overwrite="always"`` takes nothing.
     ``out``: folder for result files, None to write none. Paths are texts or ``pathlib.Path``, and ``~`` in them is the
     home folder; a ``Path`` is never taken for a name such as "demo".
     """
@@ -129,6 +132,7 @@ class Settings(Told):
     out: str | Path | None = None
     overwrite: Literal["missing", "always", "never"] = "missing"
     checkpoint_seconds: float = 5.0
+    calibration_cache: bool = True
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():

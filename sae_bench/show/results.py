@@ -55,7 +55,18 @@ def _header(results: Sequence[Result]) -> str:
     hooks = sae.hooks_in[0] if sae.hooks_in == sae.hooks_out else f"{sae.hooks_in[0]} -> {sae.hooks_out[0]}"
     return "\n" + line(
         f"{sae.name}: {sae.architecture}, {sae.n_latents} latents, {hooks} of {p.protocol.model}; "
-        f"{population(results[0])}, mask {p.protocol.mask}, protocol {protocols}"
+        f"{population(results[0])}{_calibration(results[0])}, mask {p.protocol.mask}, protocol {protocols}"
+    )
+
+
+def _calibration(result: Result) -> str:
+    """On how many documents mean and controls rest; nothing where none were measured."""
+    p = result.provenance
+    documents, tokens = p.n_calibration_documents, p.n_calibration_tokens
+    return (
+        f", {documents} more to calibrate ({tokens} tokens)"
+        if documents and p.protocol.mean_from != "evaluation"
+        else ""
     )
 
 

@@ -12,16 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from numpy.typing import NDArray
+
 from sae_bench.data.documents import Corpus
 from sae_bench.data.labelled import Suite
 from sae_bench.engine.checkpoint import Arrays, Checkpoint, State
 from sae_bench.engine.plan import Cast, Options
 from sae_bench.engine.workspace import Entry, Workspace
 from sae_bench.models.subject import SubjectModel
+from sae_bench.streams.captures import Captures
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units
 from sae_bench.units.kinds import Draws
 
+Columns = dict[str, NDArray[Any]]
 Progress = Callable[[str, int, int], None]  # what, done, of how many
 
 
@@ -62,7 +66,10 @@ class Population:
 
 @dataclass
 class Run:
-    """What all readers of a run share, and the readers; ``size`` is the number of tokens of a batch."""
+    """What all readers of a run share, and the readers; ``size`` is the number of tokens of a batch.
+
+    ``known``: columns of a task and ``@hook point`` that need not be measured, an entry a sequence of the text.
+    """
 
     work: Workspace
     cast: Cast
@@ -71,6 +78,8 @@ class Run:
     checkpoint: Checkpoint
     state: State
     readers: dict[str, Reader] = field(default_factory=dict)  # by their names, in the order in which they run
+    captures: Captures = field(default_factory=Captures)
+    known: dict[tuple[str, str], Columns] = field(default_factory=dict)
 
 
 @dataclass

@@ -15,9 +15,9 @@ import numpy as np
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import Batch, CoderView, SiteView
 from sae_bench.engine.checkpoint import Arrays
-from sae_bench.engine.plan import Batches
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.streams.base import Inputs, Part, Planned, Progress, Reader, Run, Stream
+from sae_bench.streams.captures import of_documents
 from sae_bench.streams.guard import Columns, TaskFailure, guarded
 from sae_bench.streams.whole import check_sequences, check_tokens, kept_tokens
 from sae_bench.tasks.base import Task
@@ -101,7 +101,7 @@ class DocumentsReader(Reader):
 
     def __init__(self, run: Run) -> None:
         super().__init__(NAME, run, {}, run.work)
-        self.batches = Batches.of(run.inputs.corpus.evaluation, run.size)
+        self.batches = of_documents(run.inputs.corpus.evaluation, run.inputs.options, run.size)
         self.riders: list[Rider] = []
         self._columns = Columns()
 
@@ -121,7 +121,8 @@ class DocumentsReader(Reader):
         batch.failed = state.failures
         for task in self.tasks.values():
             for hook, site in sites.items():
-                self._shared(task, hook, site, part)
+                if not self._known(task, hook, self.batches.groups[index], part):
+                    self._shared(task, hook, site, part)
         for entry in cast.entries:
             if entry.key in state.failures:
                 continue
@@ -133,7 +134,15 @@ class DocumentsReader(Reader):
             part.rows |= own.rows
             part.totals |= own.totals
             part.task_failures |= own.task_failures
+        self.run.captures.offer(self.batches.groups[index], batch)
         return part
+
+    def _known(self, task: Task, hook: str, sequences: tuple[int, ...], part: Part) -> bool:
+        """Take what an earlier run kept of these sequences; False where there is nothing."""
+        key = (task.spec.id, f"@{hook}")
+        known = self.run.known.get(key, {})
+        part.rows |= {(*key, name): column[list(sequences)] for name, column in known.items()}
+        return bool(known)
 
     def _shared(self, task: Task, hook: str, site: SiteView, part: Part) -> None:
         key = (task.spec.id, f"@{hook}")

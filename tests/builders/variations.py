@@ -274,6 +274,7 @@ SETTINGS: dict[str, list[Row] | str] = {
     "out": [by(lambda w: {"out": w.folder / "runs"}, is_named=False)],
     "overwrite": [same(overwrite="always")],
     "checkpoint_seconds": [same(checkpoint_seconds=100.0)],
+    "calibration_cache": [same(calibration_cache=False)],
     "format": [same(format="native")],
     "hook_in": [
         named(hook_in="blocks.0.hook_resid_post"),
