@@ -14,6 +14,8 @@ Status = Literal["ok", "degraded", "error", "skipped"]  # degraded: there are fi
 
 MOST_RESAMPLES = 100_000  # a file from elsewhere must not take all memory
 CAUTIONS = "cautions"  # name in the details of a result: what its figures must not be read without
+# 1: matched to each SAE's own L0, measured on all text; 2: on a grid of L0, on a sample where that tells them from it
+CONTROL_RULES = 2
 RESULT_SCHEMA = 2  # 2 holds the definition; 1 is read as well
 
 
@@ -146,6 +148,7 @@ class Provenance(Record):
     device: str
     backend: str
     controls: tuple[str, ...] = ()
+    control_rules: int = 1  # by which controls were made and measured, see CONTROL_RULES; older results do not say it
     resamples: int = Field(ge=20, le=MOST_RESAMPLES)
     confidence: float
     batch_tokens: int

@@ -18,7 +18,7 @@ from sae_bench.settings import Settings
 from tests.builders.foreign_saes import Dense, wrapped
 from tests.builders.kernel_inputs import LargestAllocation
 from tests.builders.marks import slow_but
-from tests.builders.tiny_models import TinyTokenizer, number_texts, tiny_gpt2
+from tests.builders.tiny_models import WIDTH, TinyTokenizer, number_texts, tiny_gpt2
 from tests.builders.tiny_saes import LATENTS, coder_of, tiny_coder, tiny_rule, tiny_weights
 from tests.builders.token_rows import LENGTH, coder, token_rows
 from tests.builders.token_rules import Planted, on, settings_of
@@ -45,10 +45,16 @@ def beyond(more: dict[str, int], less: dict[str, int]) -> dict[str, int]:
 
 @pytest.mark.parametrize("controls", ["none", "default"])
 def test_an_added_task_makes_no_pass_of_the_model_and_encodes_nothing(controls: str) -> None:
+    """But for the codes of the control identity, which only sparsity reads: they are the channels themselves."""
     saes = [coder("a"), coder("b", seed=1)]
     first = counters(saes, tasks="reconstruction", controls=controls)
-    assert counters(saes, tasks="reconstruction,sparsity", controls=controls) == first
+    read = beyond(counters(saes, tasks="reconstruction,sparsity", controls=controls), first)
+    of_encoding = {"encode", *OF_ENCODING} - {"dense_elements"}
+    assert set(read) == (of_encoding if controls == "default" else set())
+    assert read.get("encode", 0) in (0, first["prefix"])
+    assert read.get("code_entries", 0) <= read.get("encode_tokens", 0) * WIDTH
     more = beyond(counters(saes, tasks="reconstruction,sparsity,loss_recovered", controls=controls), first)
+    more = {name: n for name, n in more.items() if name not in of_encoding}
     ablated = {"suffix_zero": 1, "suffix_mean": 1}  # every document carries the same at every position
     spliced = first["decode"] - (first["prefix"] - 1 if controls == "default" else 0)  # so with the control "mean"
     assert more == {"suffix_clean": first["prefix"], "suffix_spliced": spliced} | ablated

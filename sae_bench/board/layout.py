@@ -300,21 +300,27 @@ def _order(row: Row, columns: Sequence[Column]) -> tuple[bool, float, str, str]:
 
 
 def _references(entries: Sequence[Entry], columns: Sequence[Column]) -> tuple[Reference, ...]:
-    """The controls of all results of a table, in the order in which the first result has them."""
+    """The controls of all results of a table, in the order in which the first result has them.
+
+    Those that were made by older rules are others.
+    """
+    newest = max((e.result.provenance.control_rules for e in entries), default=0)
     found: dict[str, dict[str, tuple[float, float]]] = {}
     words: dict[str, dict[str, str]] = {}
     ids = {column.id for column in columns}
     for e in entries:
         marked = marks.of_controls(e.result)
-        for control, values in e.controls.items():
+        older = e.result.provenance.control_rules < newest
+        for called, values in e.controls.items():
+            control = f"{called} (as defined before)" if older else called
             for name, value in values.items():
                 column = f"{e.result.task}.{name}"
                 if column in ids:
                     cells = found.setdefault(control, {})
                     low, high = cells.get(column, (value, value))
                     cells[column] = min(low, value), max(high, value)
-                    if control in marked:
-                        words.setdefault(control, {})[column] = marked[control].word
+                    if called in marked:
+                        words.setdefault(control, {})[column] = marked[called].word
     return tuple(Reference(name, cells, words.get(name, {})) for name, cells in found.items())
 
 

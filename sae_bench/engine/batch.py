@@ -22,6 +22,7 @@ from sae_bench.kernels.divergence import Scores
 from sae_bench.models.subject import Capture
 from sae_bench.randomness import Noise
 from sae_bench.saes.decoding import decode
+from sae_bench.saes.graded import Graded
 from sae_bench.saes.protocol import CoderInfo, Codes
 
 T = TypeVar("T")
@@ -43,6 +44,10 @@ class _Lazy:
             self._memo[key] = compute()
         value: T = self._memo[key]
         return value
+
+    def known(self, key: Any) -> Any:
+        """What was computed under ``key``, None if nothing was."""
+        return self._memo.get(key)
 
 
 REPLACEMENTS = ("clean", "zero", "mean", "spliced")  # what has a name of its own; see Site.loss
@@ -136,6 +141,21 @@ class Batch(_Lazy):
             return clean_scores(logits, self.predicts, self.targets)
 
         return self.once("clean", compute)
+
+    @property
+    def unchanged(self) -> Scores:
+        """What the model says where nothing is replaced: its own cross-entropy, no divergence, and agreement."""
+        loss = self.clean.loss
+        return Scores(loss, torch.zeros_like(loss), torch.ones_like(loss, dtype=torch.bool))
+
+    def codes_of(self, entry: Entry) -> Codes:
+        """Latent activations of the T tokens by an encoder, computed once. Raises CoderFailure."""
+
+        def compute() -> Codes:
+            self.work.counters["encode"] += len(self.tokens)
+            return self.work.encode(entry, self.activations(entry.hook_in))
+
+        return self.once(("codes", id(entry.encoder)), compute)
 
     def scores(self, hook: str, values: Tensor, kind: str) -> Scores:
         """CE, KL and agreement of every prediction with ``values`` ``[T, d]`` at the kept tokens."""
@@ -234,17 +254,16 @@ class CoderView(SiteView):
     @property
     def codes(self) -> Codes:
         """Latent activations of the T tokens; computed once for all coders that share an encoder."""
-
-        def compute() -> Codes:
-            self.batch.work.counters["encode"] += len(self.batch.tokens)
-            return self.batch.work.encode(self.entry, self.x)
-
-        return self.batch.once(("codes", id(self.entry.encoder)), compute)
+        coder = self.entry.coder
+        if not isinstance(coder, Graded):
+            return self.batch.codes_of(self.entry)
+        whole = self.batch.codes_of(Entry(self.entry.key, self.entry.label, coder.widest))
+        return self.once("codes", lambda: guarded(self.entry, lambda: coder.cut(whole, self.x)))
 
     @property
     def x_hat(self) -> Tensor:
-        """Reconstruction ``[T, d_out]``."""
-        return self.once("x_hat", lambda: self.decode(self.codes))
+        """Reconstruction ``[T, d_out]``; where that is the activation itself, no codes are made for it."""
+        return self.x if self.entry.copies else self.once("x_hat", lambda: self.decode(self.codes))
 
     def decode(self, codes: Codes) -> Tensor:
         """What the coder makes of ``codes`` ``[T, n_latents]``, for instance a part of its own: ``[T, d_out]``."""
@@ -298,8 +317,10 @@ class CoderView(SiteView):
         return self.once("sizes", lambda: self.batch.work.sizes(self.entry, self.codes))
 
     def replaced(self, replacement: str) -> Scores:
-        """What :meth:`loss` and :meth:`kl` sum, for every prediction."""
-        return super().replaced(replacement) if replacement == "spliced" else self.site.replaced(replacement)
+        """What :meth:`loss` and :meth:`kl` sum, for every prediction; a copy is the clean pass."""
+        if replacement != "spliced":
+            return self.site.replaced(replacement)
+        return self.batch.unchanged if self.entry.copies else super().replaced(replacement)
 
     def values(self, replacement: str) -> Tensor:
         """The reconstruction ``[T, d_out]``."""

@@ -46,6 +46,7 @@ class State:
     task_failures: dict[str, dict[str, str]] = field(default_factory=dict)  # by task, then coder or @hook point
     counters: dict[str, int] = field(default_factory=dict)
     row_files: list[str] = field(default_factory=list)
+    confirmed: dict[str, dict[str, list[str]]] | None = None  # by task and SAE: controls that all documents are for
 
 
 def added(counters: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +16,8 @@ from sae_bench.data.mask import Mask, inside
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.selfcheck import SelfCheck, selfcheck
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace, guarded
-from sae_bench.errors import CoderError
-from sae_bench.saes.controls import Calibration
+from sae_bench.errors import CoderError, SaeBenchError
+from sae_bench.saes.controls import MAX_RANDOM_LATENTS, Calibration, on_grid
 from sae_bench.saes.protocol import SparseCoder
 from sae_bench.units.bootstrap import RESAMPLES
 
@@ -141,6 +142,7 @@ def with_controls(saes: list[Entry], work: Workspace, options: Options) -> Cast:
     cast = Cast(saes)
     made: dict[str, Entry] = {}
     known = registry.controls()
+    shared: dict[Hashable, Any] = {}
     for entry in saes:
         inputs = work.moments[entry.hook_in]
         checked = cast.checked[entry.key] = selfcheck(entry, inputs.sample, work.moments[entry.hook_out].sample)
@@ -156,13 +158,13 @@ def with_controls(saes: list[Entry], work: Workspace, options: Options) -> Cast:
             cast.failures[entry.key] = f"encode failed on calibration text: {failure}"
             continue
         l0 = len(codes.indices) / max(codes.n_tokens, 1)
-        calibration = Calibration(inputs, work.moments[entry.hook_out], l0)
+        calibration = Calibration(inputs, work.moments[entry.hook_out], l0, shared)
         cast.controls_of[entry.key] = {}
         for name in options.controls:
-            key = _control_key(name, entry, calibration)
+            key, on = _shared_as(known[name], entry, calibration)
             if key not in made:
                 try:
-                    coder = guarded(entry, partial(_control, known[name], entry, calibration, options.seed))
+                    coder = guarded(entry, partial(_control, known[name], entry, on, options.seed))
                 except CoderFailure as failure:
                     cast.unmade.setdefault(entry.key, {})[name] = f"it cannot be made: {failure}"
                     warnings.warn(f"the control {name} of {entry.label} cannot be made: {failure}", stacklevel=2)
@@ -189,19 +191,21 @@ def _control(control: registry.Entry, entry: Entry, calibration: Calibration, se
     return coder
 
 
-def _control_key(name: str, entry: Entry, calibration: Calibration) -> str:
-    """Equal for SAEs that share this control."""
-    depends = {
-        "mean": "",
-        "identity": "",
-        "pca": f"k={calibration.k}",
-        "pca_topk": f"k={calibration.k}",
-        "channels": f"k={calibration.k}",
-        "random": f"k={calibration.k} n={entry.coder.info.n_latents}",
-        "random_l0": f"l0={calibration.l0} n={entry.coder.info.n_latents}",
-    }
-    on = f"{entry.hook_in} -> {entry.hook_out}"
-    return f"control {name} at {on} {depends.get(name, 'of ' + entry.key)}".rstrip()
+def _shared_as(control: registry.Entry, entry: Entry, calibration: Calibration) -> tuple[str, Calibration]:
+    """A key, equal for SAEs that share this control, and the calibration from which it is made for all of them."""
+    key = f"control {control.name} at {entry.hook_in} -> {entry.hook_out}"
+    try:
+        alike = getattr(registry.load(control), "shared_by", None)
+    except SaeBenchError:  # whoever makes it says so
+        alike = None
+    if not isinstance(alike, frozenset):
+        return f"{key} of {entry.key}", calibration
+    if "width" in alike:
+        key += f" n={min(entry.coder.info.n_latents, MAX_RANDOM_LATENTS)}"
+    if "l0" in alike:
+        calibration = replace(calibration, l0=on_grid(calibration.l0))
+        key += f" l0={calibration.l0:.6g}"
+    return key, calibration
 
 
 def memory(weights: Sequence[int], batch_tokens: int, vocab_size: int) -> int:

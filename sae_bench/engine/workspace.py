@@ -14,7 +14,8 @@ from torch import Tensor
 from sae_bench.errors import named
 from sae_bench.models.subject import SubjectModel
 from sae_bench.modules import evaluating
-from sae_bench.saes.controls import Moments, PermutedDecoder
+from sae_bench.saes.control_coders import ChannelCoder, PermutedDecoder
+from sae_bench.saes.controls import Moments
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import Codes, SparseCoder
 from sae_bench.saes.wrap import DenseCoder
@@ -53,6 +54,11 @@ class Entry:
     def encoder(self) -> SparseCoder:
         """The coder whose codes these are: a permuted decoder shares the codes of its SAE."""
         return self.coder.sae if isinstance(self.coder, PermutedDecoder) else self.coder
+
+    @property
+    def copies(self) -> bool:
+        """Whether the reconstruction is the activation itself, by definition: nothing is run to score it."""
+        return isinstance(self.coder, ChannelCoder) and self.coder.copies
 
 
 @dataclass

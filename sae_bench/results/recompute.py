@@ -10,7 +10,7 @@ from sae_bench.errors import ResultError
 from sae_bench.metrics import metrics_of
 from sae_bench.results.definitions import installed, measured_with
 from sae_bench.schema import MetricValue, Result, TaskSpec
-from sae_bench.units import Units
+from sae_bench.units import Column, Units
 from sae_bench.units.bootstrap import Estimate, Metric, total
 from sae_bench.units.kinds import drawn, estimate, kind
 
@@ -109,15 +109,23 @@ def _lacking(result: Result, spec: TaskSpec, own: Mapping[str, Units], tables: M
 
 
 def _control(name: str, tables: Mapping[str, Units]) -> dict[str, Units]:
-    """The tables of a control; columns equal to those of the SAE are stored there alone."""
+    """The tables of a control; columns equal to those of the SAE in the same rows are stored there alone."""
     found = {}
     for key, table in tables.items():
         prefix, _, kind = key.rpartition("/")
         if prefix == f"control/{name}":
-            of_sae = tables[kind].columns if kind in tables else {}
-            shared = {c: values for c, values in of_sae.items() if len(values) == len(table)}
-            found[kind] = Units(table.ids, shared | dict(table.columns))
+            shared = _in_rows(tables[kind], table.ids) if kind in tables else {}
+            found[kind] = Units(table.ids, {**shared, **table.columns})
     return found
+
+
+def _in_rows(own: Units, ids: tuple[str, ...]) -> Mapping[str, Column]:
+    """The columns of an SAE's table in some of its rows; none if there are others."""
+    if own.ids == ids:
+        return own.columns
+    place = {unit: row for row, unit in enumerate(own.ids)}
+    rows = [place[unit] for unit in ids if unit in place]
+    return own.select(rows).columns if len(rows) == len(ids) else {}
 
 
 def _equal(a: float | None, b: float | None) -> bool:

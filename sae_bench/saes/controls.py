@@ -3,12 +3,19 @@
 A control is a function ``(sae, calibration, seed) -> coder | None``; None where it makes no sense (a transcoder has no
 identity). ``calibration`` holds what is known of the activations from calibration documents, never from the documents
 that are scored.
+
+Controls that are matched in L0 stand on a grid of it (:func:`on_grid`), so that SAEs of a hook point share them
+(:func:`shared_by`). What a control is made of (random directions, principal components) is made once for all of the
+grid.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,11 +23,42 @@ from torch import Tensor
 from sae_bench.kernels import topk
 from sae_bench.kernels.outliers import outlier_bound
 from sae_bench.randomness import generator
+from sae_bench.saes.control_coders import ChannelCoder, PermutedDecoder
+from sae_bench.saes.graded import Above, Family, Graded, GradedLinear, Most, Turns, may_share
 from sae_bench.saes.linear import LinearCoder, Nonlinearity
-from sae_bench.saes.protocol import CoderInfo, Codes, Needs, SparseCoder, TokenScale, indptr_of
+from sae_bench.saes.protocol import CoderInfo, Needs, SparseCoder
 from sae_bench.saes.weights import Weights
 
 MAX_RANDOM_LATENTS = 32_768  # wider random dictionaries change little and would double the memory of a run
+GRID = 4  # points of the grid of L0 in an octave
+LEAST_L0 = 2.0**-10  # the first point of the grid; an SAE may have no active latent at all
+
+T = TypeVar("T")
+Control = Callable[..., "SparseCoder | None"]
+C = TypeVar("C", bound=Control)
+Alike = Literal["l0", "width"]
+
+
+def on_grid(l0: float) -> float:
+    """The nearest point of the grid of L0: powers of two, and three points between each and the next."""
+    return float(2.0 ** (round(GRID * math.log2(max(l0, LEAST_L0))) / GRID))
+
+
+def shared_by(*alike: Alike) -> Callable[[C], C]:
+    """Declare that a control is one and the same for all SAEs of a hook point that are ``alike``: it is measured once.
+
+    "l0": in the nearest point of the grid of L0, which ``calibration.l0`` then is; "width": in the number of latents,
+    where all above ``MAX_RANDOM_LATENTS`` are alike. A control without this is each SAE's own. Raises ValueError for
+    another word.
+    """
+    if unknown := set(alike) - {"l0", "width"}:
+        raise ValueError(f'a control is shared by "l0" and "width", not by {sorted(unknown)[0]!r}')
+
+    def declared(control: C) -> C:
+        control.shared_by = frozenset(alike)  # type: ignore[attr-defined]
+        return control
+
+    return declared
 
 
 @dataclass(frozen=True)
@@ -38,6 +76,12 @@ class Moments:
     n_tokens: int
 
     @cached_property
+    def components(self) -> Tensor:
+        """Principal components as rows ``[d, d]``, float64, that of the largest variance first."""
+        columns: Tensor = torch.linalg.eigh(self.covariance).eigenvectors
+        return columns.flip(1).T.contiguous()
+
+    @cached_property
     def far(self) -> float:
         """Squared distance from the mean beyond which the farthest 1 % of the sample lies; see `outlier_bound`."""
         return outlier_bound((self.sample.double() - self.mean).square().sum(1))
@@ -45,11 +89,27 @@ class Moments:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Moments at the hook that the SAE reads and at the one that it predicts, and the SAE's mean L0 on the sample."""
+    """Moments at the hook that the SAE reads and at the one that it predicts, and the SAE's mean L0 on the sample.
+
+    Of a control that is shared, ``l0`` is that of the grid. ``shared`` keeps what several controls of a run are made
+    of; see :meth:`once`.
+    """
 
     inputs: Moments
     targets: Moments
     l0: float
+    shared: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What was made under ``key`` before, in this run, or is made now."""
+        if key not in self.shared:
+            self.shared[key] = make()
+        found: T = self.shared[key]
+        return found
+
+    def up_to(self, most: int) -> float:
+        """The L0 as a number of latents that need not be whole: at least 1, at most ``most``."""
+        return max(1.0, min(self.l0, float(most)))
 
     @property
     def k(self) -> int:
@@ -57,54 +117,7 @@ class Calibration:
         return max(1, min(round(self.l0), len(self.inputs.mean)))
 
 
-class ChannelCoder:
-    """Raw channels as latents: for each token the ``k`` that are furthest from their mean (identity: all of them)."""
-
-    def __init__(self, info: CoderInfo, mean: Tensor, k: int) -> None:
-        self.info = info
-        self._mean = mean
-        self._k = k
-
-    def encode(self, x: Tensor) -> Codes:
-        """Deviations from the mean ``[tokens, d]``, sparse."""
-        deviation = x.to(self._mean.dtype) - self._mean
-        width = self.info.n_latents
-        kept, channels = topk.top_k(lambda a, b: deviation[:, a:b], width, self._k, by_magnitude=True)
-        fires = kept != 0
-        return Codes(indptr_of(fires.sum(1)), channels[fires], kept[fires], width)
-
-    def decode(self, codes: Codes, x: Tensor | None = None) -> Tensor:
-        """Mean plus the kept deviations ``[tokens, d]``."""
-        return codes.dense() + self._mean.to(codes.values)
-
-    def decoder_rows(self, latents: Tensor) -> Tensor:
-        """Unit vectors ``[len(latents), d]``."""
-        rows = self._mean.new_zeros(len(latents), self.info.d_out)
-        return rows.scatter_(1, latents.unsqueeze(1), 1.0)
-
-
-class PermutedDecoder:
-    """The SAE's own codes, decoded with decoder rows in another order."""
-
-    def __init__(self, info: CoderInfo, sae: SparseCoder, order: Tensor) -> None:
-        self.info = info
-        self.sae = sae
-        self._order = order
-
-    def encode(self, x: Tensor) -> Codes:
-        """The codes of the SAE itself."""
-        return self.sae.encode(x)
-
-    def decode(self, codes: Codes, x: Tensor | TokenScale | None = None) -> Tensor:
-        """Reconstruction ``[tokens, d_out]`` with the wrong directions."""
-        moved = codes._replace(indices=self._order.to(codes.indices.device)[codes.indices])
-        return self.sae.decode(moved, x)
-
-    def decoder_rows(self, latents: Tensor) -> Tensor:
-        """Decoder directions ``[len(latents), d_out]`` in the other order."""
-        return self.sae.decoder_rows(self._order.to(latents.device)[latents])
-
-
+@shared_by()
 def mean_only(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder:
     """No latent at all: always the mean activation."""
     mean = calibration.targets.mean
@@ -113,36 +126,52 @@ def mean_only(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCo
     return _linear(_info(sae, "mean", 0), weights, Nonlinearity("relu", apply_b_dec_to_input=False), calibration)
 
 
+@shared_by()
 def identity(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
-    """The activation itself."""
+    """The activation itself, to the last bit."""
     return _channels(sae, calibration, "identity", sae.info.d_in)
 
 
+@shared_by("l0")
 def channels(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
     """For each token the channels furthest from their mean, as many as the SAE has active latents."""
-    return _channels(sae, calibration, "channels", calibration.k)
+    l0 = calibration.up_to(sae.info.d_in)
+    base = _channels(sae, calibration, "channels", math.ceil(l0), l0=l0)
+    if base is None or base.copies:
+        return base
+    return Graded(base.info, base, Most(l0, _turns(calibration, seed)))
 
 
+@shared_by("l0")
 def pca(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
-    """The first k principal components, k the SAE's L0."""
-    return _principal(sae, calibration, "pca", calibration.k)
+    """The first principal components, as many as the SAE's L0; where that is not whole, one more for some tokens."""
+    l0 = calibration.up_to(sae.info.d_in)
+    base = _principal(sae, calibration, "pca", math.ceil(l0), l0)
+    return base and GradedLinear(base.info, base, Most(l0, _turns(calibration, seed), in_order=True))
 
 
+@shared_by("l0")
 def pca_topk(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
     """All principal components, for each token the k largest coordinates."""
-    return _principal(sae, calibration, "pca_topk", sae.info.d_in)
+    l0 = calibration.up_to(sae.info.d_in)
+    base = _principal(sae, calibration, "pca_topk", sae.info.d_in, l0)
+    return base and _of_family(base, Most(l0, _turns(calibration, seed)), calibration, seed)
 
 
+@shared_by("l0", "width")
 def random_init(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder:
     """An untrained SAE: random unit directions, encoder their transpose, TopK at the SAE's L0."""
     n = max(1, min(sae.info.n_latents, MAX_RANDOM_LATENTS))
     encoder = _directions(sae.info.d_in, n, calibration, seed, "encoder")
     decoder = encoder if not sae.info.is_transcoder else _directions(sae.info.d_out, n, calibration, seed, "decoder")
     weights = _centred(encoder, decoder, calibration)
-    rule = Nonlinearity("topk", k=min(calibration.k, n), apply_b_dec_to_input=False)
-    return _linear(_info(sae, "random", n), weights, rule, calibration)
+    l0 = calibration.up_to(min(n, sae.info.d_in))
+    rule = Nonlinearity("topk", k=math.ceil(l0), apply_b_dec_to_input=False)
+    base = _linear(_info(sae, "random", n, l0=l0), weights, rule, calibration)
+    return _of_family(base, Most(l0, _turns(calibration, seed)), calibration, seed)
 
 
+@shared_by("l0", "width")
 def random_l0(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder:
     """Random encoder and unrelated random decoder, with the threshold that gives the SAE's L0 (Chanin 2026)."""
     n = max(1, min(sae.info.n_latents, MAX_RANDOM_LATENTS))
@@ -150,10 +179,12 @@ def random_l0(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCo
     decoder = _directions(sae.info.d_out, n, calibration, seed, "unrelated decoder")
     weights = _centred(encoder, decoder, calibration)
     assert weights.b_enc is not None
-    threshold = _cut(calibration.inputs.sample.to(encoder), encoder, weights.b_enc, min(calibration.l0, n))
+    l0 = min(calibration.l0, float(n))
+    threshold = _cut(calibration.inputs.sample.to(encoder), encoder, weights.b_enc, l0)
     rule = Nonlinearity("jumprelu", apply_b_dec_to_input=False)
     weights = Weights(weights.W_enc, weights.W_dec, weights.b_dec, weights.b_enc, threshold=threshold)
-    return _linear(_info(sae, "random_l0", n), weights, rule, calibration)
+    base = _linear(_info(sae, "random_l0", n, l0=l0), weights, rule, calibration)
+    return _of_family(base, Above(threshold), calibration, seed)
 
 
 def permuted(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
@@ -167,21 +198,47 @@ def permuted(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCod
     return PermutedDecoder(_info(sae, "permuted", n, sae.info.signed, sae.info.decode_needs), sae, order)
 
 
-def _channels(sae: SparseCoder, calibration: Calibration, name: str, k: int) -> SparseCoder | None:
+def _channels(
+    sae: SparseCoder, calibration: Calibration, name: str, k: int, l0: float | None = None
+) -> ChannelCoder | None:
     if sae.info.is_transcoder:
         return None
     mean = calibration.inputs.mean.to(_dtype(calibration))
-    return ChannelCoder(_info(sae, name, sae.info.d_in, signed=True), mean, k)
+    return ChannelCoder(_info(sae, name, sae.info.d_in, signed=True, l0=l0), mean, k)
 
 
-def _principal(sae: SparseCoder, calibration: Calibration, name: str, components: int) -> SparseCoder | None:
+def _principal(sae: SparseCoder, calibration: Calibration, name: str, components: int, l0: float) -> LinearCoder | None:
     if sae.info.is_transcoder:
         return None
-    moments = calibration.inputs
-    basis = torch.linalg.eigh(moments.covariance).eigenvectors.flip(1)[:, :components].contiguous()
-    weights = Weights(W_enc=basis, W_dec=basis.T.contiguous(), b_dec=moments.mean, b_enc=None)
-    rule = Nonlinearity("abstopk", k=calibration.k, apply_b_dec_to_input=True)
-    return _linear(_info(sae, name, components, signed=True), weights, rule, calibration)
+    dtype = _dtype(calibration)
+    rows = calibration.once(("components", *sae.info.hooks_in, dtype), lambda: calibration.inputs.components.to(dtype))[
+        :components
+    ]
+    weights = Weights(W_enc=rows.T, W_dec=rows, b_dec=calibration.inputs.mean, b_enc=None)
+    rule = Nonlinearity("abstopk", k=math.ceil(l0), apply_b_dec_to_input=True)
+    return _linear(_info(sae, name, components, signed=True, l0=l0), weights, rule, calibration)
+
+
+def _turns(calibration: Calibration, seed: int) -> Turns:
+    inputs = calibration.inputs
+    return calibration.once(("turns", id(inputs), seed), lambda: Turns(inputs.mean, inputs.covariance, seed))
+
+
+def _of_family(base: LinearCoder, keeps: Most | Above, calibration: Calibration, seed: int) -> SparseCoder:
+    """A control that shares the encoding of its dictionary with those of another L0."""
+    if not may_share(base):
+        return GradedLinear(base.info, base, keeps)
+    info = base.info
+    key = ("family", info.architecture, info.hooks_in, info.hooks_out, info.n_latents, base.dtype, seed)
+    family = calibration.once(key, Family)
+    family.join(base, _selects_more)
+    return GradedLinear(base.info, base, keeps, family)
+
+
+def _selects_more(a: LinearCoder, b: LinearCoder) -> bool:
+    if a.weights.threshold is not None and b.weights.threshold is not None:
+        return bool(a.weights.threshold < b.weights.threshold)
+    return (a.rule.k or 0) > (b.rule.k or 0)
 
 
 def _dtype(calibration: Calibration) -> torch.dtype:
@@ -203,8 +260,13 @@ def _cut(x: Tensor, encoder: Tensor, bias: Tensor, l0: float) -> Tensor:
 
 def _directions(width: int, n: int, calibration: Calibration, seed: int, role: str) -> Tensor:
     """``[n, width]`` random unit vectors, from a generator of their own."""
-    rows = torch.randn(n, width, generator=generator(seed, role), dtype=torch.float32).to(_dtype(calibration))
-    return torch.nn.functional.normalize(rows, dim=1).to(calibration.inputs.sample.device)
+    dtype, device = _dtype(calibration), calibration.inputs.sample.device
+
+    def made() -> Tensor:
+        rows = torch.randn(n, width, generator=generator(seed, role), dtype=torch.float32).to(dtype)
+        return torch.nn.functional.normalize(rows, dim=1).to(device)
+
+    return calibration.once(("directions", n, width, dtype, device, seed, role), made)
 
 
 def _centred(encoder: Tensor, decoder: Tensor, calibration: Calibration) -> Weights:
@@ -218,7 +280,14 @@ def _linear(info: CoderInfo, weights: Weights, rule: Nonlinearity, calibration: 
     return LinearCoder(info, Weights(**{name: t.to(dtype) for name, t in weights.items()}), rule, dtype=dtype)
 
 
-def _info(sae: SparseCoder, name: str, n_latents: int, signed: bool = False, needs: Needs = "nothing") -> CoderInfo:
+def _info(
+    sae: SparseCoder,
+    name: str,
+    n_latents: int,
+    signed: bool = False,
+    needs: Needs = "nothing",
+    l0: float | None = None,
+) -> CoderInfo:
     old = sae.info
     return CoderInfo(
         name=f"control: {name}",
@@ -231,4 +300,5 @@ def _info(sae: SparseCoder, name: str, n_latents: int, signed: bool = False, nee
         decode_needs=needs,
         signed=signed,
         format="control",
+        provenance={} if l0 is None else {"l0": l0},
     )

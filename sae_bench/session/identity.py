@@ -15,7 +15,7 @@ from sae_bench.errors import ResultError
 from sae_bench.models.digests import ModelDigests
 from sae_bench.models.subject import SubjectModel
 from sae_bench.results import store
-from sae_bench.schema import CoderRecord, Protocol, Result
+from sae_bench.schema import CONTROL_RULES, CoderRecord, Protocol, Result
 from sae_bench.settings import Settings
 from sae_bench.show import marks
 from sae_bench.streams import Inputs, Population, stream
@@ -135,11 +135,13 @@ def _find(work: Work, task: Task, conditions: Conditions) -> None:
             raise
         warnings.warn(f"{error}; it is measured again", stacklevel=2)
         return
-    judged = {name for name in conditions.controls if spec.judge and task.wants_control(name)}
+    wanted = {name for name in conditions.controls if task.wants_control(name)}
+    judged = wanted if spec.judge else set()
     if settings.overwrite == "never" or (
         result.status == "ok"
         and set(conditions.controls) <= set(result.provenance.controls)
         and not {"incomplete", "unanswered", marks.MARKED} & set(result.details)
         and judged <= set(result.controls)
+        and (not wanted or result.provenance.control_rules == CONTROL_RULES)
     ):
         work.finished[spec.id] = result

@@ -137,6 +137,18 @@ class Reader:
         """The tables of units of one coder on one task."""
         raise NotImplementedError
 
+    def beside(self, task: Task, control: Entry, sae: Entry) -> dict[str, Units]:
+        """The tables of a control beside an SAE. Raises CoderFailure, TaskFailure."""
+        return self.tables(task, control)
+
+    def measured_on(self, task: Task, control: Entry, sae: Entry) -> int | None:
+        """On how many documents a control is measured beside an SAE, if not on all; see :attr:`Stream.whole`."""
+        return None
+
+    def l0_of(self, control: Entry) -> float | None:
+        """The mean L0 that a control had where it was measured, if it was matched in that."""
+        return None
+
     def references(self, task: Task, entry: Entry) -> dict[str, dict[str, Units]]:
         """Tables of what stands beside an SAE besides controls."""
         return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sae_bench.engine.workspace import Entry, Workspace
-from sae_bench.saes.controls import ChannelCoder
+from sae_bench.saes.control_coders import ChannelCoder
 from sae_bench.saes.protocol import CoderInfo
 
 
@@ -25,4 +25,4 @@ def channels_entry(work: Workspace, hook: str) -> Entry:
 
 def is_identity(entry: Entry) -> bool:
     """Whether a coder gives back what it reads: its latents are the channels."""
-    return entry.coder.info.architecture == "identity" and not entry.coder.info.is_transcoder
+    return entry.copies

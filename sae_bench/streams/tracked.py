@@ -89,15 +89,19 @@ class TrackedReader(Reader):
         super().__init__("tracked", run, tasks, run.work)
         self.tokens, self.options, self.cast = run.inputs.corpus.evaluation, run.inputs.options, run.cast
         self.units = tracked_units(self.tokens, self.options.tracked_documents, self.options.seed)
-        self._tracked = frozenset(self.units)
+        self.documents = frozenset(self.units)
         self.chosen: dict[tuple[str, str], Chosen] = {}  # by encoder and task
         self._slots: dict[str, Tensor] = {}
         self._made: dict[tuple[str, str], tuple[dict[str, Units], dict[str, Any]]] = {}
         self._lost: dict[tuple[str, str], Exception] = {}  # why some could not be made
         self._cost: dict[tuple[str, str], Counter[str]] = {}  # of explanations
-        for entry in self.cast.entries:
+        for entry in [*self.cast.saes, *filter(self._asked_for, self.cast.controls)]:
             if encoder_of(entry, self.cast) == entry.key:
                 self._choose(entry)
+
+    def _asked_for(self, control: Entry) -> bool:
+        """Whether any task explains a control."""
+        return any(task.wants_control(control.label) for task in self.tasks.values())
 
     def _choose(self, entry: Entry) -> None:
         slots = torch.full((entry.coder.info.n_latents,), -1, dtype=torch.int32, device=self.work.subject.device)
@@ -192,13 +196,17 @@ class TrackedReader(Reader):
                 self._made[key] = guarded(task, lambda: own.explain(found, self.options.seed), "explain")
         return self._made[key]
 
+    def wants(self, entry: Entry) -> bool:
+        """Whether latents of a coder are tracked."""
+        return entry.key in self._slots
+
     def collect(self, view: CoderView, sequences: tuple[int, ...]) -> Arrays:
         """Where the tracked latents fire in one batch; ``sequences`` are its rows. Raises CoderFailure."""
         key = view.entry.key
         if key not in self._slots:
             return {}
         batch, codes = view.batch, view.codes
-        here = [int(self.tokens.units[i]) in self._tracked for i in sequences]
+        here = [int(self.tokens.units[i]) in self.documents for i in sequences]
         tracked = torch.tensor(here, device=codes.indices.device)
         row, position = batch.attention.nonzero(as_tuple=True)
         token = codes.token_of_entry()

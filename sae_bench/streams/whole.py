@@ -30,14 +30,15 @@ def kept_tokens(tokens: TokenSet, options: Options) -> dict[str, int]:
     return dict(zip(tokens.unit_ids, counts.tolist(), strict=True))
 
 
-def check_sequences(task: Task, units: NDArray[np.int64], tokens: TokenSet) -> None:
-    """That every unit has as many rows as it has sequences. Raises TaskFailure."""
+def check_sequences(task: Task, units: NDArray[np.int64], tokens: TokenSet, only: frozenset[int] | None = None) -> None:
+    """That every unit (or those that ``only`` holds) has as many rows as it has sequences. Raises TaskFailure."""
     n = max(tokens.n_units, int(units.max(initial=-1)) + 1)
-    found, wanted = (np.bincount(column, minlength=n) for column in (units, tokens.units))
+    all_units = tokens.units if only is None else tokens.units[np.isin(tokens.units, list(only))]
+    found, wanted = (np.bincount(column, minlength=n) for column in (units, all_units))
     if not (found == wanted).all():
         raise TaskFailure(
             f"task {task.spec.id}: {int((found != wanted).sum())} of {n} documents have other rows than sequences "
-            f"({len(units)} rows, {len(tokens)} sequences); {_AGAIN}"
+            f"({len(units)} rows, {len(all_units)} sequences); {_AGAIN}"
         )
 
 
