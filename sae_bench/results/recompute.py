@@ -116,7 +116,7 @@ def _control(name: str, tables: Mapping[str, Units]) -> dict[str, Units]:
         if prefix == f"control/{name}":
             of_sae = tables[kind].columns if kind in tables else {}
             shared = {c: values for c, values in of_sae.items() if len(values) == len(table)}
-            found[kind] = Units(table.ids, shared | dict(table.columns))
+            found[kind] = Units(table.ids, shared | dict(table.columns), table.common)
     return found
 
 

@@ -17,11 +17,12 @@ from sae_bench.engine.batch import Batch, CoderView, SiteView
 from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.plan import Batches
 from sae_bench.engine.workspace import CoderFailure, Entry
+from sae_bench.streams.at_hook import AtHook
 from sae_bench.streams.base import Inputs, Part, Planned, Progress, Reader, Run, Stream
 from sae_bench.streams.guard import Columns, TaskFailure, guarded
 from sae_bench.streams.whole import check_sequences, check_tokens, kept_tokens
 from sae_bench.tasks.base import Task
-from sae_bench.units import Units, merge
+from sae_bench.units import Units
 
 NAME = "documents"
 UNIT = ("", "", "unit")  # the document of every row
@@ -104,6 +105,7 @@ class DocumentsReader(Reader):
         self.batches = Batches.of(run.inputs.corpus.evaluation, run.size)
         self.riders: list[Rider] = []
         self._columns = Columns()
+        self._at_hook = AtHook(run)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -178,14 +180,14 @@ class DocumentsReader(Reader):
 
     def tables(self, task: Task, entry: Entry) -> dict[str, Units]:
         """The document table, and what the task makes of it and of its totals."""
-        shared, own = (task.spec.id, f"@{entry.hook_out}"), (task.spec.id, entry.key)
-        state = self.run.state
-        rows = self.run.checkpoint.rows(state, {UNIT[:2], shared, own})
+        own, state = (task.spec.id, entry.key), self.run.state
+        rows = self.run.checkpoint.rows(state, {UNIT[:2], own})
         units = rows.pop(UNIT, np.zeros(0, dtype=np.int64))
         check_sequences(task, units, self.run.inputs.corpus.evaluation)
-        unit_ids = self.run.inputs.corpus.evaluation.unit_ids
-        ids = tuple(unit_ids[i] for i in units)
-        documents = merge(Units(ids, {key[2]: column for key, column in rows.items()}))
+        merging = self._at_hook.merging(units)
+        common = self._at_hook.common(task.spec.id, entry.hook_out, merging)
+        columns = {**common.columns, **merging.columns({key[2]: column for key, column in rows.items()})}
+        documents = Units(merging.ids, columns, common)
         totals = {key[2]: array for key, array in state.totals.items() if key[:2] == own}
         check_tokens(task, documents, self._kept)
         return task.tables(documents, totals)
