@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -74,7 +74,7 @@ def results(
     """
     run = measured.run
     said_of: dict[tuple[str, str], list[str]] = {}
-    for entry in run.cast.saes:
+    for entry in by_hook(run.cast.saes):
         record = records[entry.key]
         for name, task in measured.tasks.items():
             digest, protocol = protocols[entry.key, name]
@@ -104,8 +104,15 @@ def results(
                 yield Result(**common, status=status, reason=why, **content, provenance=origin()), tables
                 for caution in content["details"].get("cautions", ()):
                     said_of.setdefault((name, caution), []).append(entry.label)
+    in_order = [entry.label for entry in run.cast.saes]
     for (name, caution), labels in said_of.items():
-        warnings.warn(f"{name} of {', '.join(labels)}: {caution}", stacklevel=2)
+        warnings.warn(f"{name} of {', '.join(sorted(labels, key=in_order.index))}: {caution}", stacklevel=2)
+
+
+def by_hook(saes: Sequence[Entry]) -> list[Entry]:
+    """The SAEs of one hook point after those of another, as what belongs to a hook point is in memory for one alone."""
+    first = {entry.hook_out: i for i, entry in reversed([*enumerate(saes)])}
+    return sorted(saes, key=lambda entry: first[entry.hook_out])
 
 
 def tables_of(measured: Measured, task: Task, entry: Entry) -> dict[str, Units]:
@@ -314,7 +321,7 @@ def _control(
     for kind, table in tables.items():
         shared = same[kind].columns if kind in same and len(same[kind]) == len(table) else {}
         columns = {c: v for c, v in table.columns.items() if not _equal(shared.get(c), v)}
-        found.tables[f"control/{name}/{kind}"] = Units(table.ids, columns)
+        found.tables[f"control/{name}/{kind}"] = replace(table, columns=columns)
     asked, had = control.coder.info.provenance.get("l0"), reader.l0_of(control)
     said = {"l0_asked_for": asked, "l0": had, "documents": n}
     if any(value is not None for value in said.values()):
@@ -327,4 +334,4 @@ def _rows_of(own: Units, control: Units) -> Units:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    return a is not None and a.shape == b.shape and bool((a == b).all())
+    return a is b or (a is not None and a.shape == b.shape and bool((a == b).all()))

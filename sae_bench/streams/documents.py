@@ -17,6 +17,7 @@ from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import Batch, CoderView, SiteView
 from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.workspace import CoderFailure, Entry
+from sae_bench.streams.at_hook import AtHook
 from sae_bench.streams.base import Inputs, Part, Planned, Progress, Reader, Run, Stream
 from sae_bench.streams.beside import DOCUMENTS, Parts, control_documents
 from sae_bench.streams.captures import of_documents
@@ -24,7 +25,7 @@ from sae_bench.streams.confirm import Confirming, rest_key
 from sae_bench.streams.guard import Columns, TaskFailure, guarded
 from sae_bench.streams.whole import check_sequences, check_tokens, kept_tokens
 from sae_bench.tasks.base import Task
-from sae_bench.units import Units, concatenate, merge
+from sae_bench.units import Units, concatenate
 
 NAME = "documents"
 UNIT = ("", "", "unit")  # the document of every row
@@ -117,7 +118,7 @@ class DocumentsReader(Reader):
         self.riders: list[Rider] = []
         self._columns = Columns()
         self._sample = control_documents(tokens, run.inputs.options.seed)
-        self._joined: tuple[tuple[str, str], Units] | None = None
+        self._at_hook = AtHook(run)
         self.confirming: Confirming | None = None
         if run.cast.controls and len(self._sample) < tokens.n_units:
             self.confirming = Confirming(run, self, self._sample, self._again)
@@ -242,12 +243,14 @@ class DocumentsReader(Reader):
         """The document table, and what the task makes of it and of its totals; of a control in the sample alone."""
         if entry in self.run.cast.controls:
             return self._of_control(task, entry, [entry.key])
-        shared, own = (task.spec.id, f"@{entry.hook_out}"), (task.spec.id, entry.key)
-        state = self.run.state
-        rows = self.run.checkpoint.rows(state, {UNIT[:2], shared, own})
+        own, state = (task.spec.id, entry.key), self.run.state
+        rows = self.run.checkpoint.rows(state, {UNIT[:2], own})
         units = rows.pop(UNIT, np.zeros(0, dtype=np.int64))
         check_sequences(task, units, self.run.inputs.corpus.evaluation)
-        documents = merge(self._named(units, {key[2]: column for key, column in rows.items()}))
+        merging = self._at_hook.merging(units)
+        common = self._at_hook.common(task.spec.id, entry.hook_out, merging)
+        columns = {**common.columns, **merging.columns({key[2]: column for key, column in rows.items()})}
+        documents = Units(merging.ids, columns, common)
         totals = {key[2]: array for key, array in state.totals.items() if key[:2] == own}
         check_tokens(task, documents, self._kept)
         return task.tables(documents, totals)
@@ -290,20 +293,12 @@ class DocumentsReader(Reader):
                 if (of, own) == (name, key):
                     totals[c] = totals[c] + array if c in totals else array
         check_sequences(task, np.concatenate(units), tokens, None if len(keys) > 1 else self._sample)
-        own_rows = merge(concatenate(parts))
-        shared = self._of_hook(task, control.hook_out).where(set(own_rows.ids).__contains__)
-        documents = Units(own_rows.ids, {**shared.columns, **own_rows.columns})
+        joined, all_units = concatenate(parts), np.concatenate(units)
+        merging = self._at_hook.merging(all_units)
+        common = self._at_hook.of(task.spec.id, control.hook_out, merging.ids)
+        documents = Units(merging.ids, {**common.columns, **merging.columns(joined.columns)}, common)
         check_tokens(task, documents, self._kept)
         return task.tables(documents, totals)
-
-    def _of_hook(self, task: Task, hook: str) -> Units:
-        """What belongs to a hook point, of all documents; kept until another is asked for."""
-        key = (task.spec.id, f"@{hook}")
-        if self._joined is None or self._joined[0] != key:
-            rows = self.run.checkpoint.rows(self.run.state, {UNIT[:2], key})
-            units = rows.pop(UNIT, np.zeros(0, dtype=np.int64))
-            self._joined = key, merge(self._named(units, {name: column for (*_, name), column in rows.items()}))
-        return self._joined[1]
 
     def _named(self, units: NDArray[np.int64], columns: Mapping[str, NDArray[Any]]) -> Units:
         unit_ids = self.run.inputs.corpus.evaluation.unit_ids
