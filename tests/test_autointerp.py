@@ -25,7 +25,7 @@ from sae_bench.errors import TaskError
 from sae_bench.judge import Completion, Judge, JudgeOptions, Patience, Ratings, read_answers
 from sae_bench.kernels.detection import DECILES, RANDOM
 from sae_bench.schema import MetricValue
-from sae_bench.session.report import drawn, figures
+from sae_bench.session.figures import drawn, figures
 from sae_bench.settings import Settings
 from sae_bench.tasks.autointerp import Autointerp, optional, prompts
 from sae_bench.tasks.autointerp.answers import Answers

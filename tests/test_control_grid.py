@@ -133,7 +133,7 @@ def test_ties_go_to_the_lower_latent() -> None:
 
 
 def test_one_dictionary_and_one_decomposition_for_all_of_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """36 SAEs had 36 of each, 12 GB of them."""
+    """Else a sweep holds as many of each as it has SAEs."""
     calls, eigh = [], torch.linalg.eigh
     monkeypatch.setattr(torch.linalg, "eigh", lambda x: calls.append(1) or eigh(x))
     sae, one = tiny_coder("topk", n_latents=100), known(4.0)

@@ -233,6 +233,19 @@ def test_edited_rows_of_a_sampled_control_are_not_its_figures(tmp_path: Path) ->
     assert all(sentence.startswith("control random, ") for sentence in wrong)
 
 
+@pytest.mark.usefixtures("few")
+def test_a_figure_over_all_of_the_text_cannot_be_made_up_for_a_sample(tmp_path: Path) -> None:
+    """A dead share of a control that is high makes an SAE look good, and there is no table to hold it against."""
+    run(coder(), out=tmp_path, tasks="sparsity")
+    (file,) = store.find(tmp_path)
+    result, tables = store.read(file), store.read_units(file)
+    forged = result.metrics["dead_fraction"].model_copy(update={"value": 0.9, "low": 0.8, "high": 0.95})
+    controls = {**result.controls, "random": {**result.controls["random"], "dead_fraction": forged}}
+    _, wrong = differences(result.model_copy(update={"controls": controls}), tables)
+    assert len(wrong) == 1
+    assert wrong[0].startswith("control random, dead_fraction has a value, but there is no latent table")
+
+
 def test_results_with_controls_of_older_rules_are_measured_again(tmp_path: Path) -> None:
     calls: list[str] = []
     settings: dict[str, Any] = {"out": tmp_path, "data": token_rows(), "tasks": "reconstruction"}

@@ -55,6 +55,7 @@ def differences(result: Result, tables: Mapping[str, Units], task_dir: str | Non
         except (AttributeError, IndexError, TypeError, ValueError) as error:  # columns are what somebody made them
             wrong.append(f"{label}no figure can be computed from the units of {', '.join(units)}: {error}")
             continue
+        wrong += _without_units(label, claimed, spec, units)
         for metric, e in found.items():
             n += 1
             if metric not in claimed:
@@ -108,6 +109,17 @@ def _lacking(result: Result, spec: TaskSpec, own: Mapping[str, Units], tables: M
     return wrong
 
 
+def _without_units(
+    label: str, claimed: Mapping[str, MetricValue], spec: TaskSpec, units: Mapping[str, Units]
+) -> list[str]:
+    """What a control claims of tables that it does not have; of an SAE such a table is missed by :func:`_lacking`."""
+    return [
+        f"{label}{name} has a value, but there is no {spec.metrics[name].table} table that it could be made of"
+        for name, value in claimed.items()
+        if label and value.value is not None and name in spec.metrics and spec.metrics[name].table not in units
+    ]
+
+
 def _control(name: str, tables: Mapping[str, Units]) -> dict[str, Units]:
     """The tables of a control; columns equal to those of the SAE in the same rows are stored there alone."""
     found = {}
@@ -120,12 +132,15 @@ def _control(name: str, tables: Mapping[str, Units]) -> dict[str, Units]:
 
 
 def _in_rows(own: Units, ids: tuple[str, ...]) -> Mapping[str, Column]:
-    """The columns of an SAE's table in some of its rows; none if there are others."""
-    if own.ids == ids:
-        return own.columns
+    """The columns of an SAE's table in some of its rows; none if there are others.
+
+    Where there are as many others, older results leave out what is the same row by row.
+    """
     place = {unit: row for row, unit in enumerate(own.ids)}
     rows = [place[unit] for unit in ids if unit in place]
-    return own.select(rows).columns if len(rows) == len(ids) else {}
+    if len(rows) == len(ids):
+        return own.select(rows).columns
+    return own.columns if len(own) == len(ids) else {}
 
 
 def _equal(a: float | None, b: float | None) -> bool:
