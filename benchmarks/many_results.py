@@ -125,7 +125,7 @@ def cost(words: list[str], package: Path) -> Cost:
     environment = os.environ | {"PYTHONPATH": str(package.resolve()), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         command = [sys.executable, "-m", "sae_bench.cli.main", *words]
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors)
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors, cwd=tempfile.gettempdir())
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode not in (0, 3):

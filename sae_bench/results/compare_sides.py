@@ -13,6 +13,16 @@ from sae_bench.results.compare import Difference, Loaded, NotComparable, adjuste
 from sae_bench.schema import CoderRecord, MetricSpec
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+EVERY_PAIR = len(LETTERS)  # sides of which every pair is compared where nobody says which: 325 pairs
+
+
+def label(side: int) -> str:
+    """The name of a side by its place, from 0: A is the reference, and after Z comes AA, as columns of a sheet."""
+    name, rest = "", side + 1
+    while rest:
+        rest, letter = divmod(rest - 1, len(LETTERS))
+        name = LETTERS[letter] + name
+    return name
 
 
 @dataclass(frozen=True)
@@ -72,9 +82,9 @@ def read_side(path: Path, task_dir: str | None = None, *, pass_over: bool = Fals
 
 
 def read_sides(paths: Sequence[Path], task_dir: str | None = None) -> list[Side]:
-    """One side a path. Raises UsageError for fewer than two, more than 26, or the same one twice."""
-    if not 2 <= len(paths) <= len(LETTERS):
-        raise UsageError(f"compare takes 2 to {len(LETTERS)} results, not {len(paths)}")
+    """One side a path. Raises UsageError for fewer than two, or the same one twice."""
+    if len(paths) < 2:
+        raise UsageError(f"compare takes 2 or more results, not {len(paths)}")
     sides = [read_side(path, task_dir, pass_over=True) for path in paths]
     seen: dict[Path, Path] = {}
     for side in sides:
@@ -95,7 +105,7 @@ def match(sides: Sequence[Side], *, other_text: bool = False) -> tuple[list[Matc
     refused: list[NotComparable] = []
     for task in dict.fromkeys(x.result.task for side in sides for x in side.results):
         own = [[x for x in side.results if x.result.task == task] for side in sides]
-        if lacking := [LETTERS[i] for i, results in enumerate(own) if not results]:
+        if lacking := [label(i) for i, results in enumerate(own) if not results]:
             notes.append(f"{task}: no result of {', '.join(lacking)}")
             continue
         options = [m for m in (_matching(task, first, own[1:], other_text) for first in own[0]) if m]
@@ -162,10 +172,11 @@ def choose_metrics(
         defined: Mapping[str, MetricSpec] = m.results[0].spec.metrics
         shown = [n for n, spec in defined.items() if (n in wanted if wanted else everything or spec.headline)]
         having = [set(x.result.metrics) for x in m.results]
-        chosen[m.task] = [name for name in shown if all(name in one for one in having)]
+        some, every = set[str]().union(*having), set[str].intersection(*having)
+        chosen[m.task] = [name for name in shown if name in every]
         for i, one in enumerate(having):
-            if missing := [name for name in shown if name not in one and any(name in other for other in having)]:
-                notes.append(f"{m.task}: {LETTERS[i]} has no {', '.join(missing)}")
+            if missing := [name for name in shown if name in some - one]:
+                notes.append(f"{m.task}: {label(i)} has no {', '.join(missing)}")
     if not any(chosen.values()):
         raise UsageError("there is no metric to show that all results have; choose others with --metrics")
     return chosen, notes
