@@ -12,13 +12,13 @@ import torch
 
 from sae_bench import demo
 from sae_bench.data import roles as data_roles
+from sae_bench.data.calibration import most_documents, warn_of_little
 from sae_bench.data.documents import Corpus, DataOptions, load_corpus
 from sae_bench.data.labelled import LabelledOptions, Suite, load_suite
 from sae_bench.data.readers import open_source
 from sae_bench.data.roles import Roles
 from sae_bench.data.rows import RowOptions
 from sae_bench.data.sources import TextSource
-from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.plan import Options
 from sae_bench.errors import DataError, UsageError
 from sae_bench.files import at_home
@@ -33,7 +33,6 @@ from sae_bench.streams import Inputs, stream
 from sae_bench.tasks.base import Context, Task
 
 DEFAULT_CONTEXT = 128
-LEAST_CALIBRATION_TOKENS = 256  # of which the mean has the accuracy of a sixteenth of a standard deviation
 T = TypeVar("T")
 
 
@@ -257,8 +256,7 @@ def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, toke
             f"sequences hold {subject.context_length} at most",
             stacklevel=2,
         )
-    limit, most_calibration = TIERS[settings.tier]
-    capped = min(given for given in (most_calibration, settings.limit) if given is not None)
+    limit, calibration_limit = TIERS[settings.tier]
     check_tokens(tokenizer, lambda: getattr(open_source(data, settings.text_field, settings.split), "texts", ()))
     loaded = load_corpus(
         data,
@@ -271,7 +269,7 @@ def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, toke
             packed=settings.packed,
             prepend_bos=prepend_bos(settings, infos, tokenizer),
             limit=settings.limit or limit,
-            calibration_limit=capped,
+            calibration_limit=most_documents(calibration_limit, settings.limit),
             mean_from_evaluation=settings.mean_from == "evaluation",
             seed=settings.seed,
             rows=row_options(settings, infos, subject, tokenizer),
@@ -282,20 +280,8 @@ def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, toke
         warnings.warn(
             f"{short} of {read} documents of {loaded.source} are left out: they have fewer than 2 tokens", stacklevel=2
         )
-    if capped != most_calibration and settings.mean_from == "calibration" and loaded.calibration.n_units == capped:
-        _warn_of_little_calibration(settings, loaded.calibration)
+    warn_of_little(loaded, settings.limit)
     return loaded
-
-
-def _warn_of_little_calibration(settings: Settings, calibration: TokenSet) -> None:
-    """Say where ``limit`` leaves so little calibration text that the mean is one of a few tokens."""
-    if calibration.n_tokens < LEAST_CALIBRATION_TOKENS:
-        warnings.warn(
-            f"--limit {settings.limit} leaves {calibration.n_tokens} calibration tokens ({calibration.n_units} "
-            "documents), so mean ablation, controls and top tokens rest on a few tokens, and no interval says so; at "
-            f"least {LEAST_CALIBRATION_TOKENS} take a larger --limit",
-            stacklevel=3,
-        )
 
 
 def labelled_suite(settings: Settings, infos: Sequence[Any], model: Opened, data: tuple[Any, str]) -> Suite | None:

@@ -45,7 +45,7 @@ class Kept:
         said, file = self._named(what)
         try:
             arrays, beside = read_arrays(file, check=True, most=self._most)
-            if beside["about"] != json.loads(said):
+            if beside["about"] != said:
                 return None
             found: dict[str, Any] = beside["rest"]
             os.utime(file)  # it was used now
@@ -62,7 +62,7 @@ class Kept:
         with suppress(ResultError, OSError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self._is_ours():
-                write_arrays(file, arrays, {"about": json.loads(said), "rest": dict(rest)})
+                write_arrays(file, arrays, {"about": said, "rest": dict(rest)})
                 self._written += size
                 self._make_room()
 
