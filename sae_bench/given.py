@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -89,8 +89,17 @@ def _from_paths(sources: list[Any], settings: Settings, device: str, name: str |
 def _from_memory(objects: list[Any], settings: Settings, device: str, name: str | None) -> Iterator[Given]:
     told = Told(**settings.given())
     for one in objects:
-        coder = from_object(one, told, "the SAE in memory", name=name)
+        coder = _unchecked(from_object(one, told, "the SAE in memory", name=name))
         yield Given(_selecting(coder, settings), IN_MEMORY, name)
+
+
+def _unchecked(coder: SparseCoder | Unsized) -> SparseCoder | Unsized:
+    """One of ``load_sae``, which stays as it is, without its checks: a run says itself where numbers are not finite."""
+    if not getattr(coder, "checks", False):
+        return coder
+    made: Any = copy.copy(coder)
+    made.checks = False
+    return cast("SparseCoder", made)
 
 
 def _selecting(coder: SparseCoder | Unsized, settings: Settings) -> SparseCoder | Unsized:

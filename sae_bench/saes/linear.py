@@ -31,6 +31,7 @@ from sae_bench.kernels.candidates import Rounding
 from sae_bench.kernels.decode import sparse_decode
 from sae_bench.kernels.stream import Streamed
 from sae_bench.modules import as_declared
+from sae_bench.saes.inference import beside_arrays, of_arrays
 from sae_bench.saes.nonlinearity import SELECTS_K, Activation, Nonlinearity, Normalisation
 from sae_bench.saes.protocol import CoderInfo, Codes, TokenScale, indptr_of
 from sae_bench.saes.weights import Weights, check_weights, chunks
@@ -73,19 +74,26 @@ class LinearCoder:
         self.rule = rule
         self.dtype = dtype
         self.select_in = select_in
+        self.checks = False
         self.uncertified = 0  # rows that the exact path had to take
         self._rounding = Rounding()
-        device = self.weights.b_dec.device
+        device = self.device
         self.waits = device.type == "cpu" if waits is None else waits
         self._room = fixed.Room()
         self._product: product.Product = torch.mm
         self._encoder = None if self.weights.W_enc.device == device else Streamed(self.weights.W_enc, device)
         self._norms = self._decoder_norms() if rule.by_decoder_norm != "no" else None
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.weights.b_dec.device
+
+    @of_arrays
     @as_declared()
     @torch.no_grad()
     def encode(self, x: Tensor) -> Codes:
-        """Latent activations of ``x`` ``[tokens, d_in]``."""
+        """Latent activations of ``x`` ``[..., d_in]``, a tensor or an array; see :func:`sae_bench.load_sae`."""
         elements = topk.tile_elements(x.device) * (CHUNKS_OF_CANDIDATES if self._by_candidates() else 1)
         chunks_of_x = list(topk.row_chunks(len(x), self.info.n_latents, self.rule.k or 0, elements))
         if not self.waits and not self._by_candidates() and x.numel() and self.info.n_latents:
@@ -104,6 +112,7 @@ class LinearCoder:
             self.info.n_latents,
         )
 
+    @beside_arrays
     @as_declared()
     @torch.no_grad()
     def decode(self, codes: Codes, x: Tensor | TokenScale | None = None) -> Tensor:
