@@ -217,7 +217,8 @@ class LinearCoder:
         plain = self.rule.activation == "topk" and self.rule.by_decoder_norm == "no" and not self.rule.keep_negative
         n, k = self.info.n_latents, self.rule.k or 0
         few = 4 * topk.GROUP * k <= n  # else most groups would hold a candidate
-        return self.select_in == "bfloat16" and plain and few and n > 2 * topk.TILE_LATENTS
+        longer = self.dtype in (torch.float32, torch.float64)
+        return self.select_in == "bfloat16" and longer and plain and few and n > 2 * topk.TILE_LATENTS
 
     def _encode_by_candidates(self, u: Tensor) -> Codes:
         """The same latents as of the exact path, which takes the rows that are not certified."""
