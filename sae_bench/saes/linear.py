@@ -81,7 +81,9 @@ class LinearCoder:
         self.waits = device.type == "cpu" if waits is None else waits
         self._room = fixed.Room()
         self._product: product.Product = torch.mm
-        self._encoder = None if self.weights.W_enc.device == device else Streamed(self.weights.W_enc, device)
+        self._link = stream.link(device) if self.weights.W_dec.device != device else None
+        elsewhere = self.weights.W_enc.device != device
+        self._encoder = Streamed(self.weights.W_enc, stream.link(device)) if elsewhere else None
         self._norms = self._decoder_norms() if rule.by_decoder_norm != "no" else None
 
     @property
@@ -123,7 +125,7 @@ class LinearCoder:
         """
         indices, directions = codes.indices, self.weights.W_dec
         if directions.device != indices.device:
-            directions, indices = stream.rows(directions, indices)
+            directions, indices = stream.rows(directions, indices, self._link)
         out = sparse_decode(codes.indptr, indices, self._decoder_values(codes), directions, waits=self.waits)
         out = out + self.weights.b_dec.to(self.dtype)
         if self.info.decode_needs == "nothing":
@@ -239,10 +241,11 @@ class LinearCoder:
             return self._encoder.tile(start, stop).to(self.dtype)
         return self.weights.W_enc[:, start:stop].to(self.dtype)
 
-    def _encoder_directions(self, latents: Tensor) -> Tensor:
-        """Columns of the encoder as rows ``[latents, d_in]``; from host memory only these are copied."""
-        where = self.weights.W_enc.device
-        return candidates.columns(self.weights.W_enc, latents.to(where)).to(latents.device, self.dtype)
+    def _encoder_directions(self, latents: Tensor, start: int, stop: int) -> Tensor:
+        """Columns of the encoder as rows ``[latents, d_in]``; from host memory the tile comes once more, in order."""
+        if self._encoder is not None:
+            return candidates.columns(self._encoder.tile(start, stop), latents - start).to(self.dtype)
+        return candidates.columns(self.weights.W_enc, latents).to(self.dtype)
 
     def _floor(self, device: torch.device) -> Tensor:
         """What a pre-activation must exceed: 0 for relu, the threshold or 0 for jumprelu."""
