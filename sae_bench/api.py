@@ -33,7 +33,7 @@ from sae_bench.streams.captures import of_documents
 REPEAT = (
     *("tier", "limit", "probe_sets", "parameters", "text_field", "split", "context", "packed", "bos", "mask"),
     *("mean_from", *TOLD, "select_in"),
-    *("backend", "dtype", "seed", "resamples", "judge_model"),
+    *("backend", "dtype", "sae_dtype", "seed", "resamples", "judge_model"),
 )
 PARTIAL = ".partial"  # below the folder of results: runs in progress
 _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings) if f.name != "parameters"} | {"parameters": {}}

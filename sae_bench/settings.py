@@ -76,7 +76,9 @@ class Settings(Told):
     ``backend``: what runs the model, "hf" (``transformers``), "tl" (TransformerLens) or one of another package.
     ``device`` and ``dtype`` of the language model: "auto" takes a GPU if there is one, and float32; a model in memory
     keeps its own, and others are refused, as it is never moved or converted. SAEs that are loaded compute in float32,
-    or float64 where that is asked for; one in memory as it does.
+    or float64 where that is asked for; one in memory as it does. ``sae_dtype``: what they compute in instead, which is
+    in the protocol if it is not the default; "bfloat16" is for SAEs that are run so (weights, activations and latents
+    in it, sums as the library makes them).
     ``select_in="bfloat16"``: TopK selects by certified bfloat16 products (the same latents); see
     :mod:`sae_bench.kernels.candidates`.
     ``calibration_cache``: take what earlier runs measured of this model on this text without an SAE, and keep it for
@@ -126,6 +128,7 @@ class Settings(Told):
     backend: str = "hf"
     device: str = "auto"
     dtype: str = "auto"
+    sae_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = 0
     resamples: int = 2000
     batch_tokens: int | None = None
@@ -145,6 +148,11 @@ class Settings(Told):
             check_name(self.name)
         for name in PATHS:
             object.__setattr__(self, name, _resolved(getattr(self, name)))
+        if self.sae_dtype == "bfloat16" and self.select_in == "bfloat16":
+            raise UsageError(
+                "select_in='bfloat16' finds the latents that float32 selects, and sae_dtype='bfloat16' asks for those "
+                "of bfloat16: give one of them"
+            )
         self._check_places()
         self._check_numbers()
 
@@ -191,6 +199,7 @@ _CHOICES = {
     "mean_from": ("calibration", "evaluation"),
     "dtype": DTYPES,
     "select_in": ("exact", "bfloat16"),
+    "sae_dtype": ("auto", "float32", "bfloat16"),
     "null": ("none", "untrained"),
     "overwrite": ("missing", "always", "never"),
 }

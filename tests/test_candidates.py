@@ -21,7 +21,7 @@ D, N, K = 24, 400, 7
 
 
 def select(u: Tensor, w: Tensor, bias: Tensor | None, k: int = K) -> candidates.Selected:
-    encoder = candidates.Encoder(lambda a, b: w[:, a:b], lambda i: candidates.columns(w, i), bias, w.shape[1])
+    encoder = candidates.Encoder(lambda a, b: w[:, a:b], lambda i, a, b: candidates.columns(w, i), bias, w.shape[1])
     with tiling(64, 64 * 6):  # six tokens at a time
         return candidates.top_k(u, encoder, k, candidates.Rounding())
 

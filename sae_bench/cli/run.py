@@ -34,7 +34,7 @@ FIELDS = (
         "bos",
         "mask",
     ),
-    *("mean_from", "controls", "backend", "device", "dtype", "seed", "resamples"),
+    *("mean_from", "controls", "backend", "device", "dtype", "sae_dtype", "seed", "resamples"),
     *("batch_tokens", "out", "overwrite", "probe_data", "probe_sets", "select_in", "calibration_cache", *TOLD),
 )
 
@@ -92,6 +92,10 @@ def _model(model: Any) -> None:
     model.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
     model.add_argument("--dtype", default="auto", choices=["auto", "float32", "float64", "bfloat16", "float16"],
                        help="of the language model (auto: float32); SAEs: float32, float64 with float64")  # fmt: skip
+
+    model.add_argument("--sae-dtype", default="auto", choices=["auto", "float32", "bfloat16"],
+                       help="of SAEs that are loaded; bfloat16: weights, activations and latents in it, for SAEs that "
+                       "are run so. It is in the protocol: results of other types are not compared")  # fmt: skip
 
 
 def _text(text: Any) -> None:

@@ -40,13 +40,13 @@ _GATHERED = {"cpu": (512, 1 << 17), "cuda": (8192, 1 << 26)}
 
 
 class Encoder(NamedTuple):
-    """``tile(start, stop)``: columns ``[d_in, stop - start]``; ``directions(latents)``: some columns, as rows.
+    """``tile(start, stop)``: columns ``[d_in, stop - start]``; ``directions(latents, start, stop)``: some, as rows.
 
-    Both in the coder's precision; latents ascend. ``bias`` ``[n_latents]``.
+    Both in the coder's precision; latents ascend, and lie in ``start:stop``. ``bias`` ``[n_latents]``.
     """
 
     tile: Callable[[int, int], Tensor]
-    directions: Callable[[Tensor], Tensor]
+    directions: Callable[[Tensor, int, int], Tensor]
     bias: Tensor | None
     n_latents: int
 
@@ -230,13 +230,13 @@ def _products(u: Tensor, encoder: Encoder, row: Tensor, column: Tensor) -> tuple
     sorted_columns = column[by_latent]
     block, most = _GATHERED["cpu" if u.device.type == "cpu" else "cuda"]
     step = max(1, most // u.shape[1])
-    edges = torch.arange(0, int(sorted_columns[-1]) + 1 + block, block, device=u.device)
-    ends = torch.searchsorted(sorted_columns, edges).tolist()
-    for first, last in pairwise(ends):
+    edges = range(0, encoder.n_latents + block, block)
+    ends = torch.searchsorted(sorted_columns, torch.tensor(edges, device=u.device)).tolist()
+    for left, (first, last) in zip(edges, pairwise(ends), strict=False):
         if first == last:
             continue
         used, local = torch.unique(sorted_columns[first:last], return_inverse=True)
-        directions = encoder.directions(used).double()
+        directions = encoder.directions(used, left, min(left + block, encoder.n_latents)).double()
         for start in range(0, last - first, step):
             stop = min(start + step, last - first)
             part = by_latent[first + start : first + stop]

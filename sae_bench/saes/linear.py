@@ -31,6 +31,7 @@ from sae_bench.kernels.candidates import Rounding
 from sae_bench.kernels.decode import sparse_decode
 from sae_bench.kernels.stream import Streamed
 from sae_bench.modules import as_declared
+from sae_bench.saes.inference import beside_arrays, of_arrays
 from sae_bench.saes.nonlinearity import SELECTS_K, Activation, Nonlinearity, Normalisation
 from sae_bench.saes.protocol import CoderInfo, Codes, TokenScale, indptr_of
 from sae_bench.saes.weights import Weights, check_weights, chunks
@@ -73,19 +74,28 @@ class LinearCoder:
         self.rule = rule
         self.dtype = dtype
         self.select_in = select_in
+        self.checks = False
         self.uncertified = 0  # rows that the exact path had to take
         self._rounding = Rounding()
-        device = self.weights.b_dec.device
+        device = self.device
         self.waits = device.type == "cpu" if waits is None else waits
         self._room = fixed.Room()
         self._product: product.Product = torch.mm
-        self._encoder = None if self.weights.W_enc.device == device else Streamed(self.weights.W_enc, device)
+        self._link = stream.link(device) if self.weights.W_dec.device != device else None
+        elsewhere = self.weights.W_enc.device != device
+        self._encoder = Streamed(self.weights.W_enc, stream.link(device)) if elsewhere else None
         self._norms = self._decoder_norms() if rule.by_decoder_norm != "no" else None
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.weights.b_dec.device
+
+    @of_arrays
     @as_declared()
     @torch.no_grad()
     def encode(self, x: Tensor) -> Codes:
-        """Latent activations of ``x`` ``[tokens, d_in]``."""
+        """Latent activations of ``x`` ``[..., d_in]``, a tensor or an array; see :func:`sae_bench.load_sae`."""
         elements = topk.tile_elements(x.device) * (CHUNKS_OF_CANDIDATES if self._by_candidates() else 1)
         chunks_of_x = list(topk.row_chunks(len(x), self.info.n_latents, self.rule.k or 0, elements))
         if not self.waits and not self._by_candidates() and x.numel() and self.info.n_latents:
@@ -104,6 +114,7 @@ class LinearCoder:
             self.info.n_latents,
         )
 
+    @beside_arrays
     @as_declared()
     @torch.no_grad()
     def decode(self, codes: Codes, x: Tensor | TokenScale | None = None) -> Tensor:
@@ -114,7 +125,7 @@ class LinearCoder:
         """
         indices, directions = codes.indices, self.weights.W_dec
         if directions.device != indices.device:
-            directions, indices = stream.rows(directions, indices)
+            directions, indices = stream.rows(directions, indices, self._link)
         out = sparse_decode(codes.indptr, indices, self._decoder_values(codes), directions, waits=self.waits)
         out = out + self.weights.b_dec.to(self.dtype)
         if self.info.decode_needs == "nothing":
@@ -208,7 +219,8 @@ class LinearCoder:
         plain = self.rule.activation == "topk" and self.rule.by_decoder_norm == "no" and not self.rule.keep_negative
         n, k = self.info.n_latents, self.rule.k or 0
         few = 4 * topk.GROUP * k <= n  # else most groups would hold a candidate
-        return self.select_in == "bfloat16" and plain and few and n > 2 * topk.TILE_LATENTS
+        longer = self.dtype in (torch.float32, torch.float64)
+        return self.select_in == "bfloat16" and longer and plain and few and n > 2 * topk.TILE_LATENTS
 
     def _encode_by_candidates(self, u: Tensor) -> Codes:
         """The same latents as of the exact path, which takes the rows that are not certified."""
@@ -229,10 +241,11 @@ class LinearCoder:
             return self._encoder.tile(start, stop).to(self.dtype)
         return self.weights.W_enc[:, start:stop].to(self.dtype)
 
-    def _encoder_directions(self, latents: Tensor) -> Tensor:
-        """Columns of the encoder as rows ``[latents, d_in]``; from host memory only these are copied."""
-        where = self.weights.W_enc.device
-        return candidates.columns(self.weights.W_enc, latents.to(where)).to(latents.device, self.dtype)
+    def _encoder_directions(self, latents: Tensor, start: int, stop: int) -> Tensor:
+        """Columns of the encoder as rows ``[latents, d_in]``; from host memory the tile comes once more, in order."""
+        if self._encoder is not None:
+            return candidates.columns(self._encoder.tile(start, stop), latents - start).to(self.dtype)
+        return candidates.columns(self.weights.W_enc, latents).to(self.dtype)
 
     def _floor(self, device: torch.device) -> Tensor:
         """What a pre-activation must exceed: 0 for relu, the threshold or 0 for jumprelu."""

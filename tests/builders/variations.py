@@ -268,6 +268,11 @@ SETTINGS: dict[str, list[Row] | str] = {
     "backend": [named(moves=False, backend="tl"), same(backend="hf")],
     "device": [same(device="auto")],
     "dtype": [named(dtype="bfloat16"), named(moves=False, dtype="float64"), same(dtype="float32")],
+    "sae_dtype": [
+        named(sae_dtype="bfloat16"),
+        same(sae_dtype="float32"),
+        named({"dtype": "float64"}, moves=False, dtype="float64", sae_dtype="float32"),
+    ],
     "seed": [named(seed=1)],
     "resamples": [named(resamples=21)],
     "batch_tokens": [same(batch_tokens=40), same(ON_LABELS, batch_tokens=64, **ON_LABELS)],
