@@ -44,7 +44,7 @@ def write(file: Path, tables: Mapping[str, Units]) -> str:
 
     What it shares with others is there before it. Raises ResultError.
     """
-    shared = {key: table.common for key, table in tables.items() if table.common is not None}
+    shared = {key: table.common for key, table in tables.items() if table.common is not None and table.shared}
     saved: Counter[Common] = Counter()
     for key, common in shared.items():
         saved[common] += sum(tables[key].columns[name].nbytes for name in tables[key].shared)

@@ -222,10 +222,15 @@ def _pooled(units: Units) -> Units:
 
 def _added(columns: Mapping[str, Array], group: NDArray[np.int64], n: int) -> dict[str, Array]:
     """The rows of each of ``n`` groups added up."""
-    found = {}
+    found: dict[str, Array] = {}
     for name, column in columns.items():
-        found[name] = np.zeros((n, *column.shape[1:]))
-        np.add.at(found[name], group, column)
+        if column.ndim == 1:
+            found[name] = np.bincount(group, weights=column, minlength=n).astype(
+                np.float64
+            )  # adds in the same order, and is faster
+        else:
+            found[name] = np.zeros((n, *column.shape[1:]))
+            np.add.at(found[name], group, column)
     return found
 
 

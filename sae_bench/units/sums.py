@@ -62,16 +62,11 @@ class Sums:
         Where all of them belong to a hook point, that is once for all coders there: worth it for what is made of a wide
         column. ``function`` stands for what it computes, so give one that is defined once (no lambda).
         """
-        key = (function, names)
-        if key not in self._made:
-            if self._common is not None and self._shared.issuperset(names):
-                if key not in self._common._made:
-                    for name in names:  # keeps the wide ones, which others of these functions need too
-                        getattr(self, name)
-                self._made[key] = self._common.once(function, *names)
-            else:
-                self._made[key] = function(*(getattr(self, name) for name in names))
-        found: Array = self._made[key]
+        of_all = self._common is not None and self._shared.issuperset(names)
+        made = self._common._made if self._common is not None and of_all else self._made
+        if (function, names) not in made:
+            made[function, names] = function(*(getattr(self, name) for name in names))
+        found: Array = made[function, names]
         return found
 
     def under(self, prefix: str) -> Sums:
@@ -80,26 +75,21 @@ class Sums:
 
 
 class CommonSums(Sums):
-    """Sums of columns that many tables have, kept as long as these: narrow ones, and what is made of them.
+    """Sums of the wide columns that many tables have, and what is made of the columns that they have.
 
-    A wide one lasts as long as the sums of one of the tables hold it. ``draw`` gives the weights, which are not kept.
+    The latter is kept; a sum lasts as long as the sums of one of the tables hold it. ``draw`` gives the weights, which
+    are not kept. Narrow columns are summed with those of each table, in one product.
     """
 
     def __init__(self, columns: Mapping[str, Array], draw: Callable[[], Counts]) -> None:
-        super().__init__(columns)
-        self._done = {}
+        super().__init__({name: column for name, column in columns.items() if column.ndim > 1})
         self._draw = draw
         self._held: WeakValueDictionary[str, Array] = WeakValueDictionary()
 
     def __getattr__(self, name: str) -> Array:
-        column = self._columns[name]
-        kept = self._held if column.ndim > 1 else self._done
-        if (found := kept.get(name)) is not None:
-            return found
-        if column.ndim == 1:
-            self._done |= self._narrow(self._draw())
-            return self._done[name]
-        found = self._held[name] = weighted(self._draw(), column)
+        found = self._held.get(name)
+        if found is None:
+            found = self._held[name] = weighted(self._draw(), self._columns[name])
         return found
 
 
