@@ -19,11 +19,11 @@ from sae_bench.board import page as html_page
 from sae_bench.errors import UsageError
 from sae_bench.registry import data_folder, tasks
 from sae_bench.results import store, verified
-from sae_bench.schema import MetricValue
+from sae_bench.schema import CONTROL_RULES, MetricValue
 from sae_bench.show.text import line as one_line
 from sae_bench.units import Units
 from tests.builders.boards import COLUMNS, HOSTILE, SNAPSHOTS, figure, main_board, make, put, small
-from tests.builders.results import result
+from tests.builders.results import changed, result
 
 ROOT = Path(__file__).parent.parent
 
@@ -84,6 +84,19 @@ def test_controls_are_reference_rows_below(tmp_path):
         i for i, x in enumerate(lines) if x.startswith("lab/c_3")
     )
     assert any(row["control"] == "mean" and row["sae"] == "" for row in csv.DictReader(io.StringIO(data.as_csv(board))))
+
+
+def test_controls_of_older_rules_stand_apart(tmp_path):
+    """They were matched otherwise and measured on other text: one range of both would be of neither."""
+    small(tmp_path)
+    names = {reference.name for table in make(tmp_path).tables for reference in table.references}
+    assert names == {"mean"}, "where all are of one kind, nothing is said"
+    newer = next(file for file in store.find(tmp_path) if "lab__a_1" in str(file) and "reconstruction" in file.name)
+    changed(newer, "provenance", "control_rules", value=CONTROL_RULES)
+    changed(newer, "controls", "mean", "fvu", "value", value=1.0625)
+    of_three = [reference for one in make(tmp_path).tables if len(one.rows) == 3 for reference in one.references]
+    found = {one.name: one.cells["reconstruction.fvu"] for one in of_three if "reconstruction.fvu" in one.cells}
+    assert found == {"mean": (1.0625, 1.0625), "mean (as defined before)": (1.0, 1.0)}
 
 
 def test_fixed_decimals(tmp_path):

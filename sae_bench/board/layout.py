@@ -300,25 +300,20 @@ def _order(row: Row, columns: Sequence[Column]) -> tuple[bool, float, str, str]:
 
 
 def _references(entries: Sequence[Entry], columns: Sequence[Column]) -> tuple[Reference, ...]:
-    """The controls of all results of a table, in the order in which the first result has them.
-
-    Those that were made by older rules are others.
-    """
-    newest = max((e.result.provenance.control_rules for e in entries), default=0)
+    """The controls of all results of a table, in the order of the first result; those of older rules are others."""
+    newest = max(e.result.provenance.control_rules for e in entries)
     found: dict[str, dict[str, tuple[float, float]]] = {}
     words: dict[str, dict[str, str]] = {}
     ids = {column.id for column in columns}
     for e in entries:
         marked = marks.of_controls(e.result)
-        older = e.result.provenance.control_rules < newest
         for called, values in e.controls.items():
-            control = f"{called} (as defined before)" if older else called
+            control = called if e.result.provenance.control_rules == newest else f"{called} (as defined before)"
             for name, value in values.items():
                 column = f"{e.result.task}.{name}"
                 if column in ids:
-                    cells = found.setdefault(control, {})
-                    low, high = cells.get(column, (value, value))
-                    cells[column] = min(low, value), max(high, value)
+                    low, high = found.setdefault(control, {}).get(column, (value, value))
+                    found[control][column] = min(low, value), max(high, value)
                     if called in marked:
                         words.setdefault(control, {})[column] = marked[called].word
     return tuple(Reference(name, cells, words.get(name, {})) for name, cells in found.items())
@@ -335,8 +330,6 @@ def _reasons(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     found: dict[str, list[str]] = {}
     for row in rows:
         for column in columns:
-            if column.id in row.cells and row.cells[column.id].value.reason is not None:
-                found.setdefault(f"{column.label}: no value, because {row.cells[column.id].value.reason}", []).append(
-                    row.sae.name
-                )
+            if (cell := row.cells.get(column.id)) is not None and cell.value.reason is not None:
+                found.setdefault(f"{column.label}: no value, because {cell.value.reason}", []).append(row.sae.name)
     return [f"{reason} ({few(names)})" for reason, names in found.items()]

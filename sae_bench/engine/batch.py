@@ -142,12 +142,6 @@ class Batch(_Lazy):
 
         return self.once("clean", compute)
 
-    @property
-    def unchanged(self) -> Scores:
-        """What the model says where nothing is replaced: its own cross-entropy, no divergence, and agreement."""
-        loss = self.clean.loss
-        return Scores(loss, torch.zeros_like(loss), torch.ones_like(loss, dtype=torch.bool))
-
     def codes_of(self, entry: Entry) -> Codes:
         """Latent activations of the T tokens by an encoder, computed once. Raises CoderFailure."""
 
@@ -320,7 +314,7 @@ class CoderView(SiteView):
         """What :meth:`loss` and :meth:`kl` sum, for every prediction; a copy is the clean pass."""
         if replacement != "spliced":
             return self.site.replaced(replacement)
-        return self.batch.unchanged if self.entry.copies else super().replaced(replacement)
+        return self.batch.clean.unchanged if self.entry.copies else super().replaced(replacement)
 
     def values(self, replacement: str) -> Tensor:
         """The reconstruction ``[T, d_out]``."""

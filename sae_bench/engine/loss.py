@@ -28,6 +28,11 @@ class Clean:
     loss: Tensor
     top: Tensor
 
+    @property
+    def unchanged(self) -> Scores:
+        """What is said where nothing is replaced: the same cross-entropy, no divergence, and agreement."""
+        return Scores(self.loss, torch.zeros_like(self.loss), torch.ones_like(self.loss, dtype=torch.bool))
+
 
 def clean_scores(logits: Logits, at: Tensor, targets: Tensor) -> Clean:
     """What :func:`score` compares with; ``logits``, ``at`` and ``targets`` are as there. Keeps ``logits`` itself."""

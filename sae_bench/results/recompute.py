@@ -132,15 +132,12 @@ def _control(name: str, tables: Mapping[str, Units]) -> dict[str, Units]:
 
 
 def _in_rows(own: Units, ids: tuple[str, ...]) -> Mapping[str, Column]:
-    """The columns of an SAE's table in some of its rows; none if there are others.
-
-    Where there are as many others, older results leave out what is the same row by row.
-    """
+    """The columns of an SAE's table beside as many rows of a control, or in those; none if there are others."""
+    if len(own) == len(ids):
+        return own.columns
     place = {unit: row for row, unit in enumerate(own.ids)}
     rows = [place[unit] for unit in ids if unit in place]
-    if len(rows) == len(ids):
-        return own.select(rows).columns
-    return own.columns if len(own) == len(ids) else {}
+    return own.select(rows).columns if len(rows) == len(ids) else {}
 
 
 def _equal(a: float | None, b: float | None) -> bool:

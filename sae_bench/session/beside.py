@@ -82,7 +82,8 @@ def _control(
         found.permuted = drawn(task, same, options), draws
     found.figures[name] = values
     for kind, table in own_of.items():
-        shared = same[kind].columns if kind in same and same[kind].ids == table.ids else {}
+        beside = kind in same and (same[kind] is own[kind] or same[kind].ids == table.ids)
+        shared = same[kind].columns if beside else {}
         columns = {c: v for c, v in table.columns.items() if not _equal(shared.get(c), v)}
         found.tables[f"control/{name}/{kind}"] = replace(table, columns=columns)
     asked, had = control.coder.info.provenance.get("l0"), reader.l0_of(control)
@@ -92,8 +93,8 @@ def _control(
 
 
 def _rows_of(own: Units, control: Units) -> Units:
-    """The rows of an SAE's table that a control's has too; the same table where the control has all."""
-    return own if own.ids == control.ids else own.where(set(control.ids).__contains__)
+    """The rows of an SAE's table that stand beside those of a control: in their places, or of a sample by their ids."""
+    return own if len(own) == len(control) else own.where(set(control.ids).__contains__)
 
 
 def _equal(a: Any, b: Any) -> bool:
