@@ -1,4 +1,4 @@
-"""Benchmarks are run by hand; here only that two run at all: that for GPUs, which few machines have, and that of results."""
+"""Benchmarks are run by hand; here only that two run at all: that for GPUs, and that of many results."""
 
 from __future__ import annotations
 
