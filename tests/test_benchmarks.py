@@ -52,3 +52,11 @@ def test_the_benchmark_of_whole_runs_tells_all_of_the_time_apart() -> None:
         assert all(share > 0 for share in shares.values()), shares
     assert [line[1] for line in lines if line[0] == "1"] == ["none", "default"]
     assert any(line[0] == "by saes" for line in lines)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_many_results_runs() -> None:
+    found = ran("--quick", of=GPU.with_name("many_results.py"))
+    assert found.returncode == 0, found.stderr
+    for command in ("ls results", "show FOLDER --json", "board --format csv", "board --format html", "compare A B ..."):
+        assert f"| {command} |" in found.stdout

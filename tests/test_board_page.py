@@ -363,6 +363,27 @@ def test_a_long_table_begins_with_its_best_rows(opened, tmp_path):
     assert b.js(f"{NAMES}.length") == 120
 
 
+@pytest.mark.slow
+def test_a_table_of_thousands_grows_by_a_thousand_rows(opened, tmp_path):
+    written = put(tmp_path / "r", "one", "reconstruction", {"fvu": 7.0}).read_text()
+    for i in range(1250):
+        twin = tmp_path / "r" / f"s{i}" / "0" / "reconstruction@v1-0.json"
+        twin.parent.mkdir(parents=True)
+        twin.write_text(written.replace('"one"', f'"s{i:04d}"').replace('"value": 7.0', f'"value": {6.5 + i / 1250}'))
+    b = opened(tmp_path / "r")
+    b.until("document.querySelectorAll('#chart0 canvas').length === 1")  # an image: a mark each would be slow
+    click = "document.querySelector('.all').click()"
+    for shown, button in ((100, "show 1000 more of 1251"), (1100, "show all 1251")):
+        assert b.js(f"{NAMES}.length") == shown
+        assert b.js("document.querySelector('.all').textContent") == button
+        b.js(click)
+    assert b.js(f"{NAMES}.length") == 1251
+    assert b.js("document.querySelector('.all').hidden")
+    b.js("document.querySelectorAll('.scores')[0].querySelectorAll('th button')[0].click()")
+    assert b.js(NAMES)[:2] == ["one", "s0000"]
+    assert b.faults() == []
+
+
 def test_filters_hide_rows_tables_and_marks(opened, tmp_path):
     b = opened(small(tmp_path / "r"))
     b.until("document.querySelectorAll('.chart svg.marks').length === 2")

@@ -9,6 +9,7 @@ import pytest
 from sae_bench.cli import compare as verb
 from sae_bench.cli.exits import Exit
 from sae_bench.errors import UsageError
+from sae_bench.results import store
 from sae_bench.results.compare_sides import label
 from tests.builders.comparisons import documents, save
 
@@ -100,3 +101,11 @@ def test_what_many_sides_have_in_common_is_said_once(tmp_path, cli):
     assert code == Exit.NOT_COMPARABLE
     (told,) = [line for line in out.splitlines() if line.startswith("reconstruction nmse, ")]
     assert told == "reconstruction nmse, B, C, D and 8 more: the second has no units, and only units can be compared"
+
+
+def test_a_folder_of_many_saes_is_refused_before_any_unit_is_read(sixty, cli, monkeypatch):
+    monkeypatch.setattr(store, "read_units", lambda *_: pytest.fail("units were read"))
+    folder = sixty[0].parents[2]
+    with pytest.raises(UsageError, match=r"holds results of 60 SAEs: .* and 50 more; give the folder of one") as caught:
+        cli(folder, sixty[0])
+    assert len(str(caught.value)) < 1200

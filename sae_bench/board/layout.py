@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 
+from sae_bench.board.alike import L0s, SaeKey, conditions, key_of
 from sae_bench.board.collect import Collection, Entry
-from sae_bench.board.columns import L0, Column, Columns
+from sae_bench.board.columns import Column, Columns
 from sae_bench.board.ranks import DIFFERENCES_AT_MOST, PAIRED_AT_MOST, Ranker
 from sae_bench.errors import UsageError
 from sae_bench.results.environment import sentence
@@ -18,9 +19,6 @@ from sae_bench.schema import CoderRecord, MetricValue, Protocol, Result
 from sae_bench.show import judges, marks
 from sae_bench.show.marks import Mark
 from sae_bench.show.results import cautioned, few, population
-
-SaeKey = tuple[str, str]  # name, weights_sha256
-_OF_THE_TASK = {"task", "version", "task_sha256", "parameters", "model", "data"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def make(collection: Collection, columns: Columns, *, models: str | None = None,
     if models is not None and collection.entries and not entries:
         known = sorted({e.result.provenance.protocol.model for e in collection.entries})
         raise UsageError(f"no result is of a model named {models!r}; there are: {', '.join(known)}")
-    l0 = _L0s(entries)
+    l0 = L0s(entries)
     problems = list(collection.problems)
     parts: dict[Place, list[list[Entry]]] = {}
     for where, part in _contexts(entries):
@@ -127,11 +125,6 @@ def hook_of(protocol: Protocol) -> str:
     return came if came == goes else f"{came} -> {goes}"
 
 
-def key_of(sae: CoderRecord) -> SaeKey:
-    """What makes two results those of one SAE."""
-    return sae.name, sae.weights_sha256
-
-
 Place = tuple[str, str, str]  # model's name, its sha256, hook point
 Generation = tuple[int, str, tuple[str, ...]]  # version, the later the lower; protocol; who judged
 
@@ -145,15 +138,15 @@ def _contexts(entries: Sequence[Entry]) -> list[tuple[Place, list[Entry]]]:
     """
     hashes: dict[tuple[str, str], set[Generation]] = {}
     models: dict[str, set[str]] = {}
-    conditions = [_conditions(e.result.provenance.protocol) for e in entries]
-    for e, alike in zip(entries, conditions, strict=True):
+    alike_to = [conditions(e.result.provenance.protocol) for e in entries]
+    for e, alike in zip(entries, alike_to, strict=True):
         p = e.result.provenance.protocol
         hashes.setdefault((alike, p.task), set()).add(_generation(e.result))
         models.setdefault(p.model_sha256, set()).add(p.model)
     ages = {key: {one: age for age, one in enumerate(sorted(found))} for key, found in hashes.items()}
     names = {model: " = ".join(sorted(found)) for model, found in models.items()}
     parts: dict[tuple[Place, int, str, int], list[Entry]] = {}
-    for e, alike in zip(entries, conditions, strict=True):
+    for e, alike in zip(entries, alike_to, strict=True):
         p = e.result.provenance.protocol
         place = names[p.model_sha256], p.model_sha256, hook_of(p)
         parts.setdefault((place, -p.n_documents, alike, ages[alike, p.task][_generation(e.result)]), []).append(e)
@@ -172,50 +165,11 @@ def _differences(parts: Sequence[Sequence[Entry]], columns: Columns) -> int:
     return sum(directed[task] * comb(n, 2) for count in counts for task, n in count.items() if n <= PAIRED_AT_MOST)
 
 
-def _conditions(protocol: Protocol) -> str:
-    """All that changes a number but the task. The names of model and data do not."""
-    return protocol.model_dump_json(exclude=_OF_THE_TASK)
-
-
-class _L0s:
-    """The L0 of every SAE that was measured most alike to a protocol."""
-
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        self._best: dict[tuple[SaeKey, _Alike], tuple[tuple[int, str], MetricValue]] = {}
-        task, _, metric = L0.partition(".")
-        for e in entries:
-            if e.result.task == task and metric in e.result.metrics and marks.ranked(e.result):
-                p = e.result.provenance.protocol
-                value, size = e.result.metrics[metric], (p.n_documents, _conditions(p))
-                for alike in _alike(p):
-                    key = key_of(e.result.sae), alike
-                    if key not in self._best or size > self._best[key][0]:
-                        self._best[key] = size, value
-
-    def nearest(self, sae: SaeKey, protocol: Protocol) -> MetricValue | None:
-        """That on the same text, else of the same model and mask, else on the most documents; None without any."""
-        keys = ((sae, alike) for alike in _alike(protocol))
-        return next((self._best[key][1] for key in keys if key in self._best), None)
-
-
-_Alike = tuple[str | None, tuple[str, tuple[str, ...]] | None, str | None]  # text, model and hook points, mask
-
-
-def _alike(p: Protocol) -> list[_Alike]:
-    """What another protocol may have in common with this one, from all to nothing; None is what may differ."""
-    return [
-        (text, model, mask)
-        for text in (p.data_sha256, None)
-        for model in ((p.model_sha256, p.hooks_in), None)
-        for mask in (p.mask, None)
-    ]
-
-
 def _table(
     context: tuple[Place, Sequence[Entry]],
     group: str,
     columns: Sequence[Column],
-    l0: _L0s,
+    l0: L0s,
     ranker: Ranker,
 ) -> Table | None:
     """The columns of a group that somebody has measured under these conditions; None if nobody has."""

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from sae_bench.board import figures
+from sae_bench.board.alike import SaeKey, key_of
 from sae_bench.board.collect import Collection, Entry
 from sae_bench.board.columns import Columns
 from sae_bench.board.details import on_page, read
-from sae_bench.board.layout import Board, SaeKey, Table, hook_of, key_of
+from sae_bench.board.layout import Board, Table, hook_of
 from sae_bench.board.text import mark_text, protocols, rank_text, reference_text, score_text
 from sae_bench.errors import ResultError, UsageError
 from sae_bench.results.heads import whole

@@ -10,6 +10,7 @@ from sae_bench import registry
 from sae_bench.errors import UsageError
 from sae_bench.results import store
 from sae_bench.results.compare import Difference, Loaded, NotComparable, adjusted, comparable, difference, load, refusal
+from sae_bench.results.heads import Heads, check_one_sae
 from sae_bench.schema import CoderRecord, MetricSpec
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -61,14 +62,12 @@ def read_side(path: Path, task_dir: str | None = None, *, pass_over: bool = Fals
 
     A gate must not pass over any. Raises UsageError where a folder holds several SAEs, or one result twice.
     """
+    if len(store.results_below(path)) > 1:  # before units are read, which all results of a sweep would not fit
+        check_one_sae(path, store.each_below(path, Heads({}).read)[0].values())
     if pass_over:
         loaded = list(store.read_below(path, lambda file: load(file, task_dir)).values())
     else:
         loaded = [load(file, task_dir) for file in store.results_below(path)]
-    saes = {(x.result.sae.name, x.result.sae.weights_sha256[:12]) for x in loaded}
-    if len(saes) > 1:
-        names = ", ".join(f"{name!r} ({weights})" for name, weights in sorted(saes))
-        raise UsageError(f"{path} holds results of {len(saes)} SAEs: {names}; give the folder of one of them")
     seen: dict[tuple[str, str], Path] = {}
     for x in loaded:
         twin = seen.setdefault((x.result.task, x.result.protocol), x.file)

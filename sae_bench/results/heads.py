@@ -8,17 +8,18 @@ many results say alike (where they come from, the conditions) is kept once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel
 
-from sae_bench.errors import ResultError
+from sae_bench.errors import ResultError, UsageError
 from sae_bench.results import store
 from sae_bench.schema import CAUTIONS, Result, TaskSpec
 from sae_bench.show import judges, marks
 from sae_bench.show.details import Said
+from sae_bench.show.text import some
 
 SAID = frozenset({CAUTIONS, *marks.SAID, *judges.SAID})  # of the details: what stands beside figures
 M = TypeVar("M", bound=BaseModel)
@@ -52,6 +53,14 @@ class Heads:
         """The record, or the equal one that another head has."""
         key = hashlib.sha256(f"{type(record).__name__}{record.model_dump_json()}".encode()).digest()
         return self._kept.setdefault(key, record)  # type: ignore[return-value]
+
+
+def check_one_sae(path: Path, results: Iterable[Result]) -> None:
+    """That these results below ``path``, or their heads, are of one SAE. Raises UsageError."""
+    saes = sorted({(one.sae.name, one.sae.weights_sha256[:12]) for one in results})
+    if len(saes) > 1:
+        names = some([f"{name!r} ({weights})" for name, weights in saes])
+        raise UsageError(f"{path} holds results of {len(saes)} SAEs: {names}; give the folder of one of them")
 
 
 def said(result: Result) -> Said:

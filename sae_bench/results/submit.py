@@ -12,6 +12,7 @@ from sae_bench.errors import ResultError, UsageError
 from sae_bench.files import read_bytes, regular, write_atomically, writing
 from sae_bench.results import store, unit_files
 from sae_bench.results.definitions import not_installed
+from sae_bench.results.heads import Heads
 from sae_bench.results.recompute import differences
 from sae_bench.schema import MetricValue, Result, TaskSpec
 from sae_bench.show import marks
@@ -24,7 +25,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Checked:
-    """A result file with what is wrong with it."""
+    """A result file with its head and what is wrong with it."""
 
     file: Path
     result: Result | None
@@ -38,7 +39,8 @@ def check(file: Path, task_dir: str | None = None) -> Checked:
         if file.stat().st_size > MOST_JSON:
             return Checked(file, None, (f"{file} is larger than {MOST_JSON >> 20} MiB",))
         result = store.read(file)
-        return Checked(file, result, tuple(_problems(file, result, task_dir)))
+        problems = tuple(_problems(file, result, task_dir))
+        return Checked(file, Heads(registry.tasks(task_dir)).of(result), problems)
     except (ResultError, OSError) as error:
         return Checked(file, None, (str(error),))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from sae_bench.schema import MetricValue
@@ -44,6 +45,11 @@ def span(value: float | None, low: float | None, high: float | None) -> str:
 def shortened(name: str, longest: int = LONGEST_NAME) -> str:
     """A name that fits in a table."""
     return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
+def some(names: Sequence[str], most: int = 10) -> str:
+    """Names in a sentence: the first of them, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def printable(text: str) -> str:
