@@ -49,7 +49,7 @@ class Kept:
                 return None
             found: dict[str, Any] = beside["rest"]
             os.utime(file)  # it was used now
-        except (ResultError, OSError, KeyError, TypeError):
+        except (ResultError, OSError, KeyError, TypeError, RecursionError, MemoryError):
             return None
         return arrays, found
 

@@ -25,7 +25,6 @@ from sae_bench.tasks.base import Task
 from sae_bench.units import Units
 from sae_bench.units.kinds import Draws
 
-Columns = dict[str, NDArray[Any]]
 Progress = Callable[[str, int, int], None]  # what, done, of how many
 
 
@@ -79,7 +78,7 @@ class Run:
     state: State
     readers: dict[str, Reader] = field(default_factory=dict)  # by their names, in the order in which they run
     captures: Captures = field(default_factory=Captures)
-    known: dict[tuple[str, str], Columns] = field(default_factory=dict)
+    known: dict[tuple[str, str], dict[str, NDArray[Any]]] = field(default_factory=dict)
 
 
 @dataclass
