@@ -171,7 +171,7 @@ def read_units(file: str | Path) -> dict[str, Units]:
     metadata = _metadata(units)
     shared = {digest: _common(digest, place) for digest, place in _shared(units, metadata).items()}
     try:
-        return unpack(load_file(units), metadata, shared)
+        return unpack(load_file(regular(units, most=MOST_UNITS)), metadata, shared)
     except _CORRUPT as error:
         raise _not_units(units, error) from error
 
@@ -180,7 +180,7 @@ def _common(digest: str, place: Path) -> Common:
     """What a shared file holds, whose content is that of the digest; one object for all tables that share it."""
     if (found := _read.get(digest)) is None:
         try:
-            (table,) = unpack(load_file(place), _metadata(place)).values()
+            (table,) = unpack(load_file(regular(place, most=MOST_UNITS)), _metadata(place)).values()
         except _CORRUPT as error:
             raise _not_units(place, error) from error
         found = _read[digest] = Common(table.ids, table.columns)
