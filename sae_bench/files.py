@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -242,15 +242,15 @@ def check_folder(folder: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
 
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write to a temporary file in the same folder, then rename. Raises ResultError."""
+def write_atomically(file: Path, content: bytes | Sequence[bytes | memoryview]) -> None:
+    """Write (content in one piece, or in several) to a file in the same folder, then rename it. Raises ResultError."""
     check_place(file)
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")  # of this call alone, on whatever machine
     with writing(file):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as stream:
-                stream.write(content)
+                stream.writelines([content] if isinstance(content, bytes) else content)
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(file)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,14 +21,14 @@ from safetensors.numpy import load_file, save_file
 from sae_bench import evaluate
 from sae_bench.errors import ResultError
 from sae_bench.results import compare, recompute, store, submit, unit_files, verified
-from sae_bench.units import Common, Units, bootstrap, weights
+from sae_bench.units import Units, bootstrap, weights
 from sae_bench.units.table import Merging, merge, pack
+from tests.builders.at_hook import ROWS, WIDTH, hook, saved, table
 from tests.builders.interrupted import contents, settings
 from tests.builders.results import changed, result
 from tests.builders.tiny_models import tiny_gpt2
 from tests.builders.token_rows import coder
 
-ROWS, WIDTH = 40, 3
 FIGURES = ("x", "first_x", "tokens", "error")
 
 
@@ -34,18 +36,6 @@ FIGURES = ("x", "first_x", "tokens", "error")
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """What tiny tables share counts as large."""
     monkeypatch.setattr(unit_files, "LEAST", 1000)
-
-
-def hook(n: int = ROWS, seed: int = 0, width: int = WIDTH) -> Common:
-    rng = np.random.default_rng(seed)
-    ids = tuple(f"unit {i}" for i in range(n))
-    columns = {"tokens": rng.uniform(1, 9, n), "x": rng.normal(size=(n, width)), "first_x": rng.normal(size=(n, width))}
-    return Common(ids, columns)
-
-
-def table(common: Common, seed: int = 1) -> Units:
-    error = np.random.default_rng(seed).normal(size=len(common.ids))
-    return Units(common.ids, {**common.columns, "error": error, "size": error**2}, common)
 
 
 def alone(units: Units) -> Units:
@@ -170,12 +160,6 @@ def test_rows_are_merged_alike_for_all_tables_of_the_same_ids() -> None:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def saved(folder: Path, common: Common, name: str = "a", seed: int = 1, **more: Units) -> Path:
-    own = table(common, seed)
-    control = replace(table(common, seed + 100), columns={"error": table(common, seed + 100).columns["error"]})
-    return store.write(folder, result(name=name), {"document": own, "control/mean/document": control, **more})
-
-
 def shared_files(folder: Path) -> list[Path]:
     return sorted((folder / unit_files.SHARED).iterdir())
 
@@ -234,6 +218,18 @@ def test_a_table_whose_shared_column_was_replaced_is_read_with_its_own(tmp_path:
     found = store.read_units(store.write(tmp_path, result(), {"document": own}))["document"]
     assert (found.columns["tokens"] == own.columns["tokens"]).all()
     assert (found.columns["x"] == own.columns["x"]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_shared_file_is_a_safetensors_file_of_any_columns(tmp_path: Path, dtype: Any) -> None:
+    """It is written in pieces, so that there is no copy of it in memory."""
+    arrays = {"é/x": np.arange(6, dtype=dtype).reshape(3, 2), "a/b": np.ones(3), "n/o": np.zeros((0, 4))}
+    (tmp_path / "made").write_bytes(b"".join(unit_files._pieces(arrays, {"ids": "ü"})))
+    found = load_file(tmp_path / "made")
+    assert found.keys() == arrays.keys()
+    assert all(found[name].shape == a.shape and (found[name] == a).all() for name, a in arrays.items())
+    with safe_open(tmp_path / "made", framework="numpy") as opened:
+        assert opened.metadata() == {"ids": "ü"}
 
 
 def removed(file: Path) -> None:
@@ -376,6 +372,25 @@ def test_a_shared_file_names_no_other_and_holds_rows_for_all(tmp_path: Path) -> 
             store.read_units(file)
 
 
+WRITER = """
+import sys
+from pathlib import Path
+from tests.builders.at_hook import hook, saved
+saved(Path(sys.argv[1]), hook(width=2000), sys.argv[2])
+"""
+
+
+def test_processes_that_write_at_once_leave_whole_results(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    writers = [subprocess.Popen([*command, str(i)], cwd=Path(__file__).parents[1]) for i in range(2)]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert len(shared_files(tmp_path)) == 1
+    files = list(store.find(tmp_path))
+    assert len(files) == 2
+    for file in files:
+        store.check_whole(file, store.read(file))
+
+
 @pytest.mark.usefixtures("small")
 def test_threads_that_write_at_once_leave_whole_results(tmp_path: Path) -> None:
     made = [hook() for _ in range(6)]  # as of processes that know nothing of one another
@@ -411,10 +426,9 @@ def test_a_run_stores_what_its_saes_share_once_with_the_figures_of_one_alone(tmp
     both = evaluate(saes, **runs(tmp_path / "all"))
     assert [one.sae.name for one in both] == [name for name in saes for _ in range(2)]
     assert len(shared_files(tmp_path / "all")) == 2
-    for name, sae in saes.items():
-        for one in evaluate({name: sae}, **runs(tmp_path / name)):
-            (same,) = (x for x in both if (x.sae.name, x.task) == (name, one.task))
-            assert (same.metrics, same.controls, same.units_sha256) == (one.metrics, one.controls, one.units_sha256)
+    for one in evaluate({"sae 2": saes["sae 2"]}, **runs(tmp_path / "alone")):
+        (same,) = (x for x in both if (x.sae.name, x.task) == ("sae 2", one.task))
+        assert (same.metrics, same.controls, same.units_sha256) == (one.metrics, one.controls, one.units_sha256)
     for file in store.find(tmp_path / "all"):
         n, wrong = recompute.differences(store.read(file), store.read_units(file))
         assert (n > 0, wrong) == (True, [])

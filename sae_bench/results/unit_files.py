@@ -9,14 +9,18 @@ harm without a result, and a folder of results without those that it names is no
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
@@ -59,14 +63,31 @@ def _kept(out: Path, common: Common) -> str:
     digest: str | None = common.memo.get(("stored", out))
     if digest is not None and common.memo["seen", out] == _seen(place_of(out, digest)):
         return digest
-    content = save(*pack({_TABLE: Units(common.ids, common.columns)}))
-    digest = hashlib.sha256(content).hexdigest()
+    content = _pieces(*pack({_TABLE: Units(common.ids, common.columns)}))
+    hashed = hashlib.sha256()
+    for piece in content:
+        hashed.update(piece)
+    digest = hashed.hexdigest()
     place = place_of(out, digest)
     if not (place.is_file() and _digest(place) == digest):  # another run's, or one that was damaged
         check_folder(place.parent)
         write_atomically(place, content)
     common.memo["stored", out], common.memo["seen", out] = digest, _seen(place)
     return digest
+
+
+def _pieces(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
+    """The content of a safetensors file, without a copy of arrays of float64, which may be most of the memory."""
+    if any(array.dtype != np.dtype("<f8") for array in arrays.values()):
+        return [save(dict(arrays), dict(metadata))]
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    names, end = sorted(arrays), 0
+    for name in names:
+        start, end = end, end + arrays[name].nbytes
+        header[name] = {"dtype": "F64", "shape": list(arrays[name].shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return [len(text).to_bytes(8, "little"), text, *(arrays[name].reshape(-1).view(np.uint8).data for name in names)]
 
 
 def place_of(out: Path, digest: str) -> Path:
@@ -150,7 +171,7 @@ def read_units(file: str | Path) -> dict[str, Units]:
     metadata = _metadata(units)
     shared = {digest: _common(digest, place) for digest, place in _shared(units, metadata).items()}
     try:
-        return unpack(load_file(units), metadata, shared)
+        return unpack(load_file(regular(units, most=MOST_UNITS)), metadata, shared)
     except _CORRUPT as error:
         raise _not_units(units, error) from error
 
@@ -159,7 +180,7 @@ def _common(digest: str, place: Path) -> Common:
     """What a shared file holds, whose content is that of the digest; one object for all tables that share it."""
     if (found := _read.get(digest)) is None:
         try:
-            (table,) = unpack(load_file(place), _metadata(place)).values()
+            (table,) = unpack(load_file(regular(place, most=MOST_UNITS)), _metadata(place)).values()
         except _CORRUPT as error:
             raise _not_units(place, error) from error
         found = _read[digest] = Common(table.ids, table.columns)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sae_bench.streams.base import Run
-from sae_bench.units import Common, Units
+from sae_bench.units import Column, Common, Units
 from sae_bench.units.table import Merging
 
 KEPT = 8  # sets of rows whose merging is kept: all documents, and parts of them
@@ -41,7 +41,10 @@ class AtHook:
         key = (task, merging)
         if key not in self._common:
             rows = self._run.checkpoint.rows(self._run.state, {(task, f"@{hook}")})
-            self._common[key] = Common(merging.ids, merging.columns({key[2]: column for key, column in rows.items()}))
+            columns: dict[str, Column] = {}
+            for row in list(rows):  # one after the other, since all of them twice are much memory
+                columns |= merging.columns({row[2]: rows.pop(row)})
+            self._common[key] = Common(merging.ids, columns)
         return self._common[key]
 
     def of(self, task: str, hook: str, ids: tuple[str, ...]) -> Common:
