@@ -15,6 +15,8 @@ from sae_bench.errors import UsageError
 from sae_bench.kernels import topk
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.load import load_sae
+from sae_bench.saes.pursuit import Pursuit, PursuitCoder
+from sae_bench.verify import verify
 from tests.builders.foreign_saes import Dense
 from tests.builders.kernel_inputs import tiling
 from tests.builders.tiny_models import tiny_gpt2
@@ -90,6 +92,22 @@ def test_a_run_computes_in_it_and_says_so(tmp_path):
     protocols = [result.provenance.protocol for result in (short, full)]
     assert protocols[0].parameters == protocols[1].parameters | {"sae_dtype": "bfloat16"}
     assert short.protocol != full.protocol
+
+
+def test_a_result_of_it_is_verified_in_it(tmp_path):
+    path = write_native(tiny_coder("topk", hook=HOOK), tmp_path / "sae")
+    given: dict[str, Any] = {"model": tiny_gpt2(), "data": token_rows()}
+    evaluate(path, tasks="sparsity", out=tmp_path / "runs", sae_dtype="bfloat16", resamples=20, **given)
+    file = next(f for f in (tmp_path / "runs").rglob("*.json") if f.name != "sae.json")
+    report = verify(file, path, share=1.0, **given)
+    assert report.rows
+    assert report.wrong == []
+
+
+def test_pursuit_is_refused(tmp_path):
+    coder = PursuitCoder(tiny_coder("topk", hook=HOOK).info, tiny_weights("topk"), Pursuit(3), SHORT)
+    with pytest.raises(UsageError, match="matching pursuit takes away what it has found again and again"):
+        Session(coder, Settings(model=tiny_gpt2(), data=token_rows(), sae_dtype="bfloat16"))
 
 
 def test_an_sae_in_memory_that_computes_in_it_is_named_too(tmp_path):

@@ -123,8 +123,10 @@ def test_a_coder_with_matrices_in_host_memory_gives_the_same(activation, device,
     with tiling(16, 1 << 10):
         codes = streamed.encode(x.to(device))
         expected = whole.encode(x)
-    for ours, theirs in zip(codes[:3], expected[:3], strict=True):
-        assert torch.allclose(ours.cpu(), theirs, rtol=1e-5)
+    dense = codes._replace(indptr=codes.indptr.cpu(), indices=codes.indices.cpu(), values=codes.values.cpu()).dense()
+    assert torch.allclose(dense, expected.dense(), atol=1e-5), (
+        "a latent near 0 may fire by rounding on one device alone"
+    )
     assert torch.allclose(streamed.decode(codes, x.to(device)).cpu(), whole.decode(expected, x), atol=1e-5)
     latents = torch.tensor([3, 0, 3])
     assert torch.allclose(streamed.decoder_rows(latents.to(device)).cpu(), whole.decoder_rows(latents))

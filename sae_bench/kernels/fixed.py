@@ -26,6 +26,7 @@ _INTEGERS = {
     torch.float64: torch.int64,
 }
 _NOWHERE = torch.iinfo(torch.int64).max  # a place behind all others
+_LOW = (1 << 32) - 1  # the lower half of 64 bits
 
 
 class Padded(NamedTuple):
@@ -189,8 +190,12 @@ def _largest(keys: Tensor, k: int) -> Tensor:
 def _first_largest(keys: Tensor, columns: Tensor, k: int) -> Tensor:
     """Of integers ``[rows, n]`` the k largest, and of equal ones those of the lowest columns: columns, ascending.
 
-    ``columns`` ``[n]`` or ``[rows, n]`` are different from one another in a row.
+    ``columns`` ``[n]`` or ``[rows, n]`` are different from one another in a row, and below 2^32. Keys of at most 32
+    bits make one number with them, of which no two are equal.
     """
+    if keys.dtype != torch.int64:
+        both = (keys.long() << 32) | (_LOW - columns)
+        return (_LOW - (both.topk(k, dim=1, sorted=False).values & _LOW)).sort(dim=1).values
     columns = columns.expand_as(keys)
     top, at = keys.topk(k, dim=1, sorted=False)
     last = top.amin(1, keepdim=True)

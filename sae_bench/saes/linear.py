@@ -13,8 +13,8 @@ gated         ``relu(u (W_enc exp(r_mag)) + b_mag)`` where ``u W_enc + b_gate > 
 
 ``by_decoder_norm``: "latents" takes ``pre * ||W_dec||`` for ``pre`` and divides the latents back when decoding;
 "selection" only selects by it. Reconstruction ``f W_dec + b_dec``, then the normalisation undone, times
-``output_scale``, plus ``x W_skip^T`` where there is a skip connection. Arithmetic is in ``dtype`` (float32, or
-float64); large weights keep the type in which they are stored.
+``output_scale``, plus ``x W_skip^T`` where there is a skip connection. Arithmetic is in ``dtype`` (float32,
+float64, or bfloat16 for SAEs that are run in it); large weights keep the type in which they are stored.
 """
 
 from __future__ import annotations
