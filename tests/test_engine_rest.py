@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sae_bench.engine import rest
+from sae_bench.engine.layout import Layout
 from sae_bench.models.huggingface import HuggingFaceSubject
 from sae_bench.models.loading import load_subject
 from tests.builders import tiny_models
@@ -54,7 +53,7 @@ def test_ablated_texts_pass_as_one_and_give_the_logits_of_full_passes(family: st
             continue
         capture = subject.capture(tokens, mask, [hook])
         x = ablated(capture.activations[hook], keep, value)
-        found, passed = rest.logits(subject, capture, hook, x)
+        found, passed = rest.logits(subject, capture, hook, x, Layout.of(tokens, mask, keep).alike)
         assert passed == 2, hook
         assert found.rows.shape == (2 * 9, tiny_models.VOCAB)
         torch.testing.assert_close(found.rows[found.place[mask]], expected(subject, tokens, mask, hook, x))
@@ -67,7 +66,7 @@ def test_where_logits_depend_on_more_than_the_activation_every_text_passes(hook:
     tokens, mask = texts(9, 7, 9)
     capture = subject.capture(tokens, mask, [hook])
     x = ablated(capture.activations[hook], mask, 0.0)
-    found, passed = rest.logits(subject, capture, hook, x)
+    found, passed = rest.logits(subject, capture, hook, x, Layout.of(tokens, mask, mask).alike)
     assert not subject.is_bottleneck(hook)
     assert passed == 3
     torch.testing.assert_close(found.rows[found.place[mask]], expected(subject, tokens, mask, hook, x))
@@ -98,7 +97,7 @@ def test_a_model_that_reads_its_tokens_again_is_no_bottleneck() -> None:
     x = ablated(capture.activations[HOOK], mask, 0.0)
     assert subject.can_resume(HOOK)
     assert not subject.is_bottleneck(HOOK)
-    found, passed = rest.logits(subject, capture, HOOK, x)
+    found, passed = rest.logits(subject, capture, HOOK, x, Layout.of(tokens, mask, mask).alike)
     assert passed == 2
     torch.testing.assert_close(found.rows[found.place[mask]], expected(subject, tokens, mask, HOOK, x))
 
@@ -123,14 +122,6 @@ def test_the_other_back_end_passes_every_text() -> None:
     tokens, mask = texts(6, 6)
     capture = subject.capture(tokens, mask, [HOOK])
     assert not subject.is_bottleneck(HOOK)
-    assert rest.logits(subject, capture, HOOK, torch.zeros_like(capture.activations[HOOK]))[1] == 2
-
-
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.booleans())
-def test_kinds_are_numbered_by_their_first_member(values: list[int], first_channel_tells: bool) -> None:
-    x = torch.zeros(len(values), 2, 3)
-    x[:, 1, 0 if first_channel_tells else 2] = torch.tensor(values).float()
-    first, kind = rest.distinct(x)
-    order = list(dict.fromkeys(values))
-    assert first.tolist() == [values.index(value) for value in order]
-    assert kind.tolist() == [order.index(value) for value in values]
+    alike = Layout.of(tokens, mask, mask).alike
+    assert len(alike.firsts) == 1
+    assert rest.logits(subject, capture, HOOK, torch.zeros_like(capture.activations[HOOK]), alike)[1] == 2

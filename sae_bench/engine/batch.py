@@ -7,17 +7,21 @@ lets the model run on).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from sae_bench.engine import rest
+from sae_bench.engine.asked import scores_under
+from sae_bench.engine.block import Block
+from sae_bench.engine.layout import Layout
 from sae_bench.engine.loss import Clean, clean_scores, score
+from sae_bench.engine.placed import Lazy, Placed, not_finite
 from sae_bench.engine.rest import Logits
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace, guarded
-from sae_bench.errors import ModelError
 from sae_bench.kernels.divergence import Scores
 from sae_bench.models.subject import Capture
 from sae_bench.randomness import Noise
@@ -25,43 +29,12 @@ from sae_bench.saes.decoding import decode
 from sae_bench.saes.graded import Graded
 from sae_bench.saes.protocol import CoderInfo, Codes
 
-T = TypeVar("T")
 
-
-def _by_sequence(values: Tensor, at: Tensor) -> Tensor:
-    """Float64 sums of ``something[at]`` over each row of ``at``; deterministic, unlike scattered additions on a GPU."""
-    return torch.segment_reduce(values.double(), "sum", lengths=at.sum(1), unsafe=True)
-
-
-class _Lazy:
-    """Values that are computed when first asked for."""
-
-    def __init__(self) -> None:
-        self._memo: dict[Any, Any] = {}
-
-    def once(self, key: Any, compute: Callable[[], T]) -> T:
-        if key not in self._memo:
-            self._memo[key] = compute()
-        value: T = self._memo[key]
-        return value
-
-    def known(self, key: Any) -> Any:
-        """What was computed under ``key``, None if nothing was."""
-        return self._memo.get(key)
-
-
-REPLACEMENTS = ("clean", "zero", "mean", "spliced")  # what has a name of its own; see Site.loss
-
-
-class _Asked(NamedTuple):
-    """What the model was run on under a key, and what came of it."""
-
-    mark: Tensor
-    scores: Scores
-
-
-class Batch(_Lazy):
+class Batch(Placed):
     """Some sequences: ``tokens`` int64 ``[batch, seq]``, ``attention``, ``keep`` and ``target`` bool ``[batch, seq]``.
+
+    They come from the host, where :class:`sae_bench.engine.layout.Layout` works out all shapes before the device
+    begins.
 
     ``keep`` says which tokens count, ``target`` which may be predicted (None: all).
     ``names`` of the sequences key what is drawn at random, with ``seed``. ``saes`` are the views of the SAEs of the run
@@ -79,31 +52,28 @@ class Batch(_Lazy):
         names: tuple[str, ...] = (),
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        self._on_host = tokens, attention
+        self._begin(work, Layout.of(tokens, attention, keep, target), names, seed)
+
+    def _begin(self, work: Workspace, layout: Layout, names: tuple[str, ...], seed: int) -> None:
+        super().__init__(layout, work.subject.device, work.waits)
         self.work, self.names, self.seed = work, names, seed
         self.saes: Mapping[str, CoderView] = {}
         self.failed: Mapping[str, str] = {}
-        self.tokens, self.attention, self.keep = tokens, attention, keep & attention
-        self.kept = self.keep[attention]
-        self.first = (torch.arange(tokens.shape[1], device=tokens.device) == 0).expand_as(tokens)[attention]
-        successor = torch.zeros_like(attention)
-        successor[:, :-1] = (attention if target is None else attention & target)[:, 1:]
-        self.predicts = self.keep & successor
-        self.targets = tokens.roll(-1, dims=1)[self.predicts]
+        self.looked_at: dict[tuple[str, str], set[str]] = {}  # by task and coder: the partners that it asked for
+        self.block: Block | None = None
+        self.owed: Counter[str] = Counter()  # what was counted for it in its block, before its turn
 
     @property
     def capture(self) -> Capture:
         """The model's activations at all hook points of the run."""
 
         def compute() -> Capture:
-            self.work.counters["prefix"] += len(self.tokens)
-            captured = self.work.subject.capture(self.tokens, self.attention, self.work.hooks)
+            self.work.counters["prefix"] += len(self.layout.tokens)
+            captured = self.work.subject.capture(*self._on_host, self.work.hooks)
             for hook, x in captured.activations.items():
-                if not bool(x[self.attention].isfinite().all()):
-                    raise ModelError(
-                        f"the model gives activations that are not finite at {hook} in {self.work.subject.dtype}; "
-                        "use --dtype float32"
-                    )
+                finite = x.isfinite().all(-1).flatten().index_select(0, self.put("real"))
+                self.check(finite.logical_not_(), not_finite(hook, self.work.subject.dtype, self.layout, self.names))
             return captured
 
         return self.once("capture", compute)
@@ -120,16 +90,9 @@ class Batch(_Lazy):
 
     def activations(self, hook: str) -> Tensor:
         """Activations of the real tokens ``[T, d]``."""
-        return self.once(("x", hook), lambda: self.capture.activations[hook][self.attention])
-
-    def sum(self, values: Tensor, where: Tensor) -> Tensor:
-        """Float64 sums over the tokens ``where`` of each sequence: ``[T, ...]`` to ``[batch, ...]``."""
-        mask = where if values.ndim == 1 else where.unsqueeze(1)
-        return _by_sequence(torch.where(mask, values, 0), self.attention)
-
-    def sum_predictions(self, values: Tensor) -> Tensor:
-        """Float64 sums over the predictions of each sequence: ``[predictions]`` to ``[batch]``."""
-        return _by_sequence(values, self.predicts)
+        return self.once(
+            ("x", hook), lambda: self.capture.activations[hook].flatten(0, 1).index_select(0, self.put("real"))
+        )
 
     @property
     def clean(self) -> Clean:
@@ -138,7 +101,7 @@ class Batch(_Lazy):
         def compute() -> Clean:
             hook = self.work.hooks[-1]
             logits = self.logits(hook, self.capture.activations[hook], "clean")
-            return clean_scores(logits, self.predicts, self.targets)
+            return clean_scores(logits, self.layout.predicts, self.targets, elements=self.work.chunk)
 
         return self.once("clean", compute)
 
@@ -146,27 +109,44 @@ class Batch(_Lazy):
         """Latent activations of the T tokens by an encoder, computed once. Raises CoderFailure."""
 
         def compute() -> Codes:
-            self.work.counters["encode"] += len(self.tokens)
+            self.work.counters["encode"] += len(self.layout.tokens)
             return self.work.encode(entry, self.activations(entry.hook_in))
 
-        return self.once(("codes", id(entry.encoder)), compute)
+        codes = self.once(("codes", id(entry.encoder)), compute)
+        if self.block is not None:
+            self.block.encode(entry)
+        return codes
 
-    def scores(self, hook: str, values: Tensor, kind: str) -> Scores:
-        """CE, KL and agreement of every prediction with ``values`` ``[T, d]`` at the kept tokens."""
-        full = self.capture.activations[hook].clone()
-        full[self.keep] = values[self.kept].to(full.dtype)
-        return score(self.logits(hook, full, kind), self.predicts, self.targets, self.clean)
+    def scores(self, hook: str, values: Tensor, kind: str, *, constant: bool = False) -> Scores:
+        """CE, KL and agreement of every prediction with ``values`` ``[T, d]`` at the kept tokens.
 
-    def logits(self, hook: str, activation: Tensor, kind: str) -> Logits:
+        ``constant``: they are one vector at all of them, so that sequences with nothing else between them pass as one.
+        """
+        full = self.capture.activations[hook].clone(memory_format=torch.contiguous_format)
+        kept = values.index_select(0, self.put("kept_tokens")).to(full.dtype)
+        full.flatten(0, 1).index_copy_(0, self.put("kept_places"), kept)
+        logits = self.logits(hook, full, kind, constant=constant)
+        work = self.work
+        return score(logits, self.layout.predicts, self.targets, self.clean, elements=work.chunk, waits=work.waits)
+
+    def logits(self, hook: str, activation: Tensor, kind: str, *, constant: bool = False) -> Logits:
         """Logits of the rest of the model when ``hook`` carries ``activation`` ``[batch, seq, d]``."""
-        found, passed = rest.logits(self.work.subject, self.capture, hook, activation)
+        alike = self.layout.alike if constant else None
+        with self._checked_later():
+            apart = kind != "clean" and not self.work.waits  # the clean ones are kept, since all others need them
+            found, passed = rest.logits(self.work.subject, self.capture, hook, activation, alike, apart=apart)
         self.work.counters[f"suffix_{kind}"] += passed
         if not self.work.subject.can_resume(hook):
             self.work.counters["full_instead_of_suffix"] += passed
         return found
 
+    def _checked_later(self) -> AbstractContextManager[None]:
+        """What the model checks in a pass is read with the batch, if its back end can wait for that."""
+        later = None if self.work.waits else getattr(self.work.subject, "checked_later", None)
+        return nullcontext() if later is None else later(lambda bad, error: self.check(bad, lambda _: error))
 
-class SiteView(_Lazy):
+
+class SiteView(Lazy):
     """A batch at one hook point; see :class:`sae_bench.tasks.base.Site`."""
 
     def __init__(self, batch: Batch, hook: str) -> None:
@@ -193,7 +173,12 @@ class SiteView(_Lazy):
 
     def predictions(self) -> Tensor:
         """Number of predictions of each sequence, float64 ``[batch]``."""
-        return self.batch.predicts.sum(1).double()
+        return self.batch.put("predictions").double()
+
+    @property
+    def first_tokens(self) -> Tensor:
+        """Int64: which of the T tokens stands at position 0 of each sequence that has one."""
+        return self.batch.put("first_tokens")
 
     def loss(self, replacement: str) -> Tensor:
         """Cross-entropy summed over each sequence's predictions ``[batch]``, nats."""
@@ -211,12 +196,21 @@ class SiteView(_Lazy):
 
     def replaced(self, replacement: str) -> Scores:
         """What :meth:`loss` and :meth:`kl` sum, for every prediction."""
-        return self.once(replacement, lambda: self.batch.scores(self.hook, self.values(replacement), replacement))
+        return self.once(
+            replacement,
+            lambda: self.batch.scores(
+                self.hook, self.values(replacement), replacement, constant=self.constant(replacement)
+            ),
+        )
+
+    def constant(self, replacement: str) -> bool:
+        """Whether all tokens carry one vector; never wrongly so."""
+        return replacement in ("zero", "mean")
 
     def noise(self, role: str) -> Noise:
         """Random numbers for every token, keyed by seed, ``role`` and sequence."""
         batch = self.batch
-        return Noise(batch.seed, role, batch.names, batch.attention.sum(1).tolist(), batch.tokens.device)
+        return Noise(batch.seed, role, batch.names, batch.layout.lengths.tolist(), batch.work.subject.device)
 
     def values(self, replacement: str) -> Tensor:
         """What the tokens carry ``[T, d]``."""
@@ -257,20 +251,29 @@ class CoderView(SiteView):
     @property
     def x_hat(self) -> Tensor:
         """Reconstruction ``[T, d_out]``; where that is the activation itself, no codes are made for it."""
-        return self.x if self.entry.copies else self.once("x_hat", lambda: self.decode(self.codes))
+        if self.entry.copies:
+            return self.x
+        x_hat = self.once("x_hat", lambda: self.decode(self.codes))
+        if self.batch.block is not None:
+            self.batch.block.decode(self.entry, x_hat)
+        return x_hat
 
     def decode(self, codes: Codes) -> Tensor:
         """What the coder makes of ``codes`` ``[T, n_latents]``, for instance a part of its own: ``[T, d_out]``."""
-        if codes.n_tokens != len(self.kept) or codes.n_latents != self.info.n_latents:
+        if codes.n_tokens != len(self.batch.layout.kept) or codes.n_latents != self.info.n_latents:
             raise ValueError(
-                f"decode takes codes of {len(self.kept)} tokens and {self.info.n_latents} latents, not of "
+                f"decode takes codes of {len(self.batch.layout.kept)} tokens and {self.info.n_latents} latents, not of "
                 f"{codes.n_tokens} and {codes.n_latents}"
             )
-        self.batch.work.counters["decode"] += len(self.batch.tokens)
+        self.batch.work.counters["decode"] += len(self.batch.layout.tokens)
         self.batch.work.count_dense(self.entry, codes.n_tokens)
         out = guarded(self.entry, lambda: decode(self.entry.coder, codes, self.x))
-        if not bool(out[self.kept].isfinite().all()):
-            raise CoderFailure("the reconstruction holds NaN or infinite numbers", self.entry.key)
+        key = self.entry.key
+        self.batch.check(
+            self.kept & ~out.isfinite().all(1),
+            lambda bad: CoderFailure("the reconstruction holds NaN or infinite numbers", key),
+            owner=key,
+        )
         return out
 
     def scores(self, values: Tensor, key: str) -> Scores:
@@ -279,19 +282,7 @@ class CoderView(SiteView):
         A key belongs to one task and to one replacement: other values under it are refused, since what the first ones
         gave would be taken for theirs. Raises ValueError.
         """
-        if key in REPLACEMENTS:
-            raise ValueError(f"the key {key!r} is taken: replaced({key!r}) has its scores")
-        if values.shape != self.target.shape:
-            raise ValueError(f"scores takes values {list(self.target.shape)}, not {list(values.shape)}")
-        mark = _mark(values, self.kept)
-        if not bool(mark.isfinite().all()):
-            raise ValueError(f"the values under the key {key!r} are NaN or infinite at kept tokens")
-        asked = self.once(
-            ("scores", self.task, key), lambda: _Asked(mark, self.batch.scores(self.hook, values, "replaced"))
-        )
-        if not torch.equal(asked.mark, mark):
-            raise ValueError(f"the key {key!r} was used for other values in this batch; a key names one replacement")
-        return asked.scores
+        return scores_under(key, self, values)
 
     @property
     def partners(self) -> tuple[CoderView, ...]:
@@ -300,6 +291,8 @@ class CoderView(SiteView):
         Raises CoderFailure where one of them has failed.
         """
         others = [view for key, view in self.batch.saes.items() if key != self.entry.key]
+        keys = {view.entry.key for view in others}
+        self.batch.looked_at.setdefault((self.task, self.entry.key), set()).update(keys)
         for view in others:
             if (why := self.batch.failed.get(view.entry.key)) is not None:
                 raise CoderFailure(why, view.entry.key)
@@ -316,14 +309,10 @@ class CoderView(SiteView):
             return self.site.replaced(replacement)
         return self.batch.clean.unchanged if self.entry.copies else super().replaced(replacement)
 
+    def constant(self, replacement: str) -> bool:
+        """Without latents, and with nothing but codes to decode from, a reconstruction is the same for all tokens."""
+        return self.info.n_latents == 0 and self.info.decode_needs == "nothing"
+
     def values(self, replacement: str) -> Tensor:
         """The reconstruction ``[T, d_out]``."""
         return self.x_hat
-
-
-def _mark(values: Tensor, kept: Tensor) -> Tensor:
-    """Three sums ``[3]`` by which replacements are told apart without keeping them."""
-    x = values[kept].double()
-    place = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=torch.float64)
-    order = torch.arange(1, len(x) + 1, device=x.device, dtype=torch.float64)
-    return torch.stack([x.sum(), x.square().sum(), (x @ place) @ order])

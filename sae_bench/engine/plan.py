@@ -73,8 +73,10 @@ class Batches:
     def __len__(self) -> int:
         return len(self.groups)
 
-    def tensors(self, index: int, options: Options, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def tensors(self, index: int, options: Options) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``tokens`` int64, ``attention``, ``keep`` and ``target`` bool, each ``[batch, seq]``, padded on the right.
+
+        They are on the host.
 
         Padding is where ``attention`` is not, whatever its id; ``target`` is what a prediction may be scored on.
         """
@@ -86,7 +88,7 @@ class Batches:
         for row, i in enumerate(self.groups[index]):
             if i in self.tokens.padded_ends:
                 target[row, len(ids[row]) - 1] = False
-        return tokens.to(device), attention.to(device), keep.to(device), target.to(device)
+        return tokens, attention, keep, target
 
     def names(self, index: int) -> tuple[str, ...]:
         """A name for every sequence of a batch, by its document's content and its place in the document."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from sae_bench.engine.loss import chunk_elements
 from sae_bench.errors import named
-from sae_bench.models.subject import SubjectModel
+from sae_bench.kernels.transfer import free_bytes
+from sae_bench.models.subject import SubjectModel, is_bottleneck
 from sae_bench.modules import evaluating
 from sae_bench.saes.control_coders import ChannelCoder, PermutedDecoder
 from sae_bench.saes.controls import Moments
@@ -70,17 +72,41 @@ class Workspace:
     (numbers in arrays ``[tokens, n_latents]``, which only the wrapper of dense modules makes); "uncertified_tokens" of
     a coder that selects in bfloat16 were selected once more in its own precision. None depends on how sequences are put
     into batches, but for "suffix_..." where sequences of a batch carry the same, as ablated ones do.
+
+    ``waits``: whether the host may wait for the device within a batch. It costs nothing on a CPU. Without it what a
+    batch has found is read later, all together, and logits of replaced activations are made for some positions at a
+    time; figures are the same but for the rounding of that product.
     """
 
     subject: SubjectModel
     hooks: tuple[str, ...]
     moments: dict[str, Moments]
     counters: Counter[str] = field(default_factory=Counter)
+    waits: bool = True
     _norms: dict[str, Tensor] = field(default_factory=dict)
 
     def fresh(self) -> Workspace:
-        """The same model, hook points and moments with counters of its own."""
+        """The same model, hook points and moments with counters of its own, for batches that are read as they go."""
         return Workspace(self.subject, self.hooks, self.moments)
+
+    @cached_property
+    def chunk(self) -> int:
+        """How many logits are scored at once."""
+        return chunk_elements(free_bytes(self.subject.device))
+
+    def prepare(self) -> None:
+        """Have what a batch without ``waits`` would else make the host wait for.
+
+        That is what it needs of calibration, and the self-tests of the model at hook points. A back end that can do
+        without waiting has an attribute ``waits``.
+        """
+        for hook in self.hooks:
+            is_bottleneck(self.subject, hook)
+            self.subject.can_resume(hook)
+            _ = self.moments[hook].far
+        _ = getattr(self.subject, "head", None)
+        if hasattr(self.subject, "waits"):
+            self.subject.waits = self.waits
 
     def encode(self, entry: Entry, x: Tensor) -> Codes:
         """Codes of ``x`` ``[T, d_in]``, counted. Raises CoderFailure."""
@@ -110,18 +136,17 @@ class Workspace:
     def sizes(self, entry: Entry, codes: Codes) -> Tensor:
         """``|f| ||d||`` of every entry of a coder's codes, float64 ``[entries]``. Raises CoderFailure.
 
-        Directions are measured once, in tiles that do not depend on what was measured before: so a run that was killed
-        goes on to the same bits.
+        All directions are measured when the first are asked for, in tiles: which latents are active is known to the
+        device alone, and a run that was killed goes on to the same bits.
         """
         if entry.key not in self._norms:
-            self._norms[entry.key] = codes.values.new_full((codes.n_latents,), torch.nan, dtype=torch.float64)
-        norms = self._norms[entry.key]
-        unknown = codes.indices[norms[codes.indices].isnan()]
-        for tile in torch.unique(unknown // NORM_ROWS).tolist():
-            start, stop = tile * NORM_ROWS, min((tile + 1) * NORM_ROWS, codes.n_latents)
-            latents = torch.arange(start, stop, device=norms.device)
-            norms[start:stop] = guarded(entry, partial(_norms, entry.coder, latents))
-        return codes.values.double().abs() * norms[codes.indices]
+            device, n = codes.values.device, codes.n_latents
+            tiles = [
+                guarded(entry, partial(_norms, entry.coder, torch.arange(a, min(a + NORM_ROWS, n), device=device)))
+                for a in range(0, n, NORM_ROWS)
+            ]
+            self._norms[entry.key] = torch.cat([codes.values.new_zeros(0, dtype=torch.float64), *tiles])
+        return codes.values.double().abs() * self._norms[entry.key][codes.indices]
 
 
 def _norms(coder: SparseCoder, latents: Tensor) -> Tensor:

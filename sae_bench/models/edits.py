@@ -16,6 +16,8 @@ from sae_bench.models.layouts import Side
 
 # What one place does with the tensor that passes: return another one, or None to leave it alone.
 Edit = Callable[[Tensor], Tensor | None]
+# Takes a check whose outcome is still on the device, bool, and the error where something of it is true.
+Later = Callable[[Tensor, ModelError], None]
 
 # Largest difference of two ways to compute the same, relative to the largest value. RMSNorm modules and rotary tables
 # are float32 also in a float64 model.
@@ -112,8 +114,9 @@ class ResidualMid:
     at its norm, so that `put` gets the stream that stood there.
     """
 
-    def __init__(self, put: Edit, hook: Hook) -> None:
+    def __init__(self, put: Edit, hook: Hook, later: Later | None = None) -> None:
         self._put, self._hook = put, hook  # `hook.scale`: by how much the block multiplies what attention returns
+        self._later = later  # takes what `verify` finds, if the host does not wait for it
         self._entered: Tensor | None = None
         self._stream: Tensor | None = None
 
@@ -139,17 +142,28 @@ class ResidualMid:
     def verify(self, x: Tensor) -> None:
         """Raise ModelError unless the stream `x` is the new one."""
         exact = self._hook.scale == 1  # else the factor is known to some digits
-        if self._stream is None or not (torch.equal(x, self._stream) if exact else close(x, self._stream)):
-            raise ModelError(
-                f"hook point {self._hook.name!r} cannot be replaced: the blocks of this model do not simply add "
-                "attention to the residual stream; use hook_resid_pre or hook_resid_post"
-            )
+        error = ModelError(
+            f"hook point {self._hook.name!r} cannot be replaced: the blocks of this model do not simply add "
+            "attention to the residual stream; use hook_resid_pre or hook_resid_post"
+        )
+        if self._stream is None or x.shape != self._stream.shape:
+            raise error
+        if self._later is not None:
+            self._later((x != self._stream).any() if exact else differs(x, self._stream), error)
+        elif not (torch.equal(x, self._stream) if exact else close(x, self._stream)):
+            raise error
 
 
 def close(a: Tensor, b: Tensor) -> bool:
     """Whether two results of the same computation agree to the rounding of their dtype."""
     scale = max(float(b.abs().max()), 1e-6)
     return float((a - b).abs().max()) <= TOLERANCE.get(a.dtype, 5e-2) * scale
+
+
+def differs(a: Tensor, b: Tensor) -> Tensor:
+    """Whether two results are not :func:`close`, bool `[]`, on their device."""
+    scale = b.abs().max().clamp(min=1e-6)
+    return ((a - b).abs().max() <= TOLERANCE.get(a.dtype, 5e-2) * scale).logical_not()
 
 
 class AffineFreeNorm:

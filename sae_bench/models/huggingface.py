@@ -7,8 +7,8 @@ stay usable in the owner's training, and what is returned here may be fed to aut
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from sae_bench.errors import ModelError, said
+from sae_bench.kernels.transfer import onto
 from sae_bench.models.checks import check_centering, check_scale, embedding_scale, parsed
-from sae_bench.models.edits import close
+from sae_bench.models.edits import Later, close
 from sae_bench.models.hooks import Hook, canonical_name
+from sae_bench.models.huggingface_head import Head, Reached, find_head
+from sae_bench.models.huggingface_masks import masks_are_full
 from sae_bench.models.huggingface_modules import Modules
 from sae_bench.models.huggingface_suffix import KeysAndValues
 from sae_bench.models.selftests import Found, random_tokens, settle
@@ -33,10 +36,12 @@ class _Stop(Exception):
 class HuggingFaceSubject:
     """A `transformers` causal language model; see `SubjectModel` for the members.
 
-    `copy_model` makes no difference: nothing stays on the model, whoever else holds it.
+    `copy_model` makes no difference: nothing stays on the model, whoever else holds it. `waits`: whether a pass may
+    make the host wait for the device.
     """
 
     backend = "hf"
+    waits = True
 
     def __init__(self, model: nn.Module, name: str, *, copy_model: bool = False) -> None:
         self.name = name
@@ -54,6 +59,7 @@ class HuggingFaceSubject:
         self._resumable: dict[Hook, tuple[bool, bool]] = {}  # and whether tokens play no part in it
         self._says: dict[str, tuple[str, ...]] = {}
         self._modules = Modules(model)
+        self._heads: list[Head | None] = []  # one, once it was looked for
         self._check_model()
         self._tokens = random_tokens(self.vocab_size, self.context_length, self.device)
         self.plain = self._plain()
@@ -101,6 +107,23 @@ class HuggingFaceSubject:
             raise ModelError(f"resuming at {hook!r} needs a capture of that hook point; add it to the captured hooks")
         return self._resume(capture.tokens, capture.carry, place, activation, "suffix")
 
+    @property
+    def head(self) -> Head | None:
+        """The product with the unembedding apart from a pass; None where a self-test finds more behind it."""
+        if not self._heads:
+            self._heads = [find_head(self.model, self.vocab_size, lambda: self._forward(self._tokens, "selftest"))]
+        return self._heads[0]
+
+    def hidden(self, capture: Capture, hook: str, activation: Tensor) -> Tensor:
+        """Return what `resume` would, before the head; only where there is one and `can_resume`."""
+        assert self.head is not None
+        try:
+            with self.head.ends_pass():
+                self.resume(capture, hook, activation)
+        except Reached as reached:
+            return reached.hidden
+        raise ModelError("a pass does not come to the model's unembedding, though it did in the self-test")
+
     def can_resume(self, hook: str) -> bool:
         """Whether resuming at `hook` gives the logits of a full splice, by one test on random tokens."""
         return self._tested(self._hook(hook))[0]
@@ -114,6 +137,15 @@ class HuggingFaceSubject:
         if not self.can_resume(hook):
             return None
         return KeysAndValues(self, self._modules, capture, hook, self._hook(hook))
+
+    @contextmanager
+    def checked_later(self, later: Later) -> Iterator[None]:
+        """Hand checks of what passes over to `later` until the context ends, instead of waiting for their outcome."""
+        self._modules.later = later
+        try:
+            yield
+        finally:
+            self._modules.later = None
 
     # --- the three kinds of forward pass -----------------------------------------------------------------------------
 
@@ -171,7 +203,7 @@ class HuggingFaceSubject:
         every batch uses the same attention kernel, so a sequence's numbers do not depend on its neighbours.
         """
         self.counters[count] += tokens.shape[0]
-        with evaluating(self.model):
+        with evaluating(self.model), nullcontext() if self.waits else masks_are_full():
             out = self.model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
         logits: Tensor = out.logits
         return logits[..., : self.vocab_size]
@@ -261,7 +293,7 @@ class HuggingFaceSubject:
 
     def _batch(self, tokens: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         check_batch(tokens, attention_mask, self.vocab_size, self.context_length)
-        return tokens.to(self.device, torch.int64), attention_mask.to(self.device, torch.bool)
+        return onto(tokens.to(torch.int64), self.device), onto(attention_mask.to(torch.bool), self.device)
 
     def _hook(self, name: str) -> Hook:
         if name not in self._hooks:

@@ -12,6 +12,7 @@ from sae_bench.errors import ModelError
 from sae_bench.models.edits import (
     AffineFreeNorm,
     Edit,
+    Later,
     ResidualMid,
     attach,
     centre,
@@ -32,6 +33,7 @@ class Modules:
         self._norms: dict[str, AffineFreeNorm] = {}
         self._returns: dict[int, Callable[[Tensor], Any]] = {}  # by block: puts a tensor into what it returns
         self._blocks_path, self._blocks = _blocks(model)
+        self.later: Later | None = None  # takes checks of what passes, if nobody waits for them
 
     def learn_outputs(self, stack: ExitStack) -> None:
         """Note what each block returns, a tensor or a sequence; a forward pass of it must come before `enter`."""
@@ -119,7 +121,7 @@ class Modules:
         branch, norm = (
             parse_hook(f"blocks.{hook.layer}.{site}", self._model) for site in ("hook_attn_out", "ln1.hook_out")
         )
-        edits = ResidualMid(put, hook)
+        edits = ResidualMid(put, hook, self.later)
         assert hook.layer is not None
         attach(stack, self._blocks[hook.layer], "in", edits.block_input)
         attach(stack, self._model.get_submodule(norm.path), "in", edits.norm_input)

@@ -177,12 +177,12 @@ def check_batch(tokens: Tensor, attention_mask: Tensor, vocab_size: int, context
             f"a sequence has {tokens.shape[1]} tokens, but the model takes at most {context_length}; "
             "use a shorter context"
         )
-    low, high = int(tokens.min()), int(tokens.max())
+    ids, mask = tokens.cpu().numpy(), attention_mask.cpu().numpy().astype(bool)  # the host has them already
+    low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= vocab_size:
         raise ModelError(
             f"token ids must be from 0 to {vocab_size - 1}, but the batch has {low if low < 0 else high}; "
             "the tokenizer does not belong to this model"
         )
-    mask = attention_mask.bool()
-    if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+    if (mask[:, 1:] & ~mask[:, :-1]).any():
         raise ModelError("padding must be on the right: a real token stands behind a padding position")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sae_bench.errors import ModelError, said
+from sae_bench.kernels.transfer import onto
 from sae_bench.models.checks import check_centering, check_scale, parsed
 from sae_bench.models.edits import Edit, ResidualMid, centre, scaled, written
 from sae_bench.models.hooks import Hook, canonical_name
@@ -194,7 +195,7 @@ class TransformerLensSubject:
 
     def _batch(self, tokens: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         check_batch(tokens, attention_mask, self.vocab_size, self.context_length)
-        return tokens.to(self.device, torch.int64), attention_mask.to(self.device, torch.bool)
+        return onto(tokens.to(torch.int64), self.device), onto(attention_mask.to(torch.bool), self.device)
 
 
 def _keep_all(into: list[Tensor], x: Tensor, hook: Any) -> None:

@@ -57,7 +57,8 @@ class PermutedDecoder:
 
     def decode(self, codes: Codes, x: Tensor | TokenScale | None = None) -> Tensor:
         """Reconstruction ``[tokens, d_out]`` with the wrong directions."""
-        moved = codes._replace(indices=self._order.to(codes.indices.device)[codes.indices])
+        self._order = self._order.to(codes.indices.device)  # once
+        moved = codes._replace(indices=self._order[codes.indices])
         return self.sae.decode(moved, x)
 
     def decoder_rows(self, latents: Tensor) -> Tensor:

@@ -42,7 +42,8 @@ class Codes(NamedTuple):
 
     def token_of_entry(self) -> Tensor:
         """The token of every entry, int64 ``[nonzeros]``."""
-        return torch.repeat_interleave(torch.arange(self.n_tokens, device=self.indptr.device), self.counts())
+        tokens = torch.arange(self.n_tokens, device=self.indptr.device)
+        return torch.repeat_interleave(tokens, self.counts(), output_size=len(self.indices))
 
     def select(self, tokens: Tensor) -> Codes:
         """The rows where ``tokens`` (bool ``[tokens]``) is true, in order."""

@@ -58,6 +58,11 @@ def _depth(hook: str) -> int:
     return int(layer.group()) if layer else -1
 
 
+def may_wait(device: torch.device) -> bool:
+    """Whether the host may wait for the device within a batch: on a CPU there is nothing to wait for."""
+    return device.type == "cpu"
+
+
 @as_declared()
 def measure(
     subject: SubjectModel,
@@ -83,7 +88,7 @@ def measure(
     if resumed is None:
         checkpoint.save_moments(moments, counters)
         keeping.keep_moments(moments)
-    work = Workspace(subject, hooks, moments)
+    work = Workspace(subject, hooks, moments, waits=may_wait(subject.device))
     cast = with_controls(saes, work, inputs.options)
     run = Run(work, cast, inputs, size, checkpoint, checkpoint.load())
     fresh = not run.state.done
@@ -123,7 +128,7 @@ def _calibration(
     def each() -> Iterator[Batch]:
         for i in range(len(batches)):
             progress("calibration", i, len(batches))
-            yield Batch(work, *batches.tensors(i, options, subject.device))
+            yield Batch(work, *batches.tensors(i, options))
 
     if lacking:
         with torch.no_grad():

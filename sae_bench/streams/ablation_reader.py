@@ -106,7 +106,7 @@ class AblationReader(Reader):
         return found
 
     def _prepared(self, index: int) -> tuple[Batch, Sampled]:
-        batch = Batch(self.work, *self.batches.tensors(index, self.options, self.work.subject.device))
+        batch = Batch(self.work, *self.batches.tensors(index, self.options))
         self.run.captures.lend(self.batches.groups[index], batch, was_read=self._was_read)
         units = [self.tokens.unit_ids[unit] for unit in self.batches.units(index)]
         return batch, sampled_positions(batch, units, self.task.positions, self.options.seed)

@@ -6,16 +6,19 @@ names its stream. A package registers further streams through the entry point ``
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from sae_bench.data.documents import Corpus
 from sae_bench.data.labelled import Suite
+from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.checkpoint import Arrays, Checkpoint, State
 from sae_bench.engine.plan import Cast, Options
 from sae_bench.engine.workspace import Entry, Workspace
@@ -35,6 +38,19 @@ class Inputs:
     corpus: Corpus
     suite: Suite | None
     options: Options
+
+
+def some_documents(inputs: Inputs, chosen: Sequence[int]) -> Inputs:
+    """The same inputs with these documents alone to evaluate; calibration stays."""
+    tokens = inputs.corpus.evaluation
+    place = {unit: i for i, unit in enumerate(chosen)}
+    rows = [i for i, unit in enumerate(tokens.units.tolist()) if unit in place]
+    ids = [tokens[i].ids for i in rows]
+    offsets = np.cumsum([0, *map(len, ids)]).astype(np.int64)
+    of_row = np.array([place[int(tokens.units[i])] for i in rows], dtype=np.int32)
+    ends = frozenset(row for row, i in enumerate(rows) if i in tokens.padded_ends)
+    kept = TokenSet(np.concatenate(ids), offsets, of_row, tuple(tokens.unit_ids[unit] for unit in chosen), ends)
+    return dataclasses.replace(inputs, corpus=dataclasses.replace(inputs.corpus, evaluation=kept))
 
 
 @dataclass(frozen=True)
@@ -99,12 +115,14 @@ class Reader:
     """Measures some tasks of one stream: the steps of a loop, then tables of units.
 
     ``name`` is unique in a run, ``label`` stands in the progress bar, ``prefix`` before the counters of its steps.
-    ``atomic``: a step that is interrupted leaves nothing behind, so what came before it can be saved.
+    ``atomic``: a step that is interrupted leaves nothing behind, so what came before it can be saved. ``ahead``: how
+    many steps may have begun before the first of them is read.
     """
 
     label: ClassVar[str] = "evaluation"
     prefix: ClassVar[str] = ""
     atomic: ClassVar[bool] = True
+    ahead: int = 0
 
     def __init__(self, name: str, run: Run, tasks: Mapping[str, Task], work: Workspace | None = None) -> None:
         self.name, self.run, self.tasks = name, run, tasks
@@ -124,6 +142,11 @@ class Reader:
     def step(self, index: int, progress: Progress) -> Part:
         """One step."""
         raise NotImplementedError
+
+    def launch(self, index: int, progress: Progress) -> Callable[[], Part]:
+        """Begin a step; what is returned waits for its end. Where nothing runs beside the host, all is done here."""
+        part = self.step(index, progress)
+        return lambda: part
 
     def sums(self) -> Arrays:
         """Totals that the reader keeps itself while it runs, to be saved beside the others."""

@@ -40,7 +40,7 @@ class Parts:
     def __init__(self, batch: Batch, sites: Mapping[str, SiteView], saes: Sequence[Entry]) -> None:
         self._batch, self._saes = batch, saes
         self._made: dict[tuple[int, ...], tuple[Batch, dict[str, SiteView]]] = {
-            tuple(range(len(batch.tokens))): (batch, dict(sites))
+            tuple(range(len(batch.layout.tokens))): (batch, dict(sites))
         }
 
     def view(self, entry: Entry, rows: Sequence[int]) -> CoderView:

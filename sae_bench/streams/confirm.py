@@ -7,12 +7,13 @@ from functools import partial
 
 import numpy as np
 
-from sae_bench.engine.batch import Batch, CoderView, SiteView
+from sae_bench.engine.batch import CoderView
 from sae_bench.engine.plan import Batches
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.streams.base import Part, Progress, Reader, Run
 from sae_bench.streams.beside import told_apart
 from sae_bench.streams.guard import TaskFailure, guarded
+from sae_bench.streams.opened import Opened
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units
 
@@ -100,12 +101,8 @@ class Confirming(Reader):
 
     def step(self, index: int, progress: Progress) -> Part:
         """One batch of further documents."""
-        options, state, cast = self.run.inputs.options, self.run.state, self.run.cast
-        tensors = self.batches.tensors(index, options, self.work.subject.device)
-        batch = Batch(self.work, *tensors, names=self.batches.names(index), seed=options.seed)
-        sites = {hook: SiteView(batch, hook) for hook in {entry.hook_out for entry in cast.entries}}
-        batch.saes = {sae.key: CoderView(sites[sae.hook_out], sae) for sae in cast.saes}
-        batch.failed = state.failures
+        state, cast = self.run.state, self.run.cast
+        _, sites = Opened(self.run, self.batches, self.work).next(index)
         part, asked = Part(), self._asked()
         for entry in cast.controls:
             key = rest_key(entry.key)

@@ -5,42 +5,32 @@ Other streams may ride along: what they collect of a batch costs no pass of its 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from sae_bench.data.tokens import TokenSet
-from sae_bench.engine.batch import Batch, CoderView, SiteView
+from sae_bench.engine.batch import CoderView
+from sae_bench.engine.block import block_tokens
 from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.streams.at_hook import AtHook
-from sae_bench.streams.base import Inputs, Part, Planned, Progress, Reader, Run, Stream
+from sae_bench.streams.base import Inputs, Part, Planned, Progress, Reader, Run, Stream, some_documents
 from sae_bench.streams.beside import DOCUMENTS, Parts, control_documents
 from sae_bench.streams.captures import of_documents
 from sae_bench.streams.confirm import Confirming, rest_key
-from sae_bench.streams.guard import Columns, TaskFailure, guarded
+from sae_bench.streams.found import Found, Rider
+from sae_bench.streams.guard import Columns, TaskFailure
+from sae_bench.streams.opened import Opened
 from sae_bench.streams.whole import check_sequences, check_tokens, kept_tokens
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units, concatenate
 
 NAME = "documents"
 UNIT = ("", "", "unit")  # the document of every row
-
-
-class Rider(Protocol):
-    """What collects something from every batch of the pass over the documents, of controls only in ``documents``."""
-
-    documents: frozenset[int]
-
-    def wants(self, entry: Entry) -> bool:
-        """Whether anything is collected of a coder."""
-
-    def collect(self, view: CoderView, sequences: tuple[int, ...]) -> Arrays:
-        """Rows of one coder from one batch; ``sequences`` are its rows. Raises CoderFailure."""
 
 
 class Documents(Stream):
@@ -81,24 +71,6 @@ class Documents(Stream):
         return {"document": set(inputs.corpus.evaluation.unit_ids)}
 
 
-def some_documents(inputs: Inputs, chosen: Sequence[int]) -> Inputs:
-    """The same inputs with these documents alone to evaluate; calibration stays."""
-    tokens = inputs.corpus.evaluation
-    place = {unit: i for i, unit in enumerate(chosen)}
-    rows = [i for i, unit in enumerate(tokens.units.tolist()) if unit in place]
-    ids = [tokens[i].ids for i in rows]
-    offsets = np.cumsum([0, *map(len, ids)]).astype(np.int64)
-    of_row = np.array([place[int(tokens.units[i])] for i in rows], dtype=np.int32)
-    ends = frozenset(row for row, i in enumerate(rows) if i in tokens.padded_ends)
-    kept = TokenSet(np.concatenate(ids), offsets, of_row, tuple(tokens.unit_ids[unit] for unit in chosen), ends)
-    return dataclasses.replace(inputs, corpus=dataclasses.replace(inputs.corpus, evaluation=kept))
-
-
-def _document_of(site: SiteView) -> Callable[[int], str]:
-    """What a failure calls a row of the batch."""
-    return lambda row: f"document {site.batch.names[row]}"
-
-
 def pass_over(run: Run) -> DocumentsReader:
     """The pass over the documents of a run: the one that is there already, else a new one."""
     if NAME not in run.readers:
@@ -115,6 +87,8 @@ class DocumentsReader(Reader):
         super().__init__(NAME, run, {}, run.work)
         tokens = run.inputs.corpus.evaluation
         self.batches = of_documents(tokens, run.inputs.options, run.size)
+        self.ahead = 0 if self.work.waits else 1
+        self._opened = Opened(run, self.batches, self.work, block_tokens(run.cast.saes) if self.work.waits else 0)
         self.riders: list[Rider] = []
         self._columns = Columns()
         self._sample = control_documents(tokens, run.inputs.options.seed)
@@ -126,115 +100,139 @@ class DocumentsReader(Reader):
     def __len__(self) -> int:
         return len(self.batches)
 
+    def begin(self, progress: Progress) -> None:
+        """What the device would else be waited for in the first batch."""
+        if not self.work.waits:
+            self.work.prepare()
+
     def step(self, index: int, progress: Progress) -> Part:
         """One batch."""
-        options, state = self.run.inputs.options, self.run.state
-        tensors = self.batches.tensors(index, options, self.work.subject.device)
-        batch = Batch(self.work, *tensors, names=self.batches.names(index), seed=options.seed)
-        part = Part(rows={UNIT: np.array(self.batches.units(index))})
-        cast = self.run.cast
-        sites = {hook: SiteView(batch, hook) for hook in {entry.hook_out for entry in cast.entries}}
-        views = {entry.key: CoderView(sites[entry.hook_out], entry) for entry in cast.saes}
-        batch.saes, batch.failed = views, state.failures
+        return self.launch(index, progress)()
+
+    def launch(self, index: int, progress: Progress) -> Callable[[], Part]:
+        """Begin one batch: all that the device has to do for it, and the copy of what it finds."""
+        state, cast = self.run.state, self.run.cast
+        batch, sites = self._opened.next(index)
+        found = Found(self.work.waits)
         for task in self.tasks.values():
             for hook, site in sites.items():
-                if not self._known(task, hook, self.batches.groups[index], part):
-                    self._shared(task, hook, site, part)
+                key = (task.spec.id, f"@{hook}")
+                if not self._failed(*key) and not self.run.known.get(key):
+                    found.ask(task, key[1], "shared", partial(task.shared, site), batch.names)
         parts = Parts(batch, sites, cast.saes)
         for entry in cast.entries:
             if entry.key in state.failures:
                 continue
             try:
-                view = views.get(entry.key)
-                own = self._sae(view, index, part) if view else self._control(entry, parts, index, part)
+                if (view := batch.saes.get(entry.key)) is not None:
+                    self._sae(view, index, found)
+                else:
+                    self._control(entry, parts, index, found)
             except CoderFailure as failure:
-                part.failures[entry.key] = str(failure)
-                continue
-            part.rows |= own.rows
-            part.totals |= own.totals
-            part.task_failures |= own.task_failures
+                found.failures[entry.key] = str(failure)
         self.run.captures.offer(self.batches.groups[index], batch)
-        return part
+        found.start(batch)
+        return partial(self._part, index, list(sites), found)
 
-    def _known(self, task: Task, hook: str, sequences: tuple[int, ...], part: Part) -> bool:
-        """Take what an earlier run kept of these sequences; False where there is nothing."""
-        key = (task.spec.id, f"@{hook}")
-        known = self.run.known.get(key, {})
-        part.rows |= {(*key, name): column[list(sequences)] for name, column in known.items()}
-        return bool(known)
+    def _known(self, index: int) -> Arrays:
+        """What an earlier run kept of the hook points, in the sequences of a batch."""
+        sequences, known = list(self.batches.groups[index]), self.run.known.items()
+        return {(*key, name): column[sequences] for key, columns in known for name, column in columns.items()}
 
-    def _sae(self, view: CoderView, index: int, shared: Part) -> Part:
+    def _sae(self, view: CoderView, index: int, found: Found) -> None:
         """One SAE: all that there is in the batch. Raises CoderFailure."""
-        part = self._own(view.entry, view, self.tasks, shared)
+        self._ask(view, self.tasks, found, view.entry.key)
         for rider in self.riders:
             if rider.wants(view.entry):
-                part.rows |= rider.collect(view, self.batches.groups[index])
-        return part
+                found.rides(view.entry.key, rider.collect(view, self.batches.groups[index]))
 
-    def _control(self, entry: Entry, parts: Parts, index: int, shared: Part) -> Part:
+    def _control(self, entry: Entry, parts: Parts, index: int, found: Found) -> None:
         """One control: riders where they want it, tasks in the documents of the sample. Raises CoderFailure."""
-        units, group, ridden = self.batches.units(index), self.batches.groups[index], Arrays()
+        units, group = self.batches.units(index), self.batches.groups[index]
         for rider in self.riders:  # first: their documents are the more, and what is encoded for them is known then
             rows = [row for row, unit in enumerate(units) if unit in rider.documents]
             if rows and rider.wants(entry):
-                ridden |= rider.collect(parts.view(entry, rows), tuple(group[row] for row in rows))
+                found.rides(entry.key, rider.collect(parts.view(entry, rows), tuple(group[row] for row in rows)))
         rows = [row for row, unit in enumerate(units) if unit in self._sample]
         tasks = {name: task for name, task in self.tasks.items() if task.wants_control(entry.label)}
         if not rows or not tasks:
-            return Part(rows=ridden)
+            return
         view = parts.view(entry, rows)
-        part = self._own(entry, view, tasks, shared)
+        self._ask(view, tasks, found, entry.key)
         if "l0" in entry.coder.info.provenance:
-            active = view.codes.counts()[view.kept].sum()
-            part.totals["", entry.key, "active"] = np.array([int(active), int(view.kept.sum())], dtype=np.float64)
-        part.rows |= ridden | {("", entry.key, "unit"): np.array([units[row] for row in rows])}
+            active = torch.where(view.kept, view.codes.counts(), 0).sum()
+            found.adds(("", entry.key, "active"), torch.stack([active, view.kept.sum()]).double())
+        found.rides(entry.key, {("", entry.key, "unit"): np.array([units[row] for row in rows])})
+
+    def _ask(self, view: CoderView, tasks: Mapping[str, Task], found: Found, key: str) -> None:
+        """What tasks make of one coder, under its key or another one. Raises CoderFailure."""
+        entry = view.entry
+        for name, task in tasks.items():
+            hook = f"@{entry.hook_out}"
+            failed = any(self._failed(name, owner) for owner in (key, entry.key, hook))
+            if failed or found.raised(name, hook):
+                continue
+            view.task = name
+            found.ask(task, key, "measure", partial(task.measure, view), view.batch.names, entry.key)
+            if not found.raised(name, key):
+                found.ask(task, key, "totals", partial(task.totals, view), view.batch.names, entry.key)
+
+    def _part(self, index: int, hooks: list[str], found: Found) -> Part:
+        """What was found in a batch, once it is there. Raises ModelError."""
+        found.settle()
+        rows = {UNIT: np.array(self.batches.units(index))} | self._known(index)
+        part = Part(rows=rows, failures=found.failures)
+        for task in self.tasks.values():
+            for hook in hooks:
+                self._read(task, f"@{hook}", found, part)
+        for entry in self.run.cast.entries:
+            if entry.key in self.run.state.failures or entry.key in part.failures:
+                continue
+            for task in self.tasks.values():
+                self._read(task, entry.key, found, part, entry)
+            part.rows |= found.ridden(entry.key)
+            part.totals |= found.added(entry.key)
         return part
 
     def _again(self, entry: Entry, view: CoderView, tasks: dict[str, Task], key: str) -> Part:
         """One control in further documents, under another key. Raises CoderFailure."""
-        return self._own(entry, view, tasks, None, key)
-
-    def _shared(self, task: Task, hook: str, site: SiteView, part: Part) -> None:
-        key = (task.spec.id, f"@{hook}")
-        if self._failed(*key):
-            return
-        try:
-            found = guarded(task, lambda: task.shared(site), "shared")
-            columns = self._columns.rows(task, "shared", found, len(site.batch.names), key[1], _document_of(site))
-        except TaskFailure as failure:
-            part.task_failures[key] = str(failure)
-            return
-        part.rows |= {(*key, name): column for name, column in columns.items()}
-
-    def _own(
-        self, entry: Entry, view: CoderView, tasks: Mapping[str, Task], shared: Part | None, key: str = ""
-    ) -> Part:
-        """What tasks make of one coder, under its key or another one. Raises CoderFailure.
-
-        ``shared`` is what was measured for all coders; None where that was done before.
-        """
-        part, key = Part(), key or entry.key
-        for name, task in tasks.items():
-            hook = (name, f"@{entry.hook_out}")
-            lost = shared is not None and hook in shared.task_failures
-            if self._failed(name, key) or self._failed(name, entry.key) or self._failed(*hook) or lost:
-                continue
-            try:
-                view.task = name
-                rows = guarded(task, partial(task.measure, view), "measure", entry.key)
-                columns = self._columns.rows(
-                    task, "measure", rows, len(view.batch.names), entry.key, _document_of(view)
-                )
-                sums = guarded(task, partial(task.totals, view), "totals", entry.key)
-                totals = self._columns.totals(task, sums, entry.key)
-                if not columns and not totals and shared and not any(k[:2] == hook for k in shared.rows):
-                    raise TaskFailure(f"task {name}: measure, shared and totals return no column at all")
-            except TaskFailure as failure:
-                part.task_failures[name, key] = str(failure)
-                continue
-            part.rows |= {(name, key, c): v for c, v in columns.items()}
-            part.totals |= {(name, key, c): v for c, v in totals.items()}
+        found, part = Found(waits=True), Part()
+        self._ask(view, tasks, found, key)
+        for task in tasks.values():
+            self._read(task, key, found, part, entry, alone=True)
         return part
+
+    def _read(
+        self, task: Task, key: str, found: Found, part: Part, entry: Entry | None = None, *, alone: bool = False
+    ) -> None:
+        """The checked columns of a task for a hook point, or columns and totals for a coder, ``entry``.
+
+        ``alone``: what was measured for all coders is not there, since that was done before.
+        """
+        name, totals = task.spec.id, {}
+        hook = key if entry is None else f"@{entry.hook_out}"
+        if not found.asked(name, key) or self._failed(name, key) or self._failed(name, hook):
+            return
+        if (name, hook) in part.task_failures:
+            return
+        what, owner, rows = (
+            "shared" if entry is None else "measure",
+            entry.key if entry else key,
+            found.names(name, key),
+        )
+        try:
+            columns = self._columns.rows(
+                task, what, found.read(name, key, what), len(rows), owner, lambda row: f"document {rows[row]}"
+            )
+            if entry is not None:
+                totals = self._columns.totals(task, found.read(name, key, "totals"), owner)
+                if not columns and not totals and not alone and not any(row[:2] == (name, hook) for row in part.rows):
+                    raise TaskFailure(f"task {name}: measure, shared and totals return no column at all")
+        except TaskFailure as failure:
+            part.task_failures[name, key] = str(failure)
+            return
+        part.rows |= {(name, key, column): values for column, values in columns.items()}
+        part.totals |= {(name, key, column): values for column, values in totals.items()}
 
     def _failed(self, task: str, owner: str) -> bool:
         return owner in self.run.state.task_failures.get(task, {})

@@ -211,7 +211,7 @@ class LabelledReader(Reader):
         device = self.work.subject.device
         with Prefixes([self.suite.tokens[i].ids for i in texts.tolist()]) as alike:
             for index, members in enumerate(batches.groups):
-                batch = Batch(self.work, *batches.tensors(index, self.options, device))
+                batch = Batch(self.work, *batches.tensors(index, self.options))
                 of_text = torch.tensor([numbers[i] for i in members], device=device)
                 shared = alike.of([numbers[i] for i in members], device)
                 x = {hook: alike.activations(hook, batch.activations(hook), shared) for hook in mean}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,12 +24,17 @@ def read(reader: Reader, progress: Progress) -> None:
     if done:  # a run that goes on has counted what comes before its first step already
         reader.work.counters.clear()
     loop = _Loop(reader)
+    begun: deque[_Begun] = deque()  # steps whose end nobody has waited for; a kill loses them, and they are made again
     try:
         for index in range(done, total):
             progress(reader.label, *reader.place(index))
-            loop.record(loop.step(index, progress))
+            begun.append(loop.begin(index, progress))
+            if len(begun) > reader.ahead:
+                loop.record(begun.popleft())
             if index + 1 < total:
                 loop.save_if_long()
+        while begun:
+            loop.record(begun.popleft())
         reader.finish()
         loop.complete = True
     finally:
@@ -35,6 +42,8 @@ def read(reader: Reader, progress: Progress) -> None:
             loop.save()
     progress(reader.label, *reader.place(total))
 
+
+_Begun = tuple[Callable[[], Part], Counter[str]]  # what waits for a step's end, and what the step cost
 
 SHARE = 100  # a save may take this part of the time until the next one
 
@@ -50,15 +59,20 @@ class _Loop:
     recording: bool = False
     complete: bool = False
 
-    def step(self, index: int, progress: Progress) -> Part:
-        before = self.reader.work.counters.copy()
+    def begin(self, index: int, progress: Progress) -> _Begun:
+        work = self.reader.work
+        before = work.counters.copy()
         try:
-            return self.reader.step(index, progress)
+            end = self.reader.launch(index, progress)
         except BaseException:
-            self.reader.work.counters = before
+            work.counters = before
             raise
+        cost, work.counters = work.counters, Counter()
+        return end, cost
 
-    def record(self, part: Part) -> None:
+    def record(self, begun: _Begun) -> None:
+        end, cost = begun
+        part = end()
         self.recording = True
         reader, state = self.reader, self.reader.run.state
         for key in [key for key in self.pending if key[1] in part.failures or key[:2] in part.task_failures]:
@@ -70,9 +84,8 @@ class _Loop:
         state.failures |= part.failures
         for (task, owner), why in part.task_failures.items():
             state.task_failures.setdefault(task, {})[owner] = why
-        counts = {f"{reader.prefix}{n.removeprefix(reader.prefix)}": c for n, c in reader.work.counters.items()}
+        counts = {f"{reader.prefix}{n.removeprefix(reader.prefix)}": c for n, c in cost.items()}
         state.counters = added(state.counters, counts)
-        reader.work.counters.clear()
         state.done[reader.name] = state.done.get(reader.name, 0) + 1
         self.recording = False
 

@@ -24,8 +24,8 @@ from sae_bench.errors import Deferred
 from sae_bench.kernels.token_counts import Firings, firings
 from sae_bench.modules import as_declared
 from sae_bench.show import marks
-from sae_bench.streams.base import Inputs, Population, Reader, Run, Stream, of_text
-from sae_bench.streams.documents import pass_over, some_documents
+from sae_bench.streams.base import Inputs, Population, Reader, Run, Stream, of_text, some_documents
+from sae_bench.streams.documents import pass_over
 from sae_bench.streams.guard import TaskFailure, guarded
 from sae_bench.streams.rounds import Turn, in_rounds
 from sae_bench.streams.watched import Chosen, choose_latents, encoder_of, is_fit, tracked_units

@@ -44,6 +44,11 @@ class Site(Protocol):
         ...
 
     @property
+    def first_tokens(self) -> Tensor:
+        """Int64: which of the T tokens stands at position 0 of each sequence that has one."""
+        ...
+
+    @property
     def top(self) -> Tensor:
         """Bool ``[T]``: kept, and farther from the calibration mean than 99 % of the calibration tokens."""
         ...

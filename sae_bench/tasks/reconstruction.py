@@ -84,15 +84,15 @@ class Reconstruction(Task):
         """Sums of reconstructions and errors."""
         squared = (view.target.double() - view.x_hat.double()).square().sum(1)
         kept = error_sums(view.target, view.x_hat, squared, view.kept, view.rms, view.sum)
-        at = view.first
+        at = view.first_tokens  # an index: a mask would make the host wait for the number of tokens
 
         def sum_first(values: Tensor, where: Tensor) -> Tensor:
             """Sums by sequence from values of the tokens at position 0 alone; a sequence may have no token."""
-            full = values.new_zeros(len(at), dtype=torch.float64)
-            full[at] = torch.where(where, values.double(), 0)
-            return view.sum(full, at)
+            full = values.new_zeros(len(view.target), dtype=torch.float64)
+            return view.sum(full.index_copy_(0, at, torch.where(where, values.double(), 0)), view.first)
 
-        first = error_sums(view.target[at], view.x_hat[at], squared[at], at[at], view.rms, sum_first)
+        x, x_hat, error = (values.index_select(0, at) for values in (view.target, view.x_hat, squared))
+        first = error_sums(x, x_hat, error, torch.ones_like(at, dtype=torch.bool), view.rms, sum_first)
         return kept | {f"first_{n}": column for n, column in first.items()} | {"top_error": view.sum(squared, view.top)}
 
     def cautions(self, tables: Mapping[str, Units], n_latents: int) -> list[str]:

@@ -32,25 +32,27 @@ class Sparsity(Task):
     def measure(self, view: View) -> dict[str, Tensor]:
         """Active entries of each sequence, their size, and their size times decoder norm."""
         codes = view.codes
-        token = codes.token_of_entry()
+        counts = codes.counts()
 
         def of_token(entries: Tensor) -> Tensor:
-            return torch.zeros(codes.n_tokens, dtype=torch.float64, device=token.device).index_add_(0, token, entries)
+            return torch.segment_reduce(entries, "sum", lengths=counts, unsafe=True)
 
         return {
-            "active": view.sum(codes.counts(), view.kept),
+            "active": view.sum(counts, view.kept),
             "magnitude": view.sum(of_token(codes.values.double().abs()), view.kept),
             "contribution": view.sum(of_token(view.sizes), view.kept),
         }
 
     def totals(self, view: View) -> dict[str, Tensor]:
         """On how many kept tokens each latent is active, and its summed contribution: ``[n_latents]`` each."""
-        kept = view.kept[view.codes.token_of_entry()]
-        latents, n = view.codes.indices[kept], view.codes.n_latents
-        return {
-            "active_tokens": torch.bincount(latents, minlength=n).double(),
-            "contribution": torch.bincount(latents, weights=view.sizes[kept], minlength=n).double(),
-        }
+        kept = view.kept[view.codes.token_of_entry()].double()
+
+        def of_latent(entries: Tensor) -> Tensor:
+            """Summed in the same order every time, on a GPU too, and without the entries that count nothing."""
+            sums = entries.new_zeros(view.codes.n_latents)
+            return sums.index_put_((view.codes.indices,), entries, accumulate=True)
+
+        return {"active_tokens": of_latent(kept), "contribution": of_latent(torch.where(kept > 0, view.sizes, 0))}
 
     def tables(self, rows: Units, totals: Mapping[str, Column]) -> dict[str, Units]:
         """Adds the table of latents."""

@@ -74,6 +74,10 @@ class ArrayView:
         return torch.cat([torch.arange(n) == 0 for n in self.lengths])
 
     @property
+    def first_tokens(self) -> Tensor:
+        return self.first.nonzero().squeeze(1)
+
+    @property
     def predicts(self) -> Tensor:
         return self.kept & torch.cat([torch.arange(n) < n - 1 for n in self.lengths])
 

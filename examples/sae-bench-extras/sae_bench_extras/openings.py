@@ -17,8 +17,18 @@ from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import Batch, CoderView, SiteView
 from sae_bench.engine.plan import Batches
 from sae_bench.engine.workspace import CoderFailure, Entry
-from sae_bench.streams.base import Inputs, Part, Planned, Population, Progress, Reader, Run, Stream, of_text
-from sae_bench.streams.documents import some_documents
+from sae_bench.streams.base import (
+    Inputs,
+    Part,
+    Planned,
+    Population,
+    Progress,
+    Reader,
+    Run,
+    Stream,
+    of_text,
+    some_documents,
+)
 from sae_bench.streams.guard import Columns, TaskFailure, guarded
 from sae_bench.tasks.base import Task, View
 from sae_bench.units import Column, Units, merge
@@ -95,7 +105,7 @@ class OpeningReader(Reader):
     def step(self, index: int, progress: Progress) -> Part:
         """One batch of openings."""
         options, part = self.run.inputs.options, Part()
-        tensors = self.batches.tensors(index, options, self.work.subject.device)
+        tensors = self.batches.tensors(index, options)
         batch = Batch(self.work, *tensors, names=self.batches.names(index), seed=options.seed)
         for entry in self.run.cast.entries:
             if entry.key in self.run.state.failures:
