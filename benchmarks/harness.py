@@ -70,6 +70,7 @@ class Worker:
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
             "TQDM_DISABLE": "1",
+            "SAE_BENCH_CALIBRATION_CACHE": "",  # what one run kept is not taken by the next
         }
         if own:
             environment["PYTHONPATH"] = str(HERE.parent)
@@ -241,13 +242,16 @@ def head(*cells: str) -> None:
     print("|" + "---|" * len(cells), flush=True)
 
 
+def machine() -> str:
+    """The day, and on what."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if "name" in line]
+    return f"{time.strftime('%Y-%m-%d')}, {names[0] if names else 'unknown CPU'}, {os.cpu_count()} cores"
+
+
 def environment(options: argparse.Namespace) -> str:
     """A line that says on what and with what versions a table was made."""
-    names = [
-        line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "name" in line
-    ]
-    made = f"{time.strftime('%Y-%m-%d')}, {names[0] if names else 'unknown CPU'}, {os.cpu_count()} cores"
-    parts = [f"\n{made}, {options.threads} thread(s) a process"]
+    parts = [f"\n{machine()}, {options.threads} thread(s) a process"]
     for label, python in (("this repository", options.python), ("peers", options.peer_python)):
         with Worker("dictionaries", python, own=python == options.python) as worker:
             parts.append(f"{label}: " + ", ".join(f"{name} {found}" for name, found in worker.versions.items()))

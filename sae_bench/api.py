@@ -12,7 +12,7 @@ from typing import Any
 
 from sae_bench import chosen, given, judging, locks, registry, resolve
 from sae_bench.engine.checkpoint import FORMAT, Checkpoint
-from sae_bench.engine.plan import Batches, batch_tokens, memory
+from sae_bench.engine.plan import batch_tokens, memory
 from sae_bench.errors import SaeBenchError, UsageError
 from sae_bench.files import at_home
 from sae_bench.models.subject import SubjectModel
@@ -21,17 +21,19 @@ from sae_bench.results import store
 from sae_bench.schema import Result, TaskSpec
 from sae_bench.session.environment import environment, machine, versions
 from sae_bench.session.identity import Conditions, Work, identify, judged_by, look_again
+from sae_bench.session.keeping import keeping
 from sae_bench.session.report import coder_record, results, skipped
 from sae_bench.session.run import measure
 from sae_bench.settings import TOLD, Settings
 from sae_bench.streams import stream
 from sae_bench.streams.base import Planned, Progress
+from sae_bench.streams.captures import of_documents
 
 # settings that a result keeps, if they are not the default: with these and its inputs it can be repeated
 REPEAT = (
     *("tier", "limit", "probe_sets", "parameters", "text_field", "split", "context", "packed", "bos", "mask"),
     *("mean_from", *TOLD, "select_in"),
-    *("backend", "dtype", "seed", "resamples", "judge_model"),
+    *("backend", "dtype", "sae_dtype", "seed", "resamples", "judge_model"),
 )
 PARTIAL = ".partial"  # below the folder of results: runs in progress
 _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings) if f.name != "parameters"} | {"parameters": {}}
@@ -109,7 +111,7 @@ class Session:
             "sequences": len(tokens),
             "tokens": tokens.n_tokens,
             "calibration documents": self.inputs.corpus.calibration.n_units,
-            "batches": len(Batches.of(tokens, self._batch_tokens())),
+            "batches": len(of_documents(tokens, self.inputs.options, self._batch_tokens())),
             "forwards of the first part of the model, a document": 1 if todo else 0,
         }
         weights = [w.record.n_latents * (w.record.d_in + w.record.d_out) for w in todo]
@@ -227,7 +229,10 @@ class Session:
         todo = [w for w in self.work if w.record.name in saes]
         tasks = {name: self.tasks[name] for name in names}
         entries = [w.entry for w in todo]
-        measured = measure(self.subject, self.inputs, entries, tasks, checkpoint=checkpoint, progress=progress)
+        kept = keeping(self.settings, self.subject, self.model.digests, self.surroundings())
+        measured = measure(
+            self.subject, self.inputs, entries, tasks, checkpoint=checkpoint, kept=kept, progress=progress
+        )
         by_name = {w.record.name: w for w in todo}
         provenance = {name: self._provenance(name) for name in names}
         protocols = {(w.entry.key, n): w.protocols[n] for w in todo for n in names}

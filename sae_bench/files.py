@@ -12,9 +12,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +26,9 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 TEXT = 16 * MIB  # bytes of a file that is read as a whole, unless its reader says otherwise
 LINE = 64 * MIB  # bytes of a line, and of a document
 LONGEST_PART, LONGEST_PATH = 255, 4096  # bytes of a name that file systems take
+_ESCAPED = re.compile(r"\\.", re.DOTALL)  # in a string of JSON
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NO_MARKS = bytes(code for code in range(256) if code not in b'[]{}"')
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -40,6 +44,16 @@ def at_home(path: str | Path) -> Path:
     Raises UsageError for what no file system takes.
     """
     return Path(os.path.expanduser(possible(path)))
+
+
+def cache_folder() -> Path | None:
+    """The folder of what this package keeps for a user between runs; None where there is no home folder.
+
+    Below ``XDG_CACHE_HOME``, if that is set to an absolute path as it must be, else below ``~/.cache``.
+    """
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    below = given if given.is_absolute() else Path(os.path.expanduser("~")) / ".cache"
+    return below / "sae-bench" if below.is_absolute() else None
 
 
 def possible(path: str | Path) -> str | Path:
@@ -119,12 +133,41 @@ def read_text(path: Path, raises: type[SaeBenchError] = ResultError, most: int =
     return text.replace("\r\n", "\n")
 
 
-def strict_json(text: str | bytes) -> Any:
-    """The content of JSON in which no object has a key twice. Raises ValueError, also for what is nested too deeply."""
+class NotFinite(ValueError):
+    """A number in JSON is NaN or infinite, which Python reads, but JSON does not have."""
+
+
+def strict_json(text: str | bytes, *, finite: bool = False) -> Any:
+    """The content of JSON in which no object has a key twice. Raises ValueError, also for what is nested too deeply.
+
+    With ``finite`` numbers are looked at as they are read, and NotFinite is raised for one that is none: NaN, an
+    infinity, or more than a float holds (``1e999``).
+    """
+    looked_at: dict[str, Any] = {"parse_float": _finite, "parse_constant": _finite} if finite else {}
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=_once, **looked_at)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value - value != 0:  # quicker than math.isfinite, and this is asked of every number
+        raise NotFinite(f"{text[:80]!r} is not a finite number")
+    return value
+
+
+def json_levels(text: str, most: int) -> int:
+    """How many levels valid JSON is nested, at most ``most`` + 1; without walking through it."""
+    if "\\" in text:
+        text = _ESCAPED.sub("", text)
+    marks = text.encode("utf-8", "replace").translate(_SQUARE, _NO_MARKS)
+    marks = marks.replace(b'""', b"")  # what was between other quotes still is
+    brackets = b"".join(marks.split(b'"')[::2])  # those that stand in no string
+    levels = 0
+    while brackets and levels <= most:
+        brackets, levels = brackets.replace(b"[]", b""), levels + 1
+    return levels
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -199,15 +242,15 @@ def check_folder(folder: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
 
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write to a temporary file in the same folder, then rename. Raises ResultError."""
+def write_atomically(file: Path, content: bytes | Sequence[bytes | memoryview]) -> None:
+    """Write (content in one piece, or in several) to a file in the same folder, then rename it. Raises ResultError."""
     check_place(file)
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")  # of this call alone, on whatever machine
     with writing(file):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as stream:
-                stream.write(content)
+                stream.writelines([content] if isinstance(content, bytes) else content)
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(file)

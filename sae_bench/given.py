@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -26,6 +26,7 @@ from sae_bench.resolve import device_of
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.load import from_object, load_saes
 from sae_bench.saes.protocol import CoderInfo, SparseCoder, skips_itself
+from sae_bench.saes.pursuit import PursuitCoder
 from sae_bench.saes.wrap import Unsized
 from sae_bench.session.report import weights_sha256
 from sae_bench.settings import Settings, Told, check_name
@@ -79,18 +80,54 @@ def _loaded(asked: Sequence[Any], settings: Settings, device: str, name: str | N
 
 
 def _from_paths(sources: list[Any], settings: Settings, device: str, name: str | None) -> Iterator[Given]:
-    dtype = torch.float64 if settings.dtype == "float64" else torch.float32
+    dtype = dtype_of(settings)
     for source, coder in load_saes(sources, device=device, dtype=dtype, told=Told(**settings.given())):
         if isinstance(coder, LinearCoder):
             coder.select_in = settings.select_in
+        _check_dtype(coder, settings)
         yield Given(coder, source, name)
 
 
 def _from_memory(objects: list[Any], settings: Settings, device: str, name: str | None) -> Iterator[Given]:
     told = Told(**settings.given())
     for one in objects:
-        coder = from_object(one, told, "the SAE in memory", name=name)
+        coder = _unchecked(from_object(one, told, "the SAE in memory", name=name))
+        _check_dtype(coder, settings)
         yield Given(_selecting(coder, settings), IN_MEMORY, name)
+
+
+def dtype_of(settings: Settings) -> torch.dtype:
+    """What SAEs that are loaded compute in."""
+    if settings.sae_dtype != "auto":
+        return getattr(torch, settings.sae_dtype)  # type: ignore[no-any-return]
+    return torch.float64 if settings.dtype == "float64" else torch.float32
+
+
+def _check_dtype(coder: SparseCoder | Unsized, settings: Settings) -> None:
+    """Refuse a ``sae_dtype`` in which this SAE does not compute. Raises UsageError."""
+    if settings.sae_dtype == "auto":
+        return
+    name, asked = coder.info.name, f"sae_dtype={settings.sae_dtype!r}"
+    if isinstance(coder, PursuitCoder) and settings.sae_dtype == "bfloat16":
+        raise UsageError(
+            f"{asked}: matching pursuit takes away what it has found again and again; {name} needs float32"
+        )
+    own = getattr(coder, "dtype", None)
+    if not isinstance(coder, LinearCoder | PursuitCoder):
+        raise UsageError(f"{asked} says nothing about code of your own ({name}), which computes in its own type")
+    if own != dtype_of(settings):
+        raise UsageError(
+            f"{asked}: the SAE in memory computes in {str(own).removeprefix('torch.')} and stays as it is ({name})"
+        )
+
+
+def _unchecked(coder: SparseCoder | Unsized) -> SparseCoder | Unsized:
+    """One of ``load_sae``, which stays as it is, without its checks: a run says itself where numbers are not finite."""
+    if not getattr(coder, "checks", False):
+        return coder
+    made: Any = copy.copy(coder)
+    made.checks = False
+    return cast("SparseCoder", made)
 
 
 def _selecting(coder: SparseCoder | Unsized, settings: Settings) -> SparseCoder | Unsized:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+
+from sae_bench.precision import in_full
 
 _WRAPPERS = {
     "DataParallel": "it is copied to several devices; give its .module",
@@ -50,34 +51,14 @@ def evaluating(module: Any) -> Iterator[None]:
 def as_declared() -> Iterator[None]:
     """Compute in the dtype of the tensors and where they are, whatever a training loop around this has set.
 
-    Autocast would run a float32 model in half precision, and ``torch.set_float32_matmul_precision("high")`` multiplies
-    in TF32 or bfloat16; a result that says float32 would then not be one. What is made anew lies on the CPU, also where
-    ``torch.set_default_device`` names another. All are as before afterwards.
+    Autocast would run a float32 model in half precision, and other switches too (:mod:`sae_bench.precision`); a result
+    that says float32 would then not be one. What is made anew lies on the CPU, also where ``torch.set_default_device``
+    names another. All are as before afterwards.
     """
     with ExitStack() as stack:
         for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
             stack.enter_context(torch.autocast(device, enabled=False))
-        stack.callback(_exact_products())
+        stack.enter_context(in_full())
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         yield
-
-
-def _exact_products() -> Callable[[], None]:
-    """Switch reduced precision of float32 products off; return what switches it back."""
-    try:
-        before = torch.get_float32_matmul_precision()
-    except RuntimeError:  # it was set by the attributes that came with PyTorch 2.9, which do not mix with the function
-        backends: Any = torch.backends
-        places = (backends.cuda.matmul, backends.mkldnn.matmul)
-        kept = [(place, place.fp32_precision) for place in places]
-        for place in places:
-            place.fp32_precision = "ieee"
-        return partial(_restore, kept)
-    torch.set_float32_matmul_precision("highest")
-    return partial(torch.set_float32_matmul_precision, before)
-
-
-def _restore(kept: list[tuple[Any, str]]) -> None:
-    for place, precision in kept:
-        place.fp32_precision = precision

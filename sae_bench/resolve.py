@@ -12,6 +12,7 @@ import torch
 
 from sae_bench import demo
 from sae_bench.data import roles as data_roles
+from sae_bench.data.calibration import most_documents, warn_of_little
 from sae_bench.data.documents import Corpus, DataOptions, load_corpus
 from sae_bench.data.labelled import LabelledOptions, Suite, load_suite
 from sae_bench.data.readers import open_source
@@ -268,7 +269,7 @@ def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, toke
             packed=settings.packed,
             prepend_bos=prepend_bos(settings, infos, tokenizer),
             limit=settings.limit or limit,
-            calibration_limit=calibration_limit,
+            calibration_limit=most_documents(calibration_limit, settings.limit),
             mean_from_evaluation=settings.mean_from == "evaluation",
             seed=settings.seed,
             rows=row_options(settings, infos, subject, tokenizer),
@@ -279,6 +280,7 @@ def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, toke
         warnings.warn(
             f"{short} of {read} documents of {loaded.source} are left out: they have fewer than 2 tokens", stacklevel=2
         )
+    warn_of_little(loaded, settings.limit)
     return loaded
 
 

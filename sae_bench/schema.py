@@ -13,6 +13,7 @@ Better = Literal["higher", "lower", "none"]
 Status = Literal["ok", "degraded", "error", "skipped"]  # degraded: there are figures, which must not be ranked
 
 MOST_RESAMPLES = 100_000  # a file from elsewhere must not take all memory
+CAUTIONS = "cautions"  # name in the details of a result: what its figures must not be read without
 # 1: matched to each SAE's own L0, measured on all text; 2: on a grid of L0, on a sample where that tells them from it
 CONTROL_RULES = 2
 RESULT_SCHEMA = 2  # 2 holds the definition; 1 is read as well
@@ -187,7 +188,7 @@ class Result(Record):
     @property
     def cautions(self) -> tuple[str, ...]:
         """What the figures must not be read without, as far as details from elsewhere say it in sentences."""
-        said = self.details.get("cautions")
+        said = self.details.get(CAUTIONS)
         return tuple(one for one in said if isinstance(one, str)) if isinstance(said, list) else ()
 
     @property

@@ -64,7 +64,8 @@ class Settings(Told):
     ``context`` beyond their length are refused; a shorter one, that of the SAE or the model cuts rows, with a warning.
     ``mask``: what is left out everywhere: "special" BOS and EOS ids, and position 0 of every sequence; "first" position
     0; "none" nothing. Padding never counts, and is a place and no id: a padding token inside a text is scored.
-    ``limit``: evaluation documents; otherwise the ``tier`` decides. ``controls``: "none", "default", "all" or names.
+    ``limit``: evaluation documents, and the most that calibration reads; otherwise the ``tier`` decides.
+    ``controls``: "none", "default", "all" or names.
     ``probe_data``: folder of labelled sets, instead of the built-in suite; ``probe_sets``: names or globs of sets.
     ``parameters``: task parameters other than those of the definitions, as {"task.name": value}; they change the
     protocol. ``judge_model`` and ``judge_base_url``: the language model that explains latents (autointerp), and where
@@ -75,9 +76,13 @@ class Settings(Told):
     ``backend``: what runs the model, "hf" (``transformers``), "tl" (TransformerLens) or one of another package.
     ``device`` and ``dtype`` of the language model: "auto" takes a GPU if there is one, and float32; a model in memory
     keeps its own, and others are refused, as it is never moved or converted. SAEs that are loaded compute in float32,
-    or float64 where that is asked for; one in memory as it does.
+    or float64 where that is asked for; one in memory as it does. ``sae_dtype``: what they compute in instead, which is
+    in the protocol if it is not the default; "bfloat16" is for SAEs that are run so (weights, activations and latents
+    in it, sums as the library makes them).
     ``select_in="bfloat16"``: TopK selects by certified bfloat16 products (the same latents); see
     :mod:`sae_bench.kernels.candidates`.
+    ``calibration_cache``: take what earlier runs measured of this model on this text without an SAE, and keep it for
+    later ones; see :mod:`sae_bench.session.keeping`. ``overwrite="always"`` takes nothing.
     ``out``: folder for result files, None to write none. Paths are texts or ``pathlib.Path``, and ``~`` in them is the
     home folder; a ``Path`` is never taken for a name such as "demo".
     """
@@ -123,12 +128,14 @@ class Settings(Told):
     backend: str = "hf"
     device: str = "auto"
     dtype: str = "auto"
+    sae_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = 0
     resamples: int = 2000
     batch_tokens: int | None = None
     out: str | Path | None = None
     overwrite: Literal["missing", "always", "never"] = "missing"
     checkpoint_seconds: float = 5.0
+    calibration_cache: bool = True
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -141,6 +148,11 @@ class Settings(Told):
             check_name(self.name)
         for name in PATHS:
             object.__setattr__(self, name, _resolved(getattr(self, name)))
+        if self.sae_dtype == "bfloat16" and self.select_in == "bfloat16":
+            raise UsageError(
+                "select_in='bfloat16' finds the latents that float32 selects, and sae_dtype='bfloat16' asks for those "
+                "of bfloat16: give one of them"
+            )
         self._check_places()
         self._check_numbers()
 
@@ -187,6 +199,7 @@ _CHOICES = {
     "mean_from": ("calibration", "evaluation"),
     "dtype": DTYPES,
     "select_in": ("exact", "bfloat16"),
+    "sae_dtype": ("auto", "float32", "bfloat16"),
     "null": ("none", "untrained"),
     "overwrite": ("missing", "always", "never"),
 }

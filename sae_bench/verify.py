@@ -24,6 +24,7 @@ from sae_bench.api import REPEAT, Session
 from sae_bench.engine.workspace import CoderFailure
 from sae_bench.errors import ResultError, UsageError
 from sae_bench.files import at_home
+from sae_bench.known_digests import afresh
 from sae_bench.results import store
 from sae_bench.results.environment import environment, listed
 from sae_bench.results.recompute import differences
@@ -54,6 +55,7 @@ class Report:
     rows: int = 0
 
 
+@afresh()
 def verify(
     file: str | Path,
     sae: Any,

@@ -17,6 +17,7 @@ from sae_bench.board import columns, figures, page
 from sae_bench.board.collect import collect
 from sae_bench.board.details import blocks
 from sae_bench.registry import tasks
+from sae_bench.results.heads import whole
 from tests.builders.boards import COLUMNS, HOSTILE, SNAPSHOTS, main_board, make, put, small
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -233,7 +234,7 @@ def test_details_that_cannot_be_read_are_told_and_drawn_as_they_stand(tmp_path, 
     file = put(tmp_path, "a", task, {headline: 3.0}, details={"tokens": 5, **details})
     (entry,) = collect(tmp_path, tasks()).entries
     problems = []
-    counts, *others = blocks(file, entry.result, 5, problems)
+    counts, *others = blocks(file, whole(file, entry.result), 5, problems)
     assert counts["rows"][0] == ["tokens", "5"]
     name = field.removeprefix("details.").replace("_", " ")
     assert name in [one["title"] for one in others] + [row[0] for row in counts["rows"]]
@@ -253,7 +254,7 @@ def test_details_are_bounded(tmp_path):
     many = {"rules": [{**RULES["rules"][0], "latent": i, "tokens": ["x" * 999] * 20} for i in range(200)]}
     put(tmp_path, "a", "token_rules", {"rule_f1": 0.5}, details=many)
     (entry,) = collect(tmp_path, tasks()).entries
-    (block,) = blocks(entry.file, entry.result, 5, [])
+    (block,) = blocks(entry.file, whole(entry.file, entry.result), 5, [])
     assert (len(block["rows"]), block["more"]) == (5, 195)
     assert max(len(cell) for row in block["rows"] for cell in row) <= 240
 
@@ -360,6 +361,27 @@ def test_a_long_table_begins_with_its_best_rows(opened, tmp_path):
     assert b.js("document.querySelector('.all').textContent") == "show all 120"
     b.js("document.querySelector('.all').click()")
     assert b.js(f"{NAMES}.length") == 120
+
+
+@pytest.mark.slow
+def test_a_table_of_thousands_grows_by_a_thousand_rows(opened, tmp_path):
+    written = put(tmp_path / "r", "one", "reconstruction", {"fvu": 7.0}).read_text()
+    for i in range(1250):
+        twin = tmp_path / "r" / f"s{i}" / "0" / "reconstruction@v1-0.json"
+        twin.parent.mkdir(parents=True)
+        twin.write_text(written.replace('"one"', f'"s{i:04d}"').replace('"value": 7.0', f'"value": {6.5 + i / 1250}'))
+    b = opened(tmp_path / "r")
+    b.until("document.querySelectorAll('#chart0 canvas').length === 1")  # an image: a mark each would be slow
+    click = "document.querySelector('.all').click()"
+    for shown, button in ((100, "show 1000 more of 1251"), (1100, "show all 1251")):
+        assert b.js(f"{NAMES}.length") == shown
+        assert b.js("document.querySelector('.all').textContent") == button
+        b.js(click)
+    assert b.js(f"{NAMES}.length") == 1251
+    assert b.js("document.querySelector('.all').hidden")
+    b.js("document.querySelectorAll('.scores')[0].querySelectorAll('th button')[0].click()")
+    assert b.js(NAMES)[:2] == ["one", "s0000"]
+    assert b.faults() == []
 
 
 def test_filters_hide_rows_tables_and_marks(opened, tmp_path):

@@ -530,7 +530,7 @@ def test_the_same_file_twice_and_several_saes_in_a_folder_are_usage_errors(tmp_p
         cli(a, tmp_path / "a")
     with pytest.raises(UsageError, match=r"results of 2 SAEs: 'a' .*, 'b' "):
         cli(tmp_path, a)
-    with pytest.raises(UsageError, match="2 to 26 results, not 1"):
+    with pytest.raises(UsageError, match="2 or more results, not 1"):
         cli(a)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"no result below .*empty"):

@@ -22,7 +22,7 @@ from sae_bench.saes.weights import Weights
 from sae_bench.session.run import measure
 from sae_bench.settings import Settings
 from sae_bench.streams import outputs
-from sae_bench.streams.sampling import sampled_sequences
+from sae_bench.streams.captures import sampled_sequences
 from sae_bench.units import Units
 from tests.builders.ablations import HOOK, TASK, ablated, documents_of, module_of, passed, places
 from tests.builders.marks import slow_but

@@ -1,4 +1,7 @@
-"""Results from a folder: what can be shown, and a sentence for each thing that cannot."""
+"""Results from a folder: what can be shown, and a sentence for each thing that cannot.
+
+Kept of a result are its head and the values of its controls; whoever draws its details reads it again, one at a time.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from sae_bench.errors import ResultError
 from sae_bench.registry import suggest
 from sae_bench.results import store
 from sae_bench.results.definitions import all_known
+from sae_bench.results.heads import Heads
 from sae_bench.results.verified import STATES, State, state_of
 from sae_bench.schema import Result, TaskSpec
 from sae_bench.show import judges
@@ -17,13 +21,17 @@ from sae_bench.show import judges
 CONFIDENCE = 0.95  # of every interval on the board
 
 
+Controls = Mapping[str, Mapping[str, float]]  # by control and metric, those that have a value
+
+
 @dataclass(frozen=True)
 class Entry:
-    """A result, the file it is from, and how far it was checked."""
+    """The head of a result, the file it is from, how far it was checked, and the values of its controls."""
 
     file: Path
     result: Result
     checked: State
+    controls: Controls
 
 
 @dataclass(frozen=True)
@@ -42,18 +50,40 @@ class Collection:
 def collect(folder: Path, installed: Mapping[str, TaskSpec]) -> Collection:
     """Read all results below ``folder``, or the one file. Raises UsageError where there is no result at all."""
     entries: list[Entry] = []
-    results, problems = store.each_below(folder, lambda file: _consistent(file, store.read(file)))
-    specs, unknown = all_known({file: result for file, result in results.items() if result.measured}, installed)
+    heads, names = Heads(installed), _Names()
+
+    def load(file: Path) -> tuple[Result, Controls]:
+        result = _consistent(file, store.read(file))
+        return heads.of(result), names.values(result)
+
+    found, problems = store.each_below(folder, load)
+    specs, unknown = all_known({file: one for file, (one, _) in found.items() if one.measured}, installed)
     problems += unknown
-    for file, result in results.items():
+    for file, (result, controls) in found.items():
         state, problem = state_of(file)
         problems += [problem] if problem else []
         if not result.measured:
             problems.append(f"{file}: 'status' is {result.status}, so it is not shown: {result.reason}")
             continue
         if result.task in specs:
-            entries.append(Entry(file, _known_metrics(file, result, specs[result.task], problems), state))
+            entries.append(Entry(file, _known_metrics(file, result, specs[result.task], problems), state, controls))
     return Collection(tuple(_without_duplicates(entries, problems)), tuple(problems), specs, installed)
+
+
+class _Names:
+    """The values of controls under names that are in memory once."""
+
+    def __init__(self) -> None:
+        self._once: dict[str, str] = {}
+
+    def values(self, result: Result) -> Controls:
+        return {
+            self._name(control): {self._name(name): m.value for name, m in metrics.items() if m.value is not None}
+            for control, metrics in result.controls.items()
+        }
+
+    def _name(self, name: str) -> str:
+        return self._once.setdefault(name, name)
 
 
 def _consistent(file: Path, result: Result) -> Result:

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from sae_bench.board.alike import SaeKey, key_of
 from sae_bench.board.collect import Collection, Entry
 from sae_bench.board.columns import L0, Column, Columns
-from sae_bench.board.layout import Board, SaeKey, hook_of, key_of
+from sae_bench.board.layout import Board, hook_of
 from sae_bench.errors import UsageError
 from sae_bench.files import write_atomically
 from sae_bench.schema import CoderRecord, MetricValue

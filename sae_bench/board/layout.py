@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 
+from sae_bench.board.alike import L0s, SaeKey, conditions, key_of
 from sae_bench.board.collect import Collection, Entry
-from sae_bench.board.columns import L0, Column, Columns
+from sae_bench.board.columns import Column, Columns
 from sae_bench.board.ranks import DIFFERENCES_AT_MOST, PAIRED_AT_MOST, Ranker
 from sae_bench.errors import UsageError
 from sae_bench.results.environment import sentence
@@ -18,9 +19,6 @@ from sae_bench.schema import CoderRecord, MetricValue, Protocol, Result
 from sae_bench.show import judges, marks
 from sae_bench.show.marks import Mark
 from sae_bench.show.results import cautioned, few, population
-
-SaeKey = tuple[str, str]  # name, weights_sha256
-_OF_THE_TASK = {"task", "version", "task_sha256", "parameters", "model", "data"}
 
 
 @dataclass(frozen=True)
@@ -100,14 +98,17 @@ def make(collection: Collection, columns: Columns, *, models: str | None = None,
     if models is not None and collection.entries and not entries:
         known = sorted({e.result.provenance.protocol.model for e in collection.entries})
         raise UsageError(f"no result is of a model named {models!r}; there are: {', '.join(known)}")
-    l0 = _l0(entries)
+    l0 = L0s(entries)
     problems = list(collection.problems)
-    parts = _contexts(entries)
-    ranker = Ranker(_differences([part for _, part in parts], columns) <= DIFFERENCES_AT_MOST, problems, task_dir)
+    parts: dict[Place, list[list[Entry]]] = {}
+    for where, part in _contexts(entries):
+        parts.setdefault(where, []).append(part)
+    pairs = _differences([part for own in parts.values() for part in own], columns)
+    ranker = Ranker(pairs <= DIFFERENCES_AT_MOST, problems, task_dir)
     tables = []
-    for where in dict.fromkeys(where for where, _ in parts):
+    for where, own in parts.items():
         for group in columns.groups:
-            for part in (part for at, part in parts if at == where):
+            for part in own:
                 table = _table((where, part), group.name, group.columns, l0, ranker)
                 if table is not None:
                     tables.append(table)
@@ -124,11 +125,6 @@ def hook_of(protocol: Protocol) -> str:
     return came if came == goes else f"{came} -> {goes}"
 
 
-def key_of(sae: CoderRecord) -> SaeKey:
-    """What makes two results those of one SAE."""
-    return sae.name, sae.weights_sha256
-
-
 Place = tuple[str, str, str]  # model's name, its sha256, hook point
 Generation = tuple[int, str, tuple[str, ...]]  # version, the later the lower; protocol; who judged
 
@@ -142,16 +138,18 @@ def _contexts(entries: Sequence[Entry]) -> list[tuple[Place, list[Entry]]]:
     """
     hashes: dict[tuple[str, str], set[Generation]] = {}
     models: dict[str, set[str]] = {}
-    for e in entries:
+    alike_to = [conditions(e.result.provenance.protocol) for e in entries]
+    for e, alike in zip(entries, alike_to, strict=True):
         p = e.result.provenance.protocol
-        hashes.setdefault((_conditions(p), p.task), set()).add(_generation(e.result))
+        hashes.setdefault((alike, p.task), set()).add(_generation(e.result))
         models.setdefault(p.model_sha256, set()).add(p.model)
+    ages = {key: {one: age for age, one in enumerate(sorted(found))} for key, found in hashes.items()}
+    names = {model: " = ".join(sorted(found)) for model, found in models.items()}
     parts: dict[tuple[Place, int, str, int], list[Entry]] = {}
-    for e in entries:
+    for e, alike in zip(entries, alike_to, strict=True):
         p = e.result.provenance.protocol
-        generation = sorted(hashes[_conditions(p), p.task]).index(_generation(e.result))
-        place = " = ".join(sorted(models[p.model_sha256])), p.model_sha256, hook_of(p)
-        parts.setdefault((place, -p.n_documents, _conditions(p), generation), []).append(e)
+        place = names[p.model_sha256], p.model_sha256, hook_of(p)
+        parts.setdefault((place, -p.n_documents, alike, ages[alike, p.task][_generation(e.result)]), []).append(e)
     return [(key[0], parts[key]) for key in sorted(parts)]
 
 
@@ -167,39 +165,11 @@ def _differences(parts: Sequence[Sequence[Entry]], columns: Columns) -> int:
     return sum(directed[task] * comb(n, 2) for count in counts for task, n in count.items() if n <= PAIRED_AT_MOST)
 
 
-def _conditions(protocol: Protocol) -> str:
-    """All that changes a number but the task. The names of model and data do not."""
-    return protocol.model_dump_json(exclude=_OF_THE_TASK)
-
-
-def _l0(entries: Sequence[Entry]) -> dict[SaeKey, list[tuple[Protocol, MetricValue]]]:
-    """Every L0 that was measured, by SAE."""
-    found: dict[SaeKey, list[tuple[Protocol, MetricValue]]] = {}
-    for e in entries:
-        task, _, metric = L0.partition(".")
-        if e.result.task == task and metric in e.result.metrics and marks.ranked(e.result):
-            pair = e.result.provenance.protocol, e.result.metrics[metric]
-            found.setdefault(key_of(e.result.sae), []).append(pair)
-    return found
-
-
-def _nearest_l0(protocol: Protocol, candidates: Sequence[tuple[Protocol, MetricValue]]) -> MetricValue | None:
-    """The L0 measured most alike: same text, else same model and mask, else on the most documents."""
-
-    def alike(pair: tuple[Protocol, MetricValue]) -> tuple[bool, bool, bool, int, str]:
-        p = pair[0]
-        same_model = (p.model_sha256, p.hooks_in) == (protocol.model_sha256, protocol.hooks_in)
-        same_text = p.data_sha256 == protocol.data_sha256
-        return same_text, same_model, p.mask == protocol.mask, p.n_documents, _conditions(p)
-
-    return max(candidates, key=alike)[1] if candidates else None
-
-
 def _table(
     context: tuple[Place, Sequence[Entry]],
     group: str,
     columns: Sequence[Column],
-    l0: Mapping[SaeKey, list[tuple[Protocol, MetricValue]]],
+    l0: L0s,
     ranker: Ranker,
 ) -> Table | None:
     """The columns of a group that somebody has measured under these conditions; None if nobody has."""
@@ -220,7 +190,7 @@ def _table(
     for key, own in by_sae.items():
         first = next(iter(own.values())).result
         checked = min((e.checked for e in own.values()), key=STATES.index)
-        near = _nearest_l0(first.provenance.protocol, l0.get(key, ()))
+        near = l0.nearest(key, first.provenance.protocol)
         rows.append(Row(first.sae, near, cells[key], checked))
     results = [e.result for e in measured]
     return Table(
@@ -291,11 +261,11 @@ def _references(entries: Sequence[Entry], columns: Sequence[Column]) -> tuple[Re
     ids = {column.id for column in columns}
     for e in entries:
         marked = marks.of_controls(e.result)
-        for called, metrics in e.result.controls.items():
+        for called, values in e.controls.items():
             control = called if e.result.provenance.control_rules == newest else f"{called} (as defined before)"
-            for name, metric in metrics.items():
-                column, value = f"{e.result.task}.{name}", metric.value
-                if column in ids and value is not None:
+            for name, value in values.items():
+                column = f"{e.result.task}.{name}"
+                if column in ids:
                     low, high = found.setdefault(control, {}).get(column, (value, value))
                     found[control][column] = min(low, value), max(high, value)
                     if called in marked:

@@ -9,19 +9,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sae_bench.board import figures
+from sae_bench.board.alike import SaeKey, key_of
 from sae_bench.board.collect import Collection, Entry
 from sae_bench.board.columns import Columns
 from sae_bench.board.details import on_page, read
-from sae_bench.board.layout import Board, SaeKey, Table, hook_of, key_of
+from sae_bench.board.layout import Board, Table, hook_of
 from sae_bench.board.text import mark_text, protocols, rank_text, reference_text, score_text
-from sae_bench.errors import UsageError
-from sae_bench.schema import CoderRecord
+from sae_bench.errors import ResultError, UsageError
+from sae_bench.results.heads import whole
+from sae_bench.schema import CoderRecord, Result
 from sae_bench.show import marks
 from sae_bench.show.blocks import AnyBlock
 from sae_bench.show.results import bounded_cautions
@@ -29,13 +32,13 @@ from sae_bench.show.text import line, number, with_interval
 
 LARGEST = 4_800_000  # bytes of the page; details are shortened until it fits
 SHORTER = (20, 10, 5, 2, 1, 0)  # rows of a detail that are tried, from the most to none
-_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+_ENDS = re.compile("[<>&\u2028\u2029]")  # characters that could end the element, or a line of script
 
 
 def island(content: Any) -> str:
     """Strict JSON in which no character can end the element that holds it."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return "".join(_ESCAPES.get(c, c) for c in text) if any(c in text for c in _ESCAPES) else text
+    return _ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def as_html(board: Board, collection: Collection, columns: Columns) -> tuple[str, list[str]]:
@@ -65,22 +68,12 @@ def as_html(board: Board, collection: Collection, columns: Columns) -> tuple[str
         "problems": [line(problem) for problem in board.problems],
     }
     content = _content(board, collection, columns, numbers)
-    tasks = list(dict.fromkeys(column.task for group in columns.groups for column in group.columns))
-    entries = sorted(
-        collection.entries, key=lambda e: tasks.index(e.result.task) if e.result.task in tasks else len(tasks)
-    )
-    found, problems = {}, []
-    for e in entries:
-        found[e.file], own = read(e.file, e.result, collection.installed)
-        problems += own
+    shown = _Details(numbers)
+    problems = shown.read(collection, columns)
     given["problems"] += [line(problem) for problem in problems]
-    for most in SHORTER:
-        content["details"] = _details(entries, numbers, found, most)
-        content["shortened"] = most < SHORTER[0]
-        page: str = template.render(given | {"data": Markup(island(content))})
-        if len(page.encode()) <= LARGEST:
-            break
-    return page, problems
+    bare: str = template.render(given | {"data": ""})
+    data = shown.fitted(island(content), LARGEST - len(bare.encode()))
+    return template.render(given | {"data": Markup(data)}), problems
 
 
 @cache
@@ -208,20 +201,58 @@ def _sae(sae: CoderRecord) -> dict[str, Any]:
     return {**bounded, "width": sae.n_latents, "sha": line(sae.weights_sha256[:12])}
 
 
-def _details(
-    entries: Sequence[Entry], numbers: dict[SaeKey, int], found: dict[Path, tuple[AnyBlock, ...]], most: int
-) -> list[list[Any]]:
-    """For each SAE its results: heading, metrics with their controls, blocks."""
-    made: list[list[Any]] = [[] for _ in numbers]
-    for e in entries:
-        key = key_of(e.result.sae)
-        if key in numbers:
-            made[numbers[key]].append(_result(e, found[e.file], most))
-    return made
+class _Details:
+    """What the page says of every result beside its score, at each length at which all of it may still fit.
+
+    A result is read when it is its turn, and what stays of it is text for the page: no more than LARGEST bytes a
+    length, but for the shortest.
+    """
+
+    def __init__(self, numbers: dict[SaeKey, int]) -> None:
+        self._numbers = numbers
+        self._made: dict[int, list[list[str]]] = {most: [[] for _ in numbers] for most in SHORTER}
+        self._sizes = dict.fromkeys(SHORTER, 0)
+
+    def read(self, collection: Collection, columns: Columns) -> list[str]:
+        """Take the details of all results; returns a sentence for each that could not be read."""
+        tasks = list(dict.fromkeys(column.task for group in columns.groups for column in group.columns))
+        places = {task: place for place, task in enumerate(tasks)}
+        problems: list[str] = []
+        for e in sorted(collection.entries, key=lambda e: places.get(e.result.task, len(tasks))):
+            try:
+                result = whole(e.file, e.result)
+            except ResultError as error:
+                problems.append(f"{error}; its details are not shown")
+                continue
+            found, own = read(e.file, result, collection.installed)
+            problems += own
+            if (number := self._numbers.get(key_of(e.result.sae))) is not None:
+                self._add(number, e, result, found)
+        return problems
+
+    def _add(self, number: int, e: Entry, result: Result, found: Sequence[AnyBlock]) -> None:
+        head = _result(e, result)
+        for most in list(self._made):
+            text = island(head | {"blocks": [on_page(block, most) for block in found]})
+            self._made[most][number].append(text)
+            self._sizes[most] += len(text.encode()) + 1
+            if self._sizes[most] > LARGEST and most != SHORTER[-1]:
+                del self._made[most]
+
+    def fitted(self, content: str, room: int) -> str:
+        """The page's data, with the details as long as fits into ``room`` bytes. ``content`` is the rest of it."""
+        for most, made in self._made.items():
+            details = ",".join(f"[{','.join(own)}]" for own in made)
+            shortened = "true" if most < SHORTER[0] else "false"
+            data = f'{content[:-1]},"details":[{details}],"shortened":{shortened}}}'
+            if len(data.encode()) <= room:
+                break
+        return data
 
 
-def _result(e: Entry, found: Sequence[AnyBlock], most: int) -> dict[str, Any]:
-    r, p = e.result, e.result.provenance
+def _result(e: Entry, whole_result: Result) -> dict[str, Any]:
+    """Heading, metrics with their controls, and what they must not be read without."""
+    r, p = whole_result.model_copy(update={"metrics": e.result.metrics}), whole_result.provenance
     controls, own, marked = list(r.controls)[:12], marks.of(r), marks.of_controls(r)
     rows = []
     for name, metric in r.metrics.items():
@@ -242,5 +273,4 @@ def _result(e: Entry, found: Sequence[AnyBlock], most: int) -> dict[str, Any]:
         "controls": [line(c) for c in controls],
         "rows": rows,
         "said": [line(said) for said in (*marks.sentences(r), *bounded_cautions(r))],
-        "blocks": [on_page(block, most) for block in found],
     }

@@ -65,15 +65,26 @@ def from_intervals(values: Sequence[MetricValue], better: str) -> list[tuple[int
     A value without an interval may have any rank. ``better`` is "higher" or "lower". Ends that are equal but for
     rounding overlap.
     """
-    from sae_bench.results.compare import ROUNDING
-
     sign = 1.0 if better == "lower" else -1.0
     ends = np.array([(-np.inf, np.inf) if v.low is None or v.high is None else (v.low, v.high) for v in values])
     costs = np.sort(sign * ends.reshape(-1, 2), axis=1)  # [n, 2]: the best and the worst that each may cost
-    best, worst = costs[:, :1], costs[:, 1]
-    with np.errstate(invalid="ignore"):
-        beaten = best - worst > ROUNDING * np.maximum(np.abs(best), np.abs(worst))  # [n, n]: a row by a column
-    return _ranges(beaten.sum(1), beaten.sum(0))
+    best, worst = costs[:, 0], costs[:, 1]
+    return _ranges(_exceeded(best, worst), _exceeded(-worst, -best))
+
+
+def _exceeded(values: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.int64]:
+    """For each value how many of the others lie below it by more than rounding, by halving: n log n, not all pairs."""
+    from sae_bench.results.compare import ROUNDING
+
+    ordered, low, high = np.sort(others), np.zeros(len(values), np.int64), np.full(len(values), len(others))
+    while (searching := low < high).any():
+        middle = (low + high) // 2
+        other = ordered[np.minimum(middle, len(others) - 1)]
+        with np.errstate(invalid="ignore"):
+            below = values - other > ROUNDING * np.maximum(np.abs(values), np.abs(other))
+        low = np.where(searching & below, middle + 1, low)
+        high = np.where(searching & ~below, middle, high)
+    return low
 
 
 def from_differences(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from sae_bench import registry
@@ -111,9 +112,10 @@ def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
     from sae_bench.show.text import line, markdown
 
     safe = str if args.json else markdown if args.markdown else line
-    found = store.read_below(at_home(args.out), store.read)
-    return [
-        {
+
+    def row(file: Path) -> dict[str, Any]:  # all that is kept of a result
+        result = store.read(file)
+        return {
             "sae": safe(result.sae.name),
             "task": safe(f"{result.task}@v{result.version}"),
             "status": result.status,
@@ -122,8 +124,8 @@ def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
             "protocol": result.protocol[:8],
             "file": safe(str(file)),
         }
-        for file, result in found.items()
-    ]
+
+    return list(store.read_below(at_home(args.out), row).values())
 
 
 _ROWS = {

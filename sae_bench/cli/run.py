@@ -34,8 +34,8 @@ FIELDS = (
         "bos",
         "mask",
     ),
-    *("mean_from", "controls", "backend", "device", "dtype", "seed", "resamples"),
-    *("batch_tokens", "out", "overwrite", "probe_data", "probe_sets", "select_in", *TOLD),
+    *("mean_from", "controls", "backend", "device", "dtype", "sae_dtype", "seed", "resamples"),
+    *("batch_tokens", "out", "overwrite", "probe_data", "probe_sets", "select_in", "calibration_cache", *TOLD),
 )
 
 
@@ -82,7 +82,8 @@ def _what(what: Any) -> None:
     what.add_argument("--controls", default="default", help="none, default, all, or names (see: sae-bench ls controls)")
     what.add_argument("--tier", default="standard", choices=["smoke", "standard", "full"],
                       help="evaluation documents: 32, 512 or all")  # fmt: skip
-    what.add_argument("--limit", type=int, metavar="N", help="evaluation documents, instead of the tier's number")
+    what.add_argument("--limit", type=int, metavar="N", help="evaluation documents, instead of the "
+                      "tier's number; calibration reads at most as many")  # fmt: skip
 
 
 def _model(model: Any) -> None:
@@ -91,6 +92,10 @@ def _model(model: Any) -> None:
     model.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
     model.add_argument("--dtype", default="auto", choices=["auto", "float32", "float64", "bfloat16", "float16"],
                        help="of the language model (auto: float32); SAEs: float32, float64 with float64")  # fmt: skip
+
+    model.add_argument("--sae-dtype", default="auto", choices=["auto", "float32", "bfloat16"],
+                       help="of SAEs that are loaded; bfloat16: weights, activations and latents in it, for SAEs that "
+                       "are run so. It is in the protocol: results of other types are not compared")  # fmt: skip
 
 
 def _text(text: Any) -> None:
@@ -137,6 +142,10 @@ def _run(other: Any) -> None:
     other.add_argument("--select-in", default="exact", choices=["exact", "bfloat16"],
                        help="bfloat16: wide TopK SAEs select by certified bfloat16 products, which gives the same "
                        "latents and is faster where the machine multiplies bfloat16 faster")  # fmt: skip
+    other.add_argument("--no-calibration-cache", dest="calibration_cache", action="store_false", default=True,
+                       help="measure calibration and losses without an SAE anew, and keep nothing of them; else they "
+                       "are kept for later runs on the same model, text and machine, in at most 2 GiB of "
+                       "~/.cache/sae-bench/calibration")  # fmt: skip
     other.add_argument("--dry-run", action="store_true", help="say what would be measured and what it costs, and stop")
     other.add_argument("--all-metrics", action="store_true", help="show every metric in the table, not only headlines")
     other.add_argument("--json", action="store_true", help="print results as JSON instead of a table")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
     if args.name in known:
         print(_task(args.name, known, args))
     elif path.exists():
-        print(_results(path, known, args.json))
+        for part in _results(path, known, args.json):
+            print(part)
     else:
         raise UsageError(f"{args.name} is neither a task nor a result file; {registry.suggest(args.name, known)}")
     return 0
@@ -76,37 +77,70 @@ def _parameters(spec: TaskSpec) -> list[dict[str, Any]]:
     ]
 
 
-def _results(path: Path, known: Mapping[str, TaskSpec], as_json: bool) -> str:
+def _results(path: Path, known: Mapping[str, TaskSpec], as_json: bool) -> Iterator[str]:
+    """The parts of what is printed. Heads are in memory, and one table or one result at a time in full."""
     from sae_bench.results import store
+    from sae_bench.results.heads import Heads
+
+    heads = store.read_below(path, Heads(known).read)
+    for file, head in heads.items():
+        if why := store.units_problem(file, head):
+            warnings.warn(f"{why}; its figures cannot be checked", stacklevel=2)
+    yield from _as_json(heads, known) if as_json else _as_text(heads, known)
+
+
+def _as_text(heads: Mapping[Path, Result], known: Mapping[str, TaskSpec]) -> Iterator[str]:
     from sae_bench.results.definitions import all_known
+    from sae_bench.results.heads import whole
+    from sae_bench.show.details import found
+    from sae_bench.show.results import table_of, tables_of
+    from sae_bench.show.terminal import drawn
+    from sae_bench.show.text import line
+
+    specs, problems = all_known({file: head for file, head in heads.items() if head.definition is not None}, known)
+    files = {id(head): file for file, head in heads.items()}
+    for own in tables_of(list(heads.values())).values():
+        yield from table_of([whole(files[id(head)], head) for head in own], specs, everything=True)
+    yield from map(line, problems)
+    for file, head in heads.items():
+        made = found(result := whole(file, head), known)
+        yield "\n" + line(f"{result.task}, what else it holds:")
+        yield from (one for block in made.blocks for one in drawn(block))
+        yield from (line(f"  {problem}") for problem in made.problems)
+        yield from (line(f"  skipped: {name}: {why}") for name, why in skipped(result).items())
+
+
+def _as_json(heads: Mapping[Path, Result], known: Mapping[str, TaskSpec]) -> Iterator[str]:
+    """The lines of one JSON document."""
+    from sae_bench.results.heads import whole
     from sae_bench.show import marks
     from sae_bench.show.details import found
-    from sae_bench.show.results import result_tables
-    from sae_bench.show.terminal import drawn
-    from sae_bench.show.text import json_text, line
 
-    results = store.read_below(path, store.read)
-    for file, result in results.items():
-        if why := store.units_problem(file, result):
-            warnings.warn(f"{why}; its figures cannot be checked", stacklevel=2)
-    made = {file: found(result, known) for file, result in results.items()}
-    if as_json:
-        whole = [
-            one.model_dump(mode="json", exclude={"details"}) | {"details": one.details} for one in results.values()
-        ]
-        blocks = [[block.to_json() for block in one.blocks] for one in made.values()]
-        return json_text(
-            {"results": whole, "blocks": blocks, "marks": [marks.to_json(one) for one in results.values()]}
-        )
-    held = {file: result for file, result in results.items() if result.definition is not None}
-    specs, problems = all_known(held, known)
-    parts = [result_tables(list(results.values()), specs, everything=True), *map(line, problems)]
-    for file, result in results.items():
-        parts.append("\n" + line(f"{result.task}, what else it holds:"))
-        parts += [one for block in made[file].blocks for one in drawn(block)]
-        parts += [line(f"  {problem}") for problem in made[file].problems]
-        parts += [line(f"  skipped: {name}: {why}") for name, why in skipped(result).items()]
-    return "\n".join(parts)
+    def content(result: Result) -> dict[str, Any]:
+        return result.model_dump(mode="json", exclude={"details"}) | {"details": result.details}
+
+    def blocks(result: Result) -> list[Any]:
+        return [block.to_json() for block in found(result, known).blocks]
+
+    yield "{"
+    for name, make in (("results", content), ("blocks", blocks)):
+        yield from _list(name, (make(whole(file, head)) for file, head in heads.items()), last=False)
+    yield from _list("marks", map(marks.to_json, heads.values()), last=True)
+    yield "}"
+
+
+def _list(name: str, items: Iterable[Any], *, last: bool) -> Iterator[str]:
+    """A list in a JSON document, written an item at a time as it would be written at once."""
+    from sae_bench.show.text import json_text
+
+    yield f' "{name}": ['
+    before = None
+    for item in items:
+        if before is not None:
+            yield f"{before},"
+        before = "  " + json_text(item).replace("\n", "\n  ")
+    yield f"{before}"
+    yield " ]" if last else " ],"
 
 
 def skipped(result: Result) -> dict[str, Any]:

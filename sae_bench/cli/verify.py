@@ -73,14 +73,14 @@ def run(args: argparse.Namespace) -> int:
 def _files(path: Path) -> list[Path]:
     """The result, or all results with figures in a folder of one SAE's. Raises UsageError."""
     from sae_bench.results import store
+    from sae_bench.results.heads import Heads, check_one_sae
 
     files = store.results_below(path)
     if len(files) == 1:
         return files
-    results = {file: store.read(file) for file in files}
-    saes = sorted({f"{one.sae.name!r} ({one.sae.weights_sha256[:12]})" for one in results.values()})
-    if len(saes) > 1:
-        raise UsageError(f"{path} holds results of {len(saes)} SAEs: {', '.join(saes)}; give the folder of one of them")
+    heads = Heads({})
+    results = {file: heads.read(file) for file in files}
+    check_one_sae(path, results.values())
     measured = [file for file, one in results.items() if one.measured]
     if not measured:
         raise UsageError(f"{path} has no result with figures, so there is nothing to verify")

@@ -78,6 +78,16 @@ class Batch(Placed):
 
         return self.once("capture", compute)
 
+    @property
+    def capture_made(self) -> Capture | None:
+        """The capture, if anybody has asked for it."""
+        made: Capture | None = self._memo.get("capture")
+        return made
+
+    def captured(self, capture: Capture) -> None:
+        """Take what the model carried in this very batch before, so that it does not pass again."""
+        self._memo["capture"] = capture
+
     def activations(self, hook: str) -> Tensor:
         """Activations of the real tokens ``[T, d]``."""
         return self.once(

@@ -40,7 +40,8 @@ def _moments(sums: Tensor, products: Tensor, samples: list[Tensor], n_tokens: in
     covariance = products / n_tokens - mean.outer(mean)
     rms = float((products.diagonal().sum() / n_tokens).sqrt())
     sample = torch.cat(samples)
-    return Moments(mean, covariance, sample[:: -(-len(sample) // SAMPLE_TOKENS)], rms, n_tokens)
+    fewer = sample[:: -(-len(sample) // SAMPLE_TOKENS)].contiguous()  # as it comes back from a file
+    return Moments(mean, covariance, fewer, rms, n_tokens)
 
 
 def _spread(batch: Batch, a_sequence: int) -> Tensor:

@@ -24,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from torch import Tensor
 
+from sae_bench.engine.moments import packed, unpacked
 from sae_bench.engine.rows import Arrays, Damaged, Key, Rows
 from sae_bench.errors import ResultError, said
 from sae_bench.files import read_json, regular, write_atomically, writing
@@ -34,7 +34,6 @@ from sae_bench.saes.controls import Moments
 FORMAT = 5  # of the files here: a run that an older version began is begun anew
 __all__ = ["FORMAT", "MOMENTS", "PLAN", "STATE", "Arrays", "Checkpoint", "Damaged", "Key", "State", "added"]
 PLAN, STATE, MOMENTS = "plan.json", "state.safetensors", "calibration.safetensors"
-_MOMENTS = ("mean", "covariance", "sample")
 
 
 @dataclass
@@ -89,7 +88,7 @@ class Checkpoint:
         if (file := folder / PLAN).exists():
             _plan(file)
         if (file := folder / MOMENTS).exists():
-            _read(file, check=True)
+            read_arrays(file, check=True)
         if (file := folder / STATE).exists():
             self._rows.check(_state(file, check=True).row_files)
 
@@ -130,7 +129,7 @@ class Checkpoint:
         self.append(state, rows or {})
         if self.folder is not None:
             extra = {name: value for name, value in vars(state).items() if name != "totals"}
-            _write(self.folder / STATE, state.totals, extra)
+            write_arrays(self.folder / STATE, state.totals, extra)
 
     def rows(self, state: State, wanted: set[tuple[str, str]]) -> Arrays:
         """All rows so far of the columns of ``wanted``: (task, coder or hook point). Raises Damaged."""
@@ -140,25 +139,15 @@ class Checkpoint:
         """Calibration of this run, if it was finished."""
         if self.folder is None or not (file := self.folder / MOMENTS).exists():
             return None
-        arrays, extra = _read(file)
-        moments = {}
-        for hook, (rms, n_tokens) in extra["hooks"].items():
-            mean, covariance, sample = (torch.from_numpy(arrays["", hook, name]) for name in _MOMENTS)
-            moments[hook] = Moments(mean.to(device), covariance.to(device), sample.to(device), rms, n_tokens)
-        return moments, extra["counters"]
+        arrays, extra = read_arrays(file)
+        return unpacked(arrays, extra["hooks"], device), extra["counters"]
 
     def save_moments(self, moments: Mapping[str, Moments], counters: Mapping[str, int]) -> None:
         """Keep the calibration, so that controls are the same to the bit after a kill."""
         if self.folder is None:
             return
-        arrays: Arrays = {}
-        for hook, m in moments.items():
-            for name in _MOMENTS:
-                tensor: Tensor = getattr(m, name)
-                wide = tensor if tensor.dtype == torch.float64 else tensor.float()
-                arrays["", hook, name] = wide.cpu().numpy()
-        hooks = {hook: (m.rms, m.n_tokens) for hook, m in moments.items()}
-        _write(self.folder / MOMENTS, arrays, {"hooks": hooks, "counters": dict(counters)})
+        arrays, hooks = packed(moments)
+        write_arrays(self.folder / MOMENTS, arrays, {"hooks": hooks, "counters": dict(counters)})
 
     def remove(self) -> None:
         """The run is finished and its results are written."""
@@ -186,14 +175,15 @@ def _plan(file: Path) -> dict[str, list[str]]:
 
 def _state(file: Path, *, check: bool = False) -> State:
     """Raises Damaged."""
-    totals, extra = _read(file, check=check)
+    totals, extra = read_arrays(file, check=check)
     try:
         return State(totals=totals, **extra)
     except TypeError as error:
         raise Damaged(file, said(error, file=False)) from error
 
 
-def _write(file: Path, arrays: Arrays, extra: dict[str, Any]) -> None:
+def write_arrays(file: Path, arrays: Arrays, extra: dict[str, Any]) -> None:
+    """A file of arrays and what else there is (plain JSON), with the digest of both. Raises ResultError."""
     keys = list(arrays)
     tensors = {str(i): np.ascontiguousarray(arrays[key]) for i, key in enumerate(keys)}
     index = json.dumps({"keys": keys, "extra": extra})
@@ -207,10 +197,10 @@ def _digest(index: str, arrays: list[NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def _read(file: Path, *, check: bool = False) -> tuple[Arrays, dict[str, Any]]:
+def read_arrays(file: Path, *, check: bool = False, most: int | None = None) -> tuple[Arrays, dict[str, Any]]:
     """The arrays of a file, and what else it holds; ``check`` compares both with its digest. Raises Damaged."""
     try:
-        with safe_open(regular(file), framework="numpy") as opened:
+        with safe_open(regular(file, most=most), framework="numpy") as opened:
             metadata = opened.metadata()
             index = json.loads(metadata["index"])
             arrays: Arrays = {tuple(key): opened.get_tensor(str(i)) for i, key in enumerate(index["keys"])}

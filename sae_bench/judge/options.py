@@ -14,6 +14,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sae_bench.errors import UsageError
+from sae_bench.files import cache_folder
 from sae_bench.judge import prices
 from sae_bench.judge.flags import told
 from sae_bench.judge.secrets import Scrubber
@@ -23,7 +24,9 @@ DEFAULT_URL = "https://api.openai.com/v1"
 
 def default_cache() -> Path:
     """Where completions are kept, unless told otherwise: one file for all runs of a user."""
-    return Path.home() / ".cache" / "sae-bench" / "judge.sqlite"
+    before = Path.home() / ".cache" / "sae-bench" / "judge.sqlite"  # what was paid for there is not paid for again
+    folder = None if before.exists() else cache_folder()
+    return folder / before.name if folder else before
 
 
 @dataclass(frozen=True)

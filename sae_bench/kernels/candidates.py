@@ -4,44 +4,49 @@ Where a machine multiplies bfloat16 faster than float32 (tensor cores, AMX), the
 bfloat16 and only says which latents can be selected. With ``u = u' + e`` and ``w = w' + f`` (primes rounded), Cauchy
 and Schwarz give ``|u w - u' w'| <= |e| |w| + |u'| |f|`` for every latent, and rounding of sum and result adds a known
 share. So every latent of the true top k lies within twice that bound of the k-th largest rounded product: these
-candidates are computed again in the coder's own precision. A row whose k-th and next candidate lie closer than that
-precision can tell apart, or that has too many candidates, is not certified; it is left to the exact path.
+candidates are computed again, in float64, with a bound on what a sum in the coder's own precision can differ from it,
+whatever its order (Higham 2002, 3.5). A row is certified if no such sum could select another latent. One whose edge
+lies closer, or that has too many candidates, is not; it is left to the exact path.
 
-That candidates hold the top k is proven; how near two sums in float32 may lie is the usual probabilistic bound (square
-root of the width), which numbers made to round in one direction can exceed.
+That path must then be the one that would have been taken without certificates: products of another number of rows are
+summed in another order, and near the edge that selects other latents. Where shapes are fixed
+(:data:`sae_bench.kernels.product.ROWS`) it is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sae_bench.kernels import topk
 from sae_bench.kernels.topk import above
+from sae_bench.precision import in_full
 
 MOST_CANDIDATES = 32  # times k, of a row
 _ROUNDED = 2.0**-8  # unit roundoff of bfloat16
 _SMALLEST = 2.0**-126  # what is smaller may become 0 on the way into a product
+# By how many times d 2^-24 |u| |w| two sums of d products in float32 may be off together: that of rounded numbers,
+# which matrix units align and cut off, four products and the sum so far at a time (2.5), and the exact path's (1)
+_SUMMED = 4
 # latents whose directions are gathered at once, and numbers of directions that are multiplied at once: on a CPU they
 # stay in the cache, a GPU wants large pieces
 _GATHERED = {"cpu": (512, 1 << 17), "cuda": (8192, 1 << 26)}
 
 
 class Encoder(NamedTuple):
-    """``tile(start, stop)``: columns ``[d_in, stop - start]``; ``directions(latents)``: some columns, as rows.
+    """``tile(start, stop)``: columns ``[d_in, stop - start]``; ``directions(latents, start, stop)``: some, as rows.
 
-    Both in the coder's precision; latents ascend. ``bias`` ``[n_latents]``.
+    Both in the coder's precision; latents ascend, and lie in ``start:stop``. ``bias`` ``[n_latents]``.
     """
 
     tile: Callable[[int, int], Tensor]
-    directions: Callable[[Tensor], Tensor]
+    directions: Callable[[Tensor, int, int], Tensor]
     bias: Tensor | None
     n_latents: int
 
@@ -68,21 +73,7 @@ class Rounding:
         return self.tiles[start]
 
 
-@contextmanager
-def _summed_in_float32() -> Iterator[None]:
-    """Unless told otherwise, CUDA may add parts of a sum in bfloat16, which no bound here allows for."""
-    options: Any = torch.backends.cuda.matmul
-    before = options.allow_bf16_reduced_precision_reduction
-    if (split_k := getattr(options, "allow_bf16_reduced_precision_reduction_split_k", None)) is not None:
-        before = before, split_k  # set together
-    options.allow_bf16_reduced_precision_reduction = False
-    try:
-        yield
-    finally:
-        options.allow_bf16_reduced_precision_reduction = before
-
-
-@_summed_in_float32()
+@in_full()
 def top_k(u: Tensor, encoder: Encoder, k: int, rounding: Rounding) -> Selected:
     """The ``k`` largest of ``u W + bias`` of every token, ``u`` ``[tokens, d_in]``.
 
@@ -93,14 +84,12 @@ def top_k(u: Tensor, encoder: Encoder, k: int, rounding: Rounding) -> Selected:
     kth = u.new_full((len(u), k), float("-inf"))
     held = _Held(u, MOST_CANDIDATES * k)
     slack = torch.zeros_like(bounds.norm)
-    largest = 0.0
     product = _Product(u, encoder.n_latents)
     for start in range(0, encoder.n_latents, topk.TILE_LATENTS):
         stop = min(start + topk.TILE_LATENTS, encoder.n_latents)
         tile = encoder.tile(start, stop)
         rounded = product.rounded(tile)
         norm, left_out = rounding.of(start, tile, rounded)
-        largest = max(largest, norm)
         within, bias = bounds.of(norm, left_out), None
         if encoder.bias is not None:  # it is rounded, and so may the product be before it comes
             bias = encoder.bias[start:stop].bfloat16()
@@ -116,7 +105,7 @@ def top_k(u: Tensor, encoder: Encoder, k: int, rounding: Rounding) -> Selected:
         held.tighten(_limit(kth, slack))
         if bool(held.given_up.all()):
             break
-    return _rescored(u, encoder, held, k, largest)
+    return _rescored(u, encoder, held, k)
 
 
 class _Held:
@@ -191,13 +180,13 @@ class _Bounds:
     width: int
 
     def of(self, norm: float, left_out: float) -> Tensor:
-        """How far a product in bfloat16 can lie from the true one, before its result is rounded ``[tokens]``."""
-        summed = self.width * 2.0**-24 * self.norm * norm
+        """How far a product in bfloat16 can lie from the exact path's, before its result is rounded ``[tokens]``."""
+        summed = _SUMMED * self.width * 2.0**-24 * (self.norm + self.left_out) * (norm + left_out)
         vanished = _SMALLEST * (self.width + math.sqrt(self.width) * (self.norm + norm) + 1)
         return self.left_out * norm + self.norm * left_out + summed + vanished
 
 
-def _rescored(u: Tensor, encoder: Encoder, held: _Held, k: int, norm: float) -> Selected:
+def _rescored(u: Tensor, encoder: Encoder, held: _Held, k: int) -> Selected:
     row, column = held.row, held.column
     if len(row) == 0:
         nothing = u.new_zeros(len(u), k)
@@ -207,37 +196,63 @@ def _rescored(u: Tensor, encoder: Encoder, held: _Held, k: int, norm: float) -> 
     counts = torch.bincount(row, minlength=len(u))
     most = max(int(counts.max()), k + 1)
     place = torch.arange(len(row), device=u.device) - (counts.cumsum(0) - counts)[row]
-    values = u.new_full((len(u), most), float("-inf"))
+    found, within = _products(u, encoder, row, column)
+    values = found.new_full((len(u), most), float("-inf"))
+    errors = torch.zeros_like(values)
     columns = torch.zeros(len(u), most, dtype=torch.int64, device=u.device)
-    values[row, place], columns[row, place] = _products(u, encoder, row, column), column
+    values[row, place], errors[row, place], columns[row, place] = found, within, column
     best, which = values.topk(k + 1, dim=1)
-    # two sums of this width that are closer may change places with the order of summation (Higham & Mary 2019)
-    eps = torch.finfo(u.dtype).eps
-    apart = 4 * eps * (u.shape[1] ** 0.5 * norm * _norms(u, 1) + best[:, k - 1].abs()) + u.shape[1] * _SMALLEST
-    certified = ~held.given_up & (best[:, k - 1] - best[:, k] > apart)
     chosen = which[:, :k].sort(dim=1).values  # candidates are in the order of their latents
-    return Selected(certified, values.gather(1, chosen), columns.gather(1, chosen))
+    values, columns, own = values.gather(1, chosen), columns.gather(1, chosen), errors.gather(1, chosen)
+    return Selected(~held.given_up & _sure(best, errors, values, own), values.to(u.dtype), columns)
 
 
-def _products(u: Tensor, encoder: Encoder, row: Tensor, column: Tensor) -> Tensor:
-    """``u[row] . W[:, column] + bias[column]`` of every candidate, some latents and some candidates at a time."""
-    out = u.new_empty(len(row))
+def _sure(best: Tensor, errors: Tensor, values: Tensor, own: Tensor) -> Tensor:
+    """Rows in which no sum of the coder's precision could select other latents, or give one another sign.
+
+    ``best`` ``[tokens, k + 1]`` are the largest of all candidates, whose ``errors`` ``[tokens, candidates]`` are; of
+    the chosen ones ``values`` and ``own`` errors ``[tokens, k]``. All that was not chosen is at most the last of best.
+    """
+    least = (values - own).amin(1)
+    apart = least > best[:, -1] + errors.amax(1)
+    return apart & (values.abs() > own).all(1)
+
+
+def _products(u: Tensor, encoder: Encoder, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+    """``u[row] . W[:, column] + bias[column]`` of every candidate, and how far a sum in ``u.dtype`` may be off.
+
+    Some latents and some candidates at a time. A sum of d products, in any order, differs from the true one by at most
+    ``d r / (1 - d r)`` times the sum of their magnitudes, ``r`` being the unit roundoff; the bias is one number more.
+    """
+    sums = torch.empty(len(row), dtype=torch.float64, device=u.device)
+    sizes = torch.empty_like(sums)
     by_latent = column.argsort()
     sorted_columns = column[by_latent]
     block, most = _GATHERED["cpu" if u.device.type == "cpu" else "cuda"]
     step = max(1, most // u.shape[1])
-    edges = torch.arange(0, int(sorted_columns[-1]) + 1 + block, block, device=u.device)
-    ends = torch.searchsorted(sorted_columns, edges).tolist()
-    for first, last in pairwise(ends):
+    edges = range(0, encoder.n_latents + block, block)
+    ends = torch.searchsorted(sorted_columns, torch.tensor(edges, device=u.device)).tolist()
+    for left, (first, last) in zip(edges, pairwise(ends), strict=False):
         if first == last:
             continue
         used, local = torch.unique(sorted_columns[first:last], return_inverse=True)
-        directions = encoder.directions(used)
+        directions = encoder.directions(used, left, min(left + block, encoder.n_latents)).double()
         for start in range(0, last - first, step):
             stop = min(start + step, last - first)
             part = by_latent[first + start : first + stop]
-            out[part] = torch.linalg.vecdot(u[row[part]], directions[local[start:stop]])
-    return out if encoder.bias is None else out + encoder.bias[column]
+            products = directions[local[start:stop]].mul_(u[row[part]])
+            sums[part] = products.sum(1)
+            sizes[part] = products.abs_().sum(1)
+    if encoder.bias is not None:
+        bias = encoder.bias[column].double()
+        sums, sizes = sums + bias, sizes + bias.abs()
+    return sums, error_of_sums(u.shape[1] + 1, u.dtype) * sizes + 2 * u.shape[1] * _SMALLEST
+
+
+def error_of_sums(terms: int, dtype: torch.dtype) -> float:
+    """By what share of their magnitudes' sum a sum of ``terms`` products in ``dtype`` and one in float64 may differ."""
+    roundoffs = torch.finfo(dtype).eps / 2, torch.finfo(torch.float64).eps / 2
+    return sum(terms * roundoff / (1 - terms * roundoff) for roundoff in roundoffs)
 
 
 def columns(matrix: Tensor, which: Tensor) -> Tensor:

@@ -133,13 +133,18 @@ def _largest(keys: Tensor, k: int) -> Tensor:
     columns = members.gather(1, chosen)
     # a tie at the edge: among the candidates, or with a group that was not looked into
     last = top.amin(1, keepdim=True)
-    tied = ((candidates >= last).sum(1) > k) | ((maxima >= last).sum(1) > k)
+    tied = _more_reach(candidates, last, k) | _more_reach(maxima, last, k)
     return _settled(keys, columns, tied)
 
 
 def _largest_of_all(keys: Tensor, k: int) -> Tensor:
     top, columns = keys.topk(k, dim=1, sorted=False)
-    return _settled(keys, columns, (keys >= top.amin(1, keepdim=True)).sum(1) > k)
+    return _settled(keys, columns, _more_reach(keys, top.amin(1, keepdim=True), k))
+
+
+def _more_reach(keys: Tensor, last: Tensor, k: int) -> Tensor:
+    """Rows in which more than k keys are not below the last of them; NaN is the largest, and equal to itself."""
+    return (keys < last).sum(1) < keys.shape[1] - k
 
 
 def _settled(keys: Tensor, columns: Tensor, tied: Tensor) -> Tensor:
@@ -171,7 +176,7 @@ def _improved(
     counts = torch.bincount(row, minlength=len(keys))
     changed = counts.nonzero().squeeze(1)
     most = int(counts.max())
-    # entries of a row side by side, padded with -inf (a magnitude of -1 can never win either)
+    # entries of a row side by side, padded with what never wins
     order = (row * keys.shape[1] + column).argsort()
     row, column = row[order], column[order]
     place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
@@ -181,7 +186,8 @@ def _improved(
     found = values[changed], columns[changed]
     old = best[0][changed], best[1][changed]
     if by_magnitude:
-        found = torch.where(found[0].isinf(), torch.zeros_like(found[0]), found[0]), found[1]
+        padding = torch.arange(most, device=row.device) >= counts[changed].unsqueeze(1)
+        found = found[0].masked_fill(padding, 0), found[1]  # the earlier of equals stay
     new = _merged(old, found, k, by_magnitude)
     values, indices = best[0].clone(), best[1].clone()
     values[changed], indices[changed] = new

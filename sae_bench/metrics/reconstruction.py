@@ -31,13 +31,17 @@ def fvu(s: Sums, constant: float = CONSTANT) -> Ratio:
 def variance(s: Sums, constant: float = CONSTANT) -> Array:
     """Σ‖x − x̄‖², or 0 where it is rounding."""
     rounding = getattr(s, "rounding", 0.0)  # results of the first schema have no such column
-    return _varying(s.energy, s.x, s.tokens, np.maximum(constant * s.energy, rounding))
+    return _varying(s.once(_spread, "energy", "x", "tokens"), np.maximum(constant * s.energy, rounding))
 
 
-def _varying(energy: Array, x: Array, tokens: Array, floor: Array) -> Array:
+def _varying(spread: Array, floor: Array) -> Array:
+    return np.where(np.isnan(spread) | (spread > floor), spread, 0.0)
+
+
+def _spread(energy: Array, x: Array, tokens: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         spread: Array = energy - (x**2).sum(-1) / tokens
-    return np.where(np.isnan(spread) | (spread > floor), spread, 0.0)
+    return spread
 
 
 def top_tokens_variance(s: Sums) -> Ratio:
@@ -46,18 +50,31 @@ def top_tokens_variance(s: Sums) -> Ratio:
     They are those whose squared distance from the mean of the calibration text is larger than that of 99 % of its
     tokens; a group of outliers that reaches beyond the 1 % counts whole.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = s.x / s.tokens[:, None]
-    held = s.top_energy - 2 * (s.top_x * mean).sum(-1) + s.top_tokens * (mean**2).sum(-1)
+    held = s.once(_held, "x", "tokens", "top_energy", "top_x", "top_tokens")
     return Ratio(held, variance(s), "the variance of the activations beyond rounding")
+
+
+def _held(x: Array, tokens: Array, top_energy: Array, top_x: Array, top_tokens: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = x / tokens[:, None]
+    held: Array = top_energy - 2 * (top_x * mean).sum(-1) + top_tokens * (mean**2).sum(-1)
+    return held
 
 
 def fvu_without_top_tokens(s: Sums) -> Ratio:
     """FVU of all other tokens, centred on their own mean."""
     energy = s.energy - s.top_energy
     floor = np.maximum(CONSTANT * energy, s.rounding - s.top_rounding)
-    spread = _varying(energy, s.x - s.top_x, s.tokens - s.top_tokens, floor)
-    return Ratio(s.error - s.top_error, spread, "the variance of the other activations beyond rounding")
+    spread = s.once(_spread_of_others, "energy", "top_energy", "x", "top_x", "tokens", "top_tokens")
+    return Ratio(
+        s.error - s.top_error, _varying(spread, floor), "the variance of the other activations beyond rounding"
+    )
+
+
+def _spread_of_others(
+    energy: Array, top_energy: Array, x: Array, top_x: Array, tokens: Array, top_tokens: Array
+) -> Array:
+    return _spread(energy - top_energy, x - top_x, tokens - top_tokens)
 
 
 def nmse(s: Sums) -> Ratio:
@@ -67,7 +84,12 @@ def nmse(s: Sums) -> Ratio:
 
 def mse(s: Sums) -> Ratio:
     """Mean of (x − x̂)² over tokens and dimensions, in squared units of the activations; lower is better."""
-    return Ratio(s.error, s.tokens * s.x.shape[-1], "the number of tokens")
+    return Ratio(s.error, s.once(_numbers, "tokens", "x"), "the number of tokens")
+
+
+def _numbers(tokens: Array, x: Array) -> Array:
+    numbers: Array = tokens * x.shape[-1]
+    return numbers
 
 
 def cosine(s: Sums) -> Ratio:

@@ -132,7 +132,7 @@ def _named(units: Units, kind: str, weights: str, file: Path) -> Units:
         )
     order = sorted(range(len(units)), key=units.ids.__getitem__)
     units, of_sae = units.select(order), kinds.kind(kind).of_sae
-    return Units(tuple(of_sae(unit, weights) for unit in units.ids), units.columns)
+    return Units(tuple(of_sae(unit, weights) for unit in units.ids), units.columns, units.common)
 
 
 def _check(loaded: Loaded) -> None:

@@ -10,9 +10,20 @@ from sae_bench import registry
 from sae_bench.errors import UsageError
 from sae_bench.results import store
 from sae_bench.results.compare import Difference, Loaded, NotComparable, adjusted, comparable, difference, load, refusal
+from sae_bench.results.heads import Heads, check_one_sae
 from sae_bench.schema import CoderRecord, MetricSpec
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+EVERY_PAIR = len(LETTERS)  # sides of which every pair is compared where nobody says which: 325 pairs
+
+
+def label(side: int) -> str:
+    """The name of a side by its place, from 0: A is the reference, and after Z comes AA, as columns of a sheet."""
+    name, rest = "", side + 1
+    while rest:
+        rest, letter = divmod(rest - 1, len(LETTERS))
+        name = LETTERS[letter] + name
+    return name
 
 
 @dataclass(frozen=True)
@@ -51,14 +62,12 @@ def read_side(path: Path, task_dir: str | None = None, *, pass_over: bool = Fals
 
     A gate must not pass over any. Raises UsageError where a folder holds several SAEs, or one result twice.
     """
+    if len(store.results_below(path)) > 1:  # before units are read, which all results of a sweep would not fit
+        check_one_sae(path, store.each_below(path, Heads({}).read)[0].values())
     if pass_over:
         loaded = list(store.read_below(path, lambda file: load(file, task_dir)).values())
     else:
         loaded = [load(file, task_dir) for file in store.results_below(path)]
-    saes = {(x.result.sae.name, x.result.sae.weights_sha256[:12]) for x in loaded}
-    if len(saes) > 1:
-        names = ", ".join(f"{name!r} ({weights})" for name, weights in sorted(saes))
-        raise UsageError(f"{path} holds results of {len(saes)} SAEs: {names}; give the folder of one of them")
     seen: dict[tuple[str, str], Path] = {}
     for x in loaded:
         twin = seen.setdefault((x.result.task, x.result.protocol), x.file)
@@ -72,9 +81,9 @@ def read_side(path: Path, task_dir: str | None = None, *, pass_over: bool = Fals
 
 
 def read_sides(paths: Sequence[Path], task_dir: str | None = None) -> list[Side]:
-    """One side a path. Raises UsageError for fewer than two, more than 26, or the same one twice."""
-    if not 2 <= len(paths) <= len(LETTERS):
-        raise UsageError(f"compare takes 2 to {len(LETTERS)} results, not {len(paths)}")
+    """One side a path. Raises UsageError for fewer than two, or the same one twice."""
+    if len(paths) < 2:
+        raise UsageError(f"compare takes 2 or more results, not {len(paths)}")
     sides = [read_side(path, task_dir, pass_over=True) for path in paths]
     seen: dict[Path, Path] = {}
     for side in sides:
@@ -95,7 +104,7 @@ def match(sides: Sequence[Side], *, other_text: bool = False) -> tuple[list[Matc
     refused: list[NotComparable] = []
     for task in dict.fromkeys(x.result.task for side in sides for x in side.results):
         own = [[x for x in side.results if x.result.task == task] for side in sides]
-        if lacking := [LETTERS[i] for i, results in enumerate(own) if not results]:
+        if lacking := [label(i) for i, results in enumerate(own) if not results]:
             notes.append(f"{task}: no result of {', '.join(lacking)}")
             continue
         options = [m for m in (_matching(task, first, own[1:], other_text) for first in own[0]) if m]
@@ -162,10 +171,11 @@ def choose_metrics(
         defined: Mapping[str, MetricSpec] = m.results[0].spec.metrics
         shown = [n for n, spec in defined.items() if (n in wanted if wanted else everything or spec.headline)]
         having = [set(x.result.metrics) for x in m.results]
-        chosen[m.task] = [name for name in shown if all(name in one for one in having)]
+        some, every = set[str]().union(*having), set[str].intersection(*having)
+        chosen[m.task] = [name for name in shown if name in every]
         for i, one in enumerate(having):
-            if missing := [name for name in shown if name not in one and any(name in other for other in having)]:
-                notes.append(f"{m.task}: {LETTERS[i]} has no {', '.join(missing)}")
+            if missing := [name for name in shown if name in some - one]:
+                notes.append(f"{m.task}: {label(i)} has no {', '.join(missing)}")
     if not any(chosen.values()):
         raise UsageError("there is no metric to show that all results have; choose others with --metrics")
     return chosen, notes

@@ -17,6 +17,7 @@ from sae_bench.results.compare import Difference, Loaded, NotComparable, compara
 from sae_bench.results.compare_sides import Side
 from sae_bench.schema import Record, TaskSpec
 from sae_bench.show import marks
+from sae_bench.show.text import some
 
 State = Literal["ok", "regression", "not shown", "not compared"]
 Gates = Mapping[str, Mapping[str, "Gate"]]
@@ -136,7 +137,7 @@ def _old_results(new: Side, path: Path, sae_name: str | None, task_dir: str | No
         wanted = sae_name or new.sae.name
         files = [file for file in files if names[file] == wanted]
         if not files:
-            there = ", ".join(map(repr, sorted(set(names.values()))))
+            there = some([repr(name) for name in sorted(set(names.values()))])
             raise NotComparable(
                 f"the baseline {path} has no result of the SAE {wanted!r}, but of {there}; choose one with --sae-name"
             )

@@ -127,7 +127,7 @@ def _control(name: str, tables: Mapping[str, Units]) -> dict[str, Units]:
         prefix, _, kind = key.rpartition("/")
         if prefix == f"control/{name}":
             shared = _in_rows(tables[kind], table.ids) if kind in tables else {}
-            found[kind] = Units(table.ids, {**shared, **table.columns})
+            found[kind] = Units(table.ids, {**shared, **table.columns}, table.common)
     return found
 
 

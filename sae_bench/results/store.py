@@ -1,5 +1,7 @@
 """Results on disk: ``<out>/<sae>/<weights sha256[:12]>/<task>@v<version>-<protocol[:8]>.json`` and the units beside it.
 
+What the units of several results share stands once, in ``<out>/_shared``: see :mod:`sae_bench.results.unit_files`.
+
 The protocol is part of the name, so that a short run never overwrites a long one. Files are written beside their place
 and then renamed: a reader never sees half a result.
 """
@@ -18,16 +20,26 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from safetensors.numpy import load_file, save
 
 from sae_bench.errors import ResultError, UsageError
-from sae_bench.files import GIB, MIB, at_home, read_bytes, regular, sha256, strict_json, write_atomically
+from sae_bench.files import (
+    MIB,
+    NotFinite,
+    at_home,
+    json_levels,
+    read_bytes,
+    strict_json,
+    write_atomically,
+)
 from sae_bench.parsing import first_problem
+from sae_bench.results import unit_files
+from sae_bench.results.unit_files import read_units as read_units
+from sae_bench.results.unit_files import units_of as units_of
 from sae_bench.schema import RESULT_SCHEMA, CoderRecord, Protocol, Result
-from sae_bench.units import Units, pack, unpack
+from sae_bench.units import Units
 
 T = TypeVar("T")
-MOST_RESULT, MOST_UNITS = 64 * MIB, 4 * GIB  # bytes
+MOST_RESULT = 64 * MIB  # bytes
 PASSED_OVER = "; this file is passed over"
 DEEPEST = 100  # levels of a result: whoever walks through one does so by recursion
 
@@ -63,35 +75,15 @@ def written(out: str | Path, result: Result, tables: dict[str, Units]) -> tuple[
     """As :func:`write`; returns the result as it is written, with the digest of its units, and its path."""
     file = path_of(out, result.sae, result.task, result.version, result.protocol)
     if tables:
-        content = save(*pack(tables))
-        result = result.model_copy(update={"units_sha256": hashlib.sha256(content).hexdigest()})
-        write_atomically(units_of(file), content)
+        result = result.model_copy(update={"units_sha256": unit_files.write(file, tables)})
     write_atomically(file.parent / "sae.json", to_json(result.sae.model_dump(mode="json")))
     write_atomically(file, to_json(result.model_dump(mode="json")))
     return result, file
 
 
-def units_of(file: Path) -> Path:
-    """Where the units of the result ``file`` are."""
-    return file.with_suffix(".units.safetensors")
-
-
 def check_units(file: Path, result: Result) -> None:
-    """That the file of units beside the result ``file`` is the one it was made of. Raises ResultError.
-
-    Nothing is known of results of before digests.
-    """
-    units = units_of(file)
-    if result.units_sha256 is None:
-        return
-    try:
-        digest = sha256(units)
-    except OSError as error:
-        raise ResultError(f"{units}, of which {file.name} was made, cannot be read: {error.strerror}") from error
-    if digest != result.units_sha256:
-        raise ResultError(
-            f"{units} is not the file of which {file.name} was made: its digest is another; measure again"
-        )
+    """That the file of units beside the result ``file`` is the one it was made of, and what it shares. ResultError."""
+    unit_files.check(file, result.units_sha256)
 
 
 def units_problem(file: Path, result: Result) -> str | None:
@@ -123,12 +115,9 @@ def read(file: str | Path) -> Result:
     file = at_home(file)
     raw = read_bytes(file, most=MOST_RESULT)
     try:
-        content = strict_json(raw.decode("utf-8"))
-        bad = _not_finite(content)
+        content = _content(raw.decode("utf-8"), file)
     except (ValueError, RecursionError) as error:
         raise ResultError(f"{file} is not valid JSON ({error}); is it truncated?") from error
-    if bad:
-        raise ResultError(f"{file}: {bad!r} is not a finite number; a result holds null and a reason instead")
     newer = content.get("schema_version") if isinstance(content, dict) else None
     if type(newer) is int and newer > RESULT_SCHEMA:
         raise ResultError(f"{file} has result schema {newer}, this sae-bench knows {RESULT_SCHEMA}; update sae-bench")
@@ -146,6 +135,19 @@ def read(file: str | Path) -> Result:
     return result
 
 
+def _content(text: str, file: Path) -> Any:
+    """Strict JSON of finite numbers that is not too deep, in one pass. Raises ValueError, and ResultError for NaN."""
+    try:
+        content = strict_json(text, finite=True)
+        strange = json_levels(text, DEEPEST) > DEEPEST
+    except NotFinite:  # which one it is takes a walk, which files that are whole need not take
+        content = strict_json(text)
+        strange = True
+    if strange and (bad := _not_finite(content)):
+        raise ResultError(f"{file}: {bad!r} is not a finite number; a result holds null and a reason instead")
+    return content
+
+
 def _not_finite(content: Any, path: str = "", depth: int = 0) -> str | None:
     """Where there is a NaN or an infinity, which Python reads but JSON does not have. ValueError for deep nests."""
     if depth > DEEPEST:
@@ -155,21 +157,6 @@ def _not_finite(content: Any, path: str = "", depth: int = 0) -> str | None:
     parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     found = (_not_finite(part, f"{path}.{key}".lstrip("."), depth + 1) for key, part in parts)
     return next((place for place in found if place is not None), None)
-
-
-def read_units(file: str | Path) -> dict[str, Units]:
-    """The tables of units beside the result ``file``; empty if it has none."""
-    units = units_of(at_home(file))
-    if not units.exists():
-        return {}
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(regular(units, most=MOST_UNITS), framework="numpy") as opened:
-            metadata = opened.metadata() or {}
-        return unpack(load_file(regular(units)), metadata)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError, AttributeError) as error:
-        raise ResultError(f"{units} is not a table of units ({error}); is it truncated?") from error
 
 
 def results_below(path: str | Path) -> list[Path]:

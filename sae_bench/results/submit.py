@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sae_bench import registry
 from sae_bench.errors import ResultError, UsageError
 from sae_bench.files import read_bytes, regular, write_atomically, writing
-from sae_bench.results import store
+from sae_bench.results import store, unit_files
 from sae_bench.results.definitions import not_installed
+from sae_bench.results.heads import Heads
 from sae_bench.results.recompute import differences
 from sae_bench.schema import MetricValue, Result, TaskSpec
 from sae_bench.show import marks
@@ -24,7 +25,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Checked:
-    """A result file with what is wrong with it."""
+    """A result file with its head and what is wrong with it."""
 
     file: Path
     result: Result | None
@@ -38,7 +39,8 @@ def check(file: Path, task_dir: str | None = None) -> Checked:
         if file.stat().st_size > MOST_JSON:
             return Checked(file, None, (f"{file} is larger than {MOST_JSON >> 20} MiB",))
         result = store.read(file)
-        return Checked(file, result, tuple(_problems(file, result, task_dir)))
+        problems = tuple(_problems(file, result, task_dir))
+        return Checked(file, Heads(registry.tasks(task_dir)).of(result), problems)
     except (ResultError, OSError) as error:
         return Checked(file, None, (str(error),))
 
@@ -108,13 +110,17 @@ def _units(file: Path, result: Result, task_dir: str | None) -> Iterator[str]:
         yield f"{units.name} is not beside it; without units nobody can check or compare it"
         return
     regular(units)
-    if units.stat().st_size > MOST_UNITS:
-        yield f"{units.name} is larger than {MOST_UNITS >> 20} MiB"
+    if large := _too_large([units]) or _too_large(unit_files.shared_beside(file).values()):
+        yield f"{large.name} is larger than {MOST_UNITS >> 20} MiB"
         return
     _, wrong = differences(result, store.read_units(file), task_dir)
     yield from wrong[:5]
     if why := store.units_problem(file, result):
         yield why
+
+
+def _too_large(files: Iterable[Path]) -> Path | None:
+    return next((one for one in files if one.stat().st_size > MOST_UNITS), None)
 
 
 def result_files(paths: list[Path]) -> list[Path]:
@@ -125,13 +131,15 @@ def result_files(paths: list[Path]) -> list[Path]:
 
 
 def place(checked: Checked, to: Path) -> Path:
-    """Copy a result with its units to where it belongs below ``to``. Raises ResultError."""
+    """Copy a result with its units to where it belongs below ``to``, what it shares first. Raises ResultError."""
     assert checked.result is not None
     result = checked.result
     target = store.path_of(to, result.sae, result.task, result.version, result.protocol)
     units = store.units_of(checked.file)
     with writing(target):
-        content = {
+        shared = unit_files.shared_beside(checked.file)
+        content = {unit_files.place_of(to, d): read_bytes(one, most=MOST_UNITS) for d, one in shared.items()}
+        content |= {
             store.units_of(target): read_bytes(units, most=MOST_UNITS),
             target: read_bytes(checked.file, most=MOST_JSON),
         }

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from sae_bench.errors import ResultError
 from sae_bench.files import KIB, read_text, sha256, strict_json, write_atomically
 from sae_bench.parsing import first_problem
-from sae_bench.results import store
+from sae_bench.results import store, unit_files
 from sae_bench.schema import Record
 
 State = Literal["reported", "recomputed", "re-run"]
@@ -38,9 +38,8 @@ def path_of(result: Path) -> Path:
 
 
 def digest(result: Path) -> str:
-    """Of a result file and its units."""
-    units = store.units_of(result)
-    return sha256(result, *([units] if units.exists() else []))
+    """Of a result file and its units, those that it shares included. Raises ResultError where some are missing."""
+    return sha256(result, *unit_files.all_of(result))
 
 
 def record(result: Path, state: State, by: str) -> Path:

@@ -13,74 +13,32 @@ gated         ``relu(u (W_enc exp(r_mag)) + b_mag)`` where ``u W_enc + b_gate > 
 
 ``by_decoder_norm``: "latents" takes ``pre * ||W_dec||`` for ``pre`` and divides the latents back when decoding;
 "selection" only selects by it. Reconstruction ``f W_dec + b_dec``, then the normalisation undone, times
-``output_scale``, plus ``x W_skip^T`` where there is a skip connection. Arithmetic is in ``dtype`` (float32, or
-float64); large weights keep the type in which they are stored.
+``output_scale``, plus ``x W_skip^T`` where there is a skip connection. Arithmetic is in ``dtype`` (float32,
+float64, or bfloat16 for SAEs that are run in it); large weights keep the type in which they are stored.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sae_bench.errors import CoderError
-from sae_bench.kernels import candidates, stream, topk
+from sae_bench.kernels import candidates, fixed, product, stream, topk, waiting
 from sae_bench.kernels.candidates import Rounding
 from sae_bench.kernels.decode import sparse_decode
 from sae_bench.kernels.stream import Streamed
-from sae_bench.saes.protocol import CoderInfo, Codes, Needs, TokenScale, indptr_of
-from sae_bench.saes.weights import Weights, check_shapes, chunks
+from sae_bench.modules import as_declared
+from sae_bench.saes.inference import beside_arrays, of_arrays
+from sae_bench.saes.nonlinearity import SELECTS_K, Activation, Nonlinearity, Normalisation
+from sae_bench.saes.protocol import CoderInfo, Codes, TokenScale, indptr_of
+from sae_bench.saes.weights import Weights, check_weights, chunks
 
-Activation = Literal["relu", "topk", "abstopk", "groupmax", "jumprelu", "gated"]
-Normalisation = Literal["none", "layer_norm", "constant_norm_rescale"]
 SelectIn = Literal["exact", "bfloat16"]
 CHUNKS_OF_CANDIDATES = 4  # of tokens for which a tile is rounded once
-SELECTS_K: tuple[Activation, ...] = ("topk", "abstopk", "groupmax")
-
-
-@dataclass(frozen=True)
-class Nonlinearity:
-    """How pre-activations become latents, and what is done to activations around the coder."""
-
-    activation: Activation
-    k: int | None = None
-    apply_b_dec_to_input: bool = True
-    by_decoder_norm: Literal["no", "latents", "selection"] = "no"
-    normalise: Normalisation = "none"
-    undo_normalisation: bool = True  # false for transcoders: their output has units of its own
-    input_scale: float = 1.0
-    output_scale: float = 1.0
-    keep_negative: bool = False  # topk without the relu
-
-    @property
-    def signed(self) -> bool:
-        """Whether latents may be negative."""
-        return self.activation == "abstopk" or self.keep_negative
-
-    def needs(self, weights: Weights) -> Needs:
-        """What the reconstruction of a token needs of its activation."""
-        if weights.W_skip is not None:
-            return "skip"
-        return "scale" if self.normalise != "none" and self.undo_normalisation else "nothing"
-
-    def scaled(self, weights: Weights, factor: float) -> tuple[Nonlinearity, Weights]:
-        """Rule and weights for activations multiplied with ``factor`` first and reconstructions divided by it last.
-
-        Latents in units of the decoder's norm stay in those of the decoder that writes to the model, the one with the
-        factor in it: vectors are divided instead, which is the same otherwise.
-        """
-        if self.by_decoder_norm != "latents":
-            return dataclasses.replace(self, input_scale=factor, output_scale=1 / factor), weights
-        rule = dataclasses.replace(self, input_scale=1.0, output_scale=1.0)
-        return rule, weights.divided(factor, "b_enc", "b_dec", "threshold")
-
-    def coder(self, info: CoderInfo, weights: Weights, dtype: torch.dtype) -> LinearCoder:
-        """The coder of these weights. Raises CoderError."""
-        return LinearCoder(info, weights, self, dtype=dtype)
+__all__ = ["SELECTS_K", "Activation", "LinearCoder", "Nonlinearity", "Normalisation", "SelectIn"]
 
 
 def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -93,6 +51,11 @@ class LinearCoder:
 
     Matrices may lie in host memory while activations are on a GPU: the encoder is then streamed in tiles, and of the
     decoder only the rows of active latents are copied.
+
+    ``waits``: the host may wait for the device inside a call, which costs nothing on a CPU and is the default there. If
+    it may not, the same latents are selected with shapes that are known beforehand, in products of
+    :data:`sae_bench.kernels.product.ROWS` tokens; one read at the end of ``encode`` tells how many entries there are.
+    ``select_in="bfloat16"``, and weights in host memory wait all the same.
     """
 
     def __init__(
@@ -103,6 +66,7 @@ class LinearCoder:
         *,
         dtype: torch.dtype = torch.float32,
         select_in: SelectIn = "exact",
+        waits: bool | None = None,
     ) -> None:
         check_weights(info, weights, rule)
         self.info = dataclasses.replace(info, decode_needs=rule.needs(weights))
@@ -110,17 +74,32 @@ class LinearCoder:
         self.rule = rule
         self.dtype = dtype
         self.select_in = select_in
+        self.checks = False
         self.uncertified = 0  # rows that the exact path had to take
         self._rounding = Rounding()
-        device = self.weights.b_dec.device
-        self._encoder = None if self.weights.W_enc.device == device else Streamed(self.weights.W_enc, device)
+        device = self.device
+        self.waits = device.type == "cpu" if waits is None else waits
+        self._room = fixed.Room()
+        self._product: product.Product = torch.mm
+        self._link = stream.link(device) if self.weights.W_dec.device != device else None
+        elsewhere = self.weights.W_enc.device != device
+        self._encoder = Streamed(self.weights.W_enc, stream.link(device)) if elsewhere else None
         self._norms = self._decoder_norms() if rule.by_decoder_norm != "no" else None
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.weights.b_dec.device
+
+    @of_arrays
+    @as_declared()
     @torch.no_grad()
     def encode(self, x: Tensor) -> Codes:
-        """Latent activations of ``x`` ``[tokens, d_in]``."""
+        """Latent activations of ``x`` ``[..., d_in]``, a tensor or an array; see :func:`sae_bench.load_sae`."""
         elements = topk.tile_elements(x.device) * (CHUNKS_OF_CANDIDATES if self._by_candidates() else 1)
-        chunks_of_x = topk.row_chunks(len(x), self.info.n_latents, self.rule.k or 0, elements)
+        chunks_of_x = list(topk.row_chunks(len(x), self.info.n_latents, self.rule.k or 0, elements))
+        if not self.waits and not self._by_candidates() and x.numel() and self.info.n_latents:
+            return self._encode_without_waiting(x, chunks_of_x)
         parts = [self._encode_rows(x[rows]) for rows in chunks_of_x]
         if len(parts) == 1:
             return parts[0]
@@ -135,6 +114,8 @@ class LinearCoder:
             self.info.n_latents,
         )
 
+    @beside_arrays
+    @as_declared()
     @torch.no_grad()
     def decode(self, codes: Codes, x: Tensor | TokenScale | None = None) -> Tensor:
         """Reconstruction ``[tokens, d_out]``.
@@ -144,8 +125,8 @@ class LinearCoder:
         """
         indices, directions = codes.indices, self.weights.W_dec
         if directions.device != indices.device:
-            directions, indices = stream.rows(directions, indices)
-        out = sparse_decode(codes.indptr, indices, self._decoder_values(codes), directions)
+            directions, indices = stream.rows(directions, indices, self._link)
+        out = sparse_decode(codes.indptr, indices, self._decoder_values(codes), directions, waits=self.waits)
         out = out + self.weights.b_dec.to(self.dtype)
         if self.info.decode_needs == "nothing":
             return out * self.rule.output_scale if self.rule.output_scale != 1 else out
@@ -181,26 +162,65 @@ class LinearCoder:
         if self._by_candidates():
             return self._encode_by_candidates(u)
         tile = self._tile_function(u)
-        if rule.activation == "gated":
-            counts, indices, values = topk.active(lambda a, b: self._gated(tile(a, b), a, b), n)
-        elif rule.k is None:
-            counts, indices, values = topk.active(tile, n, self._floor(u.device))
-        else:
-            if rule.activation == "groupmax":
-                kept, columns = topk.group_max(tile, n, rule.k)
-            else:
-                kept, columns = topk.top_k(tile, n, rule.k, by_magnitude=rule.activation == "abstopk")
-            if not rule.signed:
-                kept = kept.relu()
+        if rule.selects_k:
+            kept, columns = self._selected(tile)
             fires = kept != 0
             counts, indices, values = fires.sum(1), columns[fires], kept[fires]
+        else:
+            tile, floor = self._above_floor(tile)
+            counts, indices, values = topk.active(tile, n, floor)
         return Codes(indptr_of(counts), indices, self._unscaled(values, indices), n)
+
+    def _encode_without_waiting(self, x: Tensor, chunks_of_x: list[slice]) -> Codes:
+        """The same; the host reads once how many entries there are, and again only if there was too little room."""
+        parts = [self._padded(x[rows]) for rows in chunks_of_x]
+        missing = list(range(len(parts)))
+        while missing:
+            met = waiting.read(torch.stack([part.met for part in parts]))
+            missing = []
+            for i, (part, found) in enumerate(zip(parts, met, strict=True)):
+                if not self.rule.selects_k:
+                    self._room.met(len(part.counts), *found)
+                if found[0] > part.held[0] or found[1] > part.held[1]:
+                    missing.append(i)
+            for i in missing:
+                parts[i] = self._padded(x[chunks_of_x[i]])
+        counts, indices, values = (
+            torch.cat([part.counts for part in parts]),
+            torch.cat([part.indices[: found[0]] for part, found in zip(parts, met, strict=True)]),
+            torch.cat([part.values[: found[0]] for part, found in zip(parts, met, strict=True)]),
+        )
+        return Codes(indptr_of(counts), indices, self._unscaled(values, indices), self.info.n_latents)
+
+    def _padded(self, x: Tensor) -> fixed.Padded:
+        tile = self._tile_function(self._input(x))
+        if self.rule.selects_k:
+            return fixed.kept(*self._selected(tile))
+        tile, floor = self._above_floor(tile)
+        return fixed.active(tile, self.info.n_latents, floor, len(x), self._room)
+
+    def _selected(self, tile: topk.TileFunction) -> tuple[Tensor, Tensor]:
+        """Values and latents ``[tokens, k]``; a value of 0 is none."""
+        rule, n, k = self.rule, self.info.n_latents, self.rule.k or 0
+        if rule.activation == "groupmax":
+            kept, columns = topk.group_max(tile, n, k)
+        else:
+            top_k = topk.top_k if self.waits else fixed.top_k
+            kept, columns = top_k(tile, n, k, by_magnitude=rule.activation == "abstopk")
+        return (kept if rule.signed else kept.relu()), columns
+
+    def _above_floor(self, tile: topk.TileFunction) -> tuple[topk.TileFunction, Tensor | None]:
+        """What is active where it is above a floor, or where it is not 0 if there is none."""
+        if self.rule.activation == "gated":
+            return lambda a, b: self._gated(tile(a, b), a, b), None
+        return tile, self._floor(self.weights.b_dec.device)
 
     def _by_candidates(self) -> bool:
         plain = self.rule.activation == "topk" and self.rule.by_decoder_norm == "no" and not self.rule.keep_negative
         n, k = self.info.n_latents, self.rule.k or 0
         few = 4 * topk.GROUP * k <= n  # else most groups would hold a candidate
-        return self.select_in == "bfloat16" and plain and few and n > 2 * topk.TILE_LATENTS
+        longer = self.dtype in (torch.float32, torch.float64)
+        return self.select_in == "bfloat16" and longer and plain and few and n > 2 * topk.TILE_LATENTS
 
     def _encode_by_candidates(self, u: Tensor) -> Codes:
         """The same latents as of the exact path, which takes the rows that are not certified."""
@@ -221,10 +241,11 @@ class LinearCoder:
             return self._encoder.tile(start, stop).to(self.dtype)
         return self.weights.W_enc[:, start:stop].to(self.dtype)
 
-    def _encoder_directions(self, latents: Tensor) -> Tensor:
-        """Columns of the encoder as rows ``[latents, d_in]``; from host memory only these are copied."""
-        where = self.weights.W_enc.device
-        return candidates.columns(self.weights.W_enc, latents.to(where)).to(latents.device, self.dtype)
+    def _encoder_directions(self, latents: Tensor, start: int, stop: int) -> Tensor:
+        """Columns of the encoder as rows ``[latents, d_in]``; from host memory the tile comes once more, in order."""
+        if self._encoder is not None:
+            return candidates.columns(self._encoder.tile(start, stop), latents - start).to(self.dtype)
+        return candidates.columns(self.weights.W_enc, latents).to(self.dtype)
 
     def _floor(self, device: torch.device) -> Tensor:
         """What a pre-activation must exceed: 0 for relu, the threshold or 0 for jumprelu."""
@@ -238,16 +259,25 @@ class LinearCoder:
 
     def _tile_function(self, u: Tensor) -> topk.TileFunction:
         """Pre-activations of ``u`` tile by tile, every tile in the same memory."""
+        n_tokens = len(u)
+        u = u if self.waits else product.padded(u)
         memory = u.new_empty(len(u) * min(topk.TILE_LATENTS, self.info.n_latents))
 
         def tile(start: int, stop: int) -> Tensor:
             size = len(u) * (stop - start)
-            return self._pre(u, start, stop, memory[:size].view(len(u), -1) if size <= len(memory) else None)
+            out = memory[:size].view(len(u), -1) if size <= len(memory) else u.new_empty(len(u), stop - start)
+            if self.waits:
+                return self._pre(u, start, stop, out)
+            products = product.in_blocks(u, self._encoder_tile(start, stop), out, self._product)
+            return self._from_product(products[:n_tokens], start, stop)
 
         return tile
 
     def _pre(self, u: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        pre = torch.mm(u, self._encoder_tile(start, stop), out=out)
+        return self._from_product(self._product(u, self._encoder_tile(start, stop), out=out), start, stop)
+
+    def _from_product(self, pre: Tensor, start: int, stop: int) -> Tensor:
+        """Pre-activations from the product, in the same memory."""
         if self.weights.b_enc is not None:
             pre += self.weights.b_enc[start:stop].to(self.dtype)
         return pre if self._norms is None else pre.mul_(self._norms[start:stop])
@@ -288,28 +318,3 @@ class LinearCoder:
         if self.rule.normalise == "layer_norm":
             return out * std + mean
         return out * (norm / math.sqrt(self.info.d_in))
-
-
-def check_weights(info: CoderInfo, weights: Weights, rule: Nonlinearity) -> None:
-    """Shapes, finite numbers, and what each activation function needs. Raises CoderError."""
-    n = info.n_latents
-    check_shapes(info.name, weights, n, info.d_in, info.d_out)
-    needed = {"jumprelu": ["threshold"], "gated": ["b_gate", "b_mag", "r_mag"]}.get(rule.activation, [])
-    missing = [name for name in needed if getattr(weights, name) is None]
-    if missing:
-        raise CoderError(
-            f"{info.name}: a {rule.activation} SAE needs {', '.join(needed)}, but lacks {', '.join(missing)}"
-        )
-    if rule.activation in SELECTS_K and not (rule.k and 1 <= rule.k <= max(n, 1)):
-        raise CoderError(f"{info.name}: k must lie between 1 and the number of latents ({n}), but it is {rule.k}")
-    if rule.activation == "groupmax" and n % (rule.k or 1):
-        raise CoderError(f"{info.name}: {n} latents cannot be parted into k={rule.k} equal groups")
-    if rule.by_decoder_norm != "no" and rule.activation == "gated":
-        raise CoderError(f"{info.name}: rescale_acts_by_decoder_norm has no meaning for a gated SAE; set it to false")
-    if rule.apply_b_dec_to_input and info.d_in != info.d_out:
-        raise CoderError(
-            f"{info.name}: b_dec cannot be subtracted from the input, d_in={info.d_in} and d_out={info.d_out} differ"
-        )
-    scales = (rule.input_scale, rule.output_scale)
-    if not all(math.isfinite(scale) and scale > 0 for scale in scales):
-        raise CoderError(f"{info.name}: factors of activations must be positive numbers, but they are {scales}")

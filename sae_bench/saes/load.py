@@ -29,6 +29,7 @@ from sae_bench.saes import detect, origin
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.prefixes import prefix_of
 from sae_bench.saes.protocol import SparseCoder
+from sae_bench.saes.pursuit import PursuitCoder
 from sae_bench.saes.reading import Reading, build, hook_points
 from sae_bench.saes.source import SUFFIXES, Source
 from sae_bench.saes.wrap import DenseCoder, Unsized, coder_or_unsized
@@ -114,6 +115,14 @@ def load_sae(
 ) -> SparseCoder:
     """The coder that ``source`` names, computing in ``dtype`` on ``device``. Raises CoderError.
 
+    ``encode(x)`` returns :class:`~sae_bench.Codes` of ``x`` ``[..., d_in]``: a tensor on any device or an array, such
+    as ``numpy.load(file, mmap_mode="r")``, in 16, 32 or 64 bits, of any number of tokens, which are numbered in the
+    order of memory. It is read, converted and encoded some tokens at a time, weights that are larger than the device's
+    memory are streamed, and no gradient is kept, so that beside the codes memory stays flat. ``decode(codes, x)``
+    returns ``[tokens, d_out]``; ``x`` is what ``info.decode_needs`` says, or nothing. Both compute in ``dtype``
+    whatever autocast or TF32 says, and raise CoderError for another width, another type of number and what is not
+    finite. Code of the user's own (``module:factory``) that conforms to the protocol is called as it is.
+
     ``told`` settles what its files leave open, and overrides what they say. ``d_in`` is the width of a module with
     dense ``encode`` and ``decode`` that does not say it: here there is no language model whose width it could take.
     """
@@ -124,11 +133,17 @@ def load_sae(
     whole, width = _parted(name)
     coder = _whole(whole, told or Told(), device, dtype)
     if width is not None:
-        return _nested(name, coder, int(width))
+        return _checking(_nested(name, coder, int(width)))
     if isinstance(coder, Unsized):
         if d_in is None:
             raise coder.no_width()
-        return coder.of_width(d_in)
+        return _checking(coder.of_width(d_in))
+    return _checking(coder)
+
+
+def _checking(coder: SparseCoder) -> SparseCoder:
+    if isinstance(coder, LinearCoder | PursuitCoder | DenseCoder):
+        coder.checks = True
     return coder
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from sae_bench.errors import CoderError
 from sae_bench.kernels import topk
 from sae_bench.kernels.decode import sparse_decode
+from sae_bench.saes.inference import beside_arrays, of_arrays
 from sae_bench.saes.protocol import CoderInfo, Codes, indptr_of
 from sae_bench.saes.weights import Weights, check_shapes
 
@@ -55,8 +56,15 @@ class PursuitCoder:
         if not 1 <= rule.max_iterations <= max(info.d_in, info.n_latents):
             raise CoderError(f"{info.name}: max_iterations must be a plausible number, but it is {rule.max_iterations}")
         self.info, self.rule, self.dtype = info, rule, dtype
+        self.checks = False
         self.W_dec, self.b_dec = weights.W_dec.detach(), weights.b_dec.detach().to(dtype)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.b_dec.device
+
+    @of_arrays
     @torch.no_grad()
     def encode(self, x: Tensor) -> Codes:
         """Latent activations of ``x`` ``[tokens, d_in]``."""
@@ -67,6 +75,7 @@ class PursuitCoder:
         values = torch.cat([x.new_zeros(0, dtype=self.dtype), *(part[2] for part in parts)])
         return Codes(indptr_of(counts), indices, values, self.info.n_latents)
 
+    @beside_arrays
     @torch.no_grad()
     def decode(self, codes: Codes, x: Tensor | None = None) -> Tensor:
         """Reconstruction ``[tokens, d_out]``."""

@@ -12,8 +12,9 @@ import yaml
 from safetensors import safe_open
 from torch import Tensor
 
+from sae_bench import known_digests
 from sae_bench.errors import CoderError
-from sae_bench.files import MIB, read_text, regular, sha256, strict_json
+from sae_bench.files import MIB, read_text, regular, strict_json
 from sae_bench.saes.config import Config, plain
 from sae_bench.saes.npz import open_npz
 from sae_bench.saes.pickles import open_pickle
@@ -100,7 +101,7 @@ class Source:
 
     def sha256(self, names: tuple[str, ...]) -> str:
         """Digest of the contents of files, in this order."""
-        return sha256(*(self.folder / name for name in names), raises=CoderError)
+        return known_digests.sha256(*(self.folder / name for name in names), raises=CoderError)
 
     def _once(self, name: str | None, read: Any) -> Any:
         file = self.file(name)

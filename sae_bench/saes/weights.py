@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sae_bench.errors import CoderError
 from sae_bench.kernels import stream, topk
+
+if TYPE_CHECKING:
+    from sae_bench.saes.nonlinearity import Nonlinearity
+    from sae_bench.saes.protocol import CoderInfo
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -75,3 +81,28 @@ def check_shapes(name: str, weights: Weights, n_latents: int, d_in: int, d_out: 
             raise CoderError(
                 f"{name}: {tensor_name} holds NaN or infinite numbers; the file is damaged or training diverged"
             )
+
+
+def check_weights(info: CoderInfo, weights: Weights, rule: Nonlinearity) -> None:
+    """Shapes, finite numbers, and what each activation function needs. Raises CoderError."""
+    n = info.n_latents
+    check_shapes(info.name, weights, n, info.d_in, info.d_out)
+    needed = {"jumprelu": ["threshold"], "gated": ["b_gate", "b_mag", "r_mag"]}.get(rule.activation, [])
+    missing = [name for name in needed if getattr(weights, name) is None]
+    if missing:
+        raise CoderError(
+            f"{info.name}: a {rule.activation} SAE needs {', '.join(needed)}, but lacks {', '.join(missing)}"
+        )
+    if rule.selects_k and not (rule.k and 1 <= rule.k <= max(n, 1)):
+        raise CoderError(f"{info.name}: k must lie between 1 and the number of latents ({n}), but it is {rule.k}")
+    if rule.activation == "groupmax" and n % (rule.k or 1):
+        raise CoderError(f"{info.name}: {n} latents cannot be parted into k={rule.k} equal groups")
+    if rule.by_decoder_norm != "no" and rule.activation == "gated":
+        raise CoderError(f"{info.name}: rescale_acts_by_decoder_norm has no meaning for a gated SAE; set it to false")
+    if rule.apply_b_dec_to_input and info.d_in != info.d_out:
+        raise CoderError(
+            f"{info.name}: b_dec cannot be subtracted from the input, d_in={info.d_in} and d_out={info.d_out} differ"
+        )
+    scales = (rule.input_scale, rule.output_scale)
+    if not all(math.isfinite(scale) and scale > 0 for scale in scales):
+        raise CoderError(f"{info.name}: factors of activations must be positive numbers, but they are {scales}")

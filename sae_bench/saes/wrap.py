@@ -17,6 +17,7 @@ from torch import Tensor
 from sae_bench.errors import CoderError, named
 from sae_bench.modules import as_declared, evaluating, wrapped_in
 from sae_bench.saes.decoding import decode
+from sae_bench.saes.inference import beside_arrays, of_arrays
 from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder, codes_from_dense
 
 _PROBE_LATENTS = 64
@@ -35,7 +36,14 @@ class DenseCoder:
         self.module = module
         self._step = max(1, min(tokens_at_once, (1 << 24) // max(info.n_latents, 1)))
         self._dtype, self._device = _parameter_type(module)
+        self.checks = False
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._device
+
+    @of_arrays
     def encode(self, x: Tensor) -> Codes:
         """Latent activations of ``x`` ``[tokens, d_in]``."""
         parts = []
@@ -60,6 +68,7 @@ class DenseCoder:
             self.info.n_latents,
         )
 
+    @beside_arrays
     def decode(self, codes: Codes, x: Tensor | None = None) -> Tensor:
         """Reconstruction ``[tokens, d_out]``."""
         entries = codes.token_of_entry()

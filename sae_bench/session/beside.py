@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -82,9 +82,10 @@ def _control(
         found.permuted = drawn(task, same, options), draws
     found.figures[name] = values
     for kind, table in own_of.items():
-        shared = same[kind].columns if kind in same and len(same[kind]) == len(table) else {}
+        beside = kind in same and (same[kind] is own[kind] or same[kind].ids == table.ids)
+        shared = same[kind].columns if beside else {}
         columns = {c: v for c, v in table.columns.items() if not _equal(shared.get(c), v)}
-        found.tables[f"control/{name}/{kind}"] = Units(table.ids, columns)
+        found.tables[f"control/{name}/{kind}"] = replace(table, columns=columns)
     asked, had = control.coder.info.provenance.get("l0"), reader.l0_of(control)
     said = {"l0_asked_for": asked, "l0": had, "documents": n}
     if any(value is not None for value in said.values()):
@@ -97,4 +98,4 @@ def _rows_of(own: Units, control: Units) -> Units:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    return a is not None and a.shape == b.shape and bool((a == b).all())
+    return a is b or (a is not None and a.shape == b.shape and bool((a == b).all()))

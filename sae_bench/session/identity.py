@@ -15,6 +15,9 @@ from sae_bench.errors import ResultError
 from sae_bench.models.digests import ModelDigests
 from sae_bench.models.subject import SubjectModel
 from sae_bench.results import store
+from sae_bench.saes.linear import LinearCoder
+from sae_bench.saes.protocol import SparseCoder
+from sae_bench.saes.pursuit import PursuitCoder
 from sae_bench.schema import CONTROL_RULES, CoderRecord, Protocol, Result
 from sae_bench.settings import Settings
 from sae_bench.show import marks
@@ -74,6 +77,7 @@ def _protocol(work: Work, task: Task, of: Population, conditions: Conditions, pa
     shipped = registry.tasks(settings.task_dir)[spec.id].parameters
     parameters = {name: value for name, value in spec.parameters.items() if shipped[name] != value}
     parameters |= conditions.judge[spec.id] | stream(task.stream).parameters(inputs) | _first_position(task, inputs)
+    parameters |= _sae_dtype(work.entry.encoder, settings)
     if spec.pairs:
         parameters["partners"] = sorted(partners)
     return Protocol(
@@ -110,6 +114,15 @@ def _first_position(task: Task, inputs: Inputs) -> dict[str, Any]:
     read = inputs.suite.tokens if stream(task.stream).labels and inputs.suite else inputs.corpus.evaluation
     bare = any(begins_bare(tokens, inputs.options.special_ids) for tokens in (read, inputs.corpus.calibration))
     return {"first_position": "left out"} if bare else {}
+
+
+def _sae_dtype(coder: SparseCoder, settings: Settings) -> dict[str, Any]:
+    """What an SAE computes in, if that is not what SAEs do by default, of which results say nothing."""
+    if not isinstance(coder, LinearCoder | PursuitCoder):
+        return {}
+    dtype = str(coder.dtype).removeprefix("torch.")
+    shorter = dtype == "float32" and (settings.dtype, settings.sae_dtype) == ("float64", "float32")
+    return {"sae_dtype": dtype} if shorter or dtype not in ("float32", "float64") else {}
 
 
 def look_again(works: Sequence[Work], tasks: Mapping[str, Task], conditions: Conditions) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -72,7 +72,7 @@ def results(
     """
     run = measured.run
     said_of: dict[tuple[str, str], list[str]] = {}
-    for entry in run.cast.saes:
+    for entry in by_hook(run.cast.saes):
         record = records[entry.key]
         for name, task in measured.tasks.items():
             digest, protocol = protocols[entry.key, name]
@@ -102,8 +102,15 @@ def results(
                 yield Result(**common, status=status, reason=why, **content, provenance=origin()), tables
                 for caution in content["details"].get("cautions", ()):
                     said_of.setdefault((name, caution), []).append(entry.label)
+    in_order = [entry.label for entry in run.cast.saes]
     for (name, caution), labels in said_of.items():
-        warnings.warn(f"{name} of {', '.join(labels)}: {caution}", stacklevel=2)
+        warnings.warn(f"{name} of {', '.join(sorted(labels, key=in_order.index))}: {caution}", stacklevel=2)
+
+
+def by_hook(saes: Sequence[Entry]) -> list[Entry]:
+    """The SAEs of one hook point after those of another, as what belongs to a hook point is in memory for one alone."""
+    first = {entry.hook_out: i for i, entry in reversed([*enumerate(saes)])}
+    return sorted(saes, key=lambda entry: first[entry.hook_out])
 
 
 def tables_of(measured: Measured, task: Task, entry: Entry) -> dict[str, Units]:

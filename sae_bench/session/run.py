@@ -13,11 +13,13 @@ from sae_bench import registry
 from sae_bench.engine.batch import Batch
 from sae_bench.engine.calibrate import calibrate
 from sae_bench.engine.checkpoint import Checkpoint
-from sae_bench.engine.plan import Batches, batch_tokens, with_controls
+from sae_bench.engine.kept import Kept
+from sae_bench.engine.plan import Options, batch_tokens, with_controls
 from sae_bench.engine.workspace import Entry, Workspace
 from sae_bench.models.subject import SubjectModel
 from sae_bench.modules import as_declared
 from sae_bench.saes.controls import Moments
+from sae_bench.session.keeping import Keeping
 from sae_bench.streams import Inputs, Reader, Run, stream
 from sae_bench.streams.base import Progress
 from sae_bench.streams.loop import read
@@ -69,16 +71,23 @@ def measure(
     tasks: dict[str, Task],
     *,
     checkpoint: Checkpoint | None = None,
+    kept: Kept | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Measured:
     """Run the model once over what the tasks read and measure every task on every SAE and its controls.
 
-    With a ``checkpoint`` on disk the run can be killed at any moment and called again with the same arguments.
+    With a ``checkpoint`` on disk the run can be killed at any moment and called again with the same arguments. ``kept``
+    is what it may take from earlier runs; without it everything is measured.
     """
     checkpoint = checkpoint or Checkpoint()
     hooks = hook_points(subject, saes)
     size = batch_tokens(inputs.options, subject.vocab_size, subject.device, inputs.corpus.evaluation.longest)
-    moments, counters = _calibration(subject, inputs, hooks, size, checkpoint, progress)
+    keeping = Keeping(kept, inputs, size)
+    resumed = checkpoint.load_moments(subject.device)
+    moments, counters = resumed or _calibration(subject, inputs.options, hooks, keeping, progress)
+    if resumed is None:
+        checkpoint.save_moments(moments, counters)
+        keeping.keep_moments(moments)
     work = Workspace(subject, hooks, moments, waits=may_wait(subject.device))
     cast = with_controls(saes, work, inputs.options)
     run = Run(work, cast, inputs, size, checkpoint, checkpoint.load())
@@ -90,8 +99,11 @@ def measure(
         if fresh:  # else what comes before the first step is counted already
             run.state.counters = counters | {f"calibration_{name}": n for name, n in work.counters.items()}
         work.counters.clear()
+        keeping.take_columns(run)
         for reader in run.readers.values():
             read(reader, progress)
+    if fresh and resumed is None:  # what another process has measured before may be of another machine
+        keeping.keep_columns(run)
     return Measured(run, tasks, readers)
 
 
@@ -106,27 +118,21 @@ def _open(run: Run, tasks: Mapping[str, Task]) -> dict[str, Reader]:
 
 
 def _calibration(
-    subject: SubjectModel,
-    inputs: Inputs,
-    hooks: tuple[str, ...],
-    size: int,
-    checkpoint: Checkpoint,
-    progress: Progress,
+    subject: SubjectModel, options: Options, hooks: tuple[str, ...], keeping: Keeping, progress: Progress
 ) -> tuple[dict[str, Moments], dict[str, int]]:
-    if (kept := checkpoint.load_moments(subject.device)) is not None:
-        return kept
-    calibration = inputs.corpus.calibration
-    batches = Batches.of(calibration, size)
-    work = Workspace(subject, hooks, {})
+    """Moments at all hook points, measured where no earlier run kept them, and what that took."""
+    moments = keeping.moments(hooks, subject.device)
+    lacking, batches = tuple(hook for hook in hooks if hook not in moments), keeping.batches
+    work = Workspace(subject, lacking, {})
 
     def each() -> Iterator[Batch]:
         for i in range(len(batches)):
             progress("calibration", i, len(batches))
-            yield Batch(work, *batches.tensors(i, inputs.options))
+            yield Batch(work, *batches.tensors(i, options))
 
-    with torch.no_grad():
-        moments = calibrate(each(), hooks, len(calibration))
-    progress("calibration", len(batches), len(batches))
-    counters = {"calibration_prefix": work.counters["prefix"]}
-    checkpoint.save_moments(moments, counters)
-    return moments, counters
+    if lacking:
+        with torch.no_grad():
+            measured = calibrate(each(), lacking, len(batches.tokens))
+        progress("calibration", len(batches), len(batches))
+        moments |= measured
+    return moments, {"calibration_prefix": work.counters["prefix"]}

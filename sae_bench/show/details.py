@@ -27,6 +27,10 @@ DEEPEST = 8  # levels of such a part
 Make = Callable[[Mapping[str, Any]], Any]
 
 
+class Said(dict[str, Any]):
+    """The part of the details that stands beside figures, for who does not keep the rest in memory; it is not drawn."""
+
+
 @dataclass(frozen=True)
 class Found:
     """Blocks in the order in which they are drawn, and a sentence for each part that was not as it should be."""
@@ -38,8 +42,11 @@ class Found:
 def found(result: Result, known: Mapping[str, TaskSpec]) -> Found:
     """What a result holds beside its figures; ``known`` are the tasks that are installed here.
 
-    The module of figures is that of the installed task, never one that the result names.
+    The module of figures is that of the installed task, never one that the result names. Raises TypeError for the head
+    of a result, whose details are in its file.
     """
+    if isinstance(result.details, Said):
+        raise TypeError("only a part of these details is in memory; read the result file again")
     problems: list[str] = []
     make: Make | None = None
     if result.task in known:

@@ -14,6 +14,7 @@ from sae_bench.schema import Result
 from sae_bench.show.text import line, shortened
 
 ASKED = "judge"  # of the protocol's parameters: the mark of a result that was judged
+SAID = ("judge",)  # name in the details: what older results say of their judge
 FIELDS = {
     "judge": "asked for as",
     "judge_endpoint": "at",

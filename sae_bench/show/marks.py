@@ -22,6 +22,7 @@ Word = Literal["partial", "degraded"]
 
 LONGEST = 400  # characters of a reason
 MARKED = "controls_marked"  # name in the details: by control, the word and why
+SAID = ("budget", "incomplete", "degraded", "unanswered", MARKED)  # names in the details that make marks
 _OF_A_CONTROL = "control "  # how a reason begins that is of a control alone
 _WHAT = {"partial": "over what was answered", "degraded": "over those that have a score"}
 

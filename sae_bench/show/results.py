@@ -20,18 +20,30 @@ def result_tables(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, e
     and so does what must not be read without.
     Results of one SAE on other data, another model or another mask are another table.
     """
-    parts = []
-    for key in dict.fromkeys(_table_of(result) for result in results):
-        own = [result for result in results if _table_of(result) == key]
-        parts.append(_header(own))
-        measured = [result for result in own if result.measured]
-        if measured:
-            parts.append(_table(measured, specs, everything))
-        parts += _notes(own, specs, everything)
-    return "\n".join(parts)
+    return "\n".join(
+        part for own in tables_of(results).values() for part in table_of(own, specs, everything=everything)
+    )
 
 
-def _table_of(result: Result) -> tuple[str, str, str]:
+Key = tuple[str, str, str]
+
+
+def tables_of(results: Sequence[Result]) -> dict[Key, list[Result]]:
+    """The results of each table, in the order of the first of each; heads of results will do."""
+    found: dict[Key, list[Result]] = {}
+    for result in results:
+        found.setdefault(_key(result), []).append(result)
+    return found
+
+
+def table_of(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, everything: bool = False) -> list[str]:
+    """One of the tables, with its header and notes."""
+    measured = [result for result in results if result.measured]
+    drawn = [_table(measured, specs, everything)] if measured else []
+    return [_header(results), *drawn, *_notes(results, specs, everything)]
+
+
+def _key(result: Result) -> Key:
     """Equal for results that one header describes: the same SAE, and the same protocol but for the task."""
     conditions = result.provenance.protocol.model_dump_json(exclude={"task", "version", "task_sha256"})
     return result.sae.name, result.sae.weights_sha256, conditions
@@ -43,7 +55,18 @@ def _header(results: Sequence[Result]) -> str:
     hooks = sae.hooks_in[0] if sae.hooks_in == sae.hooks_out else f"{sae.hooks_in[0]} -> {sae.hooks_out[0]}"
     return "\n" + line(
         f"{sae.name}: {sae.architecture}, {sae.n_latents} latents, {hooks} of {p.protocol.model}; "
-        f"{population(results[0])}, mask {p.protocol.mask}, protocol {protocols}"
+        f"{population(results[0])}{_calibration(results[0])}, mask {p.protocol.mask}, protocol {protocols}"
+    )
+
+
+def _calibration(result: Result) -> str:
+    """On how many documents mean and controls rest; nothing where none were measured."""
+    p = result.provenance
+    documents, tokens = p.n_calibration_documents, p.n_calibration_tokens
+    return (
+        f", {documents} more to calibrate ({tokens} tokens)"
+        if documents and p.protocol.mean_from != "evaluation"
+        else ""
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from sae_bench.schema import MetricValue
@@ -46,15 +47,21 @@ def shortened(name: str, longest: int = LONGEST_NAME) -> str:
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
+def some(names: Sequence[str], most: int = 10) -> str:
+    """Names in a sentence: the first of them, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def printable(text: str) -> str:
     """Names come from files that we do not trust: no control characters reach a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def json_text(content: Any, *, indent: int | None = 1, **options: Any) -> str:
     """JSON that may be printed: what a terminal would act on (C1 codes, marks of direction) is escaped."""
     text = json.dumps(content, indent=indent, ensure_ascii=False, **options)
-    return "".join(c if c.isprintable() or c == "\n" else _escape(c) for c in text)
+    strange = "".join(c for c in set(text) if not (c.isprintable() or c == "\n"))
+    return re.sub(f"[{re.escape(strange)}]", lambda found: _escape(found[0]), text) if strange else text
 
 
 def _escape(character: str) -> str:

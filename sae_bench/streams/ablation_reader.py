@@ -2,7 +2,8 @@
 
 Two passes over the sampled documents. The first, cheap one encodes them: it finds the density of the latents that will
 be ablated, and whose output is kept. In the second, all coders' ablations of a position run together, because they
-share the keys and values of what comes before. Beside the coders run all residual channels, random directions of the
+share the keys and values of what comes before. The model's first part passes once for both, and for the pass over the
+documents (:mod:`sae_bench.streams.captures`). Beside the coders run all residual channels, random directions of the
 same norm, and one change by rounding alone: the floor below which an effect is not scored.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -21,12 +22,13 @@ from torch import Tensor
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import Batch, CoderView, SiteView
 from sae_bench.engine.checkpoint import Arrays, State
-from sae_bench.engine.plan import Batches
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.models.continuation import Continuation
 from sae_bench.randomness import generator
 from sae_bench.streams.base import Part, Progress, Reader, Run
+from sae_bench.streams.captures import of_ablations
 from sae_bench.streams.channels import channels_entry, channels_key, is_identity
+from sae_bench.streams.documents import NAME as DOCUMENTS
 from sae_bench.streams.guard import Columns, TaskFailure, guarded
 from sae_bench.streams.outputs import Census, Outputs
 from sae_bench.streams.sampling import (
@@ -35,7 +37,6 @@ from sae_bench.streams.sampling import (
     random_directions,
     sampled_latents,
     sampled_positions,
-    sampled_sequences,
 )
 from sae_bench.streams.whole import check_rows
 from sae_bench.tasks.ablations import AblationTask
@@ -70,8 +71,9 @@ class AblationReader(Reader):
         self.cast, self.task, self.options = run.cast, task, run.inputs.options
         self.tokens = run.inputs.corpus.evaluation
         self.id = task.spec.id
-        sampled = sampled_sequences(self.tokens, self.options.ablation_documents, self.options.seed)
-        self.batches = Batches.of(self.tokens, run.size, sampled)
+        self.batches = of_ablations(self.tokens, self.options, run.size)
+        if run.state.done.get(self.name, 0) < len(self.batches):
+            run.captures.expect(self.batches)
         hooks = dict.fromkeys(entry.hook_out for entry in self.cast.saes)
         self.channels = [channels_entry(self.work, hook) for hook in hooks]
         self.entries = [e for e in self.cast.entries if e.coder.info.n_latents and measured_as(e) == e.key]
@@ -87,6 +89,8 @@ class AblationReader(Reader):
         """Encode the sampled documents: density of the latents, and which outputs are kept."""
         state = self.run.state
         self.census = self._first_pass(state, progress)
+        for group in self.batches.groups[: state.done.get(self.name, 0)]:
+            self.run.captures.release(group)
         self.outputs = {key: Outputs.of(own, self.vocabulary, len(self.cast.saes)) for key, own in self.census.items()}
         for key, out in self.outputs.items():
             if (kept := state.totals.get((self.id, key, "sum_logits"))) is not None:
@@ -103,8 +107,15 @@ class AblationReader(Reader):
 
     def _prepared(self, index: int) -> tuple[Batch, Sampled]:
         batch = Batch(self.work, *self.batches.tensors(index, self.options))
+        self.run.captures.lend(self.batches.groups[index], batch, was_read=self._was_read)
         units = [self.tokens.unit_ids[unit] for unit in self.batches.units(index)]
         return batch, sampled_positions(batch, units, self.task.positions, self.options.seed)
+
+    @cached_property
+    def _was_read(self) -> bool:
+        """Whether the same batches were read before: in the pass over the documents, or by another such task."""
+        first = next(n for n, other in self.run.readers.items() if n == DOCUMENTS or isinstance(other, AblationReader))
+        return first != self.name
 
     def _sample(self, entry: Entry, batch: Batch, places: Sampled) -> Ablations:
         x = batch.activations(entry.hook_in)[places.token]
@@ -129,6 +140,7 @@ class AblationReader(Reader):
                     census[entry.key].add(codes, self._sample(entry, batch, places))
                 except CoderFailure as failure:
                     state.failures[entry.key] = str(failure)
+            self.run.captures.offer(self.batches.groups[index], batch)
         progress("ablations, first pass", len(self.batches), len(self.batches))
         return {key: own for key, own in census.items() if key not in state.failures}
 
@@ -152,9 +164,10 @@ class AblationReader(Reader):
     def step(self, index: int, progress: Progress) -> Part:
         """One batch."""
         part, state = Part(), self.run.state
+        batch, places = self._prepared(index)
+        self.run.captures.release(self.batches.groups[index])
         if self.id in state.task_failures:  # whatever the task raised, it has no complete table any more
             return part
-        batch, places = self._prepared(index)
         jobs: dict[tuple[str, str], list[_Job]] = {}
         for entry in [*self.channels, *self.entries]:
             if entry.key in state.failures:

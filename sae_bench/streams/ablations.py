@@ -8,9 +8,7 @@ from typing import Any, cast
 from sae_bench.models.continuation import reuses
 from sae_bench.streams.ablation_reader import AblationReader
 from sae_bench.streams.base import Inputs, Planned, Population, Reader, Run, Stream, of_text, some_documents
-from sae_bench.streams.sampling import (
-    sampled_sequences,
-)
+from sae_bench.streams.captures import sampled_sequences
 from sae_bench.tasks.ablations import AblationTask
 from sae_bench.tasks.base import Task
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sae_bench.data.documents import Corpus
 from sae_bench.data.labelled import Suite
@@ -22,6 +23,7 @@ from sae_bench.engine.checkpoint import Arrays, Checkpoint, State
 from sae_bench.engine.plan import Cast, Options
 from sae_bench.engine.workspace import Entry, Workspace
 from sae_bench.models.subject import SubjectModel
+from sae_bench.streams.captures import Captures
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units
 from sae_bench.units.kinds import Draws
@@ -79,7 +81,10 @@ class Population:
 
 @dataclass
 class Run:
-    """What all readers of a run share, and the readers; ``size`` is the number of tokens of a batch."""
+    """What all readers of a run share, and the readers; ``size`` is the number of tokens of a batch.
+
+    ``known``: columns of a task and ``@hook point`` that need not be measured, an entry a sequence of the text.
+    """
 
     work: Workspace
     cast: Cast
@@ -88,6 +93,8 @@ class Run:
     checkpoint: Checkpoint
     state: State
     readers: dict[str, Reader] = field(default_factory=dict)  # by their names, in the order in which they run
+    captures: Captures = field(default_factory=Captures)
+    known: dict[tuple[str, str], dict[str, NDArray[Any]]] = field(default_factory=dict)
 
 
 @dataclass

@@ -15,17 +15,19 @@ from numpy.typing import NDArray
 
 from sae_bench.engine.batch import CoderView
 from sae_bench.engine.block import block_tokens
-from sae_bench.engine.plan import Batches
+from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.workspace import CoderFailure, Entry
+from sae_bench.streams.at_hook import AtHook
 from sae_bench.streams.base import Inputs, Part, Planned, Progress, Reader, Run, Stream, some_documents
 from sae_bench.streams.beside import DOCUMENTS, Parts, control_documents
+from sae_bench.streams.captures import of_documents
 from sae_bench.streams.confirm import Confirming, rest_key
 from sae_bench.streams.found import Found, Rider
 from sae_bench.streams.guard import Columns, TaskFailure
 from sae_bench.streams.opened import Opened
 from sae_bench.streams.whole import check_sequences, check_tokens, kept_tokens
 from sae_bench.tasks.base import Task
-from sae_bench.units import Units, concatenate, merge
+from sae_bench.units import Units, concatenate
 
 NAME = "documents"
 UNIT = ("", "", "unit")  # the document of every row
@@ -84,13 +86,13 @@ class DocumentsReader(Reader):
     def __init__(self, run: Run) -> None:
         super().__init__(NAME, run, {}, run.work)
         tokens = run.inputs.corpus.evaluation
-        self.batches = Batches.of(tokens, run.size)
+        self.batches = of_documents(tokens, run.inputs.options, run.size)
         self.ahead = 0 if self.work.waits else 1
         self._opened = Opened(run, self.batches, self.work, block_tokens(run.cast.saes) if self.work.waits else 0)
         self.riders: list[Rider] = []
         self._columns = Columns()
         self._sample = control_documents(tokens, run.inputs.options.seed)
-        self._joined: tuple[tuple[str, str], Units] | None = None
+        self._at_hook = AtHook(run)
         self.confirming: Confirming | None = None
         if run.cast.controls and len(self._sample) < tokens.n_units:
             self.confirming = Confirming(run, self, self._sample, self._again)
@@ -114,8 +116,9 @@ class DocumentsReader(Reader):
         found = Found(self.work.waits)
         for task in self.tasks.values():
             for hook, site in sites.items():
-                if not self._failed(task.spec.id, f"@{hook}"):
-                    found.ask(task, f"@{hook}", "shared", partial(task.shared, site), batch.names)
+                key = (task.spec.id, f"@{hook}")
+                if not self._failed(*key) and not self.run.known.get(key):
+                    found.ask(task, key[1], "shared", partial(task.shared, site), batch.names)
         parts = Parts(batch, sites, cast.saes)
         for entry in cast.entries:
             if entry.key in state.failures:
@@ -127,8 +130,14 @@ class DocumentsReader(Reader):
                     self._control(entry, parts, index, found)
             except CoderFailure as failure:
                 found.failures[entry.key] = str(failure)
+        self.run.captures.offer(self.batches.groups[index], batch)
         found.start(batch)
         return partial(self._part, index, list(sites), found)
+
+    def _known(self, index: int) -> Arrays:
+        """What an earlier run kept of the hook points, in the sequences of a batch."""
+        sequences, known = list(self.batches.groups[index]), self.run.known.items()
+        return {(*key, name): column[sequences] for key, columns in known for name, column in columns.items()}
 
     def _sae(self, view: CoderView, index: int, found: Found) -> None:
         """One SAE: all that there is in the batch. Raises CoderFailure."""
@@ -171,7 +180,8 @@ class DocumentsReader(Reader):
     def _part(self, index: int, hooks: list[str], found: Found) -> Part:
         """What was found in a batch, once it is there. Raises ModelError."""
         found.settle()
-        part = Part(rows={UNIT: np.array(self.batches.units(index))}, failures=found.failures)
+        rows = {UNIT: np.array(self.batches.units(index))} | self._known(index)
+        part = Part(rows=rows, failures=found.failures)
         for task in self.tasks.values():
             for hook in hooks:
                 self._read(task, f"@{hook}", found, part)
@@ -231,12 +241,14 @@ class DocumentsReader(Reader):
         """The document table, and what the task makes of it and of its totals; of a control in the sample alone."""
         if entry in self.run.cast.controls:
             return self._of_control(task, entry, [entry.key])
-        shared, own = (task.spec.id, f"@{entry.hook_out}"), (task.spec.id, entry.key)
-        state = self.run.state
-        rows = self.run.checkpoint.rows(state, {UNIT[:2], shared, own})
+        own, state = (task.spec.id, entry.key), self.run.state
+        rows = self.run.checkpoint.rows(state, {UNIT[:2], own})
         units = rows.pop(UNIT, np.zeros(0, dtype=np.int64))
         check_sequences(task, units, self.run.inputs.corpus.evaluation)
-        documents = merge(self._named(units, {key[2]: column for key, column in rows.items()}))
+        merging = self._at_hook.merging(units)
+        common = self._at_hook.common(task.spec.id, entry.hook_out, merging)
+        columns = {**common.columns, **merging.columns({key[2]: column for key, column in rows.items()})}
+        documents = Units(merging.ids, columns, common)
         totals = {key[2]: array for key, array in state.totals.items() if key[:2] == own}
         check_tokens(task, documents, self._kept)
         return task.tables(documents, totals)
@@ -279,20 +291,12 @@ class DocumentsReader(Reader):
                 if (of, own) == (name, key):
                     totals[c] = totals[c] + array if c in totals else array
         check_sequences(task, np.concatenate(units), tokens, None if len(keys) > 1 else self._sample)
-        own_rows = merge(concatenate(parts))
-        shared = self._of_hook(task, control.hook_out).where(set(own_rows.ids).__contains__)
-        documents = Units(own_rows.ids, {**shared.columns, **own_rows.columns})
+        joined, all_units = concatenate(parts), np.concatenate(units)
+        merging = self._at_hook.merging(all_units)
+        common = self._at_hook.of(task.spec.id, control.hook_out, merging.ids)
+        documents = Units(merging.ids, {**common.columns, **merging.columns(joined.columns)}, common)
         check_tokens(task, documents, self._kept)
         return task.tables(documents, totals)
-
-    def _of_hook(self, task: Task, hook: str) -> Units:
-        """What belongs to a hook point, of all documents; kept until another is asked for."""
-        key = (task.spec.id, f"@{hook}")
-        if self._joined is None or self._joined[0] != key:
-            rows = self.run.checkpoint.rows(self.run.state, {UNIT[:2], key})
-            units = rows.pop(UNIT, np.zeros(0, dtype=np.int64))
-            self._joined = key, merge(self._named(units, {name: column for (*_, name), column in rows.items()}))
-        return self._joined[1]
 
     def _named(self, units: NDArray[np.int64], columns: Mapping[str, NDArray[Any]]) -> Units:
         unit_ids = self.run.inputs.corpus.evaluation.unit_ids

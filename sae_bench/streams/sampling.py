@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.batch import Batch
 from sae_bench.engine.workspace import CoderFailure, Entry, guarded
 from sae_bench.kernels.ranks import top
-from sae_bench.randomness import generator, random_bytes
+from sae_bench.randomness import generator
 from sae_bench.saes.decoding import decode
 from sae_bench.saes.protocol import Codes, indptr_of
 
@@ -45,19 +44,6 @@ class Ablations:
     latent: Tensor
     value: Tensor
     contribution: Tensor
-
-
-def sampled_sequences(tokens: TokenSet, n: int | None, seed: int) -> list[int]:
-    """One sequence of each of ``n`` documents (None: of all), those first by a hash of their content."""
-    by_unit: dict[int, list[int]] = {}
-    for index, unit in enumerate(tokens.units.tolist()):
-        by_unit.setdefault(unit, []).append(index)
-
-    def place(unit: int) -> bytes:
-        return random_bytes(seed, f"ablated document {tokens.unit_ids[unit]}")
-
-    chosen = sorted(by_unit, key=place)[:n]
-    return sorted(by_unit[unit][int.from_bytes(place(unit)[-4:], "big") % len(by_unit[unit])] for unit in chosen)
 
 
 def sampled_positions(batch: Batch, units: list[str], n: int, seed: int) -> Sampled:

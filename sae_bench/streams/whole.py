@@ -7,6 +7,7 @@ by locks and digests; here it is looked at once more, before a table is made.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,10 +47,18 @@ def check_tokens(task: Task, documents: Units, kept: dict[str, int]) -> None:
     """That a task which counts tokens has counted those of the text. Raises TaskFailure."""
     if task.counts is None or (column := documents.columns.get(task.counts)) is None:
         return
-    for unit, found in zip(documents.ids, column.tolist(), strict=True):
+    counted = partial(_check_tokens, task, task.counts, documents.ids, column, kept)
+    if documents.common is not None and task.counts in documents.shared:
+        documents.common.once(("counted", task.counts), counted)
+    else:
+        counted()
+
+
+def _check_tokens(task: Task, name: str, ids: Sequence[str], column: NDArray[Any], kept: dict[str, int]) -> None:
+    for unit, found in zip(ids, column.tolist(), strict=True):
         if found != kept[unit]:
             raise TaskFailure(
-                f"task {task.spec.id}: {task.counts} of document {unit} are {found:g}, but the text has {kept[unit]} "
+                f"task {task.spec.id}: {name} of document {unit} are {found:g}, but the text has {kept[unit]} "
                 f"inside the mask; {_AGAIN}"
             )
 

@@ -171,7 +171,10 @@ class Task:
         return 0
 
     def shared(self, site: Site) -> dict[str, Tensor]:
-        """Columns that do not depend on the coder; measured once for all coders at a hook point."""
+        """Columns that do not depend on the coder; measured, summed and stored once for all coders at a hook point.
+
+        They are read-only in :meth:`tables`, which may put others in their place.
+        """
         return {}
 
     def measure(self, view: View) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ def draw(units: Units, *, seed: int, resamples: int) -> Draws:
     step = max(1, CHUNK // max(1, len(units)))
     for start in range(0, resamples, step):
         part = slice(start, start + step)
-        weights = by_document[part][:, of_document] * by_latent[part][:, of_latent]
+        weights = (by_document[part][:, of_document] * by_latent[part][:, of_latent]).astype(np.float64)  # below 256
         for name, column in units.columns.items():
             sums[name].append(weights @ column)
     replicates = Sums({name: np.concatenate(parts) for name, parts in sums.items()})

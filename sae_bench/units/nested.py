@@ -65,7 +65,7 @@ def draw(units: Units, *, seed: int, resamples: int) -> Draws:
         tuple(total(table) for table in tables.values()),
         tuple(_replicates(table, seed, resamples) for table in tables.values()),
         tuple(len(table) for table in tables.values()),
-        resample_weights(tuple(tables), seed, resamples) if tables else np.zeros((resamples, 0)),
+        resample_weights(tuple(tables), seed, resamples).astype(np.float64),
     )
 
 

@@ -268,12 +268,18 @@ SETTINGS: dict[str, list[Row] | str] = {
     "backend": [named(moves=False, backend="tl"), same(backend="hf")],
     "device": [same(device="auto")],
     "dtype": [named(dtype="bfloat16"), named(moves=False, dtype="float64"), same(dtype="float32")],
+    "sae_dtype": [
+        named(sae_dtype="bfloat16"),
+        same(sae_dtype="float32"),
+        named({"dtype": "float64"}, moves=False, dtype="float64", sae_dtype="float32"),
+    ],
     "seed": [named(seed=1)],
     "resamples": [named(resamples=21)],
     "batch_tokens": [same(batch_tokens=40), same(ON_LABELS, batch_tokens=64, **ON_LABELS)],
     "out": [by(lambda w: {"out": w.folder / "runs"}, is_named=False)],
     "overwrite": [same(overwrite="always")],
     "checkpoint_seconds": [same(checkpoint_seconds=100.0)],
+    "calibration_cache": [same(calibration_cache=False)],
     "format": [same(format="native")],
     "hook_in": [
         named(hook_in="blocks.0.hook_resid_post"),

@@ -10,33 +10,36 @@
     return element;
   };
   const copy = (spec) => JSON.parse(JSON.stringify(spec));
+  const CROWD = 300; // marks of a plot, above which it is drawn as an image and not at every letter that is typed
   const draw = (element, spec) =>
     // "ast": expressions are interpreted, so that the page needs no right to make code from text
     vegaEmbed(element, spec, {
       ast: true,
-      renderer: "svg",
+      renderer: spec.data.values.length > CROWD ? "canvas" : "svg", // thousands of elements would make every click wait
       actions: { export: true, source: false, compiled: false, editor: false },
     });
 
   // ---- long tables begin with their first rows, which also keeps sorting quick
   const MOST = 100;
+  const MORE = 1000; // rows that a click adds to a table which is longer than that
   const passed = new WeakMap(); // row: whether the filters keep it
   const limit = (section) => {
     const rows = section.querySelector("tbody").rows;
-    const all = section.dataset.all !== undefined;
+    const most = Number(section.dataset.most || MOST);
     let shown = 0;
     for (const row of rows) {
       shown += passed.get(row);
-      row.hidden = !passed.get(row) || (shown > MOST && !all);
+      const hidden = !passed.get(row) || shown > most;
+      if (row.hidden !== hidden) row.hidden = hidden;
     }
     const button = section.querySelector(".all");
-    button.hidden = all || shown <= MOST;
-    button.textContent = `show all ${shown}`;
+    button.hidden = shown <= most;
+    button.textContent = shown - most > MORE ? `show ${MORE} more of ${shown}` : `show all ${shown}`;
   };
   for (const button of document.querySelectorAll(".all")) {
     button.addEventListener("click", () => {
       const section = button.closest("section");
-      section.dataset.all = "";
+      section.dataset.most = Number(section.dataset.most || MOST) + MORE;
       limit(section);
     });
   }
@@ -104,8 +107,12 @@
     if (Array.from(menu.options).some((option) => option.value === before)) menu.value = before;
     $("plots").hidden = menu.options.length === 0;
     if (menu.value !== "" && menu.value !== before) axes();
-    else plots();
+    else if (data.saes.length > CROWD) {
+      clearTimeout(waiting);
+      waiting = setTimeout(plots, 200);
+    } else plots();
   };
+  let waiting;
   const axes = () => {
     const place = data.places[$("place").value];
     for (const i of [0, 1]) {
