@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from sae_bench import evaluate
 from sae_bench.engine import loss
@@ -22,6 +23,7 @@ from sae_bench.engine.batch import Batch
 from sae_bench.engine.part import PartOfBatch
 from sae_bench.engine.plan import Batches
 from sae_bench.errors import ModelError
+from sae_bench.kernels import waiting
 from sae_bench.kernels.divergence import divergence, normaliser
 from sae_bench.kernels.transfer import Fetch, free_bytes, onto
 from sae_bench.models.huggingface_masks import masks_are_full
@@ -31,6 +33,7 @@ from sae_bench.streams import beside
 from sae_bench.streams.documents import DocumentsReader
 from tests.builders import tiny_models
 from tests.builders.static_saes import StaticTopK
+from tests.builders.tiny_saes import tiny_coder
 from tests.builders.token_rows import LENGTH, token_rows
 from tests.builders.waiting import NoWaiting, Waited
 
@@ -158,6 +161,35 @@ def test_nothing_waits_between_the_start_and_the_end_of_a_batch(guarded: list[in
     assert {result.status for result in found} == {"ok"}
     assert len(guarded) > 2, "one copy begins for every batch"
     assert set(guarded) == {2}, "columns of all SAEs and tasks in one copy, the outcomes of checks in another"
+
+
+@pytest.mark.parametrize("activation", ["relu", "topk", "abstopk", "jumprelu", "gated"])
+def test_an_sae_of_a_file_waits_once_to_encode_and_nowhere_else(
+    guarded: list[int], monkeypatch: pytest.MonkeyPatch, activation: str
+) -> None:
+    """How many entries its codes have is known to the device alone, and the host reads it in one place."""
+    read, reads, launch = waiting.read, list[int](), DocumentsReader.launch
+    running: list[int] = []
+
+    def on_purpose(values: Tensor) -> Any:
+        reads.extend(running)
+        with torch._C.DisableTorchFunction(), _disable_current_modes():
+            return read(values)
+
+    def begun(self: DocumentsReader, index: int, *args: Any) -> Any:
+        running[:] = [index]
+        try:
+            return launch(self, index, *args)
+        finally:
+            running.clear()
+
+    monkeypatch.setattr(waiting, "read", on_purpose)
+    monkeypatch.setattr(DocumentsReader, "launch", begun)
+    sae = tiny_coder(activation)
+    sae.waits = False
+    found = evaluate(sae, **settings(controls="none"))
+    assert {result.status for result in found} == {"ok"}
+    assert reads == list(range(len(guarded))), "one for each batch"
 
 
 def test_a_control_in_some_documents_of_a_batch_does_not_wait_either(
