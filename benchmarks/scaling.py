@@ -145,7 +145,7 @@ def print_exponents(runs: Runs, tasks: list[str], base: dict[str, object], by: s
 def print_many(runs: Runs, base: dict[str, object], counts: list[int]) -> None:
     """A row a number of SAEs, all tasks; with controls beside."""
     print()
-    harness.head("SAEs, all tasks", "controls", "CPU s", "language model, encode, decode, %", "end, %",
+    harness.head("SAEs, all tasks", "controls", "CPU s", "language model, encode, decode, %", "and losses, %", "end, %",
                  "times the run without controls: min / median / max", "MiB")  # fmt: skip
     for count in counts:
         cases = [base | {"saes": count, "controls": controls} for controls in ("none", "default")]
@@ -153,8 +153,8 @@ def print_many(runs: Runs, base: dict[str, object], counts: list[int]) -> None:
         seconds = [[sum(map(answer.part, PARTS)) for answer in own] for own in answers]
         for case, own, taken, memory in zip(cases, answers, seconds, memories, strict=True):
             times = "" if case["controls"] == "none" else spread(harness.ratios(taken, seconds[0]))
-            row(count, case["controls"], plain(median(taken)), percent(own, *USEFUL), percent(own, "end"), times,
-                plain(memory))  # fmt: skip
+            row(count, case["controls"], plain(median(taken)), percent(own, *USEFUL), percent(own, *USEFUL, "losses"),
+                percent(own, "end"), times, plain(memory))  # fmt: skip
 
 
 def slope(sizes: list[int], values: list[float]) -> float:
