@@ -140,9 +140,9 @@ def test_weights_are_kept_within_a_bound_and_made_once() -> None:
     arrays = [kept.get((ids, 0, 20)) for ids in names]
     assert kept.get((names[3], 0, 20)) is arrays[3]
     assert kept.get((names[0], 0, 20)) is not arrays[0]  # the oldest had to go
-    large = kept.get((names[0], 0, 2000))
-    assert kept.get((names[0], 0, 2000)) is large
-    assert len(kept._found) == 1
+    large = [kept.get((ids, 0, 2000)) for ids in names[:2]]  # as of documents and of latents
+    assert all(kept.get((ids, 0, 2000)) is one for ids, one in zip(names, large, strict=False))
+    assert len(kept._found) == 2
 
 
 def test_rows_are_merged_alike_for_all_tables_of_the_same_ids() -> None:

@@ -7,7 +7,8 @@ it gives a bootstrap replicate. All replicates are one matrix product.
 bootstrap; Chamandy et al. 2012, "Estimating uncertainty for massive data streams"). A unit therefore has the same
 weights in every table: two SAEs measured on the same documents can be compared in pairs, and a part of the table gives
 the same weights as the whole. More than ``MAX_GROUPS`` units are resampled in groups, by a hash of their id, which
-bounds time and memory: a byte a group and replicate (8 MiB at 2,000, 78 MiB at 20,000) and 8 MiB of floats.
+bounds time and memory: a byte a group and replicate (8 MiB at 2,000, 78 MiB at 20,000; of two tables at a time) and
+8 MiB of floats.
 
 *Interval.* Percentiles of the replicates at levels widened for few units (the "expanded percentile" interval;
 Hesterberg 2015, "What teachers should know about the bootstrap"). In simulation its coverage is that of BCa at a third

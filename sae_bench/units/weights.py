@@ -21,7 +21,8 @@ Counts = NDArray[np.uint8]
 
 SLAB = 8 << 20  # bytes of weights that are floats at a time
 STEP = 64  # replicates by which slabs grow: a multiple of what kernels of a BLAS take at once
-KEPT = 64 << 20  # bytes of weights that are kept; larger ones are kept alone
+KEPT = 64 << 20  # bytes of weights that are kept
+LAST = 2  # so many are kept however large they are: a task has a table of documents and one of latents
 _BLOCK = 64  # units whose counts are turned round at once
 
 
@@ -50,7 +51,7 @@ def slab(rows: int) -> int:
 
 
 class _Kept:
-    """The weights that were asked for last, as far as ``most`` bytes hold them; the last of all in any case."""
+    """The weights that were asked for last, as far as ``most`` bytes hold them; the last two in any case."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -66,7 +67,7 @@ class _Kept:
         with self._lock:
             self._found[key] = made
             size = sum(one.nbytes for one in self._found.values())
-            while size > self.most and len(self._found) > 1:
+            while size > self.most and len(self._found) > LAST:
                 size -= self._found.popitem(last=False)[1].nbytes
         return made
 
