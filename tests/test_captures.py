@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from sae_bench.api import Session, evaluate
 from sae_bench.data.tokens import TokenSet
@@ -155,7 +154,7 @@ def test_memory_is_bounded_and_given_back() -> None:
 
     def batch(index: int) -> Batch:
         space = Workspace(work, ("blocks.1.hook_resid_post",), {})
-        return Batch(space, *batches.tensors(index, inputs.options, torch.device("cpu")))
+        return Batch(space, *batches.tensors(index, inputs.options))
 
     for i, group in enumerate(batches.groups):
         held.offer(group, unread := batch(i))

@@ -13,7 +13,7 @@ from sae_bench.cli.main import main
 from sae_bench.errors import ResultError
 from sae_bench.files import NotFinite, json_levels, strict_json
 from sae_bench.registry import tasks
-from sae_bench.results import store
+from sae_bench.results import store, unit_files
 from sae_bench.results.heads import SAID, Heads, whole
 from sae_bench.schema import MetricValue, Result
 from sae_bench.show import judges, marks
@@ -253,8 +253,8 @@ def test_details_that_are_nested_too_deeply_are_refused(tmp_path, n, said):
 def test_units_are_not_opened_where_nobody_asks_for_them(tmp_path, monkeypatch, capsys, words):
     for i in range(14):  # more than a board compares by pairs
         put(tmp_path, f"s{i}", "sparsity", VALUES, tables={"document": Units(("a",), {"n": np.ones(1)})})
-    for name in ("read_units", "check_units", "sha256"):
-        monkeypatch.setattr(store, name, lambda *_: pytest.fail("units were opened"))
+    for module, name in ((store, "read_units"), (store, "check_units"), (unit_files, "check"), (unit_files, "sha256")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("units were opened"))
     assert main([str(tmp_path) if word == "FOLDER" else word for word in words]) == 0
     assert "s13" in capsys.readouterr().out
 

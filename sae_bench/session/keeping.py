@@ -97,11 +97,8 @@ def _arithmetic() -> dict[str, Any]:
         "threads": [torch.get_num_threads(), torch.get_num_interop_threads()],
         "torch": [torch.__version__, str(torch.version.cuda), str(torch.version.hip), _cudnn()],
         "numpy": np.__version__,
-        "switches": [
+        "switches": [  # but for those that :mod:`sae_bench.precision` sets while a run computes
             torch.are_deterministic_algorithms_enabled(),
-            backends.cudnn.allow_tf32,
-            cuda.matmul.allow_fp16_reduced_precision_reduction,
-            cuda.matmul.allow_bf16_reduced_precision_reduction,
             cuda.flash_sdp_enabled(),
             cuda.mem_efficient_sdp_enabled(),
             cuda.math_sdp_enabled(),
