@@ -303,6 +303,7 @@ def cut_off(self: object, short: Tensor, rounded: Tensor, bias: Tensor | None) -
 def test_candidates_hold_the_largest_where_a_matrix_unit_cuts_off(what, monkeypatch):
     monkeypatch.setattr(candidates._Product, "of", cut_off)
     u, w = NEAR[what]()
+    u, w = u[:20], w[:, :1000]
     found = select(u, w, None)
     assert torch.equal(found.indices[found.certified], in_float64(u, w, None)[found.certified])
 
@@ -336,3 +337,28 @@ def test_rows_that_are_selected_apart_get_the_sums_that_they_have_among_the_othe
         assert not torch.equal(one.indices, other.indices)
     else:
         assert torch.equal(one.indices, other.indices)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [0.0, 0.5])
+def test_of_a_hundred_thousand_entries_none_differs(shared, monkeypatch):
+    """Random directions, and such as have much in common; products as a GPU makes them, ``product.ROWS`` at a time."""
+
+    def short(self: object, u: Tensor, rounded: Tensor, bias: Tensor | None) -> Tensor:
+        return (u.float() @ rounded.float() + (0 if bias is None else bias.float())).bfloat16()
+
+    monkeypatch.setattr(candidates._Product, "of", short)  # many CPUs are slow in bfloat16
+    n, d, tokens = 20_000, 128, 3072
+    w = torch.nn.functional.normalize(normal(d, n) + shared * normal(d, 1, seed=1), dim=0).float()
+    x = (normal(tokens, d, seed=2) + shared * normal(d, 1, seed=1).T).float()
+    whole = coder_of(
+        Weights(w, w.T.contiguous(), torch.zeros(d), 0.02 * normal(n, seed=4).float()), tiny_rule("topk", k=32)
+    )
+    exact, fast = (
+        LinearCoder(whole.info, whole.weights, whole.rule, select_in=how, waits=False)  # type: ignore[arg-type]
+        for how in ("exact", "bfloat16")
+    )
+    codes = exact.encode(x)
+    assert len(codes.indices) > 90_000
+    assert torch.equal(codes.indices, fast.encode(x).indices)
+    assert fast.uncertified < tokens
