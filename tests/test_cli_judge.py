@@ -596,11 +596,13 @@ def test_a_file_that_is_no_answer_of_a_batch_is_one_sentence(cli: Run, content: 
 def test_too_little_text_is_an_error_with_a_cure(cli: Run, files: Path, server: Server) -> None:
     code, out, err = cli(*run_of(files), *judge_of(server), "--limit", 4, "--json")
     assert code == 1
+    first, last = err.strip().splitlines()
     (found,) = json.loads(out)["results"]
     assert found["status"] == "error"
     for words in ("no latent is active often enough", "--tier, --limit"):
         assert words in found["reason"]
-        assert words in sentence(err)
+        assert words in sentence(last)
+    assert "calibration tokens (4 documents)" in first
     assert not found["metrics"]
     assert server.n <= 1
 

@@ -63,7 +63,7 @@ def test_a_row_has_score_interval_direction_target_and_controls():
     assert fvu.split() == ["reconstruction", "fvu", "↓", "0.100", "[0.090,", "0.120]", "1"]
     assert "(target 1)" in next(line for line in lines if "norm_ratio" in line)
     assert "score [95 % interval]" in show(one)
-    assert "2 documents (99 tokens), mask special" in show(one)
+    assert "2 documents (99 tokens), 2 more to calibrate (50 tokens), mask special" in show(one)
 
 
 def test_no_value_is_a_dash_with_its_reason_below():

@@ -7,6 +7,7 @@ batches of sequences; ``checks``, which :func:`sae_bench.load_sae` switches on, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, Protocol, TypeVar
@@ -88,7 +89,7 @@ def _parts(coder: Takes, x: Any) -> Iterator[Tensor]:
     for start in range(0, max(shape[0], 1), step):
         part = x[start : start + step]
         part = part.detach() if isinstance(part, Tensor) else torch.from_numpy(_native(part))
-        rows = part.reshape(-1, d_in).to(coder.device)
+        rows = part.reshape(math.prod(part.shape[:-1]), d_in).to(coder.device)
         if not bool(rows.isfinite().all()):
             first = start + int((~rows.isfinite().all(1)).nonzero()[0]) // max(1, within // d_in)
             raise CoderError(
