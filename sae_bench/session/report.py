@@ -14,7 +14,17 @@ from sae_bench.engine.workspace import guarded as guarded_coder
 from sae_bench.errors import Deferred, said
 from sae_bench.models.subject import SubjectModel, canonical_name
 from sae_bench.saes.wrap import content_sha256
-from sae_bench.schema import CONTROL_RULES, CoderRecord, MetricValue, Protocol, Provenance, Result, Status, TaskSpec
+from sae_bench.schema import (
+    CONTROL_RULES,
+    CONTROLS_MEASURED,
+    CoderRecord,
+    MetricValue,
+    Protocol,
+    Provenance,
+    Result,
+    Status,
+    TaskSpec,
+)
 from sae_bench.session import fidelity
 from sae_bench.session.beside import controls
 from sae_bench.session.figures import drawn, figures, measured_tables
@@ -23,8 +33,6 @@ from sae_bench.streams.guard import TaskFailure, guarded
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units
 from sae_bench.units.bootstrap import CONFIDENCE
-
-MEASURED = "controls as measured"  # name in the details: by control, its L0 and on how many documents
 
 
 def weights_sha256(entry: Entry) -> str:
@@ -134,7 +142,7 @@ def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, A
     known |= {label: figures(task, drawn(task, own, options), task.only_of_coders) for label, own in references.items()}
     details = guarded(task, lambda: reader.details(task, entry, tables, draws), "details")
     details = plain(task, details) | ({"controls without figures": lost} if lost else {})
-    details |= {MEASURED: beside.measured} if beside.measured else {}
+    details |= {CONTROLS_MEASURED: beside.measured} if beside.measured else {}
     n_latents = entry.coder.info.n_latents
     said_beside = guarded(task, lambda: list(task.cautions(tables, n_latents)), "cautions")
     of_sae, beside_of_sae = fidelity.said(run.cast, task, entry)

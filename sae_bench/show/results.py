@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from sae_bench.schema import Result, TaskSpec
+from sae_bench.schema import CONTROLS_MEASURED, Result, TaskSpec
 from sae_bench.show import judges, marks
 from sae_bench.show.text import ARROWS, line, number, shortened, with_interval
 
@@ -124,7 +124,7 @@ def few(names: Sequence[str]) -> str:
 
 
 def _notes(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything: bool) -> list[str]:
-    notes = []
+    notes = _sampled(results)
     for result in results:
         if not result.measured:
             notes.append(f"{result.task}: {result.status}: {result.reason}")
@@ -137,3 +137,17 @@ def _notes(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything:
             if metric.reason and shown:
                 notes.append(f"{name}: no value, because {metric.reason}")
     return [line(note) for note in notes]
+
+
+def _sampled(results: Sequence[Result]) -> list[str]:
+    """Which controls were measured on a sample of the documents: their figures are not of the same text."""
+    tasks: dict[str, list[str]] = {}
+    for result in results:
+        measured = result.details.get(CONTROLS_MEASURED)
+        own = measured if isinstance(measured, dict) else {}
+        sizes = {name: of.get("documents") for name, of in own.items() if isinstance(of, dict)}
+        if found := sorted({n for n in sizes.values() if isinstance(n, int)}):
+            whole = [name for name in result.controls if not isinstance(sizes.get(name), int)]
+            said = f"controls were measured on {found[0]} of the documents"
+            tasks.setdefault(f"{said}, {', '.join(whole)} on all" if whole else said, []).append(result.task)
+    return [f"{', '.join(of)}: {said}" for said, of in tasks.items()]
