@@ -14,9 +14,9 @@ from sae_bench.kernels import fixed, product, topk
 from sae_bench.kernels.decode import sparse_decode
 from sae_bench.saes.linear import LinearCoder, Nonlinearity
 from sae_bench.saes.protocol import codes_from_dense
-from tests.builders.host_reads import HostRead, no_host_reads
 from tests.builders.kernel_inputs import LargestAllocation, normal, tiling
 from tests.builders.tiny_saes import ACTIVATIONS, activations, coder_of, tiny_coder, tiny_rule, tiny_weights
+from tests.builders.waiting import Waited, no_host_reads
 
 N = 700  # some tiles of 300 latents, and one that is no whole number of groups
 TILE = 300
@@ -182,7 +182,7 @@ def test_groupmax_reads_once_too():
 def test_the_path_that_waits_is_found_out():
     """Else the tests above would pass whatever they run."""
     for activation in ACTIVATIONS:
-        with pytest.raises(HostRead), no_host_reads():
+        with pytest.raises(Waited), no_host_reads():
             wide(activation, waits=True).encode(activations(30))
 
 

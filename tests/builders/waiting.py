@@ -10,17 +10,22 @@ Python bool.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from sae_bench.kernels import waiting
+
 _SIZED_BY_VALUES = (
     "nonzero", "masked_select", "unique_dim", "_unique", "_unique2", "unique_consecutive", "unique_dim_consecutive",
-    "bincount", "histc", "_local_scalar_dense", "is_nonzero", "equal", "item",
+    "bincount", "histc", "_local_scalar_dense", "is_nonzero", "equal", "item", "argwhere", "allclose",
 )  # fmt: skip
 _READS = (
     "item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "__array__",
@@ -98,3 +103,18 @@ def _to_host(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 def waited(what: str) -> Waited:
     where = [f"{f.filename.rpartition('/')[2]}:{f.lineno} {f.line}" for f in traceback.extract_stack()[-14:-2]]
     return Waited(f"{what}: " + " < ".join(reversed([w for w in where if "waiting.py" not in w])))
+
+
+@contextmanager
+def no_host_reads() -> Iterator[list[int]]:
+    """:class:`NoWaiting`, but for what goes through ``kernels.waiting.read``; the sizes of these reads are listed."""
+    reads: list[int] = []
+
+    def read(values: Tensor) -> Any:
+        reads.append(values.numel())
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+            return values.tolist()
+
+    with pytest.MonkeyPatch.context() as patch, NoWaiting():
+        patch.setattr(waiting, "read", read)
+        yield reads
