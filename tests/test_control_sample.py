@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sae_bench import verify
+from sae_bench import registry, verify
 from sae_bench.api import Session, evaluate
 from sae_bench.results import store
 from sae_bench.results.recompute import differences
@@ -19,7 +19,9 @@ from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import Codes
 from sae_bench.schema import CONTROL_RULES, Result
 from sae_bench.settings import Settings
+from sae_bench.show.results import result_tables
 from sae_bench.streams import beside, confirm
+from tests.builders import boards
 from tests.builders.marks import slow_but
 from tests.builders.tiny_models import tiny_gpt2
 from tests.builders.token_rows import LENGTH, coder, token_rows
@@ -324,3 +326,23 @@ def test_the_identity_is_the_clean_pass_to_the_last_bit(dtype: str) -> None:
     n = loss.provenance.protocol.n_documents
     assert loss.provenance.counters["suffix_spliced"] == n, "those of the SAE alone"
     assert np.isfinite(found["tiny", "sparsity"].controls["identity"]["l1"].value)
+
+
+@pytest.mark.usefixtures("few")
+def test_whoever_reads_figures_is_told_on_how_much_text_the_controls_stand(tmp_path: Path) -> None:
+    """The header of a table names all documents, and a control beside the SAE was measured on a part of them."""
+    results = list(run([coder("a"), no_better()], tasks="reconstruction", out=tmp_path).values())
+    n = results[0].provenance.protocol.n_documents
+    said = f"Controls of reconstruction: measured on {SAMPLE} of the {n} documents, and on all where an SAE cannot be"
+    specs = registry.tasks()
+    assert result_tables(results, specs).count(said) == 2
+    tables = boards.make(tmp_path).tables
+    assert [any(note.startswith(said) for note in table.notes) for table in tables] == [True, True]
+    whole = [
+        r.model_copy(update={"details": {"controls as measured": beside}})
+        for r, beside in zip(results, ODD, strict=True)
+    ]
+    assert "measured on" not in result_tables(whole, specs), "these claim nothing that can be said"
+
+
+ODD: tuple[Any, ...] = ({"pca": {"documents": 10**9}, "mean": 3, "random": {"documents": "7"}}, ["pca"])

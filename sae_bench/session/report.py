@@ -14,7 +14,17 @@ from sae_bench.engine.workspace import guarded as guarded_coder
 from sae_bench.errors import Deferred, said
 from sae_bench.models.subject import SubjectModel, canonical_name
 from sae_bench.saes.wrap import content_sha256
-from sae_bench.schema import CONTROL_RULES, CoderRecord, MetricValue, Protocol, Provenance, Result, Status, TaskSpec
+from sae_bench.schema import (
+    CONTROL_RULES,
+    MEASURED,
+    CoderRecord,
+    MetricValue,
+    Protocol,
+    Provenance,
+    Result,
+    Status,
+    TaskSpec,
+)
 from sae_bench.session import fidelity
 from sae_bench.session.beside import controls
 from sae_bench.session.figures import drawn, figures, measured_tables
@@ -23,8 +33,6 @@ from sae_bench.streams.guard import TaskFailure, guarded
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units
 from sae_bench.units.bootstrap import CONFIDENCE
-
-MEASURED = "controls as measured"  # name in the details: by control, its L0 and on how many documents
 
 
 def weights_sha256(entry: Entry) -> str:

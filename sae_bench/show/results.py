@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from sae_bench.schema import Result, TaskSpec
+from sae_bench.schema import MEASURED, Result, TaskSpec
 from sae_bench.show import judges, marks
 from sae_bench.show.text import ARROWS, line, number, shortened, with_interval
 
@@ -40,7 +40,7 @@ def table_of(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, everyt
     """One of the tables, with its header and notes."""
     measured = [result for result in results if result.measured]
     drawn = [_table(measured, specs, everything)] if measured else []
-    return [_header(results), *drawn, *_notes(results, specs, everything)]
+    return [_header(results), *drawn, *map(line, sampled(results)), *_notes(results, specs, everything)]
 
 
 def _key(result: Result) -> Key:
@@ -116,6 +116,25 @@ def cautioned(results: Sequence[Result]) -> list[str]:
         for caution in bounded_cautions(result):
             found.setdefault(f"{result.task}: {caution}", []).append(result.sae.name)
     return [f"{said} ({few(list(dict.fromkeys(names)))})" for said, names in found.items()]
+
+
+def sampled(results: Sequence[Result]) -> list[str]:
+    """That controls stand on fewer documents than the SAEs beside them; heads of results will do."""
+    found: dict[tuple[int, int], list[str]] = {}
+    for result in results:
+        beside = result.details.get(MEASURED)
+        for own in beside.values() if isinstance(beside, Mapping) else ():
+            n, of_all = (
+                own.get("documents") if isinstance(own, Mapping) else None,
+                result.provenance.protocol.n_documents,
+            )
+            if isinstance(n, int) and 0 < n < of_all:
+                found.setdefault((n, of_all), []).append(result.task)
+    return [
+        f"Controls of {', '.join(dict.fromkeys(tasks))}: measured on {n} of the {of_all} documents, and on all where "
+        "an SAE cannot be told from one."
+        for (n, of_all), tasks in found.items()
+    ]
 
 
 def few(names: Sequence[str]) -> str:
