@@ -236,6 +236,25 @@ def test_edited_rows_of_a_sampled_control_are_not_its_figures(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("how", ["other documents", "fewer, the worst", "one twice"])
+def test_the_documents_of_a_control_are_not_chosen(tmp_path: Path, how: str) -> None:
+    """Those on which a control does badly make an SAE look good; figures of the chosen rows are right as such."""
+    run(coder(), out=tmp_path, tasks="reconstruction")
+    (file,) = store.find(tmp_path)
+    result, tables = store.read(file), store.read_units(file)
+    own, sampled = tables["document"], tables["control/random/document"]
+    assert not differences(result, tables)[1]
+    worst = np.argsort(sampled.columns["error"])[::-1]
+    rows = {"fewer, the worst": worst[:6], "one twice": [*range(SAMPLE - 1), 0]}.get(how, range(SAMPLE))
+    chosen = sampled.select(list(rows))
+    if how == "other documents":
+        others = [unit for unit in own.ids if unit not in sampled.ids][:SAMPLE]
+        chosen = dataclasses.replace(chosen, ids=tuple(others), common=None)
+    _, wrong = differences(result, {**tables, "control/random/document": chosen})
+    assert any("are not those by which a sample of the text begins" in sentence for sentence in wrong)
+
+
+@pytest.mark.usefixtures("few")
 def test_a_figure_over_all_of_the_text_cannot_be_made_up_for_a_sample(tmp_path: Path) -> None:
     """A dead share of a control that is high makes an SAE look good, and there is no table to hold it against."""
     run(coder(), out=tmp_path, tasks="sparsity")
