@@ -14,7 +14,7 @@ Status = Literal["ok", "degraded", "error", "skipped"]  # degraded: there are fi
 
 MOST_RESAMPLES = 100_000  # a file from elsewhere must not take all memory
 CAUTIONS = "cautions"  # name in the details of a result: what its figures must not be read without
-CONTROLS_MEASURED = "controls as measured"  # likewise: by control, its L0 and on how many documents, if not on all
+MEASURED = "controls as measured"  # likewise: by control, its L0 and on how many documents, if not on all
 # 1: matched to each SAE's own L0, measured on all text; 2: on a grid of L0, on a sample where that tells them from it
 CONTROL_RULES = 2
 RESULT_SCHEMA = 2  # 2 holds the definition; 1 is read as well

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sae_bench import verify
+from sae_bench import registry, verify
 from sae_bench.api import Session, evaluate
 from sae_bench.results import store
 from sae_bench.results.recompute import differences
@@ -19,7 +19,9 @@ from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import Codes
 from sae_bench.schema import CONTROL_RULES, Result
 from sae_bench.settings import Settings
+from sae_bench.show.results import result_tables
 from sae_bench.streams import beside, confirm
+from tests.builders import boards
 from tests.builders.marks import slow_but
 from tests.builders.tiny_models import tiny_gpt2
 from tests.builders.token_rows import LENGTH, coder, token_rows
@@ -234,6 +236,25 @@ def test_edited_rows_of_a_sampled_control_are_not_its_figures(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("how", ["other documents", "fewer, the worst", "one twice"])
+def test_the_documents_of_a_control_are_not_chosen(tmp_path: Path, how: str) -> None:
+    """Those on which a control does badly make an SAE look good; figures of the chosen rows are right as such."""
+    run(coder(), out=tmp_path, tasks="reconstruction")
+    (file,) = store.find(tmp_path)
+    result, tables = store.read(file), store.read_units(file)
+    own, sampled = tables["document"], tables["control/random/document"]
+    assert not differences(result, tables)[1]
+    worst = np.argsort(sampled.columns["error"])[::-1]
+    rows = {"fewer, the worst": worst[:6], "one twice": [*range(SAMPLE - 1), 0]}.get(how, range(SAMPLE))
+    chosen = sampled.select(list(rows))
+    if how == "other documents":
+        others = [unit for unit in own.ids if unit not in sampled.ids][:SAMPLE]
+        chosen = dataclasses.replace(chosen, ids=tuple(others), common=None)
+    _, wrong = differences(result, {**tables, "control/random/document": chosen})
+    assert any("are not those by which a sample of the text begins" in sentence for sentence in wrong)
+
+
+@pytest.mark.usefixtures("few")
 def test_a_figure_over_all_of_the_text_cannot_be_made_up_for_a_sample(tmp_path: Path) -> None:
     """A dead share of a control that is high makes an SAE look good, and there is no table to hold it against."""
     run(coder(), out=tmp_path, tasks="sparsity")
@@ -324,3 +345,23 @@ def test_the_identity_is_the_clean_pass_to_the_last_bit(dtype: str) -> None:
     n = loss.provenance.protocol.n_documents
     assert loss.provenance.counters["suffix_spliced"] == n, "those of the SAE alone"
     assert np.isfinite(found["tiny", "sparsity"].controls["identity"]["l1"].value)
+
+
+@pytest.mark.usefixtures("few")
+def test_whoever_reads_figures_is_told_on_how_much_text_the_controls_stand(tmp_path: Path) -> None:
+    """The header of a table names all documents, and a control beside the SAE was measured on a part of them."""
+    results = list(run([coder("a"), no_better()], tasks="reconstruction", out=tmp_path).values())
+    n = results[0].provenance.protocol.n_documents
+    said = f"Controls of reconstruction: measured on {SAMPLE} of the {n} documents, and on all where an SAE cannot be"
+    specs = registry.tasks()
+    assert result_tables(results, specs).count(said) == 2
+    tables = boards.make(tmp_path).tables
+    assert [any(note.startswith(said) for note in table.notes) for table in tables] == [True, True]
+    whole = [
+        r.model_copy(update={"details": {"controls as measured": beside}})
+        for r, beside in zip(results, ODD, strict=True)
+    ]
+    assert "measured on" not in result_tables(whole, specs), "these claim nothing that can be said"
+
+
+ODD: tuple[Any, ...] = ({"pca": {"documents": 10**9}, "mean": 3, "random": {"documents": "7"}}, ["pca"])

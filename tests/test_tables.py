@@ -128,14 +128,3 @@ def test_a_name_cannot_pretend_to_be_a_row():
 def test_printable_keeps_letters_of_all_scripts():
     assert printable("日本語 ü γ ‖x‖ 🙂\n") == "日本語 ü γ ‖x‖ 🙂\n"
     assert printable("\x1b[31m") == "?[31m"
-
-
-def test_controls_of_a_sample_are_said_to_be_so() -> None:
-    """Their figures stand beside those of all of the text, and context such as ce_clean differs."""
-    one = result(task="reconstruction", metrics={"fvu": value(0.1)})
-    said = {"mean": {"documents": 128}, "pca": {"l0": 4.0, "documents": 128}, "identity": {"l0": 2.0}}
-    controls = {name: {"fvu": value(1.0)} for name in ("mean", "pca", "identity")}
-    sampled = one.model_copy(update={"controls": controls, "details": {"controls as measured": said}})
-    assert "reconstruction: controls were measured on 128 of the documents, identity on all" in show(sampled)
-    for other in ({"controls as measured": {"mean": {"l0": 4.0}}}, {"controls as measured": ["mean"]}, {}):
-        assert "controls were measured" not in show(one.model_copy(update={"controls": controls, "details": other}))

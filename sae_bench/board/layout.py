@@ -18,7 +18,7 @@ from sae_bench.results.verified import STATES, State
 from sae_bench.schema import CoderRecord, MetricValue, Protocol, Result
 from sae_bench.show import judges, marks
 from sae_bench.show.marks import Mark
-from sae_bench.show.results import cautioned, few, population
+from sae_bench.show.results import cautioned, few, population, sampled
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,7 @@ def _table(
         notes=tuple(
             [
                 *how,
+                *sampled(results),
                 *marks.grouped(results),
                 *_reasons(rows, shown),
                 *cautioned(results),

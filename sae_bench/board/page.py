@@ -27,7 +27,7 @@ from sae_bench.results.heads import whole
 from sae_bench.schema import CoderRecord, Result
 from sae_bench.show import marks
 from sae_bench.show.blocks import AnyBlock
-from sae_bench.show.results import bounded_cautions
+from sae_bench.show.results import bounded_cautions, sampled
 from sae_bench.show.text import line, number, with_interval
 
 LARGEST = 4_800_000  # bytes of the page; details are shortened until it fits
@@ -272,5 +272,5 @@ def _result(e: Entry, whole_result: Result) -> dict[str, Any]:
         "about": line(about)[:600],
         "controls": [line(c) for c in controls],
         "rows": rows,
-        "said": [line(said) for said in (*marks.sentences(r), *bounded_cautions(r))],
+        "said": [line(said) for said in (*marks.sentences(r), *bounded_cautions(r), *sampled([r]))],
     }

@@ -13,6 +13,7 @@ from sae_bench.schema import MetricValue, Result, TaskSpec
 from sae_bench.units import Column, Units
 from sae_bench.units.bootstrap import Estimate, Metric, total
 from sae_bench.units.kinds import drawn, estimate, kind
+from sae_bench.units.sample import first_for_controls
 
 EXACT = 1e-9  # figures from the same units differ by rounding alone
 
@@ -49,6 +50,7 @@ def differences(result: Result, tables: Mapping[str, Units], task_dir: str | Non
             groups.append((f"control {name}, ", values, kept))
     spec = _measured(spec, result, own)
     n, wrong = 0, _lacking(result, spec, own, tables)
+    wrong += [said for label, _, kept in groups[1:] for said in _chosen(spec, label, own, kept, seed)]
     for label, claimed, units in groups:
         try:
             found = figures(spec, units, seed, resamples)
@@ -106,6 +108,18 @@ def _lacking(result: Result, spec: TaskSpec, own: Mapping[str, Units], tables: M
     for name in sorted(used & set(own)):
         if kind(name).population and len(own[name]) != n:
             wrong.append(f"the {name} table has {len(own[name])} rows, but the protocol says {n} documents")
+    return wrong
+
+
+def _chosen(spec: TaskSpec, label: str, own: Mapping[str, Units], control: Mapping[str, Units], seed: int) -> list[str]:
+    """Documents of a control that somebody has chosen: each sample is the first of the text by a hash, or all of it."""
+    wrong = []
+    for name in sorted({metric.table for metric in spec.metrics.values()} & own.keys() & control.keys()):
+        if kind(name).population:
+            table, ids = control[name], own[name].ids
+            first = sorted(ids[i] for i in first_for_controls(ids, len(table), seed))
+            if sorted(table.ids) != first:
+                wrong.append(f"{label}its {len(table)} {name} rows are not those by which a sample of the text begins")
     return wrong
 
 

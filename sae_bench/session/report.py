@@ -16,7 +16,7 @@ from sae_bench.models.subject import SubjectModel, canonical_name
 from sae_bench.saes.wrap import content_sha256
 from sae_bench.schema import (
     CONTROL_RULES,
-    CONTROLS_MEASURED,
+    MEASURED,
     CoderRecord,
     MetricValue,
     Protocol,
@@ -142,7 +142,7 @@ def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, A
     known |= {label: figures(task, drawn(task, own, options), task.only_of_coders) for label, own in references.items()}
     details = guarded(task, lambda: reader.details(task, entry, tables, draws), "details")
     details = plain(task, details) | ({"controls without figures": lost} if lost else {})
-    details |= {CONTROLS_MEASURED: beside.measured} if beside.measured else {}
+    details |= {MEASURED: beside.measured} if beside.measured else {}
     n_latents = entry.coder.info.n_latents
     said_beside = guarded(task, lambda: list(task.cautions(tables, n_latents)), "cautions")
     of_sae, beside_of_sae = fidelity.said(run.cast, task, entry)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from sae_bench.schema import CONTROLS_MEASURED, Result, TaskSpec
+from sae_bench.schema import MEASURED, Result, TaskSpec
 from sae_bench.show import judges, marks
 from sae_bench.show.text import ARROWS, line, number, shortened, with_interval
 
@@ -40,7 +40,7 @@ def table_of(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, everyt
     """One of the tables, with its header and notes."""
     measured = [result for result in results if result.measured]
     drawn = [_table(measured, specs, everything)] if measured else []
-    return [_header(results), *drawn, *_notes(results, specs, everything)]
+    return [_header(results), *drawn, *map(line, sampled(results)), *_notes(results, specs, everything)]
 
 
 def _key(result: Result) -> Key:
@@ -118,13 +118,30 @@ def cautioned(results: Sequence[Result]) -> list[str]:
     return [f"{said} ({few(list(dict.fromkeys(names)))})" for said, names in found.items()]
 
 
+def sampled(results: Sequence[Result]) -> list[str]:
+    """That controls stand on fewer documents than the SAEs beside them; heads of results will do."""
+    found: dict[tuple[int, int], list[str]] = {}
+    for result in results:
+        beside = result.details.get(MEASURED)
+        for own in beside.values() if isinstance(beside, Mapping) else ():
+            n = own.get("documents") if isinstance(own, Mapping) else None
+            of_all = result.provenance.protocol.n_documents
+            if isinstance(n, int) and 0 < n < of_all:
+                found.setdefault((n, of_all), []).append(result.task)
+    return [
+        f"Controls of {', '.join(dict.fromkeys(tasks))}: measured on {n} of the {of_all} documents, and on all where "
+        "an SAE cannot be told from one."
+        for (n, of_all), tasks in found.items()
+    ]
+
+
 def few(names: Sequence[str]) -> str:
     """The first of some names, and how many more there are."""
     return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
 
 
 def _notes(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything: bool) -> list[str]:
-    notes = _sampled(results)
+    notes = []
     for result in results:
         if not result.measured:
             notes.append(f"{result.task}: {result.status}: {result.reason}")
@@ -137,17 +154,3 @@ def _notes(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything:
             if metric.reason and shown:
                 notes.append(f"{name}: no value, because {metric.reason}")
     return [line(note) for note in notes]
-
-
-def _sampled(results: Sequence[Result]) -> list[str]:
-    """Which controls were measured on a sample of the documents: their figures are not of the same text."""
-    tasks: dict[str, list[str]] = {}
-    for result in results:
-        measured = result.details.get(CONTROLS_MEASURED)
-        own = measured if isinstance(measured, dict) else {}
-        sizes = {name: of.get("documents") for name, of in own.items() if isinstance(of, dict)}
-        if found := sorted({n for n in sizes.values() if isinstance(n, int)}):
-            whole = [name for name in result.controls if not isinstance(sizes.get(name), int)]
-            said = f"controls were measured on {found[0]} of the documents"
-            tasks.setdefault(f"{said}, {', '.join(whole)} on all" if whole else said, []).append(result.task)
-    return [f"{', '.join(of)}: {said}" for said, of in tasks.items()]

@@ -16,10 +16,10 @@ from sae_bench.engine.batch import Batch, CoderView, SiteView
 from sae_bench.engine.part import part_of
 from sae_bench.engine.plan import Options
 from sae_bench.engine.workspace import Entry
-from sae_bench.randomness import random_bytes
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units, bootstrap, kinds
 from sae_bench.units.kinds import Draws
+from sae_bench.units.sample import first_for_controls
 
 PERMUTED = "permuted"
 DOCUMENTS = 128  # on which controls are measured, of each text that has more
@@ -27,11 +27,7 @@ DOCUMENTS = 128  # on which controls are measured, of each text that has more
 
 def control_documents(tokens: TokenSet, seed: int) -> frozenset[int]:
     """The documents on which controls are measured: those first by a hash of their content, or all if they are few."""
-
-    def place(unit: int) -> bytes:
-        return random_bytes(seed, f"control document {tokens.unit_ids[unit]}")
-
-    return frozenset(sorted(range(tokens.n_units), key=place)[:DOCUMENTS])
+    return frozenset(first_for_controls(tokens.unit_ids, DOCUMENTS, seed))
 
 
 class Parts:
