@@ -293,6 +293,14 @@ def test_a_folder_that_cannot_be_written_stops_no_run(tmp_path: Path, monkeypatc
         assert took(ran()).keys() == set(PASSES)
 
 
+def test_what_lies_where_nothing_can_be_written_is_taken(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(file: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refused)
+    assert took(ran()) == {}
+
+
 def test_a_full_disk_stops_no_run(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")

@@ -48,9 +48,10 @@ class Kept:
             if beside["about"] != said:
                 return None
             found: dict[str, Any] = beside["rest"]
-            os.utime(file)  # it was used now
         except (ResultError, OSError, KeyError, TypeError, RecursionError, MemoryError):
             return None
+        with suppress(OSError):  # a folder that is only read
+            os.utime(file)  # it was used now
         return arrays, found
 
     def save(self, what: Mapping[str, Any], arrays: Arrays, rest: Mapping[str, Any]) -> None:

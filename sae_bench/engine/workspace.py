@@ -71,7 +71,8 @@ class Workspace:
     took: "encode_tokens", "code_entries" (not zero), "code_bytes" (all codes, as kept in memory) and "dense_elements"
     (numbers in arrays ``[tokens, n_latents]``, which only the wrapper of dense modules makes); "uncertified_tokens" of
     a coder that selects in bfloat16 were selected once more in its own precision. None depends on how sequences are put
-    into batches, but for "suffix_..." where sequences of a batch carry the same, as ablated ones do.
+    into batches, but for "suffix_..." where sequences of a batch carry the same, as ablated ones do, and for encoding
+    where nothing waits: then a control that takes a part of a batch encodes it again.
 
     ``waits``: whether the host may wait for the device within a batch. It costs nothing on a CPU. Without it what a
     batch has found is read later, all together, and logits of replaced activations are made for some positions at a
