@@ -24,7 +24,8 @@ from sae_bench.errors import ResultError, SaeBenchError
 SETTLED = 2_000_000_000  # nanoseconds since the last change
 MOST = 4096  # digests that are kept
 
-_Key = tuple[tuple[int, int, int, int, int], ...]
+Seen = tuple[int, int, int, int, int]
+_Key = tuple[Seen, ...]
 _known: dict[_Key, str] = {}
 _is_used: ContextVar[bool] = ContextVar("digests may be remembered", default=True)
 
@@ -52,15 +53,21 @@ def sha256(*paths: Path, raises: type[SaeBenchError] = ResultError) -> str:
     return digest
 
 
+def seen(path: Path) -> Seen | None:
+    """What tells a file from one that was put in its place or changed; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def _key(paths: tuple[Path, ...]) -> _Key | None:
     """What files are known by; None if one is missing or too young."""
     now, key = time.time_ns(), []
     for path in paths:
-        try:
-            found = os.stat(path)
-        except OSError:
-            return None
-        if now - max(found.st_mtime_ns, found.st_ctime_ns) < SETTLED:
+        found = seen(path)
+        if found is None or now - max(found[3:]) < SETTLED:
             return None  # also where its time lies in the future
-        key.append((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+        key.append(found)
     return tuple(key)

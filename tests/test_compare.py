@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import shutil
@@ -25,6 +24,7 @@ from sae_bench.units import Units, nested
 from sae_bench.units.bootstrap import quotient, total
 from tests.builders.comparisons import HOSTILE, documents, examples, frame, save
 from tests.builders.results import changed
+from tests.builders.verbs import runner
 
 TRIALS = 200
 MANY = pytest.param(TRIALS, marks=pytest.mark.slow)
@@ -429,15 +429,7 @@ def test_many_metrics_need_more(tmp_path):
 
 @pytest.fixture
 def cli(capsys):
-    def run(*arguments):
-        parser = argparse.ArgumentParser()
-        verb.add(parser.add_subparsers())
-        args = parser.parse_args(["compare", *map(str, arguments)])
-        code = args.function(args)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return runner(verb, "compare", capsys)
 
 
 def some(folder, name, number, **changes):

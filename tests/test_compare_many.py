@@ -1,6 +1,5 @@
 """Comparisons of any number of sides: A to Z, then AA, in a table a metric with a row a side."""
 
-import argparse
 import json
 
 import numpy as np
@@ -12,19 +11,12 @@ from sae_bench.errors import UsageError
 from sae_bench.results import store
 from sae_bench.results.compare_sides import label
 from tests.builders.comparisons import documents, save
+from tests.builders.verbs import runner
 
 
 @pytest.fixture
 def cli(capsys):
-    def run(*arguments):
-        parser = argparse.ArgumentParser()
-        verb.add(parser.add_subparsers())
-        args = parser.parse_args(["compare", *map(str, arguments)])
-        code = args.function(args)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return runner(verb, "compare", capsys)
 
 
 def test_places_have_names_as_the_columns_of_a_sheet():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +20,7 @@ from sae_bench.saes.protocol import CoderInfo, Codes
 from sae_bench.saes.wrap import as_coder
 from sae_bench.settings import Settings
 from tests.builders.foreign_saes import Dense
+from tests.builders.interrupted import copied_at
 from tests.builders.marks import slow_but
 from tests.builders.tiny_models import WIDTH, tiny_gpt2
 from tests.builders.tiny_saes import tiny_coder
@@ -240,15 +240,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, kill_at: int) -> 
         "checkpoint_seconds": 0,
     }
     evaluate([coder("a"), coder("b", seed=1)], out=tmp_path / "whole", **settings)
-    steps = 0
-
-    def kill(what: str, done: int, total: int) -> None:
-        nonlocal steps
-        steps += what == "evaluation"
-        if steps > kill_at:
-            shutil.copytree(tmp_path / "first", tmp_path / "killed")
-            raise Killed
-
+    kill = copied_at(kill_at, tmp_path / "first", tmp_path / "killed", Killed)
     with pytest.raises(Killed):
         evaluate([coder("a"), coder("b", seed=1)], out=tmp_path / "first", progress=kill, **settings)
     evaluate([coder("a"), coder("b", seed=1)], out=tmp_path / "killed", **settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from xml.etree import ElementTree
 
@@ -17,21 +16,14 @@ from sae_bench.schema import MetricValue
 from tests.builders.comparisons import HOSTILE, documents, examples, frame, save
 from tests.builders.results import changed
 from tests.builders.results import result as bare
+from tests.builders.verbs import runner
 
 TRIALS = 200
 
 
 @pytest.fixture
 def cli(capsys):
-    def run(*arguments):
-        parser = argparse.ArgumentParser()
-        verb.add(parser.add_subparsers())
-        args = parser.parse_args(["check", *map(str, arguments)])
-        code = args.function(args)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return runner(verb, "check", capsys)
 
 
 def gates(folder, text):

@@ -5,7 +5,6 @@ And what is read late says what it would have said at once: figures, counters, f
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +31,7 @@ from sae_bench.session import run as session_run
 from sae_bench.streams import beside
 from sae_bench.streams.documents import DocumentsReader
 from tests.builders import tiny_models
+from tests.builders.interrupted import copied_at
 from tests.builders.static_saes import StaticTopK
 from tests.builders.tiny_saes import tiny_coder
 from tests.builders.token_rows import LENGTH, token_rows
@@ -267,15 +267,7 @@ def test_divergence_without_looking_is_the_same(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.usefixtures("never_waits")
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, kill_at: int) -> None:
     """The step that nobody had read is lost with the process, and measured again."""
-    steps = 0
-
-    def kill(what: str, done: int, total: int) -> None:
-        nonlocal steps
-        steps += what == "evaluation"
-        if steps > kill_at:
-            shutil.copytree(tmp_path / "first", tmp_path / "killed")
-            raise KeyboardInterrupt
-
+    kill = copied_at(kill_at, tmp_path / "first", tmp_path / "killed", KeyboardInterrupt)
     given = settings(checkpoint_seconds=0)
     evaluate(saes(), out=tmp_path / "whole", **given)
     with pytest.raises(KeyboardInterrupt):

@@ -10,7 +10,7 @@ from sae_bench.errors import ResultError
 from sae_bench.metrics import metrics_of
 from sae_bench.results.definitions import installed, measured_with
 from sae_bench.schema import MetricValue, Result, TaskSpec
-from sae_bench.units import Column, Units
+from sae_bench.units import Units
 from sae_bench.units.bootstrap import Estimate, Metric, total
 from sae_bench.units.kinds import drawn, estimate, kind
 from sae_bench.units.sample import first_for_controls
@@ -140,18 +140,9 @@ def _control(name: str, tables: Mapping[str, Units]) -> dict[str, Units]:
     for key, table in tables.items():
         prefix, _, kind = key.rpartition("/")
         if prefix == f"control/{name}":
-            shared = _in_rows(tables[kind], table.ids) if kind in tables else {}
-            found[kind] = Units(table.ids, {**shared, **table.columns}, table.common)
+            beside = tables[kind].beside(table.ids) if kind in tables else None
+            found[kind] = Units(table.ids, {**(beside.columns if beside else {}), **table.columns}, table.common)
     return found
-
-
-def _in_rows(own: Units, ids: tuple[str, ...]) -> Mapping[str, Column]:
-    """The columns of an SAE's table beside as many rows of a control, or in those; none if there are others."""
-    if len(own) == len(ids):
-        return own.columns
-    place = {unit: row for row, unit in enumerate(own.ids)}
-    rows = [place[unit] for unit in ids if unit in place]
-    return own.select(rows).columns if len(rows) == len(ids) else {}
 
 
 def _equal(a: float | None, b: float | None) -> bool:

@@ -11,10 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections import Counter
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
+from sae_bench import known_digests
 from sae_bench.errors import ResultError
 from sae_bench.files import GIB, MIB, at_home, check_folder, regular, sha256, write_atomically
 from sae_bench.units import Common, Units, pack, unpack
@@ -31,7 +30,6 @@ from sae_bench.units.table import shared_files
 
 MOST_UNITS = 4 * GIB  # bytes, of all files of one result
 SHARED = "_shared"  # no SAE's folder is called so: see store.path_of
-SETTLED = 2.0  # seconds after which a file that is changed has another time of change
 LEAST = MIB  # bytes that are worth a file of their own: a smaller result is whole with the one beside it
 _TABLE = "shared"  # the one table of a shared file
 _CORRUPT = (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError, AttributeError)
@@ -61,7 +59,7 @@ def write(file: Path, tables: Mapping[str, Units]) -> str:
 def _kept(out: Path, common: Common) -> str:
     """The digest of the shared file that holds these columns, which is there afterwards."""
     digest: str | None = common.memo.get(("stored", out))
-    if digest is not None and common.memo["seen", out] == _seen(place_of(out, digest)):
+    if digest is not None and common.memo["seen", out] == known_digests.seen(place_of(out, digest)):
         return digest
     content = _pieces(*pack({_TABLE: Units(common.ids, common.columns)}))
     hashed = hashlib.sha256()
@@ -69,10 +67,10 @@ def _kept(out: Path, common: Common) -> str:
         hashed.update(piece)
     digest = hashed.hexdigest()
     place = place_of(out, digest)
-    if not (place.is_file() and _digest(place) == digest):  # another run's, or one that was damaged
+    if not (place.is_file() and known_digests.sha256(place) == digest):  # another run's, or one that was damaged
         check_folder(place.parent)
         write_atomically(place, content)
-    common.memo["stored", out], common.memo["seen", out] = digest, _seen(place)
+    common.memo["stored", out], common.memo["seen", out] = digest, known_digests.seen(place)
     return digest
 
 
@@ -119,7 +117,7 @@ def _shared(units: Path, metadata: Mapping[str, str]) -> dict[str, Path]:
     for digest in digests:
         found[digest] = regular(_found(units, digest), most=max(0, left))
         left -= found[digest].stat().st_size
-        if _digest(found[digest]) != digest:
+        if known_digests.sha256(found[digest]) != digest:
             raise ResultError(
                 f"{found[digest]}, which holds a part of {units.name}, is not what was written: its content does not "
                 "have the digest that is its name; copy it again from where the result comes from, or measure again"
@@ -139,28 +137,6 @@ def _found(units: Path, digest: str) -> Path:
         f"{missing} is missing, which holds a part of {units.name} that several results share; copy the folder "
         f"{SHARED} along with the results, or measure again"
     )
-
-
-def _digest(file: Path) -> str:
-    """The sha256 of a file; computed once, unless it may have been changed since. Raises ResultError."""
-    seen = _seen(file)
-    if seen is None or time.time() - max(seen[3], seen[4]) / 1e9 < SETTLED:
-        return sha256(file)
-    return _hashed(str(file), seen)
-
-
-@lru_cache(maxsize=1024)
-def _hashed(file: str, seen: tuple[int, ...]) -> str:
-    return sha256(Path(file))
-
-
-def _seen(file: Path) -> tuple[int, ...] | None:
-    """What tells a file from one that was put in its place or changed; None if there is none."""
-    try:
-        found = os.stat(file)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def read_units(file: str | Path) -> dict[str, Units]:

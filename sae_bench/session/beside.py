@@ -77,24 +77,19 @@ def _control(
         lacking = f"it is a figure over all of the text, and this control was measured on {n} documents of it"
     draws = drawn(task, own_of, options)
     values = figures(task, draws, lacking=lacking)
-    same = {kind: _rows_of(own[kind], table) for kind, table in own_of.items() if kind in own}
+    there = {kind: own[kind].beside(table.ids) for kind, table in own_of.items() if kind in own}
+    same = {kind: table for kind, table in there.items() if table is not None}
     if name == PERMUTED and task.fidelity:
         found.permuted = drawn(task, same, options), draws
     found.figures[name] = values
     for kind, table in own_of.items():
-        beside = kind in same and (same[kind] is own[kind] or same[kind].ids == table.ids)
-        shared = same[kind].columns if beside else {}
+        shared = same[kind].columns if kind in same else {}
         columns = {c: v for c, v in table.columns.items() if not _equal(shared.get(c), v)}
         found.tables[f"control/{name}/{kind}"] = replace(table, columns=columns)
     asked, had = control.coder.info.provenance.get("l0"), reader.l0_of(control)
     said = {"l0_asked_for": asked, "l0": had, "documents": n}
     if any(value is not None for value in said.values()):
         found.measured[name] = {what: value for what, value in said.items() if value is not None}
-
-
-def _rows_of(own: Units, control: Units) -> Units:
-    """The rows of an SAE's table that stand beside those of a control: in their places, or of a sample by their ids."""
-    return own if len(own) == len(control) else own.where(set(control.ids).__contains__)
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -9,6 +9,7 @@ from sae_bench.streams.base import Run
 from sae_bench.units import Column, Common, Units
 from sae_bench.units.table import Merging
 
+UNIT = ("", "", "unit")  # the document of every row
 KEPT = 8  # sets of rows whose merging is kept: all documents, and parts of them
 
 
@@ -49,8 +50,7 @@ class AtHook:
 
     def of(self, task: str, hook: str, ids: tuple[str, ...]) -> Common:
         """The columns of a task at a hook point in the documents ``ids``, sorted. Raises Damaged."""
-        unit = ("", "", "unit")
-        units = self._run.checkpoint.rows(self._run.state, {unit[:2]}).get(unit, np.zeros(0, dtype=np.int64))
+        units = self._run.checkpoint.rows(self._run.state, {UNIT[:2]}).get(UNIT, np.zeros(0, dtype=np.int64))
         whole = self.common(task, hook, self.merging(units))
         if ids == whole.ids:
             return whole

@@ -19,7 +19,6 @@ from sae_bench.units import Units
 
 NAME = "controls on all documents"
 
-Tables = Callable[[Task, Entry], dict[str, Units]]
 Own = Callable[[Entry, CoderView, dict[str, Task], str], Part]
 
 

@@ -17,7 +17,7 @@ from sae_bench.engine.batch import CoderView
 from sae_bench.engine.block import block_tokens
 from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.workspace import CoderFailure, Entry
-from sae_bench.streams.at_hook import AtHook
+from sae_bench.streams.at_hook import UNIT, AtHook
 from sae_bench.streams.base import Inputs, Part, Planned, Progress, Reader, Run, Stream, some_documents
 from sae_bench.streams.beside import DOCUMENTS, Parts, control_documents
 from sae_bench.streams.captures import of_documents
@@ -30,7 +30,6 @@ from sae_bench.tasks.base import Task
 from sae_bench.units import Units, concatenate
 
 NAME = "documents"
-UNIT = ("", "", "unit")  # the document of every row
 
 
 class Documents(Stream):
@@ -215,11 +214,8 @@ class DocumentsReader(Reader):
             return
         if (name, hook) in part.task_failures:
             return
-        what, owner, rows = (
-            "shared" if entry is None else "measure",
-            entry.key if entry else key,
-            found.names(name, key),
-        )
+        what, owner = ("shared", key) if entry is None else ("measure", entry.key)
+        rows = found.names(name, key)
         try:
             columns = self._columns.rows(
                 task, what, found.read(name, key, what), len(rows), owner, lambda row: f"document {rows[row]}"
@@ -290,8 +286,8 @@ class DocumentsReader(Reader):
             for (of, own, c), array in state.totals.items():
                 if (of, own) == (name, key):
                     totals[c] = totals[c] + array if c in totals else array
-        check_sequences(task, np.concatenate(units), tokens, None if len(keys) > 1 else self._sample)
         joined, all_units = concatenate(parts), np.concatenate(units)
+        check_sequences(task, all_units, tokens, None if len(keys) > 1 else self._sample)
         merging = self._at_hook.merging(all_units)
         common = self._at_hook.of(task.spec.id, control.hook_out, merging.ids)
         documents = Units(merging.ids, {**common.columns, **merging.columns(joined.columns)}, common)

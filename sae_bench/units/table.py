@@ -90,6 +90,16 @@ class Units:
         chosen = [row for row, unit in enumerate(self.ids) if wanted(unit)]
         return self if len(chosen) == len(self) else self.select(chosen)
 
+    def beside(self, ids: tuple[str, ...]) -> Units | None:
+        """The rows that stand beside those of another table, ``ids``: in their places if both have as many, else by id.
+
+        None where there are others. The columns of a control that are equal there are stored with the SAE alone.
+        """
+        if len(self) == len(ids):
+            return self
+        place = {unit: row for row, unit in enumerate(self.ids)}
+        return self.select([place[unit] for unit in ids]) if place.keys() >= set(ids) else None
+
 
 def concatenate(tables: Iterable[Units]) -> Units:
     """One table after the other. Raises ValueError unless every table has the same columns."""

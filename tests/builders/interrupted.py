@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sae_bench import evaluate
+from sae_bench.streams.base import Progress
 from tests.builders.tiny_models import tiny_gpt2
 from tests.builders.token_rows import LENGTH, coder, token_rows
 
@@ -33,6 +35,20 @@ def contents(out: Path) -> dict[str, bytes]:
 
 class Stopped(BaseException):
     """Stands for the end of the process."""
+
+
+def copied_at(at: int, begun: Path, copy: Path, end: type[BaseException] = Stopped) -> Progress:
+    """For a run into ``begun``: leaves a copy of what it has written by its step ``at``, and ends it."""
+    steps = 0
+
+    def kill(what: str, done: int, total: int) -> None:
+        nonlocal steps
+        steps += what == "evaluation"
+        if steps > at:
+            shutil.copytree(begun, copy)
+            raise end
+
+    return kill
 
 
 def interrupted(out: Path, at: int = 3, **more: Any) -> Path:
