@@ -31,7 +31,20 @@ from sae_bench.streams.captures import of_documents
 
 # settings that a result keeps, if they are not the default: with these and its inputs it can be repeated
 REPEAT = (
-    *("tier", "limit", "probe_sets", "parameters", "text_field", "split", "context", "packed", "bos", "mask"),
+    *(
+        "tier",
+        "limit",
+        "tokens",
+        "group_field",
+        "probe_sets",
+        "parameters",
+        "text_field",
+        "split",
+        "context",
+        "packed",
+        "bos",
+        "mask",
+    ),
     *("mean_from", *TOLD, "select_in"),
     *("backend", "dtype", "sae_dtype", "seed", "resamples", "judge_model"),
 )
@@ -108,6 +121,7 @@ class Session:
             "model": self.subject.name,
             "data": self.inputs.corpus.source,
             "documents": tokens.n_units,
+            "groups": tokens.n_groups,
             "sequences": len(tokens),
             "tokens": tokens.n_tokens,
             "calibration documents": self.inputs.corpus.calibration.n_units,

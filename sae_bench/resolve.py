@@ -256,7 +256,7 @@ def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, toke
             f"sequences hold {subject.context_length} at most",
             stacklevel=2,
         )
-    limit, calibration_limit = TIERS[settings.tier]
+    tier, told = TIERS[settings.tier], settings.limit is not None or settings.tokens is not None
     check_tokens(tokenizer, lambda: getattr(open_source(data, settings.text_field, settings.split), "texts", ()))
     loaded = load_corpus(
         data,
@@ -268,19 +268,26 @@ def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, toke
             context=context_length(settings, infos, subject),
             packed=settings.packed,
             prepend_bos=prepend_bos(settings, infos, tokenizer),
-            limit=settings.limit or limit,
-            calibration_limit=most_documents(calibration_limit, settings.limit),
+            limit=settings.limit if told else tier.documents,
+            tokens=settings.tokens,
+            sequences=None if told else tier.sequences,
+            calibration_limit=most_documents(tier.calibration_documents, settings.limit),
+            calibration_tokens=settings.tokens,
+            calibration_sequences=tier.calibration_sequences,
+            group_field=settings.group_field,
+            groups=settings.groups,
             mean_from_evaluation=settings.mean_from == "evaluation",
             seed=settings.seed,
             rows=row_options(settings, infos, subject, tokenizer),
         ),
     )
     if short := loaded.details["documents_skipped_as_too_short"]:
-        read = loaded.details["documents_read"]
+        what = "rows" if loaded.details["unit"] == "row" else "documents"
+        read = loaded.details[f"{what}_read"]
         warnings.warn(
-            f"{short} of {read} documents of {loaded.source} are left out: they have fewer than 2 tokens", stacklevel=2
+            f"{short} of {read} {what} of {loaded.source} are left out: they have fewer than 2 tokens", stacklevel=2
         )
-    warn_of_little(loaded, settings.limit)
+    warn_of_little(loaded, settings.limit, settings.tokens)
     return loaded
 
 

@@ -13,7 +13,26 @@ from sae_bench.errors import UsageError
 from sae_bench.files import check_folder, check_place, possible
 from sae_bench.schema import MOST_RESAMPLES
 
-TIERS: dict[str, tuple[int | None, int | None]] = {"smoke": (32, 16), "standard": (512, 128), "full": (None, 512)}
+
+@dataclass(frozen=True)
+class Tier:
+    """The most that a tier reads: documents, and tokens as those of so many sequences of the context (None: all).
+
+    Tokens grow with the context, since what makes a figure sure is the number of documents, not their length: a run
+    takes a sequence of each of 512 documents rather than all of a few.
+    """
+
+    documents: int | None
+    sequences: int | None
+    calibration_documents: int
+    calibration_sequences: int
+
+
+TIERS = {
+    "smoke": Tier(32, 32, 16, 128),
+    "standard": Tier(512, 512, 128, 1024),
+    "full": Tier(None, None, 512, 4096),
+}
 # examples of the train and test part of every labelled set, by tier
 PROBE_TIERS: dict[str, tuple[int | None, int | None]] = {
     "smoke": (128, 128),
@@ -64,7 +83,12 @@ class Settings(Told):
     ``context`` beyond their length are refused; a shorter one, that of the SAE or the model cuts rows, with a warning.
     ``mask``: what is left out everywhere: "special" BOS and EOS ids, and position 0 of every sequence; "first" position
     0; "none" nothing. Padding never counts, and is a place and no id: a padding token inside a text is scored.
-    ``limit``: evaluation documents, and the most that calibration reads; otherwise the ``tier`` decides.
+    ``limit``: evaluation documents, ``tokens``: evaluation tokens, and the most that calibration reads of each; if
+    neither is given the ``tier`` decides. Tokens are spread over groups: see :mod:`sae_bench.data.sides`.
+    ``group_field``: the column (of ids in .safetensors the tensor) that says what each text or row belongs to: its
+    source, its document. ``groups`` says it of texts in memory and of rows: one label each, a text or an integer.
+    Groups are what intervals resample, and are on one side of the calibration split; without labels a document is its
+    own, packed or not.
     ``controls``: "none", "default", "all" or names.
     ``probe_data``: folder of labelled sets, instead of the built-in suite; ``probe_sets``: names or globs of sets.
     ``parameters``: task parameters other than those of the definitions, as {"task.name": value}; they change the
@@ -95,6 +119,7 @@ class Settings(Told):
     task_dir: str | Path | None = None
     tier: Literal["smoke", "standard", "full"] = "standard"
     limit: int | None = None
+    tokens: int | None = None
     probe_data: str | Path | None = None
     probe_sets: str = "all"
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -117,6 +142,8 @@ class Settings(Told):
     price_in: float | None = None
     price_out: float | None = None
     text_field: str = TEXT_FIELD
+    group_field: str | None = None
+    groups: Any = None
     split: str | None = None
     context: int | None = None
     packed: bool = False
@@ -167,7 +194,14 @@ class Settings(Told):
             check_place(Path(self.judge_batch))
 
     def _check_numbers(self) -> None:
-        for name, least in (("limit", 1), ("context", 3), ("batch_tokens", 1), ("resamples", 20), ("seed", 0)):
+        for name, least in (
+            ("limit", 1),
+            ("tokens", 2),
+            ("context", 3),
+            ("batch_tokens", 1),
+            ("resamples", 20),
+            ("seed", 0),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} must be at least {least}, but it is {value}")

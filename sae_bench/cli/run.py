@@ -27,6 +27,8 @@ FIELDS = (
         "task_dir",
         "tier",
         "limit",
+        "tokens",
+        "group_field",
         "text_field",
         "split",
         "context",
@@ -81,9 +83,13 @@ def _what(what: Any) -> None:
     what.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
     what.add_argument("--controls", default="default", help="none, default, all, or names (see: sae-bench ls controls)")
     what.add_argument("--tier", default="standard", choices=["smoke", "standard", "full"],
-                      help="evaluation documents: 32, 512 or all")  # fmt: skip
-    what.add_argument("--limit", type=int, metavar="N", help="evaluation documents, instead of the "
-                      "tier's number; calibration reads at most as many")  # fmt: skip
+                      help="evaluation documents: 32, 512 or all; of the first two at most as many tokens as so many "
+                      "full sequences, so that long documents are cut")  # fmt: skip
+    what.add_argument("--limit", type=int, metavar="N", help="evaluation documents, instead of what the "
+                      "tier says; calibration reads at most as many")  # fmt: skip
+    what.add_argument("--tokens", type=int, metavar="N", help="evaluation tokens, instead of what the tier says, or "
+                      "beside --limit; spread over documents (or groups), long ones are cut; calibration reads "
+                      "at most as many")  # fmt: skip
 
 
 def _model(model: Any) -> None:
@@ -103,11 +109,15 @@ def _text(text: Any) -> None:
                       "in .npy or .safetensors, padded on the right or with an attention_mask (default for the demo "
                       "model: demo)")  # fmt: skip
     text.add_argument("--text-field", default="text", metavar="NAME", help="column that holds the text")
+    text.add_argument("--group-field", metavar="NAME", help="column that says what each text belongs to (its source, "
+                      "its author), or tensor beside the ids in .safetensors (the document of each row): what "
+                      "intervals resample (default: the document)")  # fmt: skip
     text.add_argument("--split", metavar="NAME", help="split of a data set that has several")
     text.add_argument("--context", type=int, metavar="N",
                       help="tokens of a sequence (default: the SAE's, at most the model's)")  # fmt: skip
     text.add_argument("--packed", action="store_true",
-                      help="join documents into full sequences; the unit is then the sequence")  # fmt: skip
+                      help="join documents into full sequences; the unit is then the sequence, and its group the "
+                      "document that holds most of it")  # fmt: skip
     text.add_argument("--bos", default="auto", choices=["auto", "yes", "no"],
                       help="start every sequence with the BOS token; auto: as the SAE was trained")  # fmt: skip
     text.add_argument("--mask", default="special", choices=["special", "first", "none"],

@@ -14,13 +14,20 @@ def most_documents(of_tier: int | None, limit: int | None) -> int | None:
     return min((given for given in (of_tier, limit) if given is not None), default=None)
 
 
-def warn_of_little(corpus: Corpus, limit: int | None) -> None:
+def warn_of_little(corpus: Corpus, limit: int | None, tokens: int | None) -> None:
     """Say where a limit leaves so little calibration text that the mean is one of a few tokens."""
     found = corpus.calibration
-    if found.n_units == limit and found is not corpus.evaluation and found.n_tokens < LEAST_TOKENS:
-        warnings.warn(
-            f"--limit {limit} leaves {found.n_tokens} calibration tokens ({found.n_units} documents), so mean "
-            "ablation, controls and top tokens rest on a few tokens, and no interval says so; give a larger --limit "
-            f"({LEAST_TOKENS} tokens or more are good)",
-            stacklevel=2,
-        )
+    if found is corpus.evaluation or found.n_tokens >= LEAST_TOKENS:
+        return
+    if tokens is not None and tokens < LEAST_TOKENS:
+        flag, value = "--tokens", tokens
+    elif found.n_units == limit:
+        flag, value = "--limit", limit
+    else:
+        return
+    warnings.warn(
+        f"{flag} {value} leaves {found.n_tokens} calibration tokens ({found.n_units} documents), so mean "
+        f"ablation, controls and top tokens rest on a few tokens, and no interval says so; give a larger {flag} "
+        f"({LEAST_TOKENS} tokens or more are good)",
+        stacklevel=2,
+    )

@@ -1,15 +1,15 @@
 """Token streams: texts or token ids to evaluation and calibration units.
 
-A **unit** is what an interval resamples: a document, a sequence of a packed stream, or a row of ids that came
-tokenised. Some units are set aside for calibration (the mean of mean ablation); which ones depends on nothing but
-the unit's own ids and the seed. So a smaller run sees a prefix of what a larger one sees, adding documents moves no
-other document to the other side, and equal texts are always on the same side: no text is in both.
+A **unit** is a row of what is measured: a document, a sequence of a packed stream, or a row of ids that came so.
+What an interval resamples is its **group**: what a label says that it belongs to, of a packed sequence the document
+that holds most of it, else the unit itself with its copies. Some groups are set aside for calibration (the mean of mean
+ablation); which ones depends on nothing but the group's name (of a document its own ids) and the seed. So a smaller run
+sees a part of what a larger one sees, adding documents moves no other document to the other side, and equal texts are
+always on the same side: no text is in both, and no group.
 
 Texts are read one at a time and only the ids are kept, 4 bytes a token.
 """
 
-import hashlib
-from array import array
 from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence as AnySequence
@@ -20,10 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from sae_bench.data.groups import Grouping, is_calibration, largest
+from sae_bench.data.packing import Packer
 from sae_bench.data.readers import open_source
-from sae_bench.data.rows import RowOptions, Unit, read_rows, warn_of_cuts
+from sae_bench.data.rows import RowOptions, Unit, read_rows, warn_of_cuts, warn_of_packing
+from sae_bench.data.sides import Most, Side
 from sae_bench.data.sources import RowSource, TextSource
-from sae_bench.data.tokens import IntArray, TokenSet
+from sae_bench.data.tokens import TokenSet
 from sae_bench.errors import DataError, UsageError
 from sae_bench.settings import TEXT_FIELD
 
@@ -40,14 +43,18 @@ class DataOptions:
     """How a source becomes units; raises `DataError` for values that cannot work.
 
     `text_field` is the column of the text, `split` the part of a data set that has several (ignored elsewhere).
-    `context` is the number of tokens in a sequence, BOS included. With `packed`, documents are joined by EOS (or BOS)
-    into one stream that is cut into sequences of exactly `context`, and the unit is the sequence; otherwise the unit
-    is the document, and a document longer than `context` becomes several sequences of one unit. `prepend_bos` starts
-    every sequence with BOS, also where a text already begins with one, and never with two.
+    `group_field` is the column (of ids the tensor) that says what a text or row belongs to, `groups` says it of texts
+    in memory and of rows. `context` is the number of tokens in a sequence, BOS included. With `packed`, documents of
+    one side are joined by EOS (or BOS) into one stream that is cut into sequences of exactly `context`, and the unit is
+    the sequence; otherwise the unit is the document, and a document longer than `context` becomes several sequences of
+    one unit. `prepend_bos` starts every sequence with BOS, also where a text already begins with one, and never with
+    two.
 
-    `calibration_share` of the units are set aside, `limit` and `calibration_limit` are the most units kept on each
-    side (None: all). `mean_from_evaluation` sets nothing aside: calibration is the evaluation set. `rows` is for ids
-    that came tokenised, on which `text_field`, `split`, `context`, `packed` and `prepend_bos` do not act.
+    `calibration_share` of the groups are set aside. `limit` and `calibration_limit` are the most units kept on each
+    side, `tokens` and `calibration_tokens` the most tokens, `sequences` and `calibration_sequences` too, as those of so
+    many sequences of `context` (None: all); how tokens are spread says :mod:`sae_bench.data.sides`.
+    `mean_from_evaluation` sets nothing aside: calibration is the evaluation set. `rows` is for ids that came tokenised,
+    on which `text_field`, `split`, `context`, `packed` and `prepend_bos` do not act.
     """
 
     text_field: str = "text"
@@ -59,6 +66,12 @@ class DataOptions:
     seed: int = 0
     limit: int | None = None
     calibration_limit: int | None = 256
+    tokens: int | None = None
+    calibration_tokens: int | None = None
+    sequences: int | None = None
+    calibration_sequences: int | None = None
+    group_field: str | None = None
+    groups: Any = None
     mean_from_evaluation: bool = False
     rows: RowOptions = field(default_factory=RowOptions)
 
@@ -69,7 +82,14 @@ class DataOptions:
         if not 0.0 <= self.calibration_share < 1.0:
             share = self.calibration_share
             raise DataError(f"calibration_share must be at least 0 and below 1, got {share}; 0.2 is usual.")
-        for name in ("limit", "calibration_limit"):
+        for name in (
+            "limit",
+            "calibration_limit",
+            "tokens",
+            "calibration_tokens",
+            "sequences",
+            "calibration_sequences",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DataError(f"{name} must be at least 1, got {value}; leave it out to take every unit.")
@@ -106,34 +126,56 @@ def load_corpus(
     Raises `DataError` for data that cannot be read or used, and when either side would be empty; `UsageError` for
     flags that cannot act on ids.
     """
-    opened = open_source(source, options.text_field, options.split)
+    opened = open_source(source, options.text_field, options.split, options.group_field, options.groups)
     counts: Counter[str] = Counter()
     if isinstance(opened, TextSource):
         _check_flags(opened, options)
+    separator, packers = None, list[Packer]()
     if isinstance(opened, RowSource):
-        unit, room, bos = "row", opened.shape[1], None
+        unit, room, bos = "row", min(opened.shape[1], options.rows.longest or opened.shape[1]), None
         units = read_rows(opened, vocab_size, options.rows, counts)
     else:
         unit = "sequence" if options.packed else "document"
-        texts, bos = _text_units(opened, tokenizer, vocab_size, options, counts)
-        units = map(Unit, texts)
+        units, bos, separator = _text_units(opened, tokenizer, vocab_size, options, counts)
         room = options.context - (bos is not None)
-    evaluation = _Side(options.limit, room, bos)
-    calibration = evaluation if options.mean_from_evaluation else _Side(options.calibration_limit, room, bos)
-    whole = _distribute(units, evaluation, calibration, options, counts)
-    warn_of_cuts(opened.name, counts, options.rows)
-    _check_sides(opened.name, unit, (evaluation, calibration), room, counts)
+
+    def side(limit: int | None, tokens: int | None, sequences: int | None) -> Side:
+        packer = None if separator is None else Packer(room, separator, counts)
+        packers.extend([packer] if packer else [])
+        most = Most.of(limit, tokens, sequences, room + (bos is not None))
+        return Side(most, room, bos, seed=options.seed, divisible=unit == "document", packer=packer)
+
+    evaluation = calibration = side(options.limit, options.tokens, options.sequences)
+    if not options.mean_from_evaluation:
+        calibration = side(options.calibration_limit, options.calibration_tokens, options.calibration_sequences)
+    grouping = Grouping()
+    whole = _distribute(units, evaluation, calibration, options, counts, grouping)
+    counts["tokens_left_over"] = sum(packer.left for packer in packers) if whole else 0
+    if isinstance(opened, RowSource):
+        warn_of_cuts(opened.name, counts, options.rows)
+        warn_of_packing(opened, counts)
     measured = evaluation.finish()
     set_aside = measured if calibration is evaluation else calibration.finish()
+    _check_sides(opened.name, unit, (measured, set_aside), (evaluation, calibration), counts, bool(grouping.labels))
     details = {"how": opened.how, "unit": unit, **opened.notes, "read_to_the_end": whole}
     details |= {name: counts[name] for name in (*COUNTED, *(OF_ROWS if unit == "row" else ()))}
-    for name, side, tokens in (("evaluation", evaluation, measured), ("calibration", calibration, set_aside)):
-        details[f"{name}_units"] = tokens.n_units
-        details[f"{name}_tokens"] = tokens.n_tokens
-        details[f"{name}_units_of_several_sequences"] = side.several
-        details[f"{name}_duplicates"] = side.duplicates
-        details[f"{name}_fewer_units_than_asked"] = side.limit is not None and tokens.n_units < side.limit
+    for name, one, tokens in (("evaluation", evaluation, measured), ("calibration", calibration, set_aside)):
+        details |= {f"{name}_{what}": value for what, value in _of_side(one, tokens).items()}
+    if grouping.labels or options.packed:
+        details["group"] = "label" if grouping.labels else "document that holds most of the sequence"
+        details["largest_groups"] = largest(measured, grouping.labels)
     return Corpus(measured, set_aside, opened.name, details)
+
+
+def _of_side(side: Side, tokens: TokenSet) -> dict[str, Any]:
+    """What details say of one side."""
+    most = side.most
+    found: dict[str, Any] = {"units": tokens.n_units, "tokens": tokens.n_tokens, "groups": tokens.n_groups}
+    found |= {"units_of_several_sequences": side.several, "duplicates": side.duplicates}
+    found["fewer_units_than_asked"] = most.units is not None and tokens.n_units < most.units
+    if most.tokens is not None:
+        found |= {"most_tokens": most.tokens, "most_tokens_of_a_group": side.share, "units_cut": side.cut}
+    return found
 
 
 def _check_flags(opened: TextSource, options: DataOptions) -> None:
@@ -149,8 +191,8 @@ def _check_flags(opened: TextSource, options: DataOptions) -> None:
 
 def _text_units(
     opened: TextSource, tokenizer: Any, vocab_size: int, options: DataOptions, counts: "Counter[str]"
-) -> tuple[Iterator[IntArray], int | None]:
-    """The ids of each unit without the BOS that is to be added, and that BOS."""
+) -> tuple[Iterator[Unit], int | None, int | None]:
+    """The documents without the BOS that is to be added, that BOS, and what separates packed documents."""
     if tokenizer is None:
         raise DataError(f"{opened.name} holds text, which needs a tokenizer; give the one of the language model.")
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -166,16 +208,14 @@ def _text_units(
     if any(token >= vocab_size for token in added):
         raise DataError(f"The tokenizer's BOS or EOS id {max(added)} is not below the vocabulary size {vocab_size}.")
     texts = _documents(opened, tokenizer, vocab_size, added, counts)
-    if separator is None:
-        return _long_enough(texts, counts), bos
-    return _packed(texts, options.context - (bos is not None), separator, counts), bos
+    return texts if options.packed else _long_enough(texts, counts), bos, separator
 
 
 def _documents(
     opened: TextSource, tokenizer: Any, vocab_size: int, added: set[int], counts: "Counter[str]"
-) -> Iterator[IntArray]:
-    """Ids of each text, less the ids at its start that are to be added anyway."""
-    for number, text in enumerate(opened.texts, start=1):
+) -> Iterator[Unit]:
+    """Ids of each text, less the ids at its start that are to be added anyway, with its label."""
+    for number, (text, group) in enumerate(opened.documents, start=1):
         try:
             # verbose: what is longer than the model takes is cut up here, so its warning would mislead.
             found = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -192,109 +232,69 @@ def _documents(
                 f"Token ids must be below the vocabulary size {vocab_size}: the tokenizer gives {ids[position]} in "
                 f"document {number}, position {start + position}, of {opened.name}; use the language model's tokenizer."
             )
-        yield ids.astype(np.int32)
+        yield Unit(ids.astype(np.int32), group=group)
 
 
-def _long_enough(documents: Iterator[IntArray], counts: "Counter[str]") -> Iterator[IntArray]:
-    for ids in documents:
-        if len(ids) >= MINIMUM_IDS:
-            yield ids
+def _long_enough(documents: Iterator[Unit], counts: "Counter[str]") -> Iterator[Unit]:
+    for document in documents:
+        if len(document.ids) >= MINIMUM_IDS:
+            yield document
         else:
             counts["documents_skipped_as_too_short"] += 1
 
 
-def _packed(documents: Iterator[IntArray], room: int, separator: int, counts: "Counter[str]") -> Iterator[IntArray]:
-    """Documents joined by `separator`, in pieces of exactly `room` ids; a last incomplete piece is left over."""
-    pending, between = np.empty(0, np.int32), np.empty(0, np.int32)
-    for document in documents:
-        own = np.flatnonzero(document != separator)
-        ids = document[: own[-1] + 1] if len(own) else document[:0]  # a text may end in a separator of its own
-        if not len(ids):
-            counts["documents_skipped_as_too_short"] += 1
-            continue
-        pending, between = np.concatenate([pending, between, ids]), np.array([separator], np.int32)
-        while len(pending) >= room:
-            yield pending[:room]
-            pending = pending[room:]
-    counts["tokens_left_over"] = len(pending)
-
-
-class _Side:
-    """A growing `TokenSet` of at most `limit` units."""
-
-    def __init__(self, limit: int | None, room: int, bos: int | None) -> None:
-        self.limit, self.room = limit, room
-        self.start = np.array([] if bos is None else [bos], dtype=np.int32)
-        self.ids, self.offsets, self.units = array("i"), array("q", [0]), array("i")
-        self.unit_ids: list[str] = []
-        self.padded_ends: set[int] = set()
-        self.seen: Counter[str] = Counter()
-        self.several = self.duplicates = 0
-
-    @property
-    def full(self) -> bool:
-        return self.limit is not None and len(self.unit_ids) >= self.limit
-
-    def add(self, ids: IntArray, padded_end: bool) -> None:
-        """Append one unit, cut into sequences of `room` ids with BOS before each."""
-        for begin in range(0, len(ids), self.room):
-            self.ids.frombytes(np.concatenate([self.start, ids[begin : begin + self.room]]).tobytes())
-            self.offsets.append(len(self.ids))
-            self.units.append(len(self.unit_ids))
-        if padded_end:
-            self.padded_ends.add(len(self.units) - 1)
-        name = hashlib.blake2b(ids.astype("<i4").tobytes()).hexdigest()[:16]
-        self.seen[name] += 1
-        copies = self.seen[name]
-        self.unit_ids.append(name if copies == 1 else f"{name}#{copies}")
-        self.several += len(ids) > self.room
-        self.duplicates += copies > 1
-
-    def finish(self) -> TokenSet:
-        """The set, which shares this object's memory; nothing may be added afterwards."""
-        ids, units = np.frombuffer(self.ids, dtype=np.int32), np.frombuffer(self.units, dtype=np.int32)
-        offsets = np.frombuffer(self.offsets, dtype=np.int64)
-        return TokenSet(ids, offsets, units, tuple(self.unit_ids), frozenset(self.padded_ends))
-
-
-def _is_calibration(ids: IntArray, options: DataOptions) -> bool:
-    """A keyed hash of the content alone decides: equal content, equal side."""
-    key, content = str(options.seed).encode()[:64], ids.astype("<i4").tobytes()
-    digest = hashlib.blake2b(content, digest_size=8, key=key, person=b"calibration").digest()
-    return int.from_bytes(digest, "little") < options.calibration_share * 2.0**64
-
-
 def _distribute(
-    units: Iterator[Unit], evaluation: _Side, calibration: _Side, options: DataOptions, counts: "Counter[str]"
+    units: Iterator[Unit],
+    evaluation: Side,
+    calibration: Side,
+    options: DataOptions,
+    counts: "Counter[str]",
+    grouping: Grouping,
 ) -> bool:
-    """Put units on their sides until both are full; True if the source was read to its end."""
-    for unit in units:
-        side = calibration if calibration is evaluation or _is_calibration(unit.ids, options) else evaluation
-        if side.full:
-            counts["units_beyond_a_limit"] += 1
-            continue
-        side.add(*unit)
+    """Offer units to their sides until both are full; True if the source was read to its end."""
+    for read in units:
+        unit = grouping.named(read)
+        aside = calibration is evaluation or is_calibration(unit, options.calibration_share, options.seed)
+        (calibration if aside else evaluation).offer(unit, counts)
         if evaluation.full and calibration.full:
             return False
     return True
 
 
-def _check_sides(name: str, unit: str, sides: tuple[_Side, _Side], room: int, counts: "Counter[str]") -> None:
+def _check_sides(
+    name: str,
+    unit: str,
+    found: tuple[TokenSet, TokenSet],
+    sides: tuple[Side, Side],
+    counts: "Counter[str]",
+    labelled: bool,
+) -> None:
     """Refuse a side without units, with what was read and what would be needed."""
-    evaluation, calibration = (len(side.unit_ids) for side in sides)
+    evaluation, calibration = (tokens.n_units for tokens in found)
     if evaluation and calibration:
         return
+    for tokens, side in zip(found, sides, strict=True):
+        if not tokens.n_units and side.spent:
+            raise DataError(
+                f"{side.most.tokens} tokens are less than one {unit} of {name}: give a larger --tokens, or a shorter "
+                "--context."
+            )
     if evaluation or calibration:
         empty = "calibration" if evaluation else "evaluation"
+        there = f"all {evaluation + calibration} of {name} (each a {unit})"
+        more = "groups" if labelled else "documents"
+        if labelled:
+            there += f", of {sum(tokens.n_groups for tokens in found)} groups,"
         raise DataError(
-            f"No {empty} unit is left: all {evaluation + calibration} of {name} (each a {unit}) are on the other side; "
-            "give more documents, or take the mean from the evaluation units (--mean-from evaluation)."
+            f"No {empty} unit is left: {there} are on the other side; give more {more}, or "
+            "take the mean from the evaluation units (--mean-from evaluation)."
         )
     read = counts["documents_read"]
     if unit == "sequence" and read:
-        tokens = counts["tokens_left_over"]
+        left, room = counts["tokens_left_over"], sides[0].room
+        where = "" if left < room else " on the evaluation or on the calibration side"
         raise DataError(
-            f"{name} has {tokens} tokens and one sequence needs {room}: give more text or a shorter context."
+            f"{name} has {left} tokens and one sequence needs {room}{where}: give more text or a shorter context."
         )
     if unit == "row":
         raise DataError(f"{name} holds {counts['rows_read']} rows of less than {MINIMUM_IDS} ids beside padding.")

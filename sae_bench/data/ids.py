@@ -29,10 +29,10 @@ def open_npy(path: Path) -> RowSource:
     return row_source(array, str(path), "npy")
 
 
-def open_safetensors(path: Path) -> RowSource:
+def open_safetensors(path: Path, group_field: str | None = None) -> RowSource:
     """Ids in a `.safetensors` file with one tensor, or one named `tokens` or `input_ids`. Raises DataError.
 
-    A tensor `attention_mask` beside it says which ids are real.
+    A tensor `attention_mask` beside it says which ids are real, one named `group_field` what each row belongs to.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -40,19 +40,38 @@ def open_safetensors(path: Path) -> RowSource:
         # Slices keep the file mapped after the handle is closed, so rows can be read later.
         with safe_open(regular(path, DataError), framework="np") as file:
             keys = list(file.keys())
-            named = [key for key in keys if key != ATTENTION]
+            named = [key for key in keys if key not in (ATTENTION, group_field)]
             chosen = named if len(named) == 1 else [key for key in ("tokens", "input_ids") if key in keys][:1]
             if not chosen:
                 raise DataError(f"{path} must hold one tensor, or one named tokens or input_ids; found {quoted(keys)}.")
             view = file.get_slice(chosen[0])
             mask = file.get_slice(ATTENTION) if ATTENTION in keys else None
+            if group_field is not None and group_field not in keys:
+                raise DataError(
+                    f"{path} has no tensor {group_field!r} (found: {quoted(keys)}); name that of the group."
+                )
+            group = None if group_field is None else file.get_slice(group_field)
         shape, dtype = tuple(view.get_shape()), str(view.get_dtype())
     if dtype not in INTEGERS:
         raise DataError(f"{path} must hold integer token ids, got {dtype}; save ids as int32 or int64.")
     if mask is not None and (tuple(mask.get_shape()) != shape or str(mask.get_dtype()) not in {*INTEGERS, "BOOL"}):
         got = f"{list(mask.get_shape())} of {mask.get_dtype()}"
         raise DataError(f"{path}: {ATTENTION} must hold integers of the shape {list(shape)} of the ids, got {got}.")
-    return RowSource(str(path), "safetensors", view, _row_shape(shape, str(path)), attention=mask)
+    rows = _row_shape(shape, str(path))
+    if group is None:
+        return RowSource(str(path), "safetensors", view, rows, attention=mask)
+    if tuple(group.get_shape()) != rows[:1] or str(group.get_dtype()) not in INTEGERS:
+        got = f"{list(group.get_shape())} of {group.get_dtype()}"
+        raise DataError(f"{path}: {group_field} must hold {rows[0]} integers, one for each row of ids, got {got}.")
+    return RowSource(
+        str(path),
+        "safetensors",
+        view,
+        rows,
+        attention=mask,
+        labels=lambda where: [str(value) for value in np.asarray(group[where]).tolist()],
+        notes={"group_field": group_field},
+    )
 
 
 def row_source(array: Any, name: str, how: str) -> RowSource:

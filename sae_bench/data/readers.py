@@ -6,6 +6,7 @@ untrusted input: nothing is unpickled, no code that comes with data is run, and 
 `DataError` that names the file and the place in it.
 """
 
+import dataclasses
 import re
 import sys
 import warnings
@@ -16,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from sae_bench.data.groups import labels_given
 from sae_bench.data.ids import open_npy, open_safetensors, row_source
-from sae_bench.data.sources import RowSource, TextSource, quoted, reading
+from sae_bench.data.sources import Document, RowSource, TextSource, quoted, reading
 from sae_bench.data.splits import of_split
-from sae_bench.data.text_files import TEXT_SUFFIXES, check_field, open_texts, string_of, text_of
-from sae_bench.errors import DataError, named
+from sae_bench.data.text_files import TEXT_SUFFIXES, Fields, check_fields, document_of, open_texts, string_of
+from sae_bench.errors import DataError, UsageError, named
 from sae_bench.files import below, read_json, regular
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
@@ -30,10 +32,45 @@ NO_DATA = ("dataset_info.json", "dataset_infos.json", "README.txt", "LICENSE.txt
 FILE_SUFFIXES = (*TEXT_SUFFIXES, ".npy", ".npz", ".safetensors", ".json", ".csv", ".tsv", ".gz", ".zst", ".zip", ".pt")
 
 
-def open_source(source: Any, text_field: str, split: str | None) -> TextSource | RowSource:
-    """Open whatever `load_corpus` accepts; raises `DataError` for anything else."""
+def open_source(
+    source: Any, text_field: str, split: str | None, group_field: str | None = None, groups: Any = None
+) -> TextSource | RowSource:
+    """Open whatever `load_corpus` accepts; raises DataError for anything else, UsageError for flags that cannot act.
+
+    `group_field` is the column (of ids the tensor) that says what each text or row belongs to, `groups` says it of
+    texts in memory and of rows.
+    """
+    if groups is not None and group_field is not None:
+        raise UsageError(f"groups and group_field={group_field!r} both say what texts belong to: give one of them")
+    opened = _opened(source, Fields(text_field, group_field), split)
+    if group_field is not None and "group_field" not in opened.notes:
+        what = "whose texts have no fields"
+        if isinstance(opened, RowSource):
+            what = "which holds ids alone: give a .safetensors file with that tensor beside them, or groups= in Python"
+        raise UsageError(f"--group-field {group_field} cannot act on {opened.name}, {what}")
+    return opened if groups is None else _grouped(opened, labels_given(groups))
+
+
+def _grouped(opened: TextSource | RowSource, labels: list[str]) -> TextSource | RowSource:
+    """The source with a label for each of its texts or rows. Raises UsageError, DataError."""
+    size = opened.size if isinstance(opened, TextSource) else opened.shape[0]
+    if size is None:
+        raise UsageError(
+            f"groups cannot act on {opened.name}: it goes with a list of texts or with rows of ids; of a file or data set "
+            "name the column that says what each text belongs to (group_field)"
+        )
+    if len(labels) != size:
+        what = "texts" if isinstance(opened, TextSource) else "rows"
+        raise DataError(f"groups must hold a label for each of the {size} {what} of {opened.name}, got {len(labels)}.")
+    if isinstance(opened, TextSource):
+        both = zip(opened.texts, labels, strict=True)
+        return dataclasses.replace(opened, documents=(Document(text, label) for text, label in both))
+    return dataclasses.replace(opened, labels=lambda where: labels[where])
+
+
+def _opened(source: Any, fields: Fields, split: str | None) -> TextSource | RowSource:
     if isinstance(source, str | Path):
-        return _open_named(source, text_field, split)
+        return _open_named(source, fields, split)
     torch = sys.modules.get("torch")  # a tensor can only come from somebody who has imported torch already
     if torch is not None and isinstance(source, torch.Tensor):
         if source.is_floating_point() or source.is_complex():
@@ -48,7 +85,7 @@ def open_source(source: Any, text_field: str, split: str | None) -> TextSource |
         raise DataError("The given list of texts is empty; give at least two documents.")
     if any(isinstance(item, str) for item in source):
         texts = (string_of(text, f"text {row} of the given list") for row, text in enumerate(source))
-        return TextSource("the given texts", "list of texts", texts)
+        return TextSource("the given texts", "list of texts", map(Document, texts), size=len(source))
     try:
         array = np.asarray(source)
     except (ValueError, TypeError) as error:
@@ -59,7 +96,7 @@ def open_source(source: Any, text_field: str, split: str | None) -> TextSource |
     return row_source(array, "the given list", "list of rows")
 
 
-def _open_named(source: str | Path, text_field: str, split: str | None) -> TextSource | RowSource:
+def _open_named(source: str | Path, fields: Fields, split: str | None) -> TextSource | RowSource:
     if source == "demo":
         from sae_bench.demo import document
 
@@ -68,37 +105,37 @@ def _open_named(source: str | Path, text_field: str, split: str | None) -> TextS
             raise DataError(f"The demo has the splits train and eval, not {part!r}.")
         made = (document(index, split=part) for index in range(DEMO_DOCUMENTS))
         notes = {} if split is None else {"split": split}
-        return TextSource("demo", "demo", (document.text for document in made), notes)
+        return TextSource("demo", "demo", (Document(document.text) for document in made), notes)
     shown = str(source) if len(str(source)) < 200 else f"{str(source)[:80]!r}..."
     path = Path(source).expanduser()
     with reading(shown):
         is_folder, is_there = path.is_dir(), path.exists()
     if is_folder:
-        return _open_folder(path, text_field, split)
+        return _open_folder(path, fields, split)
     if is_there:
-        return _open_file(path, text_field)
+        return _open_file(path, fields)
     if isinstance(source, str) and HUB_ID.fullmatch(source) and not source.lower().endswith(FILE_SUFFIXES):
-        return _open_hub(source, text_field, split)
+        return _open_hub(source, fields, split)
     raise DataError(
         f"There is no file or folder {shown}: give a path that exists, a hub id such as org/name, or 'demo'."
     )
 
 
-def _open_file(path: Path, text_field: str) -> TextSource | RowSource:
+def _open_file(path: Path, fields: Fields) -> TextSource | RowSource:
     regular(path, DataError)
     name = path.name.lower()
     if name.endswith(".npy"):
         return open_npy(path)
     if name.endswith(".safetensors"):
-        return open_safetensors(path)
+        return open_safetensors(path, fields.group)
     for suffix in TEXT_SUFFIXES:
         if name.endswith(suffix):
-            return open_texts(path, suffix, text_field)
+            return open_texts(path, suffix, fields)
     known = ", ".join((*TEXT_SUFFIXES, ".npy", ".safetensors"))
     raise DataError(f"{path} has a suffix that is not known here; convert it to one of {known}.")
 
 
-def _open_folder(path: Path, text_field: str, split: str | None) -> TextSource:
+def _open_folder(path: Path, fields: Fields, split: str | None) -> TextSource:
     with reading(str(path)):
         next(path.iterdir(), None)  # rglob passes over a folder that may not be listed
         is_saved = any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
@@ -108,9 +145,7 @@ def _open_folder(path: Path, text_field: str, split: str | None) -> TextSource:
         _check_saved(path)
         with reading(str(path), datasets.exceptions.DatasetsError, KeyError, TypeError):
             data = datasets.load_from_disk(str(path))
-        return TextSource(
-            str(path), "folder of datasets.save_to_disk", *_dataset_texts(data, str(path), text_field, split)
-        )
+        return TextSource(str(path), "folder of datasets.save_to_disk", *_dataset_texts(data, str(path), fields, split))
     with reading(str(path)):
         inside = sorted(item.relative_to(path) for item in path.rglob("*") if item.is_file())
     shown = [name for name in inside if name.name[0] not in "._" and name.name not in NO_DATA]
@@ -120,9 +155,9 @@ def _open_folder(path: Path, text_field: str, split: str | None) -> TextSource:
     if not files:
         wanted = "" if split is None else f" of the split {split!r}"
         raise DataError(f"{path} holds no .parquet, .jsonl or .jsonl.gz file{wanted}; give a folder that does.")
-    sources = (_open_file(path / name, text_field) for name in files)
-    texts = (text for opened in sources if isinstance(opened, TextSource) for text in opened.texts)
-    notes: dict[str, Any] = {"text_field": text_field, "files": [name.as_posix() for name in files]}
+    sources = (_open_file(path / name, fields) for name in files)
+    texts = (one for opened in sources if isinstance(opened, TextSource) for one in opened.documents)
+    notes: dict[str, Any] = {**fields.notes, "files": [name.as_posix() for name in files]}
     notes |= {} if split is None else {"split": split}
     if others:
         notes["files_left_out"] = [name.as_posix() for name in others]
@@ -145,17 +180,17 @@ def _check_saved(path: Path) -> None:
             regular(state.parent / str(name), DataError)
 
 
-def _open_hub(source: str, text_field: str, split: str | None) -> TextSource:
+def _open_hub(source: str, fields: Fields, split: str | None) -> TextSource:
     import datasets
 
     name, _, config = source.partition(":")
     with _hub_errors(source):
         data = datasets.load_dataset(name, config or None, streaming=True)
-    texts, notes = _dataset_texts(data, source, text_field, split)
+    texts, notes = _dataset_texts(data, source, fields, split)
     return TextSource(source, "hub, streamed", _guarded(texts, source), notes)
 
 
-def _guarded(texts: Iterator[str], source: str) -> Iterator[str]:
+def _guarded(texts: Iterator[Document], source: str) -> Iterator[Document]:
     with _hub_errors(source):
         yield from texts
 
@@ -173,9 +208,11 @@ def _hub_errors(source: str) -> Iterator[None]:
         ) from error
 
 
-def _dataset_texts(data: Any, name: str, text_field: str, split: str | None) -> tuple[Iterator[str], dict[str, Any]]:
+def _dataset_texts(
+    data: Any, name: str, fields: Fields, split: str | None
+) -> tuple[Iterator[Document], dict[str, Any]]:
     """Texts and notes of a `Dataset`, an `IterableDataset` or a dict of them; a dict of several needs `split`."""
-    notes: dict[str, Any] = {"text_field": text_field}
+    notes: dict[str, Any] = {**fields.notes}
     if isinstance(data, dict):
         if split is None and len(data) == 1:
             split = next(iter(data))
@@ -187,6 +224,6 @@ def _dataset_texts(data: Any, name: str, text_field: str, split: str | None) -> 
     elif split is not None and str(data.split) == split:
         notes["split"] = split
     if data.column_names is not None:  # a stream may not know its columns before its first row
-        check_field(data.column_names, text_field, name)
-        data = data.select_columns([text_field])
-    return (text_of(values, text_field, f"{name} row {row}") for row, values in enumerate(data)), notes
+        check_fields(data.column_names, fields, name)
+        data = data.select_columns(fields.names)
+    return (document_of(values, fields, f"{name} row {row}") for row, values in enumerate(data)), notes

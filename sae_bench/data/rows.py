@@ -49,10 +49,15 @@ class RowOptions:
 
 
 class Unit(NamedTuple):
-    """The ids of a unit; ``padded_end``: the last one is an end of text that padding is made of, and no target."""
+    """The ids of a unit; ``padded_end``: the last one is an end of text that padding is made of, and no target.
+
+    ``group`` is the label of what it belongs to as it is read, later its name (:mod:`sae_bench.data.groups`); None for
+    a unit that stands alone.
+    """
 
     ids: IntArray
     padded_end: bool = False
+    group: str | None = None
 
 
 def read_rows(opened: RowSource, vocab_size: int, options: RowOptions, counts: Counter[str]) -> Iterator[Unit]:
@@ -66,6 +71,7 @@ def read_rows(opened: RowSource, vocab_size: int, options: RowOptions, counts: C
     for start in range(0, opened.shape[0], AT_ONCE):
         where = slice(start, min(start + AT_ONCE, opened.shape[0]))
         block = np.asarray(opened.rows[where])
+        labels = [None] * len(block) if opened.labels is None else opened.labels(where)
         if padding is None:
             begin, stop = _attended(np.asarray(opened.attention[where]), opened.name, start)
             ends = np.zeros(len(block), dtype=bool)
@@ -73,7 +79,10 @@ def read_rows(opened: RowSource, vocab_size: int, options: RowOptions, counts: C
             begin, (stop, ends) = np.zeros(len(block), dtype=np.int64), padding.ends(block)
             padding.check_starts(block, stop, start)
         _check_ids(block, begin, stop, vocab_size, opened.name, start)
-        for row, first, last, end in zip(block, begin.tolist(), stop.tolist(), ends.tolist(), strict=True):
+        counts["rows_of_several_texts"] += _several_texts(block, begin, stop, options.roles)
+        for row, first, last, end, group in zip(
+            block, begin.tolist(), stop.tolist(), ends.tolist(), labels, strict=True
+        ):
             counts["rows_read"] += 1
             counts["padding_left_out"] += len(row) - (last - first)
             if last - first < LEAST:
@@ -81,7 +90,8 @@ def read_rows(opened: RowSource, vocab_size: int, options: RowOptions, counts: C
                 continue
             counts["rows_cut"] += last - first > longest
             counts["ids_cut"] += max(last - first - longest, 0)
-            yield Unit(row[first : min(last, first + longest)].astype(np.int32), end and last - first <= longest)
+            ids = row[first : min(last, first + longest)].astype(np.int32)
+            yield Unit(ids, end and last - first <= longest, group)
 
 
 def warn_of_cuts(name: str, counts: Counter[str], options: RowOptions) -> None:
@@ -92,6 +102,30 @@ def warn_of_cuts(name: str, counts: Counter[str], options: RowOptions) -> None:
             f"tokens of {options.limited_by}: they were cut, and {counts['ids_cut']} ids are not measured",
             stacklevel=2,
         )
+
+
+def warn_of_packing(opened: RowSource, counts: Counter[str]) -> None:
+    """Say that rows look packed, so that they are no independent samples, where nobody has said what they belong to.
+
+    Which document a row continues cannot be told from its ids: rows of a packed text are shuffled as often as not, and
+    many begin with a BOS that begins no document. A guess would be a number of groups that looks right.
+    """
+    several, read = counts["rows_of_several_texts"], counts["rows_read"]
+    if opened.labels is None and several >= max(LEAST, SHARE * read):
+        warnings.warn(
+            f"{several} of {read} rows of {opened.name} hold the end or begin of a text inside, as packed rows do: "
+            "rows that share a document are taken as independent, so intervals may be far too narrow; say what each "
+            "row belongs to (--group-field with a tensor beside the ids, groups= in Python)",
+            stacklevel=2,
+        )
+
+
+def _several_texts(block: Block, begin: Counts, stop: Counts, roles: Roles) -> int:
+    """How many rows hold ids of a text on both sides of a BOS or EOS."""
+    column = np.arange(block.shape[1])
+    plain = (column >= begin[:, None]) & (column < stop[:, None]) & ~np.isin(block, sorted(roles.special))
+    texts = (np.diff(np.pad(plain, ((0, 0), (1, 1))).astype(np.int8), axis=1) == 1).sum(1)
+    return int((texts > 1).sum())
 
 
 def _check_flags(opened: RowSource, options: RowOptions) -> None:

@@ -1,22 +1,35 @@
 """What an opened source is, and one sentence for whatever goes wrong while it is read."""
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sae_bench.errors import DataError, named
 
 
+class Document(NamedTuple):
+    """A text, and the label of the group that it belongs to if its source says one."""
+
+    text: str
+    group: str | None = None
+
+
 @dataclass(frozen=True)
 class TextSource:
-    """Texts, one document each, read as the iterator is advanced."""
+    """Texts, one document each, read as the iterator is advanced; ``size`` is how many there are, if that is known."""
 
     name: str
     how: str
-    texts: Iterator[str]
+    documents: Iterator[Document]
     notes: dict[str, Any] = field(default_factory=dict)
+    size: int | None = None
+
+    @property
+    def texts(self) -> Iterator[str]:
+        """The texts alone."""
+        return (document.text for document in self.documents)
 
 
 @dataclass(frozen=True)
@@ -24,6 +37,7 @@ class RowSource:
     """Token ids `[sequences, length]`, read by slicing `rows[start:stop]`; the dtype is an integer one.
 
     `attention` is of the same shape and is read in the same way: 1 where an id is real, 0 where it is padding.
+    `labels` gives the labels of the groups of a slice of rows; None where nobody says what rows belong to.
     """
 
     name: str
@@ -31,6 +45,7 @@ class RowSource:
     rows: Any
     shape: tuple[int, int]
     attention: Any = None
+    labels: Callable[[slice], list[str]] | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
 

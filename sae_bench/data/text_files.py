@@ -4,18 +4,38 @@ import gzip
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sae_bench.data.sources import TextSource, quoted, reading
+from sae_bench.data.groups import label_of
+from sae_bench.data.sources import Document, TextSource, quoted, reading
 from sae_bench.errors import DataError, named
 from sae_bench.files import LINE, MIB, lines, opened, regular, strict_json
 
 MARKER = b"<|endoftext|>"
 TEXT_SUFFIXES = (".jsonl.gz", ".jsonl", ".parquet", ".txt")
+
+
+class Fields(NamedTuple):
+    """The columns that are read: that of the text, and that of the group, if there is one."""
+
+    text: str
+    group: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The columns, each once."""
+        return list(dict.fromkeys(name for name in self if name is not None))
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What details say of them."""
+        return {"text_field": self.text} | ({} if self.group is None else {"group_field": self.group})
+
+
 _MOST_EXPANSION = 200  # text shrinks to a tenth, and text that repeats itself to a hundredth
 
 
-def open_texts(path: Path, suffix: str, text_field: str) -> TextSource:
+def open_texts(path: Path, suffix: str, fields: Fields) -> TextSource:
     """The documents of a file; `suffix` is one of `TEXT_SUFFIXES`. Raises DataError."""
     with reading(str(path)), opened(path, DataError) as file:
         if not file.read(1):
@@ -24,9 +44,11 @@ def open_texts(path: Path, suffix: str, text_field: str) -> TextSource:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
                 marked = view.find(MARKER) >= 0
             separator = f"the marker {MARKER.decode()}" if marked else "blank lines"
-            return TextSource(str(path), "txt", _txt(path, marked), {"documents_separated_by": separator})
-    reader: Callable[[Path, str], Iterator[str]] = _parquet if suffix == ".parquet" else _jsonl
-    return TextSource(str(path), suffix[1:], reader(path, text_field), {"text_field": text_field})
+            return TextSource(
+                str(path), "txt", map(Document, _txt(path, marked)), {"documents_separated_by": separator}
+            )
+    reader: Callable[[Path, Fields], Iterator[Document]] = _parquet if suffix == ".parquet" else _jsonl
+    return TextSource(str(path), suffix[1:], reader(path, fields), fields.notes)
 
 
 def _txt(path: Path, marked: bool) -> Iterator[str]:
@@ -81,7 +103,7 @@ def _decoded(raw: bytes, name: str, offset: int) -> str:
     return text.removeprefix("\ufeff") if offset == 0 else text
 
 
-def _jsonl(path: Path, text_field: str) -> Iterator[str]:
+def _jsonl(path: Path, fields: Fields) -> Iterator[Document]:
     with reading(str(path)), opened(path, DataError) as file:
         offset = 0
         for number, line in enumerate(_lines(file, path), start=1):
@@ -93,8 +115,8 @@ def _jsonl(path: Path, text_field: str) -> Iterator[str]:
                     raise DataError(f"{where} is not JSON ({named(error)}); write one object a line.") from error
                 if not isinstance(row, dict):
                     kind = type(row).__name__
-                    raise DataError(f"{where} must be an object with the field {text_field!r}, got {kind}.")
-                yield text_of(row, text_field, where)
+                    raise DataError(f"{where} must be an object with the field {fields.text!r}, got {kind}.")
+                yield document_of(row, fields, where)
             offset += len(line)
 
 
@@ -115,19 +137,21 @@ def _lines(file: Any, path: Path) -> Iterator[bytes]:
             yield line
 
 
-def _parquet(path: Path, text_field: str) -> Iterator[str]:
+def _parquet(path: Path, fields: Fields) -> Iterator[Document]:
     import pyarrow as pa
 
     row = 0
     with (
         reading(str(path), pa.ArrowException),
-        open_parquet(path, text_field) as file,
+        open_parquet(path, fields.text) as file,
     ):
-        check_field(file.schema_arrow.names, text_field, str(path))
+        check_fields(file.schema_arrow.names, fields, str(path))
         check_expansion(file, path)
-        for batch in file.iter_batches(batch_size=256, columns=[text_field]):
-            for value in batch.column(0):  # one at a time: of a dictionary many rows may be one long text
-                yield string_of(value.as_py(), f"{path} row {row}, field {text_field!r},")
+        for batch in file.iter_batches(batch_size=256, columns=fields.names):
+            columns = [batch.column(name) for name in fields.names]
+            for values in zip(*columns, strict=True):  # one at a time: of a dictionary many rows may be one long text
+                found = {name: value.as_py() for name, value in zip(fields.names, values, strict=True)}
+                yield document_of(found, fields, f"{path} row {row}")
                 row += 1
 
 
@@ -156,16 +180,25 @@ def check_expansion(file: Any, path: Path) -> None:
                 )
 
 
-def check_field(names: Iterable[str], text_field: str, where: str) -> None:
-    """Raise DataError where no column is called `text_field`."""
-    if text_field not in names:
-        raise DataError(f"{where} has no field {text_field!r} (found: {quoted(names)}); name the field of the text.")
+def check_fields(names: Iterable[str], fields: Fields, where: str) -> None:
+    """Raise DataError where no column is called as one of `fields`."""
+    found = list(names)
+    if fields.text not in found:
+        raise DataError(f"{where} has no field {fields.text!r} (found: {quoted(found)}); name the field of the text.")
+    if fields.group is not None and fields.group not in found:
+        raise DataError(
+            f"{where} has no field {fields.group!r} (found: {quoted(found)}); name the field of the group, or leave "
+            "--group-field out."
+        )
 
 
-def text_of(row: Mapping[str, Any], text_field: str, where: str) -> str:
-    """The text of a row. Raises DataError."""
-    check_field(row, text_field, where)
-    return string_of(row[text_field], f"{where}, field {text_field!r},")
+def document_of(row: Mapping[str, Any], fields: Fields, where: str) -> Document:
+    """The text of a row and its label. Raises DataError."""
+    check_fields(row, fields, where)
+    text = string_of(row[fields.text], f"{where}, field {fields.text!r},")
+    if fields.group is None:
+        return Document(text)
+    return Document(text, label_of(row[fields.group], f"{where}, field {fields.group!r},"))
 
 
 def string_of(value: Any, where: str) -> str:

@@ -8,6 +8,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from sae_bench.units.groups import BEFORE, group_of
+
 IntArray = npt.NDArray[np.int32]
 
 
@@ -25,7 +27,8 @@ class TokenSet:
 
     `ids` `[tokens]`; sequence `s` is `ids[offsets[s]:offsets[s + 1]]` and belongs to unit `units[s]`, so `offsets` is
     `[sequences + 1]` and `units` `[sequences]`. `unit_ids` names each unit by its content without the BOS that was
-    added: 16 hex digits of blake2b, with `#2`, `#3`, ... for further units of the same content. `padded_ends` are the
+    added: 16 hex digits of blake2b, with `#2`, `#3`, ... for further units of the same content; before it stands the
+    group of a unit that belongs to one (see :mod:`sae_bench.units.groups`). `padded_ends` are the
     sequences whose last id is an end of text that is also the padding of their source: it is read, but no target.
     """
 
@@ -54,6 +57,11 @@ class TokenSet:
         return len(self.unit_ids)
 
     @property
+    def n_groups(self) -> int:
+        """Number of groups: of what is resampled."""
+        return len({group_of(unit) for unit in self.unit_ids})
+
+    @property
     def n_tokens(self) -> int:
         """Number of ids, added BOS ids included."""
         return len(self.ids)
@@ -77,10 +85,15 @@ class TokenSet:
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest over all ids, the boundaries of the sequences, their units, and which ends are no target."""
+        """Hex digest over all ids, the boundaries of the sequences, their units, and which ends are no target.
+
+        Groups are in it too where there are any, since intervals depend on them.
+        """
         digest = hashlib.sha256()
         for part, dtype in ((self.offsets, "<i8"), (self.units, "<i4"), (self.ids, "<i4")):
             digest.update(np.ascontiguousarray(part, dtype=dtype).data)
         if self.padded_ends:
             digest.update(np.array(sorted(self.padded_ends), dtype="<i8").data)
+        if any(BEFORE in unit for unit in self.unit_ids):
+            digest.update("\n".join(map(group_of, self.unit_ids)).encode())
         return digest.hexdigest()

@@ -22,11 +22,11 @@ from sae_bench.units.kinds import Draws
 from sae_bench.units.sample import first_for_controls
 
 PERMUTED = "permuted"
-DOCUMENTS = 128  # on which controls are measured, of each text that has more
+DOCUMENTS = 128  # on which controls are measured, of each text that has more: of 128 groups, if there are as many
 
 
 def control_documents(tokens: TokenSet, seed: int) -> frozenset[int]:
-    """The documents on which controls are measured: those first by a hash of their content, or all if they are few."""
+    """The documents on which controls are measured, of all groups alike: first by a hash, or all if they are few."""
     return frozenset(first_for_controls(tokens.unit_ids, DOCUMENTS, seed))
 
 

@@ -16,22 +16,23 @@ from sae_bench.engine.batch import Batch
 from sae_bench.engine.plan import Batches, Options
 from sae_bench.models.subject import Capture
 from sae_bench.randomness import random_bytes
+from sae_bench.units.sample import in_turns
 
 MOST_BYTES = 256 << 20
 Group = tuple[int, ...]  # the sequences of a batch
 
 
 def sampled_sequences(tokens: TokenSet, n: int | None, seed: int) -> list[int]:
-    """One sequence of each of ``n`` documents (None: of all), those first by a hash of their content."""
+    """One sequence of each of ``n`` documents (None: of all), of all groups alike, first by a hash of their content."""
     by_unit: dict[int, list[int]] = {}
     for index, unit in enumerate(tokens.units.tolist()):
         by_unit.setdefault(unit, []).append(index)
 
-    def place(unit: int) -> bytes:
-        return random_bytes(seed, f"ablated document {tokens.unit_ids[unit]}")
+    def place(unit_id: str) -> bytes:
+        return random_bytes(seed, f"ablated document {unit_id}")
 
-    chosen = sorted(by_unit, key=place)[:n]
-    return sorted(by_unit[unit][int.from_bytes(place(unit)[-4:], "big") % len(by_unit[unit])] for unit in chosen)
+    chosen = [(by_unit[unit], place(tokens.unit_ids[unit])) for unit in in_turns(tokens.unit_ids, place)[:n]]
+    return sorted(own[int.from_bytes(drawn[-4:], "big") % len(own)] for own, drawn in chosen)
 
 
 def of_ablations(tokens: TokenSet, options: Options, size: int) -> Batches:

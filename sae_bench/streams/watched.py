@@ -2,7 +2,7 @@
 
 Of the latents a systematic sample of those that are active on calibration tokens, in order of how often and how
 strongly, so that rare and frequent ones are there in their proportion. Of the documents a bounded number, by a hash of
-their content.
+their content, of as many groups as there are.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from sae_bench.engine.plan import Cast
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace
 from sae_bench.kernels.ranks import top
 from sae_bench.randomness import generator, random_bytes
+from sae_bench.units.groups import group_of
+from sae_bench.units.sample import in_turns
 
 LEAST_SEEN = 2  # calibration tokens on which a latent must be active
 
@@ -53,15 +55,10 @@ def choose_latents(entry: Entry, work: Workspace, n: int, most_density: float, s
 
 
 def tracked_units(tokens: TokenSet, n: int | None, seed: int) -> list[int]:
-    """The documents that are tracked: ``n`` of them (None: all), those first by a hash of their content."""
-
-    def place(unit: int) -> bytes:
-        return random_bytes(seed, f"watched document {tokens.unit_ids[unit]}")
-
-    return sorted(sorted(range(tokens.n_units), key=place)[:n])
+    """The documents that are tracked: ``n`` of them (None: all), of all groups alike, first by a hash."""
+    return sorted(in_turns(tokens.unit_ids, lambda unit: random_bytes(seed, f"watched document {unit}"))[:n])
 
 
 def is_fit(unit_id: str, seed: int) -> bool:
-    """Whether explanations are made on this document (else scored on it); the same for all documents of one content."""
-    content = unit_id.partition("#")[0]
-    return random_bytes(seed, f"explained on {content}")[0] < 128
+    """Whether explanations are made on this document (else scored on it); the same for all documents of a group."""
+    return random_bytes(seed, f"explained on {group_of(unit_id)}")[0] < 128
