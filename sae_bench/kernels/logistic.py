@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -247,8 +247,6 @@ def _l2_fits(parts: _Parts, strengths: list[float]) -> Tensor:
 def _l1_fits(parts: _Parts, strengths: list[float]) -> Tensor:
     from sklearn.linear_model import LogisticRegression  # not needed by anything else
 
-    old = LogisticRegression().get_params().get("penalty") == "l2"  # releases before 1.8 name the penalty
-    kind = {"penalty": "l1"} if old else {"l1_ratio": 1.0}
     theta = []
     for train, scale in zip(parts.train, parts.scale, strict=True):
         used, y = (parts.design[train, :-1] / scale).cpu(), parts.labels[train].cpu()
@@ -261,12 +259,20 @@ def _l1_fits(parts: _Parts, strengths: list[float]) -> Tensor:
                 tol=1e-6,
                 max_iter=1000,
                 random_state=0,
-                **kind,
+                **l1_penalty(),
             ).fit((used - mean).numpy(), y.numpy())
             weight = torch.from_numpy(model.coef_[0])
             offset = used @ weight
             theta.append(torch.cat([weight / scale.cpu(), _intercept(offset, y)]))
     return torch.stack(theta).view(len(parts.train), len(strengths), -1).to(parts.design)
+
+
+def l1_penalty() -> dict[str, Any]:
+    """How scikit-learn is told of an L1 penalty."""
+    from sklearn.linear_model import LogisticRegression
+
+    old = LogisticRegression().get_params().get("penalty") == "l2"  # releases before 1.8 name the penalty
+    return {"penalty": "l1"} if old else {"l1_ratio": 1.0}
 
 
 class _Offset(NamedTuple):

@@ -74,3 +74,39 @@ def pool_dense(x: Tensor, size: Tensor, how: str) -> Tensor:
     low = torch.segment_reduce(x, "min", lengths=counts, unsafe=True)
     out[there] = torch.where(exceeds(-low, high), low, high).double()
     return out
+
+
+def pool_channels(x: Tensor, size: Tensor, how: str) -> Tensor:
+    """Every channel over the tokens of each text: its "mean", its largest value ("high"), smallest ("low") or "last".
+
+    ``[texts, n]``, in float64 the mean, else as ``x``; a text without tokens gives zeros.
+    """
+    if how in ("mean", "last"):
+        pooled = pool_dense(x, size, how)
+        return pooled if how == "mean" else pooled.to(x.dtype)
+    there = size > 0
+    out = x.new_zeros(len(size), x.shape[1])
+    out[there] = torch.segment_reduce(x, "max" if how == "high" else "min", lengths=size[there], unsafe=True)
+    return out
+
+
+def strongest(x: Tensor, size: Tensor, directions: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The largest of the scores of a text's tokens on each of ``directions`` ``[n, m]``, and the tokens that have it.
+
+    ``x`` ``[tokens, n]`` are those of texts of ``size`` ``[texts]``. Scores are ``[texts, m]`` float64, the tokens
+    ``[texts, n]`` for each direction; of equal ones the first. A text without tokens gives zeros.
+    """
+    scores = x.double() @ directions
+    there = size > 0
+    found = scores.new_zeros(len(size), scores.shape[1])
+    found[there] = torch.segment_reduce(scores, "max", lengths=size[there], unsafe=True)
+    text = torch.arange(len(size), device=size.device).repeat_interleave(size)
+    tokens = []
+    for column, highest in zip(scores.T, found.T, strict=True):
+        at = torch.full_like(size, len(x))
+        where = (column == highest[text]).nonzero().squeeze(1)
+        at.scatter_reduce_(0, text[where], where, "amin")
+        own = x.new_zeros(len(size), x.shape[1], dtype=torch.float64)
+        own[there] = x[at[there]].double()
+        tokens.append(own)
+    return found, tokens

@@ -122,3 +122,8 @@ def auroc(scores: Tensor, labels: Tensor) -> tuple[float, Tensor]:
     of_positive = value + (below.double() / (2 * n_negative) - value) * n / n_positive
     of_negative = value + (above.double() / (2 * n_positive) - value) * n / n_negative
     return value, torch.where(labels, of_positive[place], of_negative[place])
+
+
+def aurocs(scores: Tensor, labels: Tensor) -> Tensor:
+    """The AUROC ``[R]`` of each row of ``scores`` ``[R, n]``, as of :func:`auroc`."""
+    return scores.new_tensor([auroc(row, labels)[0] for row in scores], dtype=torch.float64)

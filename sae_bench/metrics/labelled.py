@@ -12,9 +12,11 @@ from sae_bench.show.blocks import Block, Text
 from sae_bench.show.details import shaped
 from sae_bench.units.bootstrap import Metric, Sums
 
+Refits = Annotated[int, Field(ge=20, le=99)]
 Pooling = Literal["max", "mean", "last"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 LEAST_ROOM = 0.001  # AUROC between floor and ceiling: over less, a share would be a quotient of noise
+OVER_SETS = "over sets"  # in details: intervals of the suite's figures over other sets of its kind
 FLOOR, CEILING = "floor_", "ceiling_"  # before the columns of the best residual channels and of the full residual
 
 
@@ -24,9 +26,9 @@ def auroc_of(s: Sums, name: str = "auroc") -> np.ndarray[Any, np.dtype[np.float6
     return clipped
 
 
-def per_example(name: str) -> Metric:
-    """The mean of a column over the examples of a set."""
-    return lambda s: mean_of(s, name)
+def share_of(name: str) -> Metric:
+    """The share of the examples of a set for which a column is 1; replicates with refits are kept in its range."""
+    return lambda s: np.clip(mean_of(s, name), 0, 1)
 
 
 def mean_of(s: Sums, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -53,4 +55,6 @@ def blocks(details: Mapping[str, Any]) -> list[Block]:
                 reasons.setdefault((metric, str(found["reason"])), []).append(name)
     lines = tuple(f"no {metric} of {', '.join(names)}: {why}" for (metric, why), names in reasons.items())
     made: list[Block] = [shaped("Labelled sets", ordered, "set")]
+    if wide := details.get(OVER_SETS):
+        made.append(shaped("Were the sets drawn too: what other sets of this kind would give", wide, "metric"))
     return [*made, *([Text(title="Figures without a value", lines=lines)] if lines else [])]

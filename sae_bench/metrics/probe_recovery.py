@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from sae_bench.metrics.labelled import CEILING, FLOOR, LEAST_ROOM, Pooling, Positive, auroc_of, mean_of
+from sae_bench.metrics.labelled import CEILING, FLOOR, LEAST_ROOM, Pooling, Positive, Refits, auroc_of, mean_of
 from sae_bench.metrics.labelled import blocks as blocks
 from sae_bench.parameters import TaskParameters
 from sae_bench.units.bootstrap import Metric, Ratio, Sums
@@ -24,6 +24,7 @@ class Parameters(TaskParameters):
     ceiling_strengths: list[Positive] = Field(
         [0.001, 0.01, 0.1, 1.0], min_length=1, description="penalties that are tried for the full residual stream"
     )
+    refits: Refits = Field(20, description="fits under other weights of the train part, for the interval")
 
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -31,7 +32,8 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 def probe_loss(s: Sums) -> Array:
     """Mean cross-entropy on the test examples, nats; lower is better."""
-    return mean_of(s, "loss")
+    loss: Array = np.maximum(mean_of(s, "loss"), 0)  # a replicate adds deviations of refits, which may pass 0
+    return loss
 
 
 def base_entropy(s: Sums) -> Array:
@@ -45,7 +47,7 @@ def base_entropy(s: Sums) -> Array:
 def _r(loss: str) -> Metric:
     def metric(s: Sums) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
-            r: Array = 1 - mean_of(s, loss) / base_entropy(s)
+            r: Array = 1 - np.maximum(mean_of(s, loss), 0) / base_entropy(s)
         return np.where(np.isfinite(r), r, np.nan)
 
     return metric
@@ -55,7 +57,7 @@ def probe_f1(s: Sums) -> Array:
     """F1 of the predictions "positive where the probe says more than 1/2", on the test examples."""
     whole = 2 * s.true_positive + s.false_positive + s.false_negative
     with np.errstate(divide="ignore", invalid="ignore"):
-        score: Array = 2 * s.true_positive / whole
+        score: Array = np.where(whole > 0, np.clip(2 * s.true_positive / whole, 0, 1), np.nan)
     return score
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sae_bench.metrics.labelled import CEILING, FLOOR, LEAST_ROOM, Pooling, Positive, auroc_of, per_example
+from sae_bench.metrics.labelled import CEILING, FLOOR, LEAST_ROOM, Pooling, Positive, Refits, auroc_of, share_of
 from sae_bench.metrics.labelled import blocks as blocks
 from sae_bench.parameters import TaskParameters
 from sae_bench.units.bootstrap import Metric, Ratio, Sums
@@ -26,6 +26,7 @@ class Parameters(TaskParameters):
     ceiling_strengths: list[Positive] = Field(
         [0.001, 0.01, 0.1, 1.0], min_length=1, description="penalties that are tried for the full residual stream"
     )
+    refits: Refits = Field(20, description="fits under other weights of the train part, for the interval")
 
 
 KS = (1, 2, 5, 16)
@@ -44,6 +45,6 @@ def metrics(parameters: Mapping[str, Any]) -> dict[str, Metric]:
     """All metrics by id."""
     return {
         **{f"auroc_k{k}": partial(auroc_of, name=f"auroc_k{k}") for k in KS},
-        **{f"accuracy_k{k}": per_example(f"correct_k{k}") for k in KS},
+        **{f"accuracy_k{k}": share_of(f"correct_k{k}") for k in KS},
         **{f"share_k{k}": _share(k) for k in KS},
     }

@@ -164,9 +164,9 @@ def _figure(draws: Draws, metric: Metric) -> Figure:
     if not isinstance(draws, nested.Draws):
         return Figure(metric(draws.points), metric(draws.replicates), draws.n)
     points = [metric(sums) for sums in draws.points]
-    replicates = nested.mean_over_sets([metric(sums) for sums in draws.replicates], draws.weights)
+    replicates = nested.replicates_of(draws, metric, points, draws.weights)
     undefined = frozenset(name for name, one in zip(draws.names, points, strict=True) if not _defined(one))
-    return Figure(_mean(points), replicates, len(draws.names) - len(undefined), undefined)
+    return Figure(_mean(points), replicates, draws.n_units(without=len(undefined)), undefined)
 
 
 def _defined(point: Array | Ratio) -> bool:

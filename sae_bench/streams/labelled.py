@@ -8,7 +8,7 @@ is computed from.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -22,12 +22,20 @@ from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.plan import Batches
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.errors import UsageError
+from sae_bench.metrics.labelled import OVER_SETS
 from sae_bench.saes.protocol import HasPreActivations
 from sae_bench.streams.base import Inputs, Part, Planned, Population, Progress, Reader, Run, Stream
 from sae_bench.streams.channels import channels_entry
 from sae_bench.streams.guard import Columns, TaskFailure, guarded
-from sae_bench.streams.labelled_tables import ceiling_key, labelled_tables, measured_as, reference_tables, wanted_keys
-from sae_bench.streams.pooled import Pooled, SetView, TokenStore
+from sae_bench.streams.labelled_tables import (
+    ceiling_key,
+    labelled_tables,
+    measured_as,
+    reference_tables,
+    refit_rows,
+    wanted_keys,
+)
+from sae_bench.streams.pooled import Pooled, SetView, TokenStore, TrainWeights
 from sae_bench.streams.prefixes import Prefixes
 from sae_bench.streams.whole import check_rows
 from sae_bench.tasks.base import Task
@@ -135,14 +143,15 @@ class LabelledReader(Reader):
         texts = np.unique(np.concatenate([half.texts for one in sets for half in (one.train, one.test)]))
         numbers = np.full(self.suite.tokens.n_units, -1, dtype=np.int64)
         numbers[texts] = np.arange(len(texts))
-        asks = any(task.source == "pre_activations" for task in self.tasks.values())
-        stores = {floor.hook_in: self._store(floor, len(texts)) for floor in self.floors} if asks else {}
+        stores = self._stores(len(texts))
         pooled = self._pooled(texts, part, stores)
+        weights = TrainWeights(tuple(self.suite.tokens.unit_ids[i] for i in texts), self.options.seed)
         with one_thread():
             for i, (number, one) in enumerate(zip(group, sets, strict=True)):
                 progress(self.label, done + i, total)
                 for entry in self._left(part):
-                    view = SetView(one, numbers, pooled[entry.key], self.options.seed, entry, stores.get(entry.hook_in))
+                    store = stores.get(entry.hook_in)
+                    view = SetView(one, numbers, pooled[entry.key], self.options.seed, entry, weights, store)
                     self._set(entry, view, number, part)
         for store in stores.values():
             store.close()
@@ -152,8 +161,13 @@ class LabelledReader(Reader):
         failed = {*self.run.state.failures, *part.failures}
         return [entry for entry in self.entries if entry.key not in failed]
 
-    def _store(self, floor: Entry, n_texts: int) -> TokenStore:
-        return TokenStore(floor.coder.info.d_in, n_texts, self.work.subject.dtype)
+    def _stores(self, n_texts: int) -> dict[str, TokenStore]:
+        """Where the tokens of each hook point go: all of them for pre-activations, some for a ceiling, or none."""
+        tasks, dtype = self.tasks.values(), self.work.subject.dtype
+        whole = any(task.source == "pre_activations" for task in tasks)
+        if not whole and not any(task.reads_tokens for task in tasks):
+            return {}
+        return {floor.hook_in: TokenStore(floor.coder.info.d_in, n_texts, dtype, whole=whole) for floor in self.floors}
 
     def _set(self, entry: Entry, view: SetView, number: int, part: Part) -> None:
         """All tasks on one set of one coder."""
@@ -182,26 +196,49 @@ class LabelledReader(Reader):
         if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping)):
             raise TaskFailure(f"task {name}: examples must return columns and numbers, not {type(made).__name__}")
         tables = {entry.key: self._columns.rows(task, "examples", made[0], n, entry.key, text_of)}
+        facts = {entry.key: made[1]}
+        refits = {entry.key: self._refits(task, task.refits, view, entry.key, tables[entry.key])}
         if entry in self.floors:
+            key = ceiling_key(entry.hook_in)
             rows = guarded(task, lambda: task.ceiling(view), f"ceiling of set {view.set_name}")
-            tables[ceiling_key(entry.hook_in)] = self._columns.rows(task, "ceiling", rows, n, entry.hook_in, text_of)
+            tables[key] = self._columns.rows(task, "ceiling", rows, n, entry.hook_in, text_of)
+            facts[key] = guarded(task, lambda: task.about_ceiling(view), f"about_ceiling of set {view.set_name}")
+            refits[key] = self._refits(task, task.ceiling_refits, view, entry.hook_in, tables[key])
         for key, columns in tables.items():
             found[name, key, "example.set"] = np.full(len(test.texts), float(number))
             found[name, key, "example.text"] = test.texts.astype(np.float64)
             found |= {(name, key, f"example.{c}"): column for c, column in columns.items()}
-        found[name, entry.key, "dataset.set"] = np.array([float(number)])
-        found |= {(name, entry.key, f"dataset.{c}"): np.array([float(value)]) for c, value in made[1].items()}
+            found[name, key, "refit.set"] = np.full(task.n_refits, float(number))
+            found[name, key, "refit.number"] = np.arange(task.n_refits, dtype=np.float64)
+            found |= {(name, key, f"refit.{c}"): column for c, column in refits[key].items()}
+            found[name, key, "dataset.set"] = np.array([float(number)])
+            found |= {(name, key, f"dataset.{c}"): np.array([float(value)]) for c, value in facts[key].items()}
         return found
+
+    def _refits(
+        self, task: LabelledTask, ask: Callable[[SetView], Any], view: SetView, owner: str, columns: Mapping[str, Any]
+    ) -> dict[str, NDArray[Any]]:
+        """The rows of refits, one of every column of ``columns``: zeros where the task says nothing of it."""
+        what = f"{ask.__name__} of set {view.set_name}"
+        sums = guarded(task, lambda: ask(view), what, owner)
+        if sums is None:
+            return refit_rows({}, columns, task.n_refits)
+        found = self._columns.rows(task, ask.__name__, sums, task.n_refits, owner, lambda row: f"refit {row} of {what}")
+        if unknown := sorted(found.keys() - columns.keys()):
+            raise TaskFailure(f"task {task.spec.id}: {what} gives the column {unknown[0]}, which no example has")
+        return refit_rows(found, columns, task.n_refits)
 
     def _pooled(self, texts: NDArray[np.int64], part: Part, stores: dict[str, TokenStore]) -> dict[str, Pooled]:
         """The pooled codes of every coder on these texts."""
         asked = {task.pooling for task in self.tasks.values()}
+        channels = (*(("last",) if "last" in asked else ()), *(("mean", "high", "low") if asked != {"last"} else ()))
         pooled = {
             entry.key: Pooled(
                 entry.coder.info.n_latents,
                 len(texts),
-                asked | ({"mean"} if entry in self.floors else set()),  # the mean is for the ceiling
+                asked,
                 self.work.subject.device,
+                channels=channels if entry in self.floors else (),
             )
             for entry in self.entries
         }
@@ -269,6 +306,8 @@ class LabelledReader(Reader):
         for name, spec in task.spec.metrics.items():
             if not spec.headline:
                 continue
+            if examples.given and (wide := nested.over_sets(examples, task.metrics[name])).low is not None:
+                found.setdefault(OVER_SETS, {})[name] = {"value": wide.value, "low": wide.low, "high": wide.high}
             for unit, e in nested.each_set(examples, task.metrics[name]).items():
                 own = found["sets"].setdefault(unit.partition("@")[0], {}).setdefault("metrics", {})
                 own[name] = {"value": e.value, "low": e.low, "high": e.high}

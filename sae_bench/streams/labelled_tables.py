@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from sae_bench.data.labelled import Suite
 from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.plan import Cast
 from sae_bench.engine.workspace import Entry
 from sae_bench.metrics.labelled import CEILING, FLOOR
 from sae_bench.streams.channels import channels_key, is_identity
-from sae_bench.units import Column, Units
+from sae_bench.units import Column, Units, nested
 
 
 def ceiling_key(hook: str) -> str:
@@ -35,20 +39,47 @@ def wanted_keys(entry: Entry, cast: Cast) -> tuple[str, str, str]:
 
 
 def labelled_tables(rows: Arrays, task: str, entry: Entry, cast: Cast, suite: Suite) -> dict[str, Units]:
-    """The tables "example" and "dataset" of a coder, with the columns of floor and ceiling beside its own."""
-    own = _table(rows, task, measured_as(entry, cast))
+    """The tables "example" and "dataset" of a coder, with the columns of floor and ceiling beside its own.
+
+    Rows of refits follow those of examples, see :mod:`sae_bench.units.nested`.
+    """
     hook = entry.hook_in
-    columns = dict(own["example"])
-    for prefix, key in ((FLOOR, channels_key(hook)), (CEILING, ceiling_key(hook))):
-        shared = _table(rows, task, key)["example"]
-        columns |= {prefix + name: c for name, c in shared.items() if name not in _COMMON}
-    sets, texts = columns.pop("set"), columns.pop("text")
+    tables = {
+        prefix: _table(rows, task, key)
+        for prefix, key in (
+            ("", measured_as(entry, cast)),
+            (FLOOR, channels_key(hook)),
+            (CEILING, ceiling_key(hook)),
+        )
+    }
+    own = tables[""]
+    columns: dict[str, Column] = {}
+    for prefix, table in tables.items():
+        for name, column in table["example"].items():
+            if name in ("set", "text") or (prefix and name in _COMMON):
+                continue
+            columns[prefix + name] = np.concatenate([column, table["refit"][name]])
     names = [f"{one.name}@{one.digest}" for one in suite.sets]
     unit_ids = suite.tokens.unit_ids
-    ids = tuple(f"{names[int(s)]}:{unit_ids[int(t)]}" for s, t in zip(sets, texts, strict=True))
-    facts = own["dataset"]
+    sets, texts = own["example"]["set"], own["example"]["text"]
+    ids = [f"{names[int(s)]}:{unit_ids[int(t)]}" for s, t in zip(sets, texts, strict=True)]
+    drawn = zip(own["refit"]["set"], own["refit"]["number"], strict=True)
+    ids += [f"{names[int(s)]}:{nested.refit_name(int(r))}" for s, r in drawn]
+    facts = own["dataset"] | {n: c for n, c in tables[CEILING]["dataset"].items() if n != "set"}
     dataset = Units(tuple(names[int(s)] for s in facts["set"]), {n: c for n, c in facts.items() if n != "set"})
-    return {"example": Units(ids, columns), "dataset": dataset}
+    return {"example": Units(tuple(ids), columns), "dataset": dataset}
+
+
+def refit_rows(sums: Mapping[str, Column], columns: Mapping[str, Column], number: int) -> dict[str, Column]:
+    """The rows of a set's refits from their ``sums`` ``[number]`` over its test examples, which have ``columns``.
+
+    As :mod:`sae_bench.units.nested` says: deviations from the mean of all, over sqrt(number - 1). A column of which
+    refits say nothing is 0.
+    """
+    rows = {name: np.zeros((number, *column.shape[1:])) for name, column in columns.items()}
+    for name, column in sums.items():
+        rows[name] = (column - column.mean(0)) / max(1, number - 1) ** 0.5
+    return rows
 
 
 def reference_tables(rows: Arrays, task: str, entry: Entry, cast: Cast, suite: Suite) -> dict[str, dict[str, Units]]:
@@ -64,7 +95,7 @@ def reference_tables(rows: Arrays, task: str, entry: Entry, cast: Cast, suite: S
 
 
 def _table(rows: Arrays, task: str, key: str) -> dict[str, dict[str, Column]]:
-    tables: dict[str, dict[str, Column]] = {"example": {}, "dataset": {}}
+    tables: dict[str, dict[str, Column]] = {"example": {}, "dataset": {}, "refit": {}}
     for (name, owner, column), values in rows.items():
         kind, _, short = column.partition(".")
         if (name, owner) == (task, key) and kind in tables:

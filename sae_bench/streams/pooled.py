@@ -16,11 +16,14 @@ from torch import Tensor
 from sae_bench.data.labelled import LabelledSet, Part
 from sae_bench.engine.batch import Batch
 from sae_bench.engine.workspace import Entry, guarded
-from sae_bench.kernels.pool import Entries, pool, pool_dense
+from sae_bench.kernels.pool import Entries, pool, pool_channels, pool_dense, strongest
 from sae_bench.kernels.probes import Columns, columns
 from sae_bench.saes.protocol import Codes, HasPreActivations
+from sae_bench.units.weights import random
 
 CHUNK_TOKENS = 1 << 14  # tokens whose pre-activations are in memory at once
+MOST_BYTES = 1 << 30  # of the tokens that a ceiling reads, unless texts are so many that four tokens each are more
+FEWEST_TOKENS = 4
 COLUMNS_KEPT = 4  # parts of sets whose columns are kept sorted: train and test of sets that share their texts
 
 
@@ -36,6 +39,8 @@ class Pooled:
     poolings: set[str]
     device: torch.device
     parts: dict[str, list[Entries]] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()  # ways in which residual channels are pooled for a ceiling
+    dense: dict[str, Tensor] = field(default_factory=dict)
     active: Tensor = None  # type: ignore[assignment]
     tokens: int = 0
     _columns: dict[tuple[str, bytes], Columns] = field(default_factory=dict)
@@ -59,9 +64,17 @@ class Pooled:
         self._count(codes.indices, size)
 
     def add_channels(self, deviations: Tensor, batch: Batch, numbers: Tensor) -> None:
-        """The same for residual channels, which are all active everywhere: ``deviations`` ``[T, d]`` from the mean."""
+        """The same for residual channels, which are all active everywhere: ``deviations`` ``[T, d]`` from the mean.
+
+        Beside that ``dense`` holds what a ceiling reads, float32 but for means, ``[n_texts, d]``.
+        """
         size = batch.keep.sum(1)
         x = deviations[batch.kept]
+        for how in self.channels:
+            of_texts = pool_channels(x, size, how).cpu()
+            if how not in self.dense:
+                self.dense[how] = of_texts.new_zeros(self.n_texts, self.n_latents)
+            self.dense[how][numbers.cpu()] = of_texts
         for how in self.poolings:
             dense = pool_dense(x, size, how)
             text, channel = dense.nonzero(as_tuple=True)
@@ -92,22 +105,50 @@ class Pooled:
         return self._columns[key]
 
 
-class TokenStore:
-    """Activations of all tokens of a group, in a temporary file: memory does not grow with the tokens."""
+class TrainWeights:
+    """Weights of the texts of a group in refits, keyed by seed and text; those last asked for are kept."""
 
-    def __init__(self, width: int, n_texts: int, dtype: torch.dtype) -> None:
+    def __init__(self, ids: tuple[str, ...], seed: int) -> None:
+        self._ids, self._seed = ids, seed
+        self._made: dict[int, NDArray[np.float64]] = {}
+
+    def of(self, count: int) -> NDArray[np.float64]:
+        """Exponential weights with mean 1, ``[count, texts]``."""
+        if count not in self._made:
+            drawn = [random(self._seed, f"train part: {text}", 4 * count) for text in self._ids]
+            whole = np.frombuffer(b"".join(drawn), "<u4").reshape(len(drawn), count)
+            self._made = {count: -np.log((whole.T + 0.5) / 2**32)}
+        return self._made[count]
+
+
+class TokenStore:
+    """Activations of the tokens of a group, in a temporary file: memory does not grow with the tokens.
+
+    Those of all tokens if it is to be ``whole``; else as many of each text, evenly spaced, as ``MOST_BYTES`` allow, but
+    four at least.
+    """
+
+    def __init__(self, width: int, n_texts: int, dtype: torch.dtype, *, whole: bool = True) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - gone with this object
         self._width, self._dtype = width, np.dtype("f8" if dtype == torch.float64 else "f4")
         self._start, self._size = np.zeros(n_texts, dtype=np.int64), np.zeros(n_texts, dtype=np.int64)
         self._tokens = 0
+        self.whole = whole
+        each = MOST_BYTES // max(1, n_texts * width * self._dtype.itemsize)
+        self._most = None if whole else max(FEWEST_TOKENS, each)
 
     def add(self, x: Tensor, batch: Batch, numbers: Tensor) -> None:
         """Append the kept tokens of a batch; ``x`` ``[T, width]``."""
         size = batch.keep.sum(1).cpu().numpy()
         rows = numbers.cpu().numpy()
+        kept = x[batch.kept]
+        if self._most is not None and size.max(initial=0) > self._most:
+            some = [_spaced(int(n), self._most) + begin for n, begin in zip(size, np.cumsum(size) - size, strict=True)]
+            kept = kept[torch.from_numpy(np.concatenate(some)).to(kept.device)]
+            size = np.minimum(size, self._most)
         self._start[rows] = self._tokens + np.cumsum(size) - size
         self._size[rows] = size
-        wide = x[batch.kept].to(torch.float64 if self._dtype.itemsize == 8 else torch.float32)
+        wide = kept.to(torch.float64 if self._dtype.itemsize == 8 else torch.float32)
         self._file.write(wide.cpu().numpy().tobytes())
         self._tokens += int(size.sum())
 
@@ -126,6 +167,11 @@ class TokenStore:
             yield torch.from_numpy(np.concatenate(rows)), torch.from_numpy(self._size[some])
 
 
+def _spaced(n: int, most: int) -> NDArray[np.int64]:
+    """``most`` of ``n`` places, evenly spaced, or all of them."""
+    return np.arange(n) if n <= most else np.arange(most) * n // most
+
+
 @dataclass
 class SetView:
     """One labelled set as one coder sees it; see :mod:`sae_bench.tasks.labelled`.
@@ -138,8 +184,9 @@ class SetView:
     pooled: Pooled
     seed: int
     entry: Entry
+    weights: TrainWeights
     store: TokenStore | None = None
-    memo: dict[Any, Tensor] = field(default_factory=dict)
+    memo: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def n_latents(self) -> int:
@@ -149,7 +196,7 @@ class SetView:
     @property
     def dense(self) -> bool:
         """Whether :meth:`pre_activations` are there."""
-        return self.store is not None and isinstance(self.entry.encoder, HasPreActivations)
+        return self.store is not None and self.store.whole and isinstance(self.entry.encoder, HasPreActivations)
 
     def pre_activations(self, part: str, pooling: str, start: int, stop: int) -> Tensor:
         """Pooled pre-activations of the latents ``start:stop``, float64 ``[examples, stop - start]``."""
@@ -180,12 +227,22 @@ class SetView:
         """Share of the group's tokens on which each latent is active."""
         return self.pooled.active[latents].double() / max(self.pooled.tokens, 1)
 
+    def train_weights(self, count: int) -> Tensor:
+        """Weights ``[count, examples]`` of the train part in ``count`` refits."""
+        return torch.from_numpy(self.weights.of(count)[:, self.numbers[self.one.train.texts]])
+
     def features(self, part: str, pooling: str) -> Tensor:
-        """All columns, dense ``[examples, n_latents]``: for the residual channels only."""
-        found = self.columns(part, pooling)
-        out = torch.zeros(found.n_rows, self.pooled.n_latents, dtype=torch.float64)
-        out[found.rows, found.latents.repeat_interleave(found.indptr.diff())] = found.values
-        return out
+        """All channels, dense ``[examples, d_in]``: for the residual stream only."""
+        texts = torch.from_numpy(self.numbers[self._part(part).texts])
+        return self.pooled.dense[pooling][texts].double()
+
+    def strongest(self, part: str, directions: Tensor) -> tuple[Tensor, list[Tensor]] | None:
+        """The largest score of any token that is kept, and those tokens; a text without tokens has zeros."""
+        if self.store is None:
+            return None
+        found = [strongest(x, size, directions) for x, size in self.store.chunks(self.numbers[self._part(part).texts])]
+        scores, tokens = zip(*found, strict=True)
+        return torch.cat(scores), [torch.cat(own) for own in zip(*tokens, strict=True)]
 
     def _part(self, part: str) -> Part:
         return self.one.train if part == "train" else self.one.test

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +18,7 @@ class LabelledView(Protocol):
     """One labelled set as one coder sees it. Texts are pooled: one row an example, in the order of its labels."""
 
     seed: int
+    memo: dict[Any, Any]  # what a task keeps from one method for the next
 
     @property
     def set_name(self) -> str:
@@ -50,19 +51,40 @@ class LabelledView(Protocol):
         """Share of the tokens of all labelled texts of the set's group on which each latent is active, float64."""
         ...
 
+    def train_weights(self, count: int) -> Tensor:
+        """Weights of the train examples in ``count`` refits, ``[count, examples]``, float64.
+
+        Exponential, with mean 1, keyed by the seed and the text: the same for every SAE, and in every set.
+        """
+        ...
+
 
 class ResidualView(Protocol):
     """One labelled set before any SAE."""
 
     seed: int
-    memo: dict[Any, Tensor]
+    memo: dict[Any, Any]
 
     def labels(self, part: str) -> Tensor:
         """As for :class:`LabelledView`."""
         ...
 
+    def train_weights(self, count: int) -> Tensor:
+        """As for :class:`LabelledView`."""
+        ...
+
     def features(self, part: str, pooling: str) -> Tensor:
-        """The pooled residual stream ``[examples, d_in]``, float64, as deviations from the calibration mean."""
+        """The pooled residual stream ``[examples, d_in]``, float64, as deviations from the calibration mean.
+
+        ``pooling`` is "mean", "high" or "low" (the largest and the smallest value of each channel) or "last".
+        """
+        ...
+
+    def strongest(self, part: str, directions: Tensor) -> tuple[Tensor, list[Tensor]] | None:
+        """The largest score ``[examples, m]`` of any token on ``directions`` ``[d_in, m]``, and those tokens.
+
+        The latter are ``[examples, d_in]`` for each direction, float64. None where tokens are not kept.
+        """
         ...
 
 
@@ -74,11 +96,15 @@ class LabelledTask(Task):
 
     :meth:`examples` gives one row a test example (float64 ``[test examples]``), and numbers about the set. The engine
     runs it for every coder, and for the residual channels as if they were a coder, whose columns come back under
-    ``floor_``; :meth:`ceiling` gives the columns of the full residual stream (``ceiling_``).
+    ``floor_``; :meth:`ceiling` gives the columns of the full residual stream (``ceiling_``). A task that fits something
+    to the train part says with :meth:`refits` how its columns move with the examples there; without, an interval
+    knows of the test part alone.
     """
 
     stream = "labelled"
     source = "codes"  # or "pre_activations", if the task has that parameter and it is set
+    n_refits = 1
+    reads_tokens = False  # whether the ceiling asks for single tokens of the residual stream
 
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)
@@ -88,9 +114,24 @@ class LabelledTask(Task):
         """Rows of the test examples, and numbers about the set (which latent was found, ...)."""
         raise NotImplementedError
 
+    def refits(self, view: LabelledView) -> Rows | None:
+        """Sums over the test examples ``[n_refits]`` of columns of :meth:`examples`, by fits under other weights.
+
+        Called after it, with the same view. Columns that are left out do not depend on a fit. None: there is no fit.
+        """
+        return None
+
     def ceiling(self, view: ResidualView) -> Rows:
         """The columns that a probe on the full residual stream gives."""
         raise NotImplementedError
+
+    def ceiling_refits(self, view: ResidualView) -> Rows | None:
+        """As :meth:`refits` for :meth:`ceiling`. None: its interval knows of the test part alone."""
+        return None
+
+    def about_ceiling(self, view: ResidualView) -> dict[str, float]:
+        """Numbers about the ceiling of the set, which stand beside those of every coder."""
+        return {}
 
     def set_details(self, numbers: Mapping[str, float]) -> dict[str, Any]:
         """What a result shows of one set beside its metrics, from the numbers of :meth:`examples`."""
@@ -109,39 +150,3 @@ class LabelledTask(Task):
 def labelled_rows(labels: Tensor) -> Rows:
     """The columns that every row has: that it is one example, and whether its label is positive."""
     return {"examples": torch.ones(len(labels), dtype=torch.float64), "positive": labels.double()}
-
-
-def residual_scores(view: ResidualView, pooling: str, strengths: Sequence[float], folds: int) -> Tensor:
-    """Scores of the test examples by an L2 logistic probe on the full residual stream, fitted on the train part.
-
-    Features are the residual stream's mean over tokens (or its last token, where the task pools so), standardised; the
-    penalty (``strength / 2`` times the squared weights, beside the mean cross-entropy) is chosen by cross-validation.
-    The features are many, so this is scikit-learn's L-BFGS rather than Newton's method.
-    """
-    pooling = "last" if pooling == "last" else "mean"
-    key = (pooling, *strengths, folds)
-    if key not in view.memo:  # two tasks may ask for the same one
-        view.memo[key] = _residual_scores(view, pooling, strengths, folds)
-    return view.memo[key]
-
-
-def _residual_scores(view: ResidualView, pooling: str, strengths: Sequence[float], folds: int) -> Tensor:
-    from sklearn.linear_model import LogisticRegressionCV
-    from sklearn.model_selection import StratifiedKFold
-
-    train, test = view.features("train", pooling), view.features("test", pooling)
-    labels = view.labels("train")
-    mean, scale = train.mean(0), train.std(0, correction=0)
-    scale = torch.where(scale > 0, scale, 1)
-    folds = max(2, min(folds, int(labels.sum()), int((~labels).sum())))
-    probe = LogisticRegressionCV(
-        Cs=[1 / (strength * len(labels)) for strength in sorted(strengths, reverse=True)],
-        cv=StratifiedKFold(folds, shuffle=True, random_state=view.seed % 2**32),
-        scoring="neg_log_loss",
-        max_iter=1000,
-        tol=1e-3,
-        l1_ratios=(0.0,),
-        use_legacy_attributes=False,
-    )
-    probe.fit(((train - mean) / scale).numpy(), labels.numpy())
-    return torch.from_numpy(probe.decision_function(((test - mean) / scale).numpy()))

@@ -15,19 +15,14 @@ import torch
 from torch import Tensor
 
 from sae_bench.kernels.logistic import probe_losses
-from sae_bench.kernels.probes import Probes, fit_probes, fit_probes_dense, take
-from sae_bench.kernels.ranks import auroc, lowest, positive
+from sae_bench.kernels.probes import Probes, dense, fit_probes, fit_probes_dense, take
+from sae_bench.kernels.ranks import auroc, aurocs, lowest, positive, top
+from sae_bench.kernels.refits import BEST, refit_probes
 from sae_bench.metrics import probe_recovery
 from sae_bench.randomness import generator
 from sae_bench.schema import TaskSpec
-from sae_bench.tasks.labelled import (
-    LabelledTask,
-    LabelledView,
-    ResidualView,
-    Rows,
-    labelled_rows,
-    residual_scores,
-)
+from sae_bench.tasks.ceiling import Ceiling, named_ceiling, residual_ceiling
+from sae_bench.tasks.labelled import LabelledTask, LabelledView, ResidualView, Rows, labelled_rows
 
 TILE = 1024  # latents whose pre-activations are in memory at once
 
@@ -41,6 +36,33 @@ class Found(NamedTuple):
     loss: float
 
 
+class Best(NamedTuple):
+    """The latents ``[k]`` of least loss, in ascending order, their train part ``[n, k]``, and their probes."""
+
+    latents: Tensor
+    z: Tensor
+    probes: Probes
+
+    @classmethod
+    def of(cls, latents: Tensor, z: Tensor, probes: Probes) -> Best:
+        """The best of these."""
+        best = top(-probes.loss, BEST).sort().values
+        return cls(latents[best], z[:, best], Probes(*(column[best] for column in probes)))
+
+    def beside(self, other: Best) -> Best:
+        """The best of both; the latents of ``other`` are the higher ones."""
+        probes = Probes(*(torch.cat(pair) for pair in zip(self.probes, other.probes, strict=True)))
+        return Best.of(torch.cat([self.latents, other.latents]), torch.cat([self.z, other.z], 1), probes)
+
+    def found(self, truth: Tensor) -> Found:
+        """The probe with the least loss, the lowest latent of near-ties; without any the base rate alone."""
+        if not len(self.latents):
+            rate = truth.double().mean()
+            return Found(-1, 0.0, float(torch.logit(rate)), float(-(rate * rate.log() + (1 - rate) * (1 - rate).log())))
+        best = lowest(self.probes.loss)
+        return Found(int(self.latents[best]), *(float(column[best]) for column in self.probes))
+
+
 class ProbeRecovery(LabelledTask):
     """Example table: loss, placement and decision of the chosen latent on each test example."""
 
@@ -50,14 +72,16 @@ class ProbeRecovery(LabelledTask):
         super().__init__(spec)
         p = probe_recovery.Parameters.of(spec.id, spec.parameters)
         self.source, self.ridge, self.folds, self.strengths = p.source, p.ridge, p.folds, p.ceiling_strengths
+        self.n_refits, self.reads_tokens = p.refits, self.pooling != "last"
 
     def examples(self, view: LabelledView) -> tuple[Rows, dict[str, float]]:
         """The chosen latent on every test example."""
         truth, labels = view.labels("train"), view.labels("test")
-        mixed = truth[torch.randperm(len(truth), generator=generator(view.seed, f"shuffled labels {view.set_name}"))]
-        found, by_chance = self._search(view, [truth, mixed])
+        best = self._search(view, self._labellings(view))
+        view.memo[self.spec.id] = best
+        found, by_chance = (one.found(y) for one, y in zip(best, self._labellings(view), strict=True))
         scores = self._scores(view, found)
-        rows = self._rows(scores, labels) | {"shuffled_loss": probe_losses(self._scores(view, by_chance), labels)}
+        rows = _rows(scores, labels) | {"shuffled_loss": probe_losses(self._scores(view, by_chance), labels)}
         numbers = {
             "latent": float(found.latent),
             "weight": found.weight,
@@ -71,32 +95,77 @@ class ProbeRecovery(LabelledTask):
         }
         return rows, numbers
 
-    def _search(self, view: LabelledView, labels: list[Tensor]) -> list[Found]:
-        """The latent with the least loss on the train part, for each labelling; the lowest of near-ties."""
+    def refits(self, view: LabelledView) -> Rows:
+        """The same columns by probes that are chosen among the best latents and fitted under other weights."""
+        labels, weights = view.labels("test"), view.train_weights(self.n_refits)
+        found, by_chance = (
+            self._refitted(view, best, y, weights)
+            for best, y in zip(view.memo[self.spec.id], self._labellings(view), strict=True)
+        )
+        return _sums(found, labels) | {"shuffled_loss": probe_losses(by_chance, labels).sum(1)}
+
+    @staticmethod
+    def _labellings(view: LabelledView) -> list[Tensor]:
+        """The labels of the train part, and the same shuffled."""
+        truth = view.labels("train")
+        order = torch.randperm(len(truth), generator=generator(view.seed, f"shuffled labels {view.set_name}"))
+        return [truth, truth[order]]
+
+    def _search(self, view: LabelledView, labels: list[Tensor]) -> list[Best]:
+        """The latents with the least loss on the train part, for each labelling."""
         if not (self.source == "pre_activations" and view.dense):
             columns = view.columns("train", self.pooling)
-            return [_best(fit_probes(columns, y, ridge=self.ridge), columns.latents, y) for y in labels]
-        tiles: list[list[Probes]] = [[] for _ in labels]
+            found = []
+            for y in labels:
+                probes = fit_probes(columns, y, ridge=self.ridge)
+                best = top(-probes.loss, BEST).sort().values
+                own = Probes(*(column[best] for column in probes))
+                found.append(Best(columns.latents[best], dense(columns, best), own))
+            return found
+        so_far: list[Best] = []
         for start in range(0, view.n_latents, TILE):
-            z = view.pre_activations("train", self.pooling, start, min(start + TILE, view.n_latents))
-            for own, truth in zip(tiles, labels, strict=True):
-                own.append(fit_probes_dense(z, truth, ridge=self.ridge))
-        whole = [Probes(*(torch.cat(parts) for parts in zip(*own, strict=True))) for own in tiles]
-        return [_best(probes, torch.arange(view.n_latents), y) for probes, y in zip(whole, labels, strict=True)]
+            stop = min(start + TILE, view.n_latents)
+            z = view.pre_activations("train", self.pooling, start, stop)
+            fits = [fit_probes_dense(z, truth, ridge=self.ridge) for truth in labels]
+            of_tile = [Best.of(torch.arange(start, stop), z, probes) for probes in fits]
+            so_far = [a.beside(b) for a, b in zip(so_far, of_tile, strict=True)] if so_far else of_tile
+        return so_far
 
     def _scores(self, view: LabelledView, found: Found) -> Tensor:
         """Logits of the test examples."""
         if found.latent < 0:
             return torch.full((len(view.labels("test")),), found.bias, dtype=torch.float64)
+        return found.weight * self._tested(view, found.latent) + found.bias
+
+    def _tested(self, view: LabelledView, latent: int) -> Tensor:
+        """The test part of a latent ``[n]``."""
         if self.source == "pre_activations" and view.dense:
-            z = view.pre_activations("test", self.pooling, found.latent, found.latent + 1).squeeze(1)
-        else:
-            z = take(view.columns("test", self.pooling), torch.tensor([found.latent])).squeeze(1)
-        return found.weight * z + found.bias
+            return view.pre_activations("test", self.pooling, latent, latent + 1).squeeze(1)
+        return take(view.columns("test", self.pooling), torch.tensor([latent])).squeeze(1)
+
+    def _refitted(self, view: LabelledView, best: Best, truth: Tensor, weights: Tensor) -> Tensor:
+        """Logits ``[R, n]`` of the test examples."""
+        again = refit_probes(best.z, truth, weights, best.probes[:2], self.ridge)
+        z = again.weight.new_zeros(len(view.labels("test")), len(best.latents))
+        for column in sorted(set(again.column.tolist())) if len(best.latents) else ():
+            z[:, column] = self._tested(view, int(best.latents[column]))
+        return again.scores(z)
 
     def ceiling(self, view: ResidualView) -> Rows:
-        """A logistic probe on the full residual stream: its mean over tokens, or the last."""
-        return self._rows(residual_scores(view, self.pooling, self.strengths, self.folds), view.labels("test"))
+        """The best probe on the full residual stream."""
+        return _rows(self._ceiling(view).scores, view.labels("test"))
+
+    def ceiling_refits(self, view: ResidualView) -> Rows | None:
+        """The same columns by refits of that probe."""
+        refits = self._ceiling(view).refits
+        return None if refits is None else _sums(refits, view.labels("test"))
+
+    def about_ceiling(self, view: ResidualView) -> dict[str, float]:
+        """Which probe is the best."""
+        return {"ceiling": float(self._ceiling(view).probe)}
+
+    def _ceiling(self, view: ResidualView) -> Ceiling:
+        return residual_ceiling(view, self.pooling, self.strengths, self.folds, self.n_refits)
 
     def set_details(self, numbers: Mapping[str, float]) -> dict[str, Any]:
         """Whole numbers as such; the sign in words of the probe: +1 where an active latent speaks for the label."""
@@ -105,24 +174,25 @@ class ProbeRecovery(LabelledTask):
         shown["sign"] = int(np.sign(numbers["weight"]))
         if shown["latent"] < 0:
             shown["latent"] = None
-        return shown
-
-    @staticmethod
-    def _rows(scores: Tensor, labels: Tensor) -> Rows:
-        says_yes = positive(scores)
-        return labelled_rows(labels) | {
-            "loss": probe_losses(scores, labels),
-            "auroc": auroc(scores, labels)[1],
-            "true_positive": (says_yes & labels).double(),
-            "false_positive": (says_yes & ~labels).double(),
-            "false_negative": (~says_yes & labels).double(),
-        }
+        return shown | named_ceiling(numbers)
 
 
-def _best(probes: Probes, latents: Tensor, truth: Tensor) -> Found:
-    """The probe with the least loss; without any the base rate alone."""
-    if not len(latents):
-        rate = truth.double().mean()
-        return Found(-1, 0.0, float(torch.logit(rate)), float(-(rate * rate.log() + (1 - rate) * (1 - rate).log())))
-    best = lowest(probes.loss)
-    return Found(int(latents[best]), *(float(column[best]) for column in probes))
+def _rows(scores: Tensor, labels: Tensor) -> Rows:
+    """The columns ``[n]`` of logits ``[n]``."""
+    return labelled_rows(labels) | {"auroc": auroc(scores, labels)[1]} | _decided(scores, labels)
+
+
+def _sums(scores: Tensor, labels: Tensor) -> Rows:
+    """The sums ``[R]`` of those columns from logits ``[R, n]`` of refits."""
+    sums = {name: column.sum(1) for name, column in _decided(scores, labels).items()}
+    return {"auroc": len(labels) * aurocs(scores, labels)} | sums
+
+
+def _decided(scores: Tensor, labels: Tensor) -> Rows:
+    says_yes = positive(scores)
+    return {
+        "loss": probe_losses(scores, labels),
+        "true_positive": (says_yes & labels).double(),
+        "false_positive": (says_yes & ~labels).double(),
+        "false_negative": (~says_yes & labels).double(),
+    }
