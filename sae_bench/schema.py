@@ -68,7 +68,13 @@ class TaskSpec(Record):
 
 
 class MetricValue(Record):
-    """A measured figure. ``value`` is null exactly when ``reason`` says why; an interval holds its value."""
+    """A measured figure. ``value`` is null exactly when ``reason`` says why; an interval holds its value.
+
+    ``n_units`` counts what was resampled: groups of rows, which are documents, or what several of them come from.
+    ``no_interval`` says why a value has no interval, ``optimistic`` why its interval is too narrow. ``design_effect``
+    is the standard error over groups divided by that over rows, null where every group is a row. Older results say
+    none of the three.
+    """
 
     value: FiniteFloat | None
     low: FiniteFloat | None
@@ -77,6 +83,9 @@ class MetricValue(Record):
     better: Better
     n_units: int = Field(ge=0)
     reason: str | None = None
+    no_interval: str | None = None
+    optimistic: str | None = None
+    design_effect: FiniteFloat | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -84,6 +93,8 @@ class MetricValue(Record):
             raise ValueError("either value or reason must be given, and the other be null")
         if (self.low is None) != (self.high is None) or (self.value is None and self.low is not None):
             raise ValueError("low and high must both be numbers, or both be null where there is no value or interval")
+        if (self.no_interval and (self.low is not None or self.value is None)) or (self.optimistic and self.low is None):
+            raise ValueError("no_interval is said of a value without an interval, optimistic of an interval")
         if self.value is None or self.low is None or self.high is None or self.low <= self.value <= self.high:
             return self
         raise ValueError(f"the interval {self.low} to {self.high} must hold the value {self.value}")

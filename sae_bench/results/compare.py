@@ -34,8 +34,19 @@ from sae_bench.results.compare_protocol import NotComparable, comparable, refusa
 from sae_bench.schema import Better
 from sae_bench.show import marks
 from sae_bench.units import Units
-from sae_bench.units.bootstrap import CONFIDENCE, FEWEST, Array, percentile_interval, quotient, undefined
+from sae_bench.units.bootstrap import (
+    CONFIDENCE,
+    FEWEST,
+    MOSTLY_UNDEFINED,
+    Array,
+    percentile_interval,
+    quotient,
+    spread,
+    too_few,
+    undefined,
+)
 from sae_bench.units.kinds import kind
+from sae_bench.units.trust import Influence, design_effect, optimistic
 
 __all__ = ["Difference", "Loaded", "NotComparable", "adjusted", "comparable", "difference", "load", "refusal"]
 
@@ -57,7 +68,8 @@ class Difference:
     ``p_adjusted`` is :attr:`p` until :func:`adjusted` is told of the other metrics. ``detectable`` is the difference
     that would be found 80 times of 100. ``left_out`` counts documents, sets or latents of A and of B that the other
     lacks. ``method`` says how the interval was made, ``reason`` why there is none, ``marks`` that A's or B's figure is
-    not whole.
+    not whole. ``n_units`` counts groups; ``optimistic`` says why the interval is too narrow, and ``design_effect`` is
+    its standard error over that of single rows.
     """
 
     task: str
@@ -77,6 +89,8 @@ class Difference:
     method: str | None = None
     reason: str | None = None
     marks: tuple[marks.Mark | None, marks.Mark | None] = (None, None)
+    optimistic: str | None = None
+    design_effect: float | None = None
 
     @property
     def tested(self) -> bool:
@@ -170,17 +184,26 @@ class _Pair:
         value = values[1] - values[0]
         found = replace(empty, a=values[0], b=values[1], value=value)
         if n < FEWEST:
-            return replace(found, reason=f"fewer than {FEWEST} units have no interval")
+            return replace(found, reason=too_few(n, 'groups'))
         drawn = quotient(figures[1].replicates) - quotient(figures[0].replicates)
         if shares := self._shares(values, drawn, n):
             return _of_shares(found, shares, self.paired)
         low, high = percentile_interval(value, drawn, n, CONFIDENCE)
         if low is None:
-            return replace(found, reason="most resamples have no value")
+            return replace(found, reason=MOSTLY_UNDEFINED)
         p = p_value(value, drawn, n)
-        error = float(drawn[np.isfinite(drawn)].std(ddof=1))
         method = "paired bootstrap" if self.paired else "bootstrap"
-        return replace(found, low=low, high=high, p=p, p_adjusted=p, detectable=detectable(error, n), method=method)
+        found = replace(found, low=low, high=high, p=p, p_adjusted=p, method=method)
+        error, hangs = spread(drawn), self._influence(figures)
+        if hangs is not None:
+            said = {"optimistic": optimistic(hangs, value), "design_effect": design_effect(hangs, error)}
+            found = replace(found, **said)
+        return replace(found, detectable=detectable(error, n))
+
+    def _influence(self, figures: tuple[Figure, Figure]) -> Influence | None:
+        """How the difference hangs on each group."""
+        a, b = (one.influence for one in figures)
+        return None if a is None or b is None else b.minus(a, paired=self.paired)
 
     def _shares(self, values: list[float], drawn: Array, n: int) -> tuple[Proportion, Proportion] | None:
         """Two shares to compare where resampling 0/1 units would say too little, else None."""

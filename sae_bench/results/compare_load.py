@@ -20,6 +20,7 @@ from sae_bench.schema import Result, TaskSpec
 from sae_bench.units import Units, kinds, nested
 from sae_bench.units.bootstrap import RESAMPLES, Array, Metric, Ratio, Sums, quotient
 from sae_bench.units.kinds import Draws
+from sae_bench.units.trust import Influence
 
 AGREES = 1e-6  # relative; a figure and its units may differ by the rounding of two machines, which is far less
 KEPT = 4  # parts of tables whose replicates are kept beside those of whole tables
@@ -27,15 +28,16 @@ KEPT = 4  # parts of tables whose replicates are kept beside those of whole tabl
 
 @dataclass(frozen=True)
 class Figure:
-    """A metric on some units: the point ``[1]`` and its replicates; ``n`` independent units.
+    """A metric on some units: the point ``[1]`` and its replicates; ``n`` independent groups.
 
-    ``undefined`` names the labelled sets in which it has no value.
+    ``undefined`` names the labelled sets in which it has no value; ``influence`` says how it hangs on each group.
     """
 
     point: Array | Ratio
     replicates: Array | Ratio
     n: int
     undefined: frozenset[str] = frozenset()
+    influence: Influence | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +164,8 @@ def _mean(values: list[Array | Ratio]) -> Array | Ratio:
 
 def _figure(draws: Draws, metric: Metric) -> Figure:
     if not isinstance(draws, nested.Draws):
-        return Figure(metric(draws.points), metric(draws.replicates), draws.n)
+        influence = draws.influence(metric)
+        return Figure(metric(draws.points), metric(draws.replicates), draws.n, influence=influence)
     points = [metric(sums) for sums in draws.points]
     replicates = nested.replicates_of(draws, metric, points, draws.weights)
     undefined = frozenset(name for name, one in zip(draws.names, points, strict=True) if not _defined(one))

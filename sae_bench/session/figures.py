@@ -66,5 +66,8 @@ def figures(
             better=spec.better,
             n_units=e.n_units,
             reason=e.reason,
+            no_interval=e.no_interval,
+            optimistic=e.optimistic,
+            design_effect=e.design_effect,
         )
     return found

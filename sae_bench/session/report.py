@@ -34,6 +34,8 @@ from sae_bench.tasks.base import Task
 from sae_bench.units import Units
 from sae_bench.units.bootstrap import CONFIDENCE
 
+KNOWN = "it is known without a measurement"  # why a constant has no interval
+
 
 def weights_sha256(entry: Entry) -> str:
     """Digest of the files of an SAE, else of what it does; zeros where it fails."""
@@ -204,6 +206,7 @@ def _constants(task: Task) -> dict[str, dict[str, MetricValue]]:
     for label, values in task.constants.items():
         for name, value in values.items():
             spec = task.spec.metrics[name]
-            known = MetricValue(value=value, low=None, high=None, unit=spec.unit, better=spec.better, n_units=0)
+            common: dict[str, Any] = {"unit": spec.unit, "better": spec.better, "n_units": 0, "no_interval": KNOWN}
+            known = MetricValue(value=value, low=None, high=None, **common)
             found.setdefault(label, {})[name] = known
     return found

@@ -3,34 +3,37 @@
 A metric is a pure function of weighted column sums. With all weights 1 it gives the figure itself; with random weights
 it gives a bootstrap replicate. All replicates are one matrix product.
 
-*Weights.* Each unit gets one Poisson(1) count a replicate, from a generator keyed by (seed, unit id) (the Poisson
-bootstrap; Chamandy et al. 2012, "Estimating uncertainty for massive data streams"). A unit therefore has the same
-weights in every table: two SAEs measured on the same documents can be compared in pairs, and a part of the table gives
-the same weights as the whole. More than ``MAX_GROUPS`` units are resampled in groups, by a hash of their id, which
-bounds time and memory: a byte a group and replicate (8 MiB at 2,000, 78 MiB at 20,000; of two tables at a time) and
-8 MiB of floats.
+*Groups.* Rows that come from one source of text are no independent draws: they are added up by their group
+(``units/groups.py``) before anything is drawn. A row that stands alone is a group of its own.
 
-*Interval.* Percentiles of the replicates at levels widened for few units (the "expanded percentile" interval;
+*Weights.* Each group gets one Poisson(1) count a replicate, from a generator keyed by (seed, its name) (the Poisson
+bootstrap; Chamandy et al. 2012, "Estimating uncertainty for massive data streams"). A group therefore has the same
+weights in every table: two SAEs measured on the same documents can be compared in pairs, and a part of the table gives
+the same weights as the whole. More than ``MAX_GROUPS`` groups are pooled, by a hash of their name, which bounds time
+and memory: a byte a pool and replicate (8 MiB at 2,000, 78 MiB at 20,000; of two tables at a time) and 8 MiB of floats.
+
+*Interval.* Percentiles of the replicates at levels widened for few groups (the "expanded percentile" interval;
 Hesterberg 2015, "What teachers should know about the bootstrap"). In simulation its coverage is that of BCa at a third
 of the code. A share of 0/1 units has a Wilson score interval instead, because resampling gives the empty interval
-[0, 0] when no unit is 1.
+[0, 0] when no unit is 1. What the sample itself says against its interval is in ``units/trust.py``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_bench.units.sums import CommonSums
+from sae_bench.units.sums import CommonSums, Without
 from sae_bench.units.sums import Sums as Sums
 from sae_bench.units.table import Common, Units
+from sae_bench.units.trust import Influence, Sample, design_effect, optimistic, some_rows
 from sae_bench.units.weights import random
 from sae_bench.units.weights import resample_weights as resample_weights
 
@@ -38,6 +41,7 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 MAX_GROUPS = 4096
 FEWEST = 5  # units for an interval: resamples stay within what was seen, and hold the truth 1 time in 2 with 2 units
+MOSTLY_UNDEFINED = "most resamples have no value"
 NOISE = 0.001  # share of resamples in which a denominator may be negative: more, and the quotient's interval is not one
 
 Array = NDArray[np.float64]
@@ -62,33 +66,87 @@ Metric = Callable[[Sums], Array | Ratio]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval. ``value`` is None exactly when ``reason`` says why."""
+    """A figure with its interval. ``value`` is None exactly when ``reason`` says why.
+
+    Where there is a value and no interval, ``no_interval`` says why; ``optimistic`` says why an interval is too narrow.
+    ``n_units`` counts groups, ``design_effect`` is that of ``units/trust.py``.
+    """
 
     value: float | None
     low: float | None
     high: float | None
     n_units: int
     reason: str | None = None
+    no_interval: str | None = None
+    optimistic: str | None = None
+    design_effect: float | None = None
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Column sums of a table (``points``), their replicates, and of how many independent units they are."""
+    """Column sums of a table (``points``), their replicates, and of how many independent groups they are.
+
+    ``sample`` has the sums without each group in turn, for what the sample says of its own interval; None: nothing.
+    """
 
     points: Sums
     replicates: Sums
     n: int
+    sample: Sample | None = None
+
+    def influence(self, metric: Metric) -> Influence | None:
+        """How a figure moves without each group in turn; None where the draws do not know."""
+        if self.sample is None:
+            return None
+
+        def weight(sums: Sums) -> Array | None:
+            found = metric(sums)
+            return found.denominator if isinstance(found, Ratio) else None
+
+        return self.sample.influence(lambda sums: quotient(metric(sums)), weight)
 
 
-def draw(units: Units, *, seed: int, resamples: int = RESAMPLES) -> Draws:
-    """Everything that figures of a table of independent units are made of."""
-    return Draws(total(units), resample(units, seed=seed, resamples=resamples), len(units))
+def draw(
+    units: Units, *, seed: int, resamples: int = RESAMPLES, group: Callable[[str], str] | None = None
+) -> Draws:
+    """Everything that figures of a table are made of. ``group`` names by the id of a row what is drawn.
+
+    Without it rows are drawn, which are not of text.
+    """
+    groups = units if group is None else grouped(units, group)
+    replicates, n = resample(groups, seed=seed, resamples=resamples), len(groups)
+    return Draws(total(units), replicates, n, sample_of(units, groups, text=group is not None) if n else None)
+
+
+def sample_of(units: Units, groups: Units, *, text: bool, crossed: Units | None = None) -> Sample:
+    """The sums without each group, and without each row where several are of one group.
+
+    ``groups`` has the rows of ``units`` added up by group, ``crossed`` by what else is drawn.
+    """
+    pooled = _pooled(groups)
+    rows = _without(units, some_rows(len(units))) if len(groups) < len(units) else None
+    other = None if crossed is None else _without(crossed)
+    return Sample(_without(pooled), len(groups), rows, len(units), total(units), pooled.columns, text, other)
+
+
+def _without(units: Units, chosen: NDArray[np.int64] | None = None) -> Without:
+    """The sums of a table without each of its rows in turn, or of the ``chosen`` ones."""
+
+    def some(columns: Mapping[str, Array]) -> Mapping[str, Array]:
+        return columns if chosen is None or len(chosen) == len(units) else {n: c[chosen] for n, c in columns.items()}
+
+    shared, common, whole = units.shared, units.common, total(units)
+    if not shared or common is None or not common.wide:
+        return Without(some(units.columns), whole)
+    of_all = common.once("without", lambda: Without(some(common.columns), Sums(common_total(common))))
+    own = some({name: column for name, column in units.columns.items() if name not in shared})
+    return Without({n: of_all.column(n) if n in shared else own[n] for n in units.columns}, whole, of_all, shared)
 
 
 def estimate_of(
     draws: Draws, metric: Metric, *, interval: str = "bootstrap", confidence: float = CONFIDENCE
 ) -> Estimate:
-    """The figure of ``metric`` with its interval at level ``confidence``; fewer than 5 units have none.
+    """The figure of ``metric`` with its interval at level ``confidence``; fewer than 5 groups have none.
 
     ``interval="wilson"`` is for metrics that are the share of units whose column is 1, which resampling would give an
     empty interval where there is no such unit.
@@ -96,7 +154,24 @@ def estimate_of(
     if draws.n == 0:
         return Estimate(None, None, None, 0, "there is no unit to measure")
     replicates = None if interval == "wilson" else metric(draws.replicates)
-    return settle(metric(draws.points), replicates, draws.n, confidence)
+    found = settle(metric(draws.points), replicates, draws.n, confidence, of="groups")
+    if replicates is None or found.value is None:
+        return found
+    return trusted(found, draws.influence(metric), quotient(replicates))
+
+
+def trusted(found: Estimate, influence: Influence | None, replicates: Array) -> Estimate:
+    """An estimate with what the sample says of its interval."""
+    if influence is None or found.value is None:
+        return found
+    why = None if found.low is None else optimistic(influence, found.value)
+    return replace(found, optimistic=why, design_effect=design_effect(influence, spread(replicates)))
+
+
+def spread(replicates: Array) -> float:
+    """The standard error that replicates give; nan where fewer than two are finite."""
+    finite = replicates[np.isfinite(replicates)]
+    return float(finite.std(ddof=1)) if len(finite) > 1 else math.nan
 
 
 def estimate(
@@ -112,8 +187,12 @@ def estimate(
     return estimate_of(draw(units, seed=seed, resamples=resamples), metric, interval=interval, confidence=confidence)
 
 
-def settle(point: Array | Ratio, replicates: Array | Ratio | None, n: int, confidence: float) -> Estimate:
+def settle(
+    point: Array | Ratio, replicates: Array | Ratio | None, n: int, confidence: float, *, of: str = "units"
+) -> Estimate:
     """The estimate that a point ``[1]`` and its replicates make; without these the point is a share of 0/1 units.
+
+    ``of`` names what ``n`` counts.
 
     Raises ValueError for a point of another shape: its first number would look like the figure.
     """
@@ -127,8 +206,14 @@ def settle(point: Array | Ratio, replicates: Array | Ratio | None, n: int, confi
     if replicates is None:
         return Estimate(value, *wilson(value, n, confidence), n)
     if n < FEWEST:
-        return Estimate(value, None, None, n)
-    return Estimate(value, *percentile_interval(value, quotient(replicates), n, confidence), n)
+        return Estimate(value, None, None, n, no_interval=too_few(n, of))
+    low, high = percentile_interval(value, quotient(replicates), n, confidence)
+    return Estimate(value, low, high, n, no_interval=MOSTLY_UNDEFINED if low is None else None)
+
+
+def too_few(n: int, of: str) -> str:
+    """Why a figure over ``n`` of them has no interval."""
+    return f"fewer than {FEWEST} {of} have no interval, and there are {n}"
 
 
 def total(units: Units) -> Sums:
@@ -136,9 +221,14 @@ def total(units: Units) -> Sums:
     shared, common = units.shared, units.common
     if not shared or common is None:
         return Sums(_totals(units.columns))
-    of_all = common.once("total", lambda: _totals(common.columns))
+    of_all = common_total(common)
     own = _totals({name: column for name, column in units.columns.items() if name not in shared})
     return Sums({name: of_all[name] if name in shared else own[name] for name in units.columns})
+
+
+def common_total(common: Common) -> dict[str, Array]:
+    """The sums of columns that many tables have."""
+    return common.once("total", lambda: _totals(common.columns))
 
 
 def _totals(columns: Mapping[str, Array]) -> dict[str, Array]:
@@ -206,16 +296,24 @@ def undefined(point: Array | Ratio, replicates: Array | Ratio | None) -> str | N
     return None
 
 
+def grouped(units: Units, group: Callable[[str], str]) -> Units:
+    """The rows added up by their group, which names them; the table itself if each is a group of this name."""
+    ids, place = _by_group(units.ids, group)
+    return units if ids is units.ids else _summed(units, ids, place, ("grouped", group))
+
+
 def _pooled(units: Units) -> Units:
-    """The table itself, or, if it is long, its rows added up in ``MAX_GROUPS`` groups by a hash of their ids."""
-    if len(units) <= MAX_GROUPS:
-        return units
-    ids, group = _groups(units.ids)
+    """The table itself, or, if it is long, its rows added up in ``MAX_GROUPS`` pools by a hash of their ids."""
+    return units if len(units) <= MAX_GROUPS else _summed(units, *_pools(units.ids), "pooled")
+
+
+def _summed(units: Units, ids: tuple[str, ...], place: NDArray[np.int64], what: Any) -> Units:
+    """The rows added up by their ``place`` among ``ids``; what many tables share, once for all of them."""
     shared, common = units.shared, None
     if shared and units.common is not None:
         own = units.common.columns
-        common = units.common.once("pooled", lambda: Common(ids, _added(own, group, len(ids))))
-    columns = _added({n: column for n, column in units.columns.items() if n not in shared}, group, len(ids))
+        common = units.common.once(what, lambda: Common(ids, _added(own, place, len(ids))))
+    columns = _added({n: column for n, column in units.columns.items() if n not in shared}, place, len(ids))
     if common is not None:
         columns = {n: common.columns[n] if n in shared else columns[n] for n in units.columns}  # in the same order
     return Units(ids, columns, common)
@@ -236,11 +334,20 @@ def _added(columns: Mapping[str, Array], group: NDArray[np.int64], n: int) -> di
 
 
 @lru_cache(maxsize=4)
-def _groups(ids: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The names of the groups that occur, and the position among them of every unit's group."""
-    groups = np.array([int.from_bytes(random(0, unit, 4), "little") % MAX_GROUPS for unit in ids], dtype=np.int64)
-    present, group = np.unique(groups, return_inverse=True)
-    return tuple(f"group {g}" for g in present), group
+def _by_group(ids: tuple[str, ...], group: Callable[[str], str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The names of the groups in the order of their first row, and the position among them of every row's group."""
+    names = list(map(group, ids))
+    places = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    found = tuple(places)
+    return ids if found == ids else found, np.array([places[name] for name in names], dtype=np.int64)
+
+
+@lru_cache(maxsize=4)
+def _pools(ids: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The names of the pools that occur, and the position among them of every unit's pool."""
+    pools = np.array([int.from_bytes(random(0, unit, 4), "little") % MAX_GROUPS for unit in ids], dtype=np.int64)
+    present, pool = np.unique(pools, return_inverse=True)
+    return tuple(f"group {g}" for g in present), pool
 
 
 def _t_quantile(confidence: float, degrees: int) -> float:

@@ -5,13 +5,15 @@ and a new sample would have other documents and other latents. A replicate there
 and one for every latent, and a row counts with their product (the pigeonhole bootstrap; Owen 2007, "The pigeonhole
 bootstrap"). It is a little conservative: noise of a row that neither shares is counted up to three times. Resampling
 latents alone would be too narrow wherever the text matters more than the latent: see the card of downstream_sparsity.
+Documents of one group have one weight.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from sae_bench.units.bootstrap import Array, Draws, Sums, resample_weights, total
+from sae_bench.units.bootstrap import Array, Draws, Sums, grouped, resample_weights, sample_of, total
+from sae_bench.units.groups import group_of
 from sae_bench.units.table import Units
 
 CHUNK = 1 << 22  # weights of rows in memory at once
@@ -22,6 +24,16 @@ def document_of(unit: str) -> str:
     return unit.partition("@")[0]
 
 
+def text_of(unit: str) -> str:
+    """The group of the document of a row."""
+    return group_of(document_of(unit))
+
+
+def latent_of(unit: str) -> str:
+    """The latent of a row, by a name that no document has."""
+    return f"latent {unit.rpartition(':')[2]}"
+
+
 def of_sae(unit: str, weights: str) -> str:
     """The row with its latent named by its SAE."""
     place, _, latent = unit.rpartition(":")
@@ -29,12 +41,12 @@ def of_sae(unit: str, weights: str) -> str:
 
 
 def draw(units: Units, *, seed: int, resamples: int) -> Draws:
-    """Everything that figures of this table are made of, as of so many units as there are documents or latents.
+    """Everything that figures of this table are made of, as of so many units as there are groups of documents or latents.
 
     The smaller number counts, so that the Wilson interval of a share of rows, which are not independent, is a wide one.
     """
-    documents, of_document = _groups([document_of(unit) for unit in units.ids])
-    latents, of_latent = _groups([f"latent {unit.rpartition(':')[2]}" for unit in units.ids])
+    documents, of_document = _groups([text_of(unit) for unit in units.ids])
+    latents, of_latent = _groups([latent_of(unit) for unit in units.ids])
     by_document, by_latent = (resample_weights(names, seed, resamples) for names in (documents, latents))
     sums: dict[str, list[Array]] = {name: [] for name in units.columns}
     step = max(1, CHUNK // max(1, len(units)))
@@ -44,7 +56,8 @@ def draw(units: Units, *, seed: int, resamples: int) -> Draws:
         for name, column in units.columns.items():
             sums[name].append(weights @ column)
     replicates = Sums({name: np.concatenate(parts) for name, parts in sums.items()})
-    return Draws(total(units), replicates, min(len(documents), len(latents)))
+    sample = sample_of(units, grouped(units, text_of), text=True, crossed=grouped(units, latent_of))
+    return Draws(total(units), replicates, min(len(documents), len(latents)), sample)
 
 
 def _groups(names: list[str]) -> tuple[tuple[str, ...], np.ndarray[tuple[int], np.dtype[np.int64]]]:

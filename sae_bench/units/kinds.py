@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from sae_bench.errors import SaeBenchError
 from sae_bench.schema import TaskSpec
 from sae_bench.units import bootstrap, crossed, nested
 from sae_bench.units.bootstrap import Array, Estimate, Metric, Ratio, Sums
+from sae_bench.units.groups import group_of
 from sae_bench.units.table import Units
 
 Draws = bootstrap.Draws | nested.Draws
@@ -89,7 +90,12 @@ class Kind:
         return nested.mean_over_sets([metric(sums) for sums in totals], np.ones((1, len(totals))))
 
 
-DOCUMENT = Kind("document", "the digest of a document's text, or of its tokens", population=True)
+DOCUMENT = Kind(
+    "document",
+    "the digest of a document's text, or of its tokens, behind its group where it has one",
+    draw=partial(bootstrap.draw, group=group_of),
+    population=True,
+)
 LATENT = Kind("latent", "the number of a latent", common=two_samples, of_sae=lambda unit, weights: f"{weights}/{unit}")
 EXAMPLE = Kind(
     "example",

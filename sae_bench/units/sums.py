@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_bench.units.weights import Counts, weighted
+from sae_bench.units.weights import SLAB, Counts, weighted
 
 Array = NDArray[np.float64]
 
@@ -65,9 +65,12 @@ class Sums:
         of_all = self._common is not None and self._shared.issuperset(names)
         made = self._common._made if self._common is not None and of_all else self._made
         if (function, names) not in made:
-            made[function, names] = function(*(getattr(self, name) for name in names))
+            made[function, names] = self._make(function, names)
         found: Array = made[function, names]
         return found
+
+    def _make(self, function: Callable[..., Array], names: tuple[str, ...]) -> Array:
+        return function(*(getattr(self, name) for name in names))
 
     def under(self, prefix: str) -> Sums:
         """The columns whose name starts with ``prefix``, without it; what is summed for one is summed for both."""
@@ -91,6 +94,42 @@ class CommonSums(Sums):
         if found is None:
             found = self._held[name] = weighted(self._draw(), self._columns[name])
         return found
+
+
+class Without(Sums):
+    """The sums of all rows without one, a row for each of ``columns``: by how much a figure hangs on each.
+
+    ``whole`` are the sums over all rows. Nothing is kept but what :meth:`once` makes, which it does a slab of rows at a
+    time; ``common`` are those of the columns ``shared`` that many tables have.
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, Array],
+        whole: Sums,
+        common: Sums | None = None,
+        shared: frozenset[str] = frozenset(),
+    ) -> None:
+        super().__init__(columns, None, common, shared)
+        self._whole = whole
+
+    def __getattr__(self, name: str) -> Array:
+        if name not in self._columns:
+            return super().__getattr__(name)
+        sums: Array = getattr(self._whole, name) - self._columns[name]
+        return sums
+
+    def column(self, name: str) -> Array:
+        """The rows of a column that are left out in turn."""
+        return self._columns[name]
+
+    def _make(self, function: Callable[..., Array], names: tuple[str, ...]) -> Array:
+        columns = [(getattr(self._whole, name), self._columns[name]) for name in names]
+        step = max(1, SLAB // (8 * max(1, sum(column[0].size for _, column in columns if len(column)))))
+        n = max(len(column) for _, column in columns)
+        return np.concatenate(
+            [function(*(whole - own[start : start + step] for whole, own in columns)) for start in range(0, n, step)]
+        )
 
 
 class _Under(Sums):
