@@ -54,6 +54,11 @@ class MetricSpec(Record):
         """Whether SAEs may be put in order by this figure."""
         return self.ranked and self.better != "none"
 
+    @property
+    def ranking(self) -> Literal["yes", "at equal L0", "no"]:
+        """Among which SAEs one is ranked by this figure, in words."""
+        return "no" if not self.orders else "at equal L0" if self.at_equal_l0 else "yes"
+
     @model_validator(mode="after")
     def _is_one_or_the_other(self) -> Self:
         if self.at_equal_l0 and not self.orders:
