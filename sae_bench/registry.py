@@ -285,14 +285,17 @@ def code_sha256(spec: TaskSpec) -> str | None:
 
 
 def definition_sha256(spec: TaskSpec) -> str:
-    """Digest of all in a definition that changes a number or its meaning: not its prose, nor the order of its lines."""
+    """Digest of all in a definition that changes a number or its meaning: not its prose, nor the order of its lines.
+
+    Nor whether SAEs are ranked by a figure: it is the same figure, and results of before that question stay comparable.
+    """
     prose = {
         "title": True,
         "question": True,
         "figures": True,
         "judge": True,
         "pairs": not spec.pairs,
-        "metrics": {"__all__": {"description", "name", "headline", "lowest", "highest"}},
+        "metrics": {"__all__": {"description", "name", "headline", "ranked", "at_equal_l0", "lowest", "highest"}},
     }
     content = spec.model_dump(mode="json", exclude=prose)  # type: ignore[arg-type]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -31,7 +31,9 @@ class MetricSpec(Record):
 
     ``unit`` is the unit of the figure ("nats", "1" for a ratio), ``table`` the kind of unit over which it is summed and
     resampled, ``target`` a value that would be ideal where neither more nor less is better, ``lowest`` and ``highest``
-    what no figure can pass but by rounding.
+    what no figure can pass but by rounding. ``ranked``: SAEs may be put in order by it if it has a direction; False for
+    what would order them otherwise than by their quality. ``at_equal_l0``: more active latents alone make it better, so
+    that it orders only SAEs of about the same L0 (:mod:`sae_bench.results.at_l0`).
     """
 
     name: str
@@ -43,7 +45,25 @@ class MetricSpec(Record):
     lowest: FiniteFloat | None = None
     highest: FiniteFloat | None = None
     headline: bool = True
+    ranked: bool = True
+    at_equal_l0: bool = False
     description: str
+
+    @property
+    def orders(self) -> bool:
+        """Whether SAEs may be put in order by this figure."""
+        return self.ranked and self.better != "none"
+
+    @property
+    def ranking(self) -> Literal["yes", "at equal L0", "no"]:
+        """Among which SAEs one is ranked by this figure, in words."""
+        return "no" if not self.orders else "at equal L0" if self.at_equal_l0 else "yes"
+
+    @model_validator(mode="after")
+    def _is_one_or_the_other(self) -> Self:
+        if self.at_equal_l0 and not self.orders:
+            raise ValueError("at_equal_l0 needs a direction and ranked = true: it says among which SAEs one is ranked")
+        return self
 
 
 class TaskSpec(Record):

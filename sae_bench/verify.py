@@ -42,7 +42,7 @@ from sae_bench.units import Units
 # FAR. Rounding alone is far below both: other batch sizes and threads move float32 rows of the demo by at most 2e-6.
 CLOSE, FAR = 1e-3, 5e-2
 FLIPS = 0.05  # share of rows of a column that may lie between CLOSE and FAR
-ROUNDING = ("noise_l2_squared",)  # columns that measure rounding itself
+ROUNDING = ("noise_l2_squared", "noise_token_l2_squared")  # columns that measure rounding itself
 SHARES = (0.01, 0.05, 0.2)
 
 

@@ -26,6 +26,7 @@ from tests.builders.tiny_models import VOCAB, WIDTH, TinyTokenizer, linear_llama
 from tests.builders.tiny_saes import coder_of, tiny_coder, tiny_rule
 
 HORIZON = 16
+NOISE = 6e14  # times rounding in float64: some effects of a tiny model stand out of it and some do not
 
 
 # ---------------------------------------------------------------- the slow loop
@@ -76,7 +77,9 @@ def slow(
         "l1": l1,
         "l2_squared": l2_squared,
         "sparsity": l1**2 / (l2_squared * d.size),
-        "token_sparsity": np.mean(np.abs(d).sum(1) ** 2 / ((d**2).sum(1) * vocabulary)),
+        "token_share": np.abs(d[0]).sum() ** 2 / ((d[0] ** 2).sum() * vocabulary),
+        "token_l1": np.abs(d[0]).sum(),
+        "token_l2_squared": (d[0] ** 2).sum(),
         "kl": rel_entr(softmax(clean, axis=1), softmax(changed, axis=1)).sum(),
         "value": float(f[position, latent]),
         "norm": float(removed.norm()),
@@ -129,12 +132,11 @@ def test_every_ablation_is_that_of_two_full_passes(case: str, backend: str, tmp_
         assert (table.columns["position"][row], table.columns["latent"][row]) == (position, latent)
         for name in set(expected) - {"output"}:
             found = table.columns[name][row]
-            # a mean of shares: every token weighs the same, however little it moves
-            own = 10 * tolerance if name == "token_sparsity" else tolerance
-            assert found == pytest.approx(expected[name], rel=own, abs=1e-13), (name, table.ids[row])
-    metric = result.metrics["effect_sparsity"]
+            assert found == pytest.approx(expected[name], rel=tolerance, abs=1e-13), (name, table.ids[row])
     assert table.columns["scored"].all()
-    assert metric.value == pytest.approx(table.columns["sparsity"].mean(), rel=1e-12)
+    assert table.columns["token_scored"].all()
+    for name, column in (("effect_sparsity", "sparsity"), ("effect_sparsity_token", "token_share")):
+        assert result.metrics[name].value == pytest.approx(table.columns[column].mean(), rel=1e-12)
     kl = result.metrics["effect_kl"].value
     assert kl == pytest.approx(table.columns["kl"].sum() / table.columns["tokens"].sum(), rel=1e-12)
 
@@ -187,14 +189,14 @@ def test_a_linear_model_scores_what_is_known(tmp_path: Path, vocab: int, horizon
         assert (own["tokens"], own["entries"]) == (left, left * vocab)
         assert own["scored"] == (latent != 2)
         assert own["sparsity"] == pytest.approx(of_one[latent] / left, rel=tolerance), (latent, left)
-        assert own["token_sparsity"] == pytest.approx(of_one[latent], rel=tolerance)
+        assert own["token_share"] == pytest.approx(of_one[latent], rel=tolerance)
     assert len(tokens) == 1 if horizon == 1 else len(tokens) > 2
     assert sorted(set(table.columns["latent"])) == [0, 1, 2]
     assert result.metrics["noise_fraction"].value == pytest.approx(1 / 3)
     assert result.details["scored"] == 2 / 3 * len(table)
     assert result.metrics["effect_sparsity"].value is None  # a third of the effects are none
     constant = next(one for one in result.details["outputs"] if one["latent"] == 2)
-    assert constant["effect_sparsity"] is None
+    assert constant["effect_sparsity_token"] is None
     alone, tables = ablated(linear_case(vocab, model.dtype, 2)[1], tmp_path / "alone", **given)
     assert set(tables["ablation"].columns["latent"]) == {0, 1}
     assert alone.metrics["effect_sparsity"].value == pytest.approx(tables["ablation"].columns["sparsity"].mean())
@@ -255,7 +257,7 @@ def test_half_precision_hides_more_effects_and_single_precision_none_that_it_sco
 def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, dict[str, Units], LinearCoder]:
     """Signed latents, whose direction counts with its sign; fewer effects than latents are above the floor."""
     coder = tiny_coder("abstopk", dtype=torch.float64, n_latents=24)
-    given = {f"{TASK}.noise_factor": 2e14}
+    given = {f"{TASK}.noise_factor": NOISE}
     result, tables = ablated(coder, tmp_path_factory.mktemp("shown"), data=number_texts(24), parameters=given)
     return result, tables, coder
 
@@ -305,11 +307,11 @@ def test_shown_figures_of_a_latent_are_those_of_its_ablations(
     assert 0 < rows["scored"].mean() < 1
     for one in result.details["outputs"]:
         own = rows["latent"] == one["latent"]
-        scored = own & (rows["scored"] > 0)
+        scored = own & (rows["token_scored"] > 0)
         assert one["density"] == pytest.approx(float(density[one["latent"]]))
         assert one["kl"] == pytest.approx(rows["kl"][own].sum() / rows["tokens"][own].sum())
-        expected = rows["sparsity"][scored].mean() if scored.any() else None
-        assert one["effect_sparsity"] == pytest.approx(expected)
+        expected = rows["token_share"][scored].mean() if scored.any() else None
+        assert one["effect_sparsity_token"] == pytest.approx(expected)
 
 
 def test_deciles_hold_every_ablation_once(shown: tuple[Result, dict[str, Units], LinearCoder]) -> None:
@@ -318,7 +320,7 @@ def test_deciles_hold_every_ablation_once(shown: tuple[Result, dict[str, Units],
     density = dict(zip(map(int, tables["latent"].ids), tables["latent"].columns["density"], strict=True))
     of_row = {"by_activation": rows["norm"], "by_density": np.array([density[int(i)] for i in rows["latent"]])}
     seen = set()
-    share = rows["l1"] ** 2 / (rows["l2_squared"] * rows["entries"])
+    share = rows["token_l1"] ** 2 / (rows["token_l2_squared"] * VOCAB)
     for name, by in of_row.items():
         bins = result.details[name]
         assert 5 < len(bins) <= 10
@@ -328,7 +330,7 @@ def test_deciles_hold_every_ablation_once(shown: tuple[Result, dict[str, Units],
         for one in bins:
             members = (by >= one["from"]) & (by <= one["to"])
             assert one["ablations"] == members.sum()
-            scored = members & (rows["l2_squared"] > 2e14**2 * rows["noise_l2_squared"])
+            scored = members & (rows["token_l2_squared"] > NOISE**2 * rows["noise_token_l2_squared"])
             enough = scored.sum() > 0.9 * members.sum()  # the few that stand out of noise are not like the others
             assert one["value"] == (pytest.approx(share[scored].mean()) if enough else None)
             seen.add(enough)

@@ -11,6 +11,7 @@ from pydantic import Field
 from sae_bench.errors import UsageError
 from sae_bench.parsing import read_record
 from sae_bench.registry import choose, suggest
+from sae_bench.results import at_l0
 from sae_bench.schema import Better, MetricSpec, Record, TaskSpec
 
 
@@ -31,7 +32,7 @@ class _PlotEntry(Record):
     y: str
 
 
-L0 = "sparsity.l0"  # the column that stands beside every SAE, whatever a table shows
+L0 = f"{at_l0.TASK}.{at_l0.METRIC}"  # the column that stands beside every SAE, whatever a table shows
 
 
 class _ColumnsFile(Record):

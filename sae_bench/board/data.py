@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+from sae_bench.board.cells import Cell
 from sae_bench.board.layout import Board, Row, Table
 from sae_bench.schema import MetricValue
 from sae_bench.show.text import json_text, line
@@ -17,6 +18,7 @@ FIELDS = (
     *("model", "hook", "group", "conditions", "sae", "weights_sha256", "architecture", "width", "l0"),
     *("task", "version", "protocol", "metric", "unit", "better", "value", "low", "high", "n_units", "reason"),
     *("rank_low", "rank_high", "checked", "control", "mark"),
+    *("rank_of", "rank_l0_low", "rank_l0_high", "front", "unranked"),
 )
 
 
@@ -69,6 +71,7 @@ def _scores(table: Table) -> Iterator[dict[str, Any]]:
                 cell = row.cells[column.id]
                 protocol, version = of_task[column.task]
                 low, high = cell.rank or (None, None)
+                of, l0_low, l0_high = cell.group or (None, None, None)
                 yield {
                     **_shared(table),
                     **_identity(row),
@@ -76,6 +79,8 @@ def _scores(table: Table) -> Iterator[dict[str, Any]]:
                     "mark": "" if cell.mark is None else cell.mark.word,
                     **{"task": column.task, "version": version, "protocol": protocol, "metric": column.metric},
                     **{"rank_low": low, "rank_high": high, "checked": row.checked, "control": ""},
+                    **{"rank_of": of, "rank_l0_low": l0_low, "rank_l0_high": l0_high},
+                    **{"front": {None: "", True: "yes", False: "no"}[cell.front], "unranked": cell.unranked},
                 }
 
 
@@ -99,6 +104,14 @@ def _figure(value: MetricValue) -> dict[str, Any]:
     return value.model_dump(mode="json")
 
 
+def _ranks(cell: Cell) -> dict[str, Any]:
+    """Its rank, and of one at an L0 among how many of which L0, why there is none, and whether it is on the front."""
+    group = None if cell.group is None else {"n": cell.group.n, "l0": [cell.group.low, cell.group.high]}
+    more = {"among": group, "unranked": cell.unranked, "front": cell.front}
+    rank = None if cell.rank is None else list(cell.rank)
+    return {"rank": rank} | {name: value for name, value in more.items() if value is not None}
+
+
 def as_json(board: Board) -> str:
     """Strict JSON: tables with rows, cells, controls and notes, and what could not be shown."""
     content = {"schema": SCHEMA, "tables": [_table(table) for table in board.tables], "problems": board.problems}
@@ -110,7 +123,10 @@ def _table(table: Table) -> dict[str, Any]:
         **_shared(table),
         "protocols": {digest: p.model_dump(mode="json") for digest, p in table.protocols.items()},
         "columns": [
-            {"task": c.task, "metric": c.metric, "label": c.label, "unit": c.spec.unit, "better": c.spec.better}
+            {
+                **{"task": c.task, "metric": c.metric, "label": c.label, "unit": c.spec.unit, "better": c.spec.better},
+                "ranked": c.spec.ranking,
+            }
             for c in table.columns
         ],
         "rows": [
@@ -118,8 +134,7 @@ def _table(table: Table) -> dict[str, Any]:
                 **_identity(row),
                 "checked": row.checked,
                 "scores": {
-                    column: {**_figure(cell.value), "rank": None if cell.rank is None else list(cell.rank)}
-                    | ({} if cell.mark is None else cell.mark.to_json())
+                    column: _figure(cell.value) | _ranks(cell) | ({} if cell.mark is None else cell.mark.to_json())
                     for column, cell in row.cells.items()
                 },
             }

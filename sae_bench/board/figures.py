@@ -29,8 +29,9 @@ _FONT = "Helvetica, Arial, sans-serif"
 class Axis:
     """One metric under one protocol, for all SAEs of a model's hook point.
 
-    ``sign`` is 1 where less is better, -1 where more is, 0 where neither is. Fewer active latents count as better: the
-    frontier of a plot against L0 is what nobody beats with as few.
+    ``sign`` is 1 where less is better, -1 where more is, 0 where neither is or nobody is ranked by it. Fewer active
+    latents count as better: the frontier of a plot against L0 is what nobody beats with as few. A metric at equal L0
+    (``at_equal_l0``) has no other frontier: between SAEs of different L0 it says nothing.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Axis:
     title: str
     sign: int
     target: float | None
+    at_equal_l0: bool
     values: Mapping[SaeKey, MetricValue]
 
 
@@ -97,14 +99,16 @@ def _axes(entries: Sequence[Entry], columns: Columns) -> tuple[Axis, ...]:
         for i, ((digest, _), values) in enumerate(protocols, 1):
             twice = sum(other == digest for (other, _), _ in protocols) > 1
             suffix = f" ({digest[:8]}{f', judge {i}' if twice else ''})" if len(protocols) > 1 else ""
-            axes.append(Axis(column.id, digest, f"{column.heading}{suffix}", _sign(column), column.spec.target, values))
+            target = column.spec.target if column.spec.ranked else None
+            title = f"{column.heading}{suffix}"
+            axes.append(Axis(column.id, digest, title, _sign(column), target, column.spec.at_equal_l0, values))
     return tuple(axes)
 
 
 def _sign(column: Column) -> int:
     if column.id == L0:
         return 1
-    return {"lower": 1, "higher": -1, "none": 0}[column.spec.better]
+    return {"lower": 1, "higher": -1, "none": 0}[column.spec.better] if column.spec.ranked else 0
 
 
 def rounded(value: float | None) -> float | None:
@@ -115,13 +119,14 @@ def rounded(value: float | None) -> float | None:
 def points(place: Place, x: Axis, y: Axis) -> list[dict[str, Any]]:
     """A record for every SAE that has both metrics; ``cx`` and ``cy`` are what the frontier makes small."""
     made = []
+    fair = L0 in (x.id, y.id) or not (x.at_equal_l0 or y.at_equal_l0)
     for key, sae in place.saes.items():
         if key in x.values and key in y.values:
             point = {"sae": line(sae.name), "architecture": line(sae.architecture), "width": sae.n_latents}
             for name, axis in (("x", x), ("y", y)):
                 value = axis.values[key]
                 point |= {name: rounded(value.value), f"{name}l": rounded(value.low), f"{name}h": rounded(value.high)}
-                point[f"c{name}"] = _cost(value.value, axis)
+                point[f"c{name}"] = _cost(value.value, axis) if fair else None
             made.append(point)
     return made
 

@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
 
 from sae_bench.board.alike import L0s, SaeKey, conditions, key_of
+from sae_bench.board.cells import Cell, cells_of, cost_of
 from sae_bench.board.collect import Collection, Entry
 from sae_bench.board.columns import Column, Columns
-from sae_bench.board.ranks import DIFFERENCES_AT_MOST, PAIRED_AT_MOST, Ranker
+from sae_bench.board.ranks import DIFFERENCES_AT_MOST, PAIRS_AT_MOST, Groups, Ranker
 from sae_bench.errors import UsageError
 from sae_bench.results.environment import sentence
 from sae_bench.results.verified import STATES, State
 from sae_bench.schema import CoderRecord, MetricValue, Protocol, Result
 from sae_bench.show import judges, marks
-from sae_bench.show.marks import Mark
 from sae_bench.show.results import cautioned, few, population, sampled
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A score; ``rank`` is its range of ranks, None where the metric has no direction or nothing to be ranked with.
-
-    One with a ``mark`` is not whole; most such are shown and never ranked (:mod:`sae_bench.show.marks`).
-    """
-
-    value: MetricValue
-    rank: tuple[int, int] | None
-    mark: Mark | None = None
-
-    @property
-    def may_lead(self) -> bool:
-        """Whether a row may be put in order by this score."""
-        return self.mark is None or self.mark.ranked
 
 
 @dataclass(frozen=True)
@@ -103,7 +86,7 @@ def make(collection: Collection, columns: Columns, *, models: str | None = None,
     parts: dict[Place, list[list[Entry]]] = {}
     for where, part in _contexts(entries):
         parts.setdefault(where, []).append(part)
-    pairs = _differences([part for own in parts.values() for part in own], columns)
+    pairs = _differences([part for own in parts.values() for part in own], columns, l0)
     ranker = Ranker(pairs <= DIFFERENCES_AT_MOST, problems, task_dir)
     tables = []
     for where, own in parts.items():
@@ -158,11 +141,25 @@ def _generation(result: Result) -> Generation:
     return -result.version, result.protocol, judges.identity(result)
 
 
-def _differences(parts: Sequence[Sequence[Entry]], columns: Columns) -> int:
+def _differences(parts: Sequence[Sequence[Entry]], columns: Columns, l0: L0s) -> int:
     """How many paired differences the rankings of a board take."""
-    directed = Counter(c.task for group in columns.groups for c in group.columns if c.spec.better != "none")
-    counts = [Counter(e.result.task for e in part) for part in parts]
-    return sum(directed[task] * comb(n, 2) for count in counts for task, n in count.items() if n <= PAIRED_AT_MOST)
+    wanted = Counter((c.task, c.spec.at_equal_l0) for group in columns.groups for c in group.columns if c.spec.orders)
+    n = 0
+    for part in parts:
+        by_task: dict[str, list[Entry]] = {}
+        for e in part:
+            by_task.setdefault(e.result.task, []).append(e)
+        for task, own in by_task.items():
+            known = [value for e in own if (value := _l0(l0, e.result)) is not None]
+            for groups, at_equal in ((Groups.of(len(own), None), False), (Groups.of(len(known), known), True)):
+                n += wanted[task, at_equal] * (groups.n_pairs if groups.n_pairs <= PAIRS_AT_MOST else 0)
+    return n
+
+
+def _l0(l0: L0s, result: Result) -> float | None:
+    """The L0 beside a score."""
+    near = l0.nearest(key_of(result.sae), result.provenance.protocol)
+    return None if near is None else near.value
 
 
 def _table(
@@ -185,13 +182,13 @@ def _table(
     by_sae: dict[SaeKey, dict[str, Entry]] = {}
     for e in measured:
         by_sae.setdefault(key_of(e.result.sae), {})[e.result.task] = e
-    cells, how = _cells(by_sae, shown, ranker)
+    first = {key: next(iter(own.values())).result for key, own in by_sae.items()}
+    near = {key: l0.nearest(key, one.provenance.protocol) for key, one in first.items()}
+    cells, how = cells_of(by_sae, shown, ranker, {key: None if one is None else one.value for key, one in near.items()})
     rows = []
     for key, own in by_sae.items():
-        first = next(iter(own.values())).result
         checked = min((e.checked for e in own.values()), key=STATES.index)
-        near = l0.nearest(key, first.provenance.protocol)
-        rows.append(Row(first.sae, near, cells[key], checked))
+        rows.append(Row(first[key].sae, near[key], cells[key], checked))
     results = [e.result for e in measured]
     return Table(
         model=model,
@@ -216,42 +213,21 @@ def _table(
     )
 
 
-def _cells(
-    by_sae: Mapping[SaeKey, Mapping[str, Entry]],
-    columns: Sequence[Column],
-    ranker: Ranker,
-) -> tuple[dict[SaeKey, dict[str, Cell]], list[str]]:
-    """Scores with their ranks, and the sentences that say how the ranks were made."""
-    cells: dict[SaeKey, dict[str, Cell]] = {key: {} for key in by_sae}
-    how: dict[str, list[str]] = {}
-    for column in columns:
-        own = {
-            key: entries[column.task]
-            for key, entries in by_sae.items()
-            if column.task in entries and column.metric in entries[column.task].result.metrics
-        }
-        values = {key: e.result.metrics[column.metric] for key, e in own.items()}
-        marked = {key: mark for key, e in own.items() if (mark := marks.of(e.result)) is not None}
-        ranked = [key for key, value in values.items() if value.value is not None and marks.ranked(own[key].result)]
-        ranges: dict[SaeKey, tuple[int, int]] = {}
-        if column.spec.better != "none" and len(ranked) > 1:
-            made, way = ranker.rank([own[key].file for key in ranked], [values[key] for key in ranked], column)
-            ranges = dict(zip(ranked, made, strict=True))
-            how.setdefault(way, []).append(column.label)
-        for key, value in values.items():
-            cells[key][column.id] = Cell(value, ranges.get(key), marked.get(key))
-    return cells, [f"Ranks of {', '.join(labels)}: surely better means that {way}." for way, labels in how.items()]
+def _order(row: Row, columns: Sequence[Column]) -> tuple[bool, float, float, str, str]:
+    """The best of the first column that SAEs may be put in order by comes first; what has no value there comes last.
 
-
-def _order(row: Row, columns: Sequence[Column]) -> tuple[bool, float, str, str]:
-    """The best of the first column that has a direction comes first; what has no value there comes last."""
+    Where that column is at equal L0, the least L0 comes first, so that those of about one L0 stand together.
+    """
     for column in columns:
-        if column.spec.better != "none":
+        if column.spec.orders:
             cell = row.cells.get(column.id)
-            value = cell.value.value if cell is not None and cell.may_lead else None
-            cost = 0.0 if value is None else value if column.spec.better == "lower" else -value
-            return value is None, cost, *key_of(row.sae)
-    return False, 0.0, *key_of(row.sae)
+            absent = cell is None or cell.value.value is None or not cell.may_lead
+            cost = 0.0 if cell is None or absent else cost_of(cell, column)
+            if not column.spec.at_equal_l0:
+                return absent, 0.0, cost, *key_of(row.sae)
+            l0 = None if row.l0 is None else row.l0.value
+            return absent, math.inf if l0 is None else l0, cost, *key_of(row.sae)
+    return False, 0.0, 0.0, *key_of(row.sae)
 
 
 def _references(entries: Sequence[Entry], columns: Sequence[Column]) -> tuple[Reference, ...]:

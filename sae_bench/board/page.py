@@ -18,7 +18,7 @@ from typing import Any
 from sae_bench.board import figures
 from sae_bench.board.alike import SaeKey, key_of
 from sae_bench.board.collect import Collection, Entry
-from sae_bench.board.columns import Columns
+from sae_bench.board.columns import L0, Columns
 from sae_bench.board.details import on_page, read
 from sae_bench.board.layout import Board, Table, hook_of
 from sae_bench.board.text import mark_text, protocols, rank_text, reference_text, score_text
@@ -148,7 +148,7 @@ def _table(table: Table, numbers: dict[SaeKey, int]) -> dict[str, Any]:
         "columns": [
             {
                 "heading": c.heading,
-                "about": f"{c.id} in {c.spec.unit}: {c.spec.description}",
+                "about": f"{c.id} in {c.spec.unit}: {c.spec.description} (ranked: {c.spec.ranking})",
                 "best": _best(c.spec.better),
             }
             for c in table.columns
@@ -181,7 +181,7 @@ def _content(board: Board, collection: Collection, columns: Columns, numbers: di
                 "model": line(place.model),
                 "hook": line(place.hook),
                 "saes": [numbers[key] for key in keys],
-                "axes": [{"title": a.title, "id": a.id, "sign": a.sign, "target": a.target} for a in place.axes],
+                "axes": [_axis(axis) for axis in place.axes],
                 "values": values,
                 "plots": place.plots,
             }
@@ -193,6 +193,11 @@ def _content(board: Board, collection: Collection, columns: Columns, numbers: di
         "histogram": figures.histogram(),
         "plot": figures.lines(),
     }
+
+
+def _axis(axis: figures.Axis) -> dict[str, Any]:
+    about = {"title": axis.title, "id": axis.id, "sign": axis.sign, "target": axis.target}
+    return about | {"equal": axis.at_equal_l0, "l0": axis.id == L0}
 
 
 def _sae(sae: CoderRecord) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
+from sae_bench.board.cells import Cell
 from sae_bench.board.columns import Column
-from sae_bench.board.layout import Board, Cell, Reference, Row, Table
+from sae_bench.board.layout import Board, Reference, Row, Table
 from sae_bench.show.text import code, latex, latex_figure, line, markdown, number, shortened, span
 
 
@@ -117,11 +118,20 @@ def score_text(cell: Cell, column: Column) -> str:
 
 
 def rank_text(cell: Cell) -> str:
-    """A range of ranks as "rank 1-3", or "rank 2" where it is certain; empty where there is none."""
-    if cell.rank is None:
-        return ""
-    low, high = cell.rank
-    return f"rank {low}" if low == high else f"rank {low}-{high}"
+    """A range of ranks as "rank 1-3", or "rank 2" where it is certain; empty where there is none.
+
+    Of ranks at an L0 that and its group, "rank 1-3 of 4 at L0 29-32", and "front" if none is better with as few.
+    """
+    said = []
+    if cell.rank is not None:
+        said.append(f"rank {_span(*map(str, cell.rank))}")
+    if cell.rank is not None and cell.group is not None:
+        said.append(f"of {cell.group.n} at L0 {_span(number(cell.group.low), number(cell.group.high))}")
+    return " ".join([*said, "front"] if cell.front else said)
+
+
+def _span(low: str, high: str) -> str:
+    return low if low == high else f"{low}-{high}"
 
 
 def mark_text(cell: Cell) -> str:

@@ -11,6 +11,7 @@ from sae_bench.cli.exits import Exit
 from sae_bench.files import at_home
 
 if TYPE_CHECKING:
+    from sae_bench.results.compare import Loaded
     from sae_bench.results.gate import Outcome
 
 
@@ -62,12 +63,23 @@ def run(args: argparse.Namespace) -> int:
         return refused(error)
     failures = gate.failed(outcomes, strict=args.strict)
     held = [loaded.result for one, old in pairs if old is not None for loaded in (old, one)]
-    notes += [*sentence(held, "the baseline and the new results"), *cautioned(held)]
+    notes += [*_at_l0(pairs, outcomes), *sentence(held, "the baseline and the new results"), *cautioned(held)]
     _write(args, name, outcomes, failures, "", [*notes, *new.failed])
     if args.markdown != "-":
         print("\n".join([_table(outcomes, failures, markdown=False), "", *map(line, [*notes, *new.failed])]).rstrip())
         print(line(f"{name}: {_summary(outcomes, failures)}"))
     return Exit.FAILED if failures else 0
+
+
+def _at_l0(pairs: Sequence[tuple[Loaded, Loaded | None]], outcomes: Sequence[Outcome]) -> list[str]:
+    """That the L0 has left that of the baseline, where metrics were held that are better with more active latents."""
+    from sae_bench.results.at_l0 import l0_of, said
+
+    specs = {new.result.task: new.spec for new, _ in pairs}
+    held = [o.metric for o in outcomes if o.loss is not None and specs[o.task].metrics[o.metric].at_equal_l0]
+    l0s = l0_of(old.result for _, old in pairs if old is not None), l0_of(new.result for new, _ in pairs)
+    text = said(("the baseline", "the new result"), l0s, held)
+    return [text] if text else []
 
 
 def _write(

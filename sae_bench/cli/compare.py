@@ -38,7 +38,7 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison; 3 where nothing could be compared."""
-    from sae_bench.cli.compare_tables import as_json, as_tables, besides, reasons
+    from sae_bench.cli.compare_tables import as_json, as_tables, at_l0, besides, reasons
     from sae_bench.results.compare import NotComparable
     from sae_bench.results.compare_sides import EVERY_PAIR, choose_metrics, comparisons, match, read_sides
     from sae_bench.results.environment import sentence
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     every_pair = args.pairs == "every" or (args.format == "json" and args.pairs is None and len(sides) <= EVERY_PAIR)
     found = comparisons(matches, chosen, every_pair=every_pair, other_text=args.other_text)
     measured = [loaded.result for one in matches for loaded in one.results]
-    notes = [*besides(sides, matches, [*notes, *lacking]), *sentence(measured)]
+    notes = [*at_l0(sides, matches, found), *besides(sides, matches, [*notes, *lacking]), *sentence(measured)]
     if args.format == "json" and args.pairs is None and not every_pair:
         notes.append(f"each of {len(sides) - 1} is held against the first alone; --pairs every compares all pairs")
     if args.format == "json":

@@ -8,6 +8,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+from sae_bench.results.at_l0 import l0_of
+from sae_bench.results.at_l0 import said as sentence_at_l0
 from sae_bench.results.compare import Difference
 from sae_bench.results.compare_sides import Comparison, Match, Side, label
 from sae_bench.show import marks
@@ -32,6 +34,26 @@ def besides(sides: Sequence[Side], matches: Sequence[Match], notes: Sequence[str
     return [*_gathered(said, len(sides)), *notes, *_gathered(failed, len(sides))]
 
 
+def at_l0(sides: Sequence[Side], matches: Sequence[Match], found: Sequence[Comparison]) -> list[str]:
+    """What must be known of differences between SAEs of different L0; of many sides the same is said once."""
+    specs = {(m.task, name): spec for m in matches for name, spec in m.results[0].spec.metrics.items()}
+    l0s = [_l0(side) for side in sides]
+    said = []
+    for one in found:
+        own = [r.metric for r in one.rows if specs[r.task, r.metric].at_equal_l0 and r.value is not None]
+        if text := sentence_at_l0((label(one.a), label(one.b)), (l0s[one.a], l0s[one.b]), own):
+            said.append(
+                (text, label(one.b), f": not at the L0 of {label(one.a)}, so {', '.join(own)} do not order them")
+            )
+    if len(sides) <= MANY:
+        return [text for text, _, _ in said]
+    return _gathered([("", side, after) for _, side, after in said], len(sides))
+
+
+def _l0(side: Side) -> float | None:
+    return l0_of(loaded.result for loaded in side.results)
+
+
 def _gathered(said: Sequence[tuple[str, str, str]], n_sides: int) -> list[str]:
     """Sentences with the side that each is said of in the middle; of many sides each sentence once."""
     if n_sides <= MANY:
@@ -49,6 +71,7 @@ def as_json(sides: Sequence[Side], found: Sequence[Comparison], notes: Sequence[
             "sae": side.sae.name,
             "weights_sha256": side.sae.weights_sha256,
             "path": str(side.path),
+            "l0": _l0(side),
             "files": [str(x.file) for x in side.results],
             "marks": {x.result.task: made for x in side.results if (made := marks.to_json(x.result))},
             "cautions": {x.result.task: list(x.result.cautions) for x in side.results if x.result.cautions},

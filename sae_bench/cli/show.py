@@ -51,9 +51,9 @@ def _task(name: str, known: Any, args: argparse.Namespace) -> str:
     parameters = _parameters(spec)
     if args.json:
         return json_text(spec.model_dump(mode="json") | {"about_parameters": parameters})
-    rows = [(m, s.unit, s.better, s.target if s.target is not None else "", s.table, s.description)
+    rows = [(m, s.unit, s.better, s.ranking, s.target if s.target is not None else "", s.table, s.description)
             for m, s in spec.metrics.items()]  # fmt: skip
-    headers = ["metric", "unit", "better", "target", "unit of table", "what"]
+    headers = ["metric", "unit", "better", "ranked", "target", "unit of table", "what"]
     parts = [printable(registry.card(name, args.task_dir) or f"{spec.title}: {spec.question}")]
     parts.append(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
     if parameters:

@@ -171,6 +171,11 @@ class SiteView(Lazy):
 
         return self.batch.once(("top", self.hook), compute)
 
+    @property
+    def top_channels(self) -> Tensor:
+        """Int64 ``[3]``: the channels of the largest variance in the calibration text."""
+        return self.batch.work.moments[self.hook].top_channels
+
     def predictions(self) -> Tensor:
         """Number of predictions of each sequence, float64 ``[batch]``."""
         return self.batch.put("predictions").double()

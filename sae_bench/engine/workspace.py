@@ -104,7 +104,7 @@ class Workspace:
         for hook in self.hooks:
             is_bottleneck(self.subject, hook)
             self.subject.can_resume(hook)
-            _ = self.moments[hook].far
+            _ = self.moments[hook].far, self.moments[hook].top_channels
         _ = getattr(self.subject, "head", None)
         if hasattr(self.subject, "waits"):
             self.subject.waits = self.waits

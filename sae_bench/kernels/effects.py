@@ -59,15 +59,6 @@ class Effects:
         """
         return self.l1.square() / (self.l2_squared * self.entries)
 
-    @property
-    def mean_token_sparsity(self) -> Tensor:
-        """Mean over tokens of the same fraction within one token, ``[ablations]``; NaN without any effect.
-
-        Another quantity than `sparsity`: every token that is affected at all weighs the same, however little it moves,
-        and tokens without any effect are left out.
-        """
-        return (self.token_l1.square() / (self.token_l2_squared * self.vocabulary)).nanmean(1)
-
 
 def effect_sparsity(diff: Tensor, valid: Tensor | None = None, *, centre: Centre = "median") -> Effects:
     """Sum up logit differences ``[ablations, tokens, vocabulary]``, float32 or float64.

@@ -1,4 +1,4 @@
-"""Where the few tokens begin that are unlike all others: attention sinks, position 0, delimiters with huge norms."""
+"""The few tokens and channels that are unlike all others: attention sinks, position 0, delimiters, outlier channels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ SHARE = 0.01  # of the tokens
 MOST = 0.1  # of the tokens: a group of outliers larger than this is a part of the text and not the exception
 GAP = 4.0  # in squared distance: where two neighbours differ by more, a group of outliers ends
 HALF = 0.5  # of the variance: who holds more decides every figure of it
+CHANNELS = 3  # of the residual stream: models have a handful whose variance is many times that of all others
 TIE = 1e-4  # relative: neighbours that differ by less are equal up to rounding, and stay on one side
 
 
@@ -30,6 +31,15 @@ def outlier_bound(squares: Tensor) -> float:
         if above > (1 + TIE) * below:
             return math.sqrt(above * below)
     return math.inf
+
+
+def top_channels(covariance: Tensor) -> Tensor:
+    """Int64 ``[3]``: the channels of the largest variance, in their own order; of equal ones the first.
+
+    ``covariance`` is ``[d, d]``; fewer than 3 channels are all of them. Nothing waits for the device.
+    """
+    largest: Tensor = covariance.diagonal().argsort(descending=True, stable=True)[:CHANNELS]
+    return largest.sort().values
 
 
 def _group(ordered: Tensor, first: int) -> int | None:

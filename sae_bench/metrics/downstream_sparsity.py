@@ -35,14 +35,22 @@ class Parameters(TaskParameters):
 MOST_BELOW = 0.1  # share of effects below noise from which on the figure of the rest is none of the SAE
 
 
-def effect_share(s: Sums) -> Ratio:
-    """Mean effective fraction of (token, logit) pairs that an ablation moves; lower is sparser."""
-    return Ratio(s.sparsity, s.scored, *_scored(s))
-
-
 def token_share(s: Sums) -> Ratio:
-    """The same fraction within each token, averaged over tokens and ablations: another quantity than the joint one."""
-    return Ratio(s.token_sparsity, s.scored, *_scored(s))
+    """Mean effective fraction of the ablated token's own logits that an ablation moves; lower is sparser."""
+    return Ratio(s.token_share, s.token_scored, *_scored(s))
+
+
+def token_gain(s: Sums) -> Ratio:
+    """How much lower that is than of a random direction of the same norm at the same position; above 0 is sparser."""
+    what = (
+        "the number of ablations with a random direction beside them (SAEs have one, controls none), both above noise"
+    )
+    return Ratio(s.gain, s.paired, what, _scored(s)[1])
+
+
+def effect_share(s: Sums) -> Ratio:
+    """The paper's joint figure: mean effective fraction of (token, logit) pairs over all tokens that are followed."""
+    return Ratio(s.sparsity, s.scored, *_scored(s))
 
 
 def _scored(s: Sums) -> tuple[str, NDArray[np.float64]]:
@@ -64,19 +72,24 @@ def below_noise(s: Sums) -> Ratio:
 def metrics(parameters: Mapping[str, Any]) -> dict[str, Metric]:
     """All metrics by id."""
     return {
-        "effect_sparsity": effect_share,
         "effect_sparsity_token": token_share,
+        "effect_sparsity_token_gain": token_gain,
+        "effect_sparsity": effect_share,
         "effect_kl": effect_kl,
         "noise_fraction": below_noise,
     }
 
 
+JOINT = "effect_sparsity"  # of which details hold parts that do not say which figure they are parts of
+CALLED = {JOINT: "effect sparsity, jointly"}
 OUTPUTS = 5  # tokens that are shown of what a latent promotes or suppresses
 
 
 def blocks(details: Mapping[str, Any]) -> list[Block]:
     """The figure by decile of activation and of density, and what latents do to the next token."""
     made: list[Block] = []
+    figure = str(details.get("figure", JOINT))
+    called = CALLED.get(figure, "effect sparsity")
     for name, what in (
         ("by_activation", "norm of what was taken away"),
         ("by_density", "share of tokens on which the latent is active"),
@@ -86,18 +99,18 @@ def blocks(details: Mapping[str, Any]) -> list[Block]:
                 (f"{number(float(one['from']))} to {number(float(one['to']))}", one["ablations"], interval(one))
                 for one in details[name]
             ]
-            made.append(table(f"Effect sparsity by {what}", [what, "ablations", "effect sparsity"], rows))
+            made.append(table(f"{called.capitalize()} by {what}", [what, "ablations", called], rows))
     if "outputs" in details:
-        head = ["latent", "positions", "density", "effect sparsity", "KL, nats a token", "promotes", "suppresses"]
+        head = ["latent", "positions", "density", called, "KL, nats a token", "promotes", "suppresses"]
         head += ["direction alone promotes", "direction alone suppresses"]
         title = "Outputs: next tokens that latents make likelier or less likely, in logits"
-        made.append(table(title, head, map(_output, details["outputs"])))
+        made.append(table(title, head, (_output(one, figure) for one in details["outputs"])))
     return made
 
 
-def _output(one: Mapping[str, Any]) -> list[Any]:
+def _output(one: Mapping[str, Any], figure: str) -> list[Any]:
     """A latent: what it promotes and suppresses, by ablation and by its direction alone."""
-    figures = [one["latent"], one.get("positions"), one["density"], one["effect_sparsity"], one["kl"]]
+    figures = [one["latent"], one.get("positions"), one["density"], one[figure], one["kl"]]
     sides = ("promoted", "suppressed", "direct_promoted", "direct_suppressed")
     return figures + [
         " ".join(f"{quoted(t['token'])} {float(t['logit']):+.2g}" for t in one.get(side, ())[:OUTPUTS])

@@ -17,6 +17,7 @@ CONSTANT = 1e-9  # activations whose variance is below this share of their energ
 # The same at position 0, where all documents carry nearly the same vector: less than rounding to bfloat16 would make
 # of it is nothing that an SAE was trained to give back, and a quotient of it would be a number in the thousands.
 CONSTANT_AT_FIRST = 2.0**-16
+CANCELLED = 1e-13  # of all energy: what is left of a difference of float64 sums below it is their rounding
 
 
 def fvu(s: Sums, constant: float = CONSTANT) -> Ratio:
@@ -26,6 +27,19 @@ def fvu(s: Sums, constant: float = CONSTANT) -> Ratio:
     above ``constant`` times the energy, and above what rounding to the dtype of the activations makes.
     """
     return Ratio(s.error, variance(s, constant), "the variance of the activations beyond rounding")
+
+
+def fvu_rescaled(s: Sums) -> Ratio:
+    """FVU of α·x̂ for the one number α that makes it least: (Σ‖x‖² − (Σ x·x̂)² / Σ‖x̂‖²) / Σ‖x − x̄‖²; lower is better.
+
+    α = Σ x·x̂ / Σ‖x̂‖², about 0 as the reconstruction is, and so 1/γ of the relative reconstruction bias. It is as if a
+    wrong length cost nothing: never above FVU, and the same for x̂ times any number but 0. What is taken off the error,
+    (Σ‖x̂‖² − Σ x·x̂)² / Σ‖x̂‖², is 0 to the bit where x̂ is x.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gained = np.where(s.energy_hat > 0, (s.energy_hat - s.inner) ** 2 / s.energy_hat, 0.0)
+    left = np.maximum(s.error - gained, 0.0)  # rounding alone takes it below
+    return Ratio(left, variance(s), "the variance of the activations beyond rounding")
 
 
 def variance(s: Sums, constant: float = CONSTANT) -> Array:
@@ -77,6 +91,36 @@ def _spread_of_others(
     return _spread(energy - top_energy, x - top_x, tokens - top_tokens)
 
 
+def top_channels_variance(s: Sums) -> Ratio:
+    """Share of Σ‖x − x̄‖² that the three channels hold which vary most in the calibration text."""
+    return Ratio(s.once(_of_channels, *OF_CHANNELS), variance(s), "the variance of the activations beyond rounding")
+
+
+def top_channels_energy(s: Sums) -> Ratio:
+    """Share of Σ‖x‖² that the same three channels hold: not centred, so a large mean of theirs counts."""
+    return Ratio(s.channels_energy, s.energy, "the energy of the activations")
+
+
+OF_CHANNELS = ("channels_energy", "channels_x", "tokens")
+
+
+def _of_channels(channels_energy: Array, channels_x: Array, tokens: Array) -> Array:
+    return _spread(channels_energy, channels_x, tokens)
+
+
+def fvu_without_top_channels(s: Sums) -> Ratio:
+    """FVU of all other channels."""
+    energy = s.energy - s.channels_energy
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rounding = np.where(s.energy > 0, s.rounding * energy / s.energy, 0.0)
+    spread = s.once(_spread, "energy", "x", "tokens") - s.once(_of_channels, *OF_CHANNELS)
+    # the difference of two spreads is known to no more than rounding of the larger leaves
+    floor = np.maximum(np.maximum(CONSTANT * energy, rounding), CANCELLED * s.energy)
+    return Ratio(
+        s.error - s.channels_error, _varying(spread, floor), "the variance of the other channels beyond rounding"
+    )
+
+
 def nmse(s: Sums) -> Ratio:
     """Σ‖x − x̂‖² / Σ‖x‖²: like FVU without centring, so it looks better where the mean is large; lower is better."""
     return Ratio(s.error, s.energy, "the energy of the activations")
@@ -111,7 +155,13 @@ def relative_reconstruction_bias(s: Sums) -> Ratio:
 
 
 FIGURES: dict[str, Metric] = {f.__name__: f for f in (fvu, nmse, mse, cosine, norm_ratio, relative_reconstruction_bias)}
-OF_TOP: dict[str, Metric] = {f.__name__: f for f in (top_tokens_variance, fvu_without_top_tokens)}
+OF_FEW: dict[str, Metric] = {
+    f.__name__: f
+    for f in (
+        *(top_tokens_variance, fvu_without_top_tokens),
+        *(top_channels_variance, top_channels_energy, fvu_without_top_channels),
+    )
+}
 AT_FIRST: dict[str, Metric] = FIGURES | {"fvu": partial(fvu, constant=CONSTANT_AT_FIRST)}
 
 
@@ -122,4 +172,9 @@ def _at_first(figure: Metric) -> Metric:
 
 def metrics(parameters: Mapping[str, Any]) -> dict[str, Metric]:
     """All metrics by id: over the tokens inside the mask, what few of them hold, and over position 0 (``first_``)."""
-    return FIGURES | OF_TOP | {f"first_{name}": _at_first(figure) for name, figure in AT_FIRST.items()}
+    return (
+        FIGURES
+        | {"fvu_rescaled": fvu_rescaled}
+        | OF_FEW
+        | {f"first_{name}": _at_first(figure) for name, figure in AT_FIRST.items()}
+    )

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sae_bench.kernels import topk
-from sae_bench.kernels.outliers import outlier_bound
+from sae_bench.kernels.outliers import outlier_bound, top_channels
 from sae_bench.randomness import generator
 from sae_bench.saes.control_coders import ChannelCoder, PermutedDecoder
 from sae_bench.saes.graded import Above, Family, Graded, GradedLinear, Most, Turns, may_share
@@ -85,6 +85,11 @@ class Moments:
     def far(self) -> float:
         """Squared distance from the mean beyond which the farthest 1 % of the sample lies; see `outlier_bound`."""
         return outlier_bound((self.sample.double() - self.mean).square().sum(1))
+
+    @cached_property
+    def top_channels(self) -> Tensor:
+        """The three channels of the largest variance; see `kernels.outliers.top_channels`."""
+        return top_channels(self.covariance)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -221,11 +222,12 @@ class AblationReader(Reader):
                 if job.key in self.outputs:
                     self.outputs[job.key].add(job.ablations, rows - int(start), logits)
         self.work.counters.update(continuation.counters)
-        noise = scores["l2_squared"][: len(before)] if scores else before.new_zeros(0)
+        noise = {n: values[: len(before)] for n, values in scores.items() if n.endswith("l2_squared")}
         found: Arrays = {}
         for job, start, stop in zip(jobs, starts[1:-1], starts[2:], strict=True):
             columns = {name: values[start:stop] for name, values in scores.items()}
-            columns |= _facts(job.ablations, places) | {"noise_l2_squared": noise[job.ablations.place]}
+            columns |= {f"noise_{n}": values[job.ablations.place] for n, values in noise.items()}
+            columns |= _facts(job.ablations, places)
             found |= {(self.id, job.key, n): c.double().cpu().numpy() for n, c in columns.items()}
             of_place = sequences[places.sequence[job.ablations.place].cpu().numpy()]
             found[self.id, job.key, "sequence"] = of_place.astype(np.float64)
@@ -243,7 +245,10 @@ class AblationReader(Reader):
 
     def tables(self, task: Task, entry: Entry) -> dict[str, Units]:
         """The ablation table, and of an SAE what is known of its latents."""
-        return self._tables(measured_as(entry))
+        found, beside = self._tables(measured_as(entry)), self._tables(random_key(entry))
+        if entry not in self.cast.saes or not len(beside["ablation"]):
+            return found
+        return cast(AblationTask, task).beside(found, beside["ablation"])
 
     def references(self, task: Task, entry: Entry) -> dict[str, dict[str, Units]]:
         """All channels, and random directions of the same norm."""

@@ -15,8 +15,9 @@ class AblationTask(Task):
 
     ``positions`` of a document and ``latents`` at a position are sampled; an effect is followed over ``horizon``
     tokens, the changed one included. ``base`` is what the model carries meanwhile: "activation" or "reconstruction".
-    ``columns`` names those of the ablation table: what :meth:`score` returns, ``noise_l2_squared`` (the same of one
-    change by rounding alone), and position, latent, value and norm of what was taken away.
+    ``columns`` names those of the ablation table: what :meth:`score` returns, of each of these that ends in
+    ``l2_squared`` the same of one change by rounding alone (``noise_...``), and position, latent, value and norm of
+    what was taken away.
     """
 
     stream = "ablations"
@@ -37,6 +38,10 @@ class AblationTask(Task):
     def output(self, change: Tensor) -> Tensor:
         """What a latent adds to the next token's logits, float64 ``[ablations, vocabulary]``."""
         raise NotImplementedError
+
+    def beside(self, tables: dict[str, Units], random: Units) -> dict[str, Units]:
+        """The tables of an SAE with what it needs of ``random``, the ablations of directions as long at its places."""
+        return tables
 
     def unusable(self, tables: Mapping[str, Units]) -> str | None:
         """Without any ablation there is nothing to score."""

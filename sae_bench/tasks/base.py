@@ -53,6 +53,11 @@ class Site(Protocol):
         """Bool ``[T]``: kept, and farther from the calibration mean than 99 % of the calibration tokens."""
         ...
 
+    @property
+    def top_channels(self) -> Tensor:
+        """Int64: the three channels of the target with the largest variance in the calibration text."""
+        ...
+
     def sum(self, values: Tensor, where: Tensor) -> Tensor:
         """Float64 sums over the tokens ``where`` of each sequence: ``[T, ...]`` to ``[sequences, ...]``."""
         ...

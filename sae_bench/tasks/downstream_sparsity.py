@@ -2,9 +2,9 @@
 
 At a sampled position an active latent's contribution ``f_i d_i`` is subtracted from the activation, and the rest of the
 model runs on that position and the tokens behind it. ``D`` is the change of the logits, less each token's median over
-the vocabulary; ``(sum |D|)^2 / (sum D^2 * vocabulary * tokens)`` is the effective fraction of (token, logit) pairs that
-moved. From "Scaling and evaluating sparse autoencoders" (Gao et al. 2024), section 4.5, which leaves several choices
-open: see the card.
+the vocabulary; ``(sum |D|)^2 / (sum D^2 * vocabulary)`` over the ablated token is the effective fraction of its logits
+that moved, and the same over all tokens and logits that of (token, logit) pairs. From "Scaling and evaluating sparse
+autoencoders" (Gao et al. 2024), section 4.5, which leaves several choices open: see the card.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from sae_bench.units.bootstrap import estimate_of
 
 BINS = 10
 BIN_RESAMPLES = 500
+FIGURE = "effect_sparsity_token"  # the one of which details hold parts
 GAUSSIAN = 2 / math.pi  # what independent Gaussian changes of all logits score
 
 
@@ -36,9 +37,11 @@ class DownstreamSparsity(AblationTask):
     """Ablation table: one row an ablation; documents and latents are resampled. Beside it, the sampled latents."""
 
     columns = (  # of the ablation table: :meth:`score`, and where the ablation is
-        *("tokens", "entries", "l1", "l2_squared", "token_sparsity", "kl", "noise_l2_squared"),
+        *("tokens", "entries", "l1", "l2_squared", "token_l1", "token_l2_squared", "kl"),
+        *("noise_l2_squared", "noise_token_l2_squared"),
         *("position", "latent", "value", "norm"),
     )
+    only_of_coders = frozenset({"effect_sparsity_token_gain"})  # random directions are measured beside SAEs alone
     constants: Mapping[str, Mapping[str, float]] = {
         "gaussian": {"effect_sparsity": GAUSSIAN, "effect_sparsity_token": GAUSSIAN}
     }
@@ -64,7 +67,8 @@ class DownstreamSparsity(AblationTask):
             "entries": effects.entries,
             "l1": effects.l1,
             "l2_squared": effects.l2_squared,
-            "token_sparsity": effects.mean_token_sparsity.nan_to_num(0),
+            "token_l1": effects.token_l1[:, 0],
+            "token_l2_squared": effects.token_l2_squared[:, 0],
             "kl": torch.stack(kl),
         }
 
@@ -74,15 +78,15 @@ class DownstreamSparsity(AblationTask):
 
     def tables(self, rows: Units, totals: Mapping[str, Column]) -> dict[str, Units]:
         """The ablations, and, of an SAE, the sampled latents and the output of those that are shown."""
-        raw = rows.columns
-        noise = self.noise_factor**2 * raw["noise_l2_squared"]
-        scored = (raw["l2_squared"] > noise) & (raw["l2_squared"] > 0)
-        sparsity = np.zeros(len(rows))
-        np.divide(raw["l1"] ** 2, raw["l2_squared"] * raw["entries"], out=sparsity, where=scored)
+        raw, none = rows.columns, np.zeros(len(rows))
+        sparsity, scored = self._share("", raw, raw["entries"])
+        of_token, token_scored = self._share("token_", raw, raw["entries"] / np.maximum(raw["tokens"], 1))
         derived = {
             "sparsity": sparsity,
-            "token_sparsity": raw["token_sparsity"] * scored,
-            "scored": scored.astype(np.float64),
+            "scored": scored,
+            "token_share": of_token,
+            "token_scored": token_scored,
+            **{"gain": none, "paired": none},  # of an SAE: see beside
             "ablations": np.ones(len(rows)),
         }
         tables = {"ablation": Units(rows.ids, dict(raw) | derived)}
@@ -92,6 +96,23 @@ class DownstreamSparsity(AblationTask):
             output = {n.removeprefix("output_"): c for n, c in totals.items() if n.startswith("output_")}
             tables["output"] = Units(_names(output.pop("latent")), output)
         return tables
+
+    def _share(self, prefix: str, raw: Mapping[str, Column], entries: Column) -> tuple[Column, Column]:
+        """The effective fraction of ``entries`` that each ablation moves, 0 where it is not scored, and where it is."""
+        l1, l2_squared, noise = raw[f"{prefix}l1"], raw[f"{prefix}l2_squared"], raw[f"noise_{prefix}l2_squared"]
+        scored = (l2_squared > self.noise_factor**2 * noise) & (l2_squared > 0)
+        share = np.zeros(len(l1))
+        np.divide(l1**2, l2_squared * entries, out=share, where=scored)
+        return share, scored.astype(np.float64)
+
+    def beside(self, tables: dict[str, Units], random: Units) -> dict[str, Units]:
+        """The ablations with how much sparser each is than a random direction of its norm at its position."""
+        own = tables["ablation"]
+        if own.ids != random.ids:
+            raise ValueError("the random directions beside an SAE are not at the positions of its ablations")
+        paired = own.columns["token_scored"] * random.columns["token_scored"]
+        gain = (random.columns["token_share"] - own.columns["token_share"]) * paired
+        return tables | {"ablation": Units(own.ids, dict(own.columns) | {"gain": gain, "paired": paired})}
 
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
         """Counts, the figure by decile of activation and of density, and the output of latents."""
@@ -103,6 +124,8 @@ class DownstreamSparsity(AblationTask):
             "documents": len({unit.partition("@")[0] for unit in table.ids}),
             "latents": len(density),
             "scored": int(rows["scored"].sum()),
+            "token_scored": int(rows["token_scored"].sum()),
+            "figure": FIGURE,
             "vocabulary": int(rows["entries"][0] / rows["tokens"][0]),
             "by_activation": _deciles(table, rows["norm"]),
             "by_density": _deciles(table, np.array([density[name] for name in _names(rows["latent"])])),
@@ -118,7 +141,7 @@ class DownstreamSparsity(AblationTask):
                 "latent": int(unit),
                 "positions": int(own["ablations"]),
                 "density": float(density[unit]),
-                "effect_sparsity": own["sparsity"] / own["scored"] if own["scored"] else None,
+                FIGURE: own["token_share"] / own["token_scored"] if own["token_scored"] else None,
                 "kl": own["kl"] / own["tokens"],
             }
             for what in ("promoted", "suppressed", "direct_promoted", "direct_suppressed"):
@@ -142,12 +165,12 @@ def _deciles(ablations: Units, by: NDArray[np.float64]) -> list[dict[str, Any]]:
     edges = np.unique(np.quantile(own, np.linspace(0, 1, BINS + 1)))
     reached = np.searchsorted(edges, own * (1 + TOLERANCE), side="right")  # an edge may be a value but for rounding
     bins = np.clip(reached - 1, 0, max(len(edges) - 2, 0))
-    needed = {name: ablations.columns[name] for name in ("sparsity", "scored", "ablations")}
+    needed = {name: ablations.columns[name] for name in ("token_share", "token_scored", "ablations")}
     found = []
     for i in np.unique(bins):
         members = np.flatnonzero(bins == i)
         some = Units(ablations.ids, needed).select(members)
-        e = estimate_of(crossed.draw(some, seed=0, resamples=BIN_RESAMPLES), downstream_sparsity.effect_share)
+        e = estimate_of(crossed.draw(some, seed=0, resamples=BIN_RESAMPLES), downstream_sparsity.token_share)
         span: dict[str, Any] = {
             "from": float(by[members].min()),
             "to": float(by[members].max()),

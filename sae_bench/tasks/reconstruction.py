@@ -1,8 +1,9 @@
 """Reconstruction: how much of the activation the SAE gives back, and how biased its length is.
 
 All figures are ratios of sums over the tokens inside the mask, and again over position 0 alone. Beside FVU stands what
-a few tokens make of it: the share of the variance that those hold which are farthest from the mean, and FVU without
-them. Which these are is settled by the calibration text, so that the sums of a document do not depend on the others.
+a wrong length makes of it (FVU of the reconstruction times the best single number), and what a few tokens or channels
+do: the share of the variance that those hold which are farthest from the mean or vary most, and FVU without them. Which
+these are is settled by the calibration text, so that the sums of a document do not depend on the others.
 
 >>> x = [[1, 2], [3, 0], [0, 4], [2, 2]]; x_hat = [[1, 1], [2, 0], [0, 3], [2, 2]]
 
@@ -23,7 +24,10 @@ from sae_bench.units import Units
 from sae_bench.units.bootstrap import quotient, total
 
 TINY = 1e-6  # a vector shorter than this share of the usual norm has no direction
-MOST_OF_IT = 0.5  # share of the variance in the top tokens from which on FVU is a figure of these
+MOST_OF_IT = 0.5  # share of the variance in the top tokens or channels from which on FVU is a figure of these
+UNLIKE = (
+    5.0  # times what they would hold if all channels varied alike: below it a few channels are not unlike the others
+)
 
 
 Sum = Callable[[Tensor, Tensor], Tensor]  # values [tokens, ...], where [tokens] -> float64 sums, one row a unit
@@ -40,6 +44,12 @@ def target_sums(x: Tensor, where: Tensor, sum_: Sum) -> dict[str, Tensor]:
         "x": sum_(x, where),
         "rounding": sum_(rounding * energy, where),
     }
+
+
+def channel_sums(x: Tensor, where: Tensor, sum_: Sum) -> dict[str, Tensor]:
+    """Columns from the top channels ``[tokens, 3]`` of the activations, at the tokens ``where``."""
+    x = x.double()
+    return {"channels_energy": sum_(x.square().sum(1), where), "channels_x": sum_(x, where)}
 
 
 def error_sums(x: Tensor, x_hat: Tensor, squared: Tensor, where: Tensor, rms: float, sum_: Sum) -> dict[str, Tensor]:
@@ -67,7 +77,8 @@ def error_sums(x: Tensor, x_hat: Tensor, squared: Tensor, where: Tensor, rms: fl
 class Reconstruction(Task):
     """Columns over the tokens inside the mask, and the same with prefix ``first_`` over position 0.
 
-    With prefix ``top_``, sums over the tokens farthest from the mean.
+    With prefix ``top_``, sums over the tokens farthest from the mean; with ``channels_``, over all tokens inside the
+    mask and the three channels of the largest variance alone.
     """
 
     fidelity = Fidelity("fvu", 1e-3)  # of the variance
@@ -78,7 +89,7 @@ class Reconstruction(Task):
         columns = target_sums(site.target, site.kept, site.sum)
         for prefix, where in (("first", site.first), ("top", site.top)):
             columns |= {f"{prefix}_{name}": c for name, c in target_sums(site.target, where, site.sum).items()}
-        return columns
+        return columns | channel_sums(site.target.index_select(1, site.top_channels), site.kept, site.sum)
 
     def measure(self, view: View) -> dict[str, Tensor]:
         """Sums of reconstructions and errors."""
@@ -93,16 +104,28 @@ class Reconstruction(Task):
 
         x, x_hat, error = (values.index_select(0, at) for values in (view.target, view.x_hat, squared))
         first = error_sums(x, x_hat, error, torch.ones_like(at, dtype=torch.bool), view.rms, sum_first)
-        return kept | {f"first_{n}": column for n, column in first.items()} | {"top_error": view.sum(squared, view.top)}
+        x, x_hat = (values.index_select(1, view.top_channels).double() for values in (view.target, view.x_hat))
+        of_few = {
+            "top_error": view.sum(squared, view.top),
+            "channels_error": view.sum((x - x_hat).square().sum(1), view.kept),
+        }
+        return kept | {f"first_{n}": column for n, column in first.items()} | of_few
 
     def cautions(self, tables: Mapping[str, Units], n_latents: int) -> list[str]:
-        """That a few tokens hold most of the variance: FVU then says how these are given back, and not the others."""
+        """That a few tokens or channels hold most of the variance: FVU then says how these are given back."""
         s = total(tables["document"])
+        tokens, channels, d = int(s.tokens[0]), s.channels_x.shape[-1], s.x.shape[-1]
+        said = []
         share = float(quotient(figures.top_tokens_variance(s))[0])
-        if not share > MOST_OF_IT:
-            return []
-        held = f"{int(s.top_tokens[0])} of {int(s.tokens[0])} tokens hold {share:.1%} of the variance"
-        return [f"{held}, so that fvu says how these few are given back; fvu_without_top_tokens is that of all others"]
+        if share > MOST_OF_IT:
+            said.append((f"{int(s.top_tokens[0])} of {tokens} tokens hold {share:.1%}", "fvu_without_top_tokens"))
+        share = float(quotient(figures.top_channels_variance(s))[0])
+        if share > max(MOST_OF_IT, UNLIKE * channels / d):
+            said.append((f"{channels} of {d} channels hold {share:.1%}", "fvu_without_top_channels"))
+        return [
+            f"{held} of the variance, so that fvu says how these few are given back; {metric} is that of all others"
+            for held, metric in said
+        ]
 
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
         """How many tokens stand behind the figures."""

@@ -65,8 +65,12 @@ _FREE = Law()
 LAWS: dict[str, dict[str, Law]] = {
     "reconstruction": {
         "fvu": Law(0.0, 1.0, ANY),
+        "fvu_rescaled": Law(0.0, 1.0, ANY),
         "top_tokens_variance": Law(of_model=True),
         "fvu_without_top_tokens": Law(0.0),
+        "top_channels_variance": Law(of_model=True),
+        "top_channels_energy": Law(of_model=True),
+        "fvu_without_top_channels": Law(0.0, 1.0, ANY),
         "nmse": Law(0.0, ANY, 1.0),
         "mse": Law(0.0, ANY, ANY),
         "cosine": Law(1.0, ANY, NULL),
@@ -115,9 +119,10 @@ LAWS: dict[str, dict[str, Law]] = {
         **{f"accuracy_k{k}": _FREE for k in (1, 2, 5, 16)},
         **{f"share_k{k}": _FREE for k in (1, 2, 5, 16)},
     },
-    "downstream_sparsity": dict.fromkeys(
-        ("effect_sparsity", "effect_sparsity_token", "effect_kl", "noise_fraction"), _OF_LIVE
-    ),
+    "downstream_sparsity": {
+        **dict.fromkeys(("effect_sparsity_token", "effect_sparsity_token_gain", "effect_sparsity"), _OF_LIVE),
+        **dict.fromkeys(("effect_kl", "noise_fraction"), _OF_LIVE),
+    },
     "token_rules": {
         **dict.fromkeys(("rule_f1", "rule_precision", "rule_recall", "rule_auprc", "rule_mass"), _OF_LIVE),
         **dict.fromkeys(("rule_size", "rule_entropy", "rule_f1_null", "rule_base_rate"), _OF_LIVE),

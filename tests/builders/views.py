@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sae_bench.engine.loss import clean_scores, score
 from sae_bench.engine.rest import Logits
+from sae_bench.kernels.outliers import top_channels
 from sae_bench.registry import load, tasks
 from sae_bench.saes.protocol import CoderInfo, Codes, indptr_of
 from sae_bench.tasks.base import Task
@@ -44,6 +45,7 @@ class ArrayView:
     rms: float = 1.0
     centre: Tensor | float = 0.0
     far: float = math.inf
+    variances: Tensor = None  # type: ignore[assignment]
     ids: list[str] = field(default_factory=list)
     tokens: Tensor = None  # type: ignore[assignment]
     logits: dict[str, Tensor] = field(default_factory=dict)
@@ -54,6 +56,8 @@ class ArrayView:
             self.kept = torch.ones(len(self.x), dtype=torch.bool)
         if self.decoder_norms is None and self.codes is not None:
             self.decoder_norms = torch.ones(self.codes.n_latents, dtype=torch.float64)
+        if self.variances is None:  # one for all batches
+            self.variances = self.x.double().var(0) if len(self.x) > 1 else torch.ones(self.x.shape[1])
         self.ids = self.ids or [f"document {i:03d}" for i in range(len(self.lengths))]
 
     @property
@@ -89,6 +93,10 @@ class ArrayView:
     def top(self) -> Tensor:
         """As a run finds them whose calibration has this mean and bound."""
         return self.kept & ((self.x.double() - self.centre).square().sum(1) > self.far)
+
+    @property
+    def top_channels(self) -> Tensor:
+        return top_channels(torch.diag(self.variances))
 
     def sum(self, values: Tensor, where: Tensor) -> Tensor:
         out = torch.zeros(len(self.lengths), *values.shape[1:], dtype=torch.float64)

@@ -133,6 +133,8 @@
     const ends = { x: [], y: [] };
     const points = [];
     const chosenAxes = { x: Number($(`x${i}`).value), y: Number($(`y${i}`).value) };
+    const both = [place.axes[chosenAxes.x], place.axes[chosenAxes.y]];
+    const fair = both.some((axis) => axis.l0) || !both.some((axis) => axis.equal);
     place.saes.forEach((number, row) => {
       const sae = data.saes[number];
       const figures = { x: place.values[row][chosenAxes.x], y: place.values[row][chosenAxes.y] };
@@ -140,7 +142,7 @@
       const point = { sae: sae.name, architecture: sae.architecture, width: sae.width };
       for (const name of ["x", "y"]) {
         [point[name], point[`${name}l`], point[`${name}h`]] = figures[name];
-        point[`c${name}`] = cost(figures[name][0], place.axes[chosenAxes[name]]);
+        point[`c${name}`] = fair ? cost(figures[name][0], place.axes[chosenAxes[name]]) : null;
         ends[name].push(...figures[name].filter((end) => end !== null));
       }
       points.push(point);
