@@ -5,11 +5,12 @@ The only place that touches these switches of PyTorch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from sae_bench.switches import shared
 
 _REDUCED = (  # of torch.backends.cuda.matmul; parts of a sum in half precision
     "allow_bf16_reduced_precision_reduction",
@@ -18,8 +19,8 @@ _REDUCED = (  # of torch.backends.cuda.matmul; parts of a sum in half precision
 )
 
 
-@contextmanager
-def in_full() -> Iterator[None]:
+@shared
+def in_full() -> Callable[[], None]:
     """Products and convolutions of float32 in float32, sums of half precision in float32; as before afterwards.
 
     ``torch.set_float32_matmul_precision("high")`` multiplies float32 in TF32 or bfloat16, convolutions on a GPU do
@@ -31,6 +32,10 @@ def in_full() -> Iterator[None]:
         restore.append((place, name, before))
         setattr(place, name, value)
 
+    def give_back() -> None:
+        for place, name, before in reversed(restore):
+            setattr(place, name, before)
+
     try:
         matmul: Any = torch.backends.cuda.matmul
         for name in _REDUCED:
@@ -39,10 +44,10 @@ def in_full() -> Iterator[None]:
                 switch(matmul, name, False, before if split_k is None else (before, split_k))
         _switch_products(switch)
         _switch_convolutions(switch)
-        yield
-    finally:
-        for place, name, before in reversed(restore):
-            setattr(place, name, before)
+    except BaseException:
+        give_back()
+        raise
+    return give_back
 
 
 def _switch_products(switch: Any) -> None:

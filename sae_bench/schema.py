@@ -113,7 +113,9 @@ class MetricValue(Record):
             raise ValueError("either value or reason must be given, and the other be null")
         if (self.low is None) != (self.high is None) or (self.value is None and self.low is not None):
             raise ValueError("low and high must both be numbers, or both be null where there is no value or interval")
-        if (self.no_interval and (self.low is not None or self.value is None)) or (self.optimistic and self.low is None):
+        if (self.no_interval and (self.low is not None or self.value is None)) or (
+            self.optimistic and self.low is None
+        ):
             raise ValueError("no_interval is said of a value without an interval, optimistic of an interval")
         if self.value is None or self.low is None or self.high is None or self.low <= self.value <= self.high:
             return self

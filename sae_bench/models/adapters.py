@@ -6,7 +6,6 @@ transformers applies them where peft is installed and measures the base without 
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import nn
 from sae_bench.errors import ModelError, said
 from sae_bench.files import read_json
 from sae_bench.models.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, stored_tensors
+from sae_bench.switches import without_warnings
 
 _INSTALL = "pip install 'sae-bench-suite[peft]'"
 _FAULTS = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ImportError)
@@ -86,8 +86,7 @@ def load_adapted(folder: Path, dtype: torch.dtype, load: Load) -> nn.Module:
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise ModelError(f"{what}, but no {ADAPTER_WEIGHTS}; save the adapter as safetensors")
     plain = _load_base(folder, torch.promote_types(dtype, torch.float32), load, what)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what they tell of is checked
+    with without_warnings():  # what they tell of is checked
         try:
             adapted: Any = peft.PeftModel.from_pretrained(plain, str(folder))
             _check_places(adapted, peft.get_peft_model_state_dict(adapted, save_embedding_layers=False), folder, what)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import warnings
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,11 +20,13 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sae_bench.errors import ModelError, said
 from sae_bench.modules import as_declared, evaluating
+from sae_bench.switches import shared, without_warnings
 
 _KNOWN = ("torch", "transformers")  # whose code is named by a version, which stands in the environment
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _NOT_COMPARED = ("training", "name_or_path", "config", "generation_config")
 _SEQUENCES, _LENGTH = 2, 16
+_BUILDS = threading.Lock()  # one at a time: random numbers are those of the process
 _CLOSE = 1e-5  # relative; values of two builds of one thing differ by rounding alone
 
 
@@ -70,25 +72,29 @@ def _foreign(model: nn.Module) -> Iterator[str]:
 
 def _built(model: Any) -> nn.Module | None:
     """The module that the configuration builds: buffers with their values, parameters without; None if it cannot."""
+    builder = threading.get_ident()
 
     def without_values(module: nn.Module, name: str, parameter: Any) -> Any:
-        if parameter is None or parameter.device.type == "meta":
-            return None  # as it is
+        if parameter is None or parameter.device.type == "meta" or threading.get_ident() != builder:
+            return None  # as it is: the hook is one of the process, and another thread may make a module meanwhile
         return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
 
-    default = torch.get_default_dtype()
     handle = register_module_parameter_registration_hook(without_values)
     try:
-        torch.set_default_dtype(torch.float32)
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _BUILDS, _float32_by_default(), torch.random.fork_rng(devices=[]), without_warnings():
             made: nn.Module = type(model)(copy.deepcopy(model.config))
             return made
     except Exception:  # noqa: BLE001 - whatever a class of somebody else's raises: then it is not built
         return None
     finally:
         handle.remove()
-        torch.set_default_dtype(default)
+
+
+@shared
+def _float32_by_default() -> Callable[[], None]:
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    return lambda: torch.set_default_dtype(default)
 
 
 def _differences(model: nn.Module, built: nn.Module) -> Iterator[str]:

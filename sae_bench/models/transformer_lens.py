@@ -8,10 +8,8 @@ at a later layer still runs the earlier ones.
 from __future__ import annotations
 
 import copy
-import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -26,6 +24,7 @@ from sae_bench.models.hooks import Hook, canonical_name
 from sae_bench.models.huggingface import HuggingFaceSubject
 from sae_bench.models.selftests import Found, random_tokens, settle
 from sae_bench.models.subject import Capture, check_batch
+from sae_bench.switches import remarks_on_stderr, without_warnings
 
 # A hook function of TransformerLens: the tensor that passes, and by keyword the hook point.
 _Edit = tuple[str, Callable[..., Tensor | None]]
@@ -239,6 +238,5 @@ def _placeholder_tokenizer() -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep TransformerLens' remarks off standard output, and its warnings about edited norms out of sight."""
-    with redirect_stdout(sys.stderr), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with remarks_on_stderr(), without_warnings():
         yield

@@ -184,7 +184,7 @@ class _Pair:
         value = values[1] - values[0]
         found = replace(empty, a=values[0], b=values[1], value=value)
         if n < FEWEST:
-            return replace(found, reason=too_few(n, 'groups'))
+            return replace(found, reason=too_few(n, "groups"))
         drawn = quotient(figures[1].replicates) - quotient(figures[0].replicates)
         if shares := self._shares(values, drawn, n):
             return _of_shares(found, shares, self.paired)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pickletools
 import re
-import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor
 from sae_bench.errors import CoderError, said
 from sae_bench.files import opened, regular
 from sae_bench.saes.config import plain, shown
+from sae_bench.switches import without_warnings
 
 _ALLOWED = re.compile(
     r"collections OrderedDict|torch._utils _rebuild_(tensor_v2|parameter)"
@@ -38,8 +38,7 @@ def open_pickle(file: Path) -> dict[Any, Any]:
     regular(file, CoderError)
     _check_instructions(file, _instructions(file))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on protocols: what matters is refused in a sentence of our own
+        with without_warnings():  # on protocols: what matters is refused in a sentence of our own
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever a parser of untrusted bytes raises
         raise CoderError(f"{file} cannot be opened as tensors: {_reason(error)}") from error

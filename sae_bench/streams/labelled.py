@@ -8,8 +8,7 @@ is computed from.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -38,6 +37,7 @@ from sae_bench.streams.labelled_tables import (
 from sae_bench.streams.pooled import Pooled, SetView, TokenStore, TrainWeights
 from sae_bench.streams.prefixes import Prefixes
 from sae_bench.streams.whole import check_rows
+from sae_bench.switches import shared
 from sae_bench.tasks.base import Task
 from sae_bench.tasks.labelled import LabelledTask
 from sae_bench.units import Units, nested
@@ -315,15 +315,12 @@ class LabelledReader(Reader):
         return found
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
+@shared
+def one_thread() -> Callable[[], None]:
     """For thousands of small fits: a second thread would mostly wait, and slow them down where cores are shared."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    return lambda: torch.set_num_threads(threads)
 
 
 def _append(rows: Arrays, more: Arrays) -> None:

@@ -106,9 +106,7 @@ class Draws:
         return self.sample.influence(lambda sums: quotient(metric(sums)), weight)
 
 
-def draw(
-    units: Units, *, seed: int, resamples: int = RESAMPLES, group: Callable[[str], str] | None = None
-) -> Draws:
+def draw(units: Units, *, seed: int, resamples: int = RESAMPLES, group: Callable[[str], str] | None = None) -> Draws:
     """Everything that figures of a table are made of. ``group`` names by the id of a row what is drawn.
 
     Without it rows are drawn, which are not of text.

@@ -1,0 +1,54 @@
+"""Switches of the whole process, changed for a while by several threads at once.
+
+Each thread that puts back what it found would put back what another one had set: two runs in one process would leave
+its switches changed, and the second would go on without its own. So the first who enters remembers, everybody sets, and
+the last who leaves gives back.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from functools import wraps
+
+
+def shared(change: Callable[[], Callable[[], object]]) -> Callable[[], AbstractContextManager[None]]:
+    """A context manager of ``change``, which sets switches and returns what gives back those that it found."""
+    lock = threading.RLock()
+    inside: list[Callable[[], object]] = []  # what the first one found, once for everyone inside
+
+    @wraps(change)
+    @contextmanager
+    def entered() -> Iterator[None]:
+        with lock:
+            found = change()  # by everyone: code of somebody else may have switched back meanwhile
+            inside.append(inside[0] if inside else found)
+        try:
+            yield
+        finally:
+            with lock:
+                give_back = inside.pop()
+                if not inside:
+                    give_back()
+
+    return entered
+
+
+@shared
+def remarks_on_stderr() -> Callable[[], object]:
+    """What libraries print goes to standard error, as standard output is for what was asked for."""
+    moved = redirect_stdout(sys.stderr)
+    moved.__enter__()
+    return lambda: moved.__exit__(None, None, None)
+
+
+@shared
+def without_warnings() -> Callable[[], object]:
+    """Show no warning of Python's; for what libraries warn of that is told or checked here."""
+    caught = warnings.catch_warnings()
+    caught.__enter__()
+    warnings.simplefilter("ignore")
+    return lambda: caught.__exit__(None, None, None)
