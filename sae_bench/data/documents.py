@@ -130,7 +130,7 @@ def load_corpus(
     counts: Counter[str] = Counter()
     if isinstance(opened, TextSource):
         _check_flags(opened, options)
-    separator, packers = None, list[Packer]()
+    separator, packers, divisible = None, list[Packer](), isinstance(opened, TextSource) and not options.packed
     if isinstance(opened, RowSource):
         unit, room, bos = "row", min(opened.shape[1], options.rows.longest or opened.shape[1]), None
         units = read_rows(opened, vocab_size, options.rows, counts)
@@ -143,7 +143,7 @@ def load_corpus(
         packer = None if separator is None else Packer(room, separator, counts)
         packers.extend([packer] if packer else [])
         most = Most.of(limit, tokens, sequences, room + (bos is not None))
-        return Side(most, room, bos, seed=options.seed, divisible=unit == "document", packer=packer)
+        return Side(most, room, bos, seed=options.seed, divisible=divisible, packer=packer)
 
     evaluation = calibration = side(options.limit, options.tokens, options.sequences)
     if not options.mean_from_evaluation:

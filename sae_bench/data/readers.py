@@ -56,8 +56,8 @@ def _grouped(opened: TextSource | RowSource, labels: list[str]) -> TextSource | 
     size = opened.size if isinstance(opened, TextSource) else opened.shape[0]
     if size is None:
         raise UsageError(
-            f"groups cannot act on {opened.name}: it goes with a list of texts or with rows of ids; of a file or data set "
-            "name the column that says what each text belongs to (group_field)"
+            f"groups cannot act on {opened.name}: it goes with a list of texts or with rows of ids; of a file or data "
+            "set name the column that says what each text belongs to (group_field)"
         )
     if len(labels) != size:
         what = "texts" if isinstance(opened, TextSource) else "rows"

@@ -25,7 +25,7 @@ from sae_bench.units.groups import in_group
 
 SPREAD = 512  # groups over which tokens are spread, if there are as many
 _NO_IDS: IntArray = np.empty(0, np.int32)
-LOOKED_THROUGH = 16  # times the limit of tokens: so much text is looked through for further groups
+LOOKED_THROUGH = 1 << 20  # tokens that are looked through without a new group before there are taken to be no others
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ class Side:
         self._candidates: list[_Candidate] = []
         self._used: Counter[str] = Counter()  # tokens of each group, in the order in which groups came
         self._closed: set[str] = set()  # groups that have their share
-        self._n = self._total = self._spare = self._offered = 0
+        self._n = self._total = self._spare = self._since_new = 0
         self.spent = False  # whether the tokens are all taken, or what is left of them is less than what comes
 
     @property
     def full(self) -> bool:
         """Whether nothing more needs to be read for this side."""
-        if self.most.tokens is not None and self._offered >= LOOKED_THROUGH * self.most.tokens:
+        if self.most.tokens is not None and self._since_new >= max(LOOKED_THROUGH, self.most.tokens):
             return True
         return self.spent or (self.most.units is not None and self._n >= self.most.units)
 
@@ -117,7 +117,7 @@ class Side:
         if sum(map(self._cost, made.pieces)) > (self.share or 0) - self._used[made.group]:
             made.pieces.sort(key=lambda piece: self._turn(name, piece[0]))
         self._candidates.append(made)
-        self._offered += sum(map(self._cost, made.pieces))
+        self._since_new = 0 if made.group not in self._used else self._since_new + sum(map(self._cost, made.pieces))
         self._take_share(made)
         self._spare += sum(map(self._cost, made.pieces[made.taken :]))
         if self._spare > 2 * self.most.tokens:

@@ -16,6 +16,8 @@ from sae_bench.results.heads import Heads
 from sae_bench.results.recompute import differences
 from sae_bench.schema import MetricValue, Result, TaskSpec
 from sae_bench.show import marks
+from sae_bench.units.groups import group_of
+from sae_bench.units.kinds import kind
 
 MOST_JSON, MOST_UNITS = 2 << 20, 32 << 20  # bytes
 NAME = 200  # characters
@@ -113,8 +115,15 @@ def _units(file: Path, result: Result, task_dir: str | None) -> Iterator[str]:
     if large := _too_large([units]) or _too_large(unit_files.shared_beside(file).values()):
         yield f"{large.name} is larger than {MOST_UNITS >> 20} MiB"
         return
-    _, wrong = differences(result, store.read_units(file), task_dir)
+    tables = store.read_units(file)
+    _, wrong = differences(result, tables, task_dir)
     yield from wrong[:5]
+    for name in sorted(
+        {metric.table for metric in registry.tasks(task_dir)[result.task].metrics.values()} & set(tables)
+    ):
+        n = len(set(map(group_of, tables[name].ids)))
+        if kind(name).population and n < LEAST_DOCUMENTS <= len(tables[name]):
+            yield f"its {len(tables[name])} documents are of {n} groups; the board takes {LEAST_DOCUMENTS} or more"
     if why := store.units_problem(file, result):
         yield why
 

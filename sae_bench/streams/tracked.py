@@ -46,6 +46,18 @@ class TrackedStream(Stream):
     whole = frozenset()
     partial = False  # an explanation needs all of the text that it was made on
 
+    def why_not(self, inputs: Inputs) -> str | None:
+        """Where all groups would be explained on, or all scored on, there is nothing to hold an explanation against."""
+        tokens = inputs.corpus.evaluation
+        ids = [tokens.unit_ids[unit] for unit in self.pool(inputs)]
+        halves = {is_fit(unit, inputs.options.seed) for unit in ids}
+        if len(halves) > 1 or tokens.n_groups == tokens.n_units:
+            return None
+        return (
+            "explanations are made on some groups of the text and scored on others, and all of its "
+            f"{tokens.n_groups} are on one of these sides; give text of more groups"
+        )
+
     def population(self, inputs: Inputs) -> Population:
         """The documents that are tracked."""
         tokens = inputs.corpus.evaluation

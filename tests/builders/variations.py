@@ -73,7 +73,8 @@ def made(folder: Path) -> World:
     """The world, in an empty folder."""
     tiny_gpt2().save_pretrained(folder / "model")
     write_native(tiny_coder("topk", d_in=WIDTH, hook=HOOK), folder / "sae")
-    lines = [json.dumps({"text": text, "other": other}) for text, other in zip(TEXTS, TEXTS[::-1], strict=True)]
+    pairs = enumerate(zip(TEXTS, TEXTS[::-1], strict=True))
+    lines = [json.dumps({"text": text, "other": other, "source": i % 9}) for i, (text, other) in pairs]
     (folder / "text.jsonl").write_text("\n".join(lines))
     _sets(folder / "sets")
     return World(folder)
@@ -220,6 +221,21 @@ SETTINGS: dict[str, list[Row] | str] = {
     "task_dir": [by(lambda w: {"task_dir": _tasks(w)}, is_named=False)],
     "tier": [named(base={"limit": None}, tier="full", limit=None), same(ON_LABELS, tier="standard", **ON_LABELS)],
     "limit": [named(limit=11)],
+    "tokens": [
+        named(tokens=100),
+        named({"limit": None, "tokens": 100}, limit=None, tokens=101),
+        same(tokens=10**6),
+    ],
+    "group_field": [named(group_field="source"), named({"group_field": "source"}, group_field="other")],
+    "groups": [
+        named({"data": TEXTS}, data=TEXTS, groups=[i % 9 for i in range(60)]),
+        named({"data": _rows()}, data=_rows(), groups=[i % 9 for i in range(40)]),
+        same(
+            {"data": TEXTS, "groups": [i % 9 for i in range(60)]},
+            data=TEXTS,
+            groups=[str(i % 9) for i in range(60)],
+        ),
+    ],
     "probe_data": [by(lambda w: {"probe_data": _sets(w.folder / "flipped", True), **ON_LABELS}, base=ON_LABELS)],
     "probe_sets": [named(ON_LABELS, probe_sets="even", **ON_LABELS)],
     "parameters": [
