@@ -176,7 +176,9 @@ def study(loaded: Sequence[compare.Loaded], options: argparse.Namespace) -> None
     head("SAE", "figure", "groups", *HEAD)
     for x in loaded:
         for table, units in x.tables.items():
-            wanted = [m for m in options.metrics.split(",") if m in x.result.metrics and x.spec.metrics[m].table == table]
+            wanted = [
+                m for m in options.metrics.split(",") if m in x.result.metrics and x.spec.metrics[m].table == table
+            ]
             population = Population(table, units)
             if not wanted or len(population.rows) < FEWEST or kinds.kind(table).nested:
                 continue

@@ -17,7 +17,8 @@ CAUTIONS = "cautions"  # name in the details of a result: what its figures must 
 MEASURED = "controls as measured"  # likewise: by control, its L0 and on how many documents, if not on all
 # 1: matched to each SAE's own L0, measured on all text; 2: on a grid of L0, on a sample where that tells them from it
 CONTROL_RULES = 2
-RESULT_SCHEMA = 2  # 2 holds the definition; 1 is read as well
+RESULT_SCHEMA = 3  # 2 holds the definition, 3 what intervals are worth; older ones are read as well
+MARKED_FROM = 3  # the first in which a figure says why its interval is missing or too narrow
 
 
 class Record(BaseModel):
@@ -93,7 +94,9 @@ class MetricValue(Record):
             raise ValueError("either value or reason must be given, and the other be null")
         if (self.low is None) != (self.high is None) or (self.value is None and self.low is not None):
             raise ValueError("low and high must both be numbers, or both be null where there is no value or interval")
-        if (self.no_interval and (self.low is not None or self.value is None)) or (self.optimistic and self.low is None):
+        if (self.no_interval and (self.low is not None or self.value is None)) or (
+            self.optimistic and self.low is None
+        ):
             raise ValueError("no_interval is said of a value without an interval, optimistic of an interval")
         if self.value is None or self.low is None or self.high is None or self.low <= self.value <= self.high:
             return self

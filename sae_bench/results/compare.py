@@ -184,7 +184,7 @@ class _Pair:
         value = values[1] - values[0]
         found = replace(empty, a=values[0], b=values[1], value=value)
         if n < FEWEST:
-            return replace(found, reason=too_few(n, 'groups'))
+            return replace(found, reason=too_few(n, "groups"))
         drawn = quotient(figures[1].replicates) - quotient(figures[0].replicates)
         if shares := self._shares(values, drawn, n):
             return _of_shares(found, shares, self.paired)
@@ -196,8 +196,8 @@ class _Pair:
         found = replace(found, low=low, high=high, p=p, p_adjusted=p, method=method)
         error, hangs = spread(drawn), self._influence(figures)
         if hangs is not None:
-            said = {"optimistic": optimistic(hangs, value), "design_effect": design_effect(hangs, error)}
-            found = replace(found, **said)
+            size = max(map(abs, values))
+            found = replace(found, optimistic=optimistic(hangs, size), design_effect=design_effect(hangs, error, size))
         return replace(found, detectable=detectable(error, n))
 
     def _influence(self, figures: tuple[Figure, Figure]) -> Influence | None:
