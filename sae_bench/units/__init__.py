@@ -2,8 +2,7 @@
 
 ``table`` holds rows of sums, ``adding``, ``weights`` and ``sums`` add them up, ``bootstrap`` resamples groups of them,
 ``nested`` examples in data sets, ``crossed`` documents and latents, ``trust`` says what a sample says against its own
-intervals, and ``kinds`` which of these a table asks for,
-and what two tables have in common.
+intervals, and ``kinds`` which of these a table asks for, and what two tables have in common.
 """
 
 from sae_bench.units.table import Column, Common, Units, concatenate, merge, pack, unpack

@@ -40,7 +40,7 @@ def _totals(columns: Mapping[str, Array]) -> dict[str, Array]:
 def grouped(units: Units, group: Callable[[str], str]) -> Units:
     """The rows added up by their group, which names them; the table itself if each is a group of this name."""
     ids, place = _by_group(units.ids, group)
-    return units if ids is units.ids else _summed(units, ids, place, ("grouped", group))
+    return units if place is None else _summed(units, ids, place, ("grouped", group))
 
 
 def pooled(units: Units) -> Units:
@@ -75,12 +75,12 @@ def _added(columns: Mapping[str, Array], group: NDArray[np.int64], n: int) -> di
 
 
 @lru_cache(maxsize=4)
-def _by_group(ids: tuple[str, ...], group: Callable[[str], str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The names of the groups in the order of their first row, and the position among them of every row's group."""
+def _by_group(ids: tuple[str, ...], group: Callable[[str], str]) -> tuple[tuple[str, ...], NDArray[np.int64] | None]:
+    """The names of the groups in the order of their first row, and where every row's stands; None: just as rows do."""
     names = list(map(group, ids))
     places = {name: i for i, name in enumerate(dict.fromkeys(names))}
     found = tuple(places)
-    return ids if found == ids else found, np.array([places[name] for name in names], dtype=np.int64)
+    return found, None if found == ids else np.array([places[name] for name in names], dtype=np.int64)
 
 
 @lru_cache(maxsize=4)

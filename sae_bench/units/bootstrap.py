@@ -122,10 +122,10 @@ def sample_of(units: Units, groups: Units, *, text: bool, crossed: Units | None 
 
     ``groups`` has the rows of ``units`` added up by group, ``crossed`` by what else is drawn.
     """
-    pooled = pooled(groups)
+    parts = pooled(groups)
     rows = _without(units, some_rows(len(units))) if len(groups) < len(units) else None
     other = None if crossed is None else _without(crossed)
-    return Sample(_without(pooled), len(groups), rows, len(units), total(units), pooled.columns, text, other)
+    return Sample(_without(parts), len(groups), rows, len(units), total(units), parts.columns, text, other)
 
 
 def _without(units: Units, chosen: NDArray[np.int64] | None = None) -> Without:
