@@ -17,7 +17,8 @@ CAUTIONS = "cautions"  # name in the details of a result: what its figures must 
 MEASURED = "controls as measured"  # likewise: by control, its L0 and on how many documents, if not on all
 # 1: matched to each SAE's own L0, measured on all text; 2: on a grid of L0, on a sample where that tells them from it
 CONTROL_RULES = 2
-RESULT_SCHEMA = 2  # 2 holds the definition; 1 is read as well
+RESULT_SCHEMA = 3  # 2 holds the definition, 3 what intervals are worth; older ones are read as well
+MARKED_FROM = 3  # the first in which a figure says why its interval is missing or too narrow
 
 
 class Record(BaseModel):

@@ -11,12 +11,12 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from contextlib import _GeneratorContextManager, contextmanager, redirect_stdout
 from functools import wraps
 
 
-def shared(change: Callable[[], Callable[[], object]]) -> Callable[[], AbstractContextManager[None]]:
-    """A context manager of ``change``, which sets switches and returns what gives back those that it found."""
+def shared(change: Callable[[], Callable[[], object]]) -> Callable[[], _GeneratorContextManager[None]]:
+    """A context manager, or decorator, of ``change``, which sets switches and returns what gives those back that were."""
     lock = threading.RLock()
     inside: list[Callable[[], object]] = []  # what the first one found, once for everyone inside
 

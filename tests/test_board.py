@@ -311,7 +311,7 @@ def test_bad_files_are_told_and_the_rest_is_shown(tmp_path, capsys):
     tampered = put(tmp_path, "z2", "reconstruction", {"fvu": 0.1})
     tampered.write_text(tampered.read_text().replace('"seed": 0', '"seed": 7'))
     newer = put(tmp_path, "z3", "reconstruction", {"fvu": 0.1})
-    newer.write_text(newer.read_text().replace('"schema_version": 2', '"schema_version": 9'))
+    newer.write_text(newer.read_text().replace('"schema_version": 3', '"schema_version": 9'))
     unknown = put(tmp_path, "z4", "reconstruction", {"fvu": 0.1})
     content = json.loads(unknown.read_text())
     content["metrics"]["fvuu"] = content["metrics"]["fvu"]

@@ -117,7 +117,7 @@ def test_a_run_writes_the_definition_and_verify_takes_the_folder(cli: Run, tmp_p
     assert cli("run", "--sae", "demo/gated", "--out", "r", *small)[0] == 0
     for file in store.results_below(tmp_path / "r"):
         one = store.read(file)
-        assert one.schema_version == 2
+        assert one.schema_version == 3
         assert one.definition == registry.tasks()[one.task]
         assert registry.definition_sha256(one.definition) == one.provenance.protocol.task_sha256
     code, out, err = cli("verify", "r", "--sae", "demo/gated", "--quiet", "--share", "1")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sae_bench.units import Units, weights
+from sae_bench.units import Units, adding, weights
 from sae_bench.units import bootstrap as statistics
 from sae_bench.units.bootstrap import MAX_GROUPS, Ratio, Sums, estimate, percentile_interval, resample, total, wilson
 
@@ -143,9 +143,9 @@ def test_more_units_than_groups_are_resampled_in_bounded_memory():
     assert e.value == pytest.approx(value, rel=1e-13)
     assert e.high - e.low == pytest.approx(2 * 1.96 * se, rel=0.1)
     assert statistics.resample_weights(tuple(f"group {g}" for g in range(3)), 0, 10).shape == (10, 3)
-    assert len(statistics._pooled(units)) <= MAX_GROUPS
+    assert len(adding.pooled(units)) <= MAX_GROUPS
     wide = Units(units.ids, {"x": np.stack([a, b], 1)})
-    assert statistics._pooled(wide).columns["x"].sum(0) == pytest.approx([a.sum(), b.sum()])
+    assert adding.pooled(wide).columns["x"].sum(0) == pytest.approx([a.sum(), b.sum()])
 
 
 def test_large_tables_with_the_same_ids_are_resampled_together():

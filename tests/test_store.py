@@ -249,7 +249,7 @@ def test_truncated_files_are_named(tmp_path, keep):
         (("extra",), 1, "'extra': Extra inputs are not permitted"),
         (("\x1b[2Jextra",), 1, r"'\x1b[2Jextra': Extra inputs"),
         (("sae", "d_in"), 1.5, "'sae.d_in'"),
-        (("schema_version",), 99, "has result schema 99, this sae-bench knows 2; update sae-bench"),
+        (("schema_version",), 99, "has result schema 99, this sae-bench knows 3; update sae-bench"),
         (("schema_version",), "99", "'schema_version'"),
         (("schema_version",), True, "'schema_version'"),
         (("schema_version",), 0, "'schema_version'"),

@@ -17,6 +17,7 @@ SCHEMA = 2  # of the JSON; rises when a field is renamed or removed
 FIELDS = (
     *("model", "hook", "group", "conditions", "sae", "weights_sha256", "architecture", "width", "l0"),
     *("task", "version", "protocol", "metric", "unit", "better", "value", "low", "high", "n_units", "reason"),
+    *("no_interval", "optimistic", "design_effect"),
     *("rank_low", "rank_high", "checked", "control", "mark"),
     *("rank_of", "rank_l0_low", "rank_l0_high", "front", "unranked"),
 )

@@ -17,7 +17,7 @@ from sae_bench.errors import UsageError
 from sae_bench.results.environment import sentence
 from sae_bench.results.verified import STATES, State
 from sae_bench.schema import CoderRecord, MetricValue, Protocol, Result
-from sae_bench.show import judges, marks
+from sae_bench.show import judges, marks, trust
 from sae_bench.show.results import cautioned, few, population, sampled
 
 
@@ -205,6 +205,7 @@ def _table(
                 *sampled(results),
                 *marks.grouped(results),
                 *_reasons(rows, shown),
+                *_trusted(rows, shown),
                 *cautioned(results),
                 *_judges(results),
                 *sentence(results, "the results of this table"),
@@ -264,3 +265,11 @@ def _reasons(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
             if (cell := row.cells.get(column.id)) is not None and cell.value.reason is not None:
                 found.setdefault(f"{column.label}: no value, because {cell.value.reason}", []).append(row.sae.name)
     return [f"{reason} ({few(names)})" for reason, names in found.items()]
+
+
+def _trusted(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
+    """Which intervals are too narrow and which scores have none, and over how many groups they are."""
+    scores = [(column, row.cells[column.id].value) for column in columns for row in rows if column.id in row.cells]
+    shown = [(column.metric, value) for column, value in scores]
+    said = trust.legend(shown, signs=True) + trust.without_interval([(name, v.no_interval) for name, v in shown])
+    return said + trust.counted([(column.task, v.n_units, v.design_effect) for column, v in scores])

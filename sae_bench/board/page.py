@@ -25,7 +25,7 @@ from sae_bench.board.text import mark_text, protocols, rank_text, reference_text
 from sae_bench.errors import ResultError, UsageError
 from sae_bench.results.heads import whole
 from sae_bench.schema import CoderRecord, Result
-from sae_bench.show import marks
+from sae_bench.show import marks, trust
 from sae_bench.show.blocks import AnyBlock
 from sae_bench.show.results import bounded_cautions, sampled
 from sae_bench.show.text import line, number, with_interval
@@ -268,6 +268,10 @@ def _result(e: Entry, whole_result: Result) -> dict[str, Any]:
             for c in controls
         ]
         rows.append([line(name), shown, line(metric.unit)[:60], metric.n_units, *beside])
+    figures_of = list(r.metrics.items())
+    trusted = trust.legend(figures_of, signs=True)
+    trusted += trust.without_interval([(name, metric.no_interval) for name, metric in figures_of])
+    trusted += trust.counted([(r.task, metric.n_units, metric.design_effect) for metric in r.metrics.values()])
     about = (
         f"{p.protocol.model}, {hook_of(p.protocol)}; {p.protocol.n_documents} documents, {p.n_tokens} tokens, mask "
         f"{p.protocol.mask}, {p.protocol.dtype}, protocol {r.protocol[:12]}; {p.device}, {p.platform}; {e.checked}"
@@ -277,5 +281,5 @@ def _result(e: Entry, whole_result: Result) -> dict[str, Any]:
         "about": line(about)[:600],
         "controls": [line(c) for c in controls],
         "rows": rows,
-        "said": [line(said) for said in (*marks.sentences(r), *bounded_cautions(r), *sampled([r]))],
+        "said": [line(one) for one in (*marks.sentences(r), *trusted, *bounded_cautions(r), *sampled([r]))],
     }

@@ -10,6 +10,8 @@ from tabulate import tabulate
 from sae_bench.board.cells import Cell
 from sae_bench.board.columns import Column
 from sae_bench.board.layout import Board, Reference, Row, Table
+from sae_bench.schema import MetricValue
+from sae_bench.show import trust
 from sae_bench.show.text import code, latex, latex_figure, line, markdown, number, shortened, span
 
 
@@ -107,8 +109,11 @@ def cell_text(cell: Cell | None, column: Column) -> str:
 
 
 def score_text(cell: Cell, column: Column) -> str:
-    """A score with its interval, to the column's decimals."""
-    v = cell.value
+    """A score with its interval, to the column's decimals, and a sign where that is too narrow."""
+    return trust.signed(_with_interval(cell.value, column), cell.value)
+
+
+def _with_interval(v: MetricValue, column: Column) -> str:
     if v.value is None or column.decimals is None:
         return span(v.value, v.low, v.high)
     decimals = column.decimals

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.results.compare import NotComparable
     from sae_bench.results.compare_sides import read_side
     from sae_bench.results.environment import sentence
+    from sae_bench.show import trust
     from sae_bench.show.results import cautioned
     from sae_bench.show.text import line
 
@@ -63,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
         return refused(error)
     failures = gate.failed(outcomes, strict=args.strict)
     held = [loaded.result for one, old in pairs if old is not None for loaded in (old, one)]
+    notes += trust.legend([(o.metric, o) for o in outcomes])
+    notes += [trust.DESIGN] if any(o.design_effect is not None for o in outcomes) else []
     notes += [*_at_l0(pairs, outcomes), *sentence(held, "the baseline and the new results"), *cautioned(held)]
     _write(args, name, outcomes, failures, "", [*notes, *new.failed])
     if args.markdown != "-":
@@ -112,17 +115,22 @@ def _summary(outcomes: Sequence[Outcome], failures: Sequence[Outcome]) -> str:
 def _table(outcomes: Sequence[Outcome], failures: Sequence[Outcome], *, markdown: bool) -> str:
     from tabulate import tabulate
 
+    from sae_bench.show import trust
     from sae_bench.show.marks import beside
     from sae_bench.show.text import line, number, span
     from sae_bench.show.text import markdown as escaped
 
+    plain, clustered = trust.all_marked(outcomes), any(o.design_effect is not None for o in outcomes)
     rows = []
     for o in outcomes:
         verdict = "FAIL" if o in failures else "ok" if o.state == "ok" else "warning"
         old, new = (beside(number(value), mark) for value, mark in zip((o.old, o.new), o.marks, strict=True))
-        shown = [old, new, span(o.loss, o.low, o.high), number(o.gate.allowed_loss)]
+        loss = trust.signed(span(o.loss, o.low, o.high), o, plain=plain)
+        groups = ["-" if o.n_units is None else str(o.n_units), *([trust.effect(o.design_effect)] if clustered else [])]
+        shown = [old, new, loss, *groups, number(o.gate.allowed_loss)]
         rows.append([verdict, o.task, o.metric, *shown, o.why])
-    headers = ["", "task", "metric", "baseline", "new", "loss [95 % interval]", "allowed", "why"]
+    groups = ["groups", *(["design effect"] if clustered else [])]
+    headers = ["", "task", "metric", "baseline", "new", "loss [95 % interval]", *groups, "allowed", "why"]
     safe = escaped if markdown else line
     headers, rows = [safe(h) for h in headers], [[safe(cell) for cell in row] for row in rows]
     table: str = tabulate(rows, headers=headers, tablefmt="pipe" if markdown else "simple", disable_numparse=True)

@@ -12,7 +12,7 @@ from sae_bench.results.at_l0 import l0_of
 from sae_bench.results.at_l0 import said as sentence_at_l0
 from sae_bench.results.compare import Difference
 from sae_bench.results.compare_sides import Comparison, Match, Side, label
-from sae_bench.show import marks
+from sae_bench.show import marks, trust
 from sae_bench.show.marks import beside
 from sae_bench.show.results import bounded_cautions, few
 from sae_bench.show.text import ARROWS, code, line, number, shortened, span
@@ -96,10 +96,10 @@ def as_tables(sides: Sequence[Side], found: Sequence[Comparison], notes: Sequenc
         for i, side in enumerate(sides)
     ]
     if len(sides) <= MANY:
-        seen = [*_reading(found), *_methods(found), *_left_out(found), *reasons(found)]
+        seen = [*_reading(found), *_trusted(found), *_methods(found), *_left_out(found), *reasons(found)]
         parts += [part for one in found for part in ("", _side(one, markdown))]
     else:
-        seen = [*_reading_many(found), *_methods(found), *_gathered(_lost(found), len(sides))]
+        seen = [*_reading_many(found), *_trusted_many(found), *_methods(found), *_gathered(_lost(found), len(sides))]
         seen += _gathered(_without(found), len(sides))
         for k in range(len(found[0].rows)):
             title, table = _metric(sides, found, k, markdown)
@@ -111,27 +111,59 @@ def as_tables(sides: Sequence[Side], found: Sequence[Comparison], notes: Sequenc
 def _side(one: Comparison, markdown: bool) -> str:
     """One side against the reference: a row a metric."""
     a, b = label(one.a), label(one.b)
+    plain, clustered = trust.all_marked(one.rows), any(row.design_effect is not None for row in one.rows)
     rows = []
     for row in one.rows:
         metric = f"{row.metric} {ARROWS[row.better]}".rstrip()
-        shown = [span(row.value, row.low, row.high), p_text(row.p_adjusted), number(row.detectable)]
+        shown = [_span(row, plain), str(row.n_units), *([trust.effect(row.design_effect)] if clustered else [])]
+        shown += [p_text(row.p_adjusted), number(row.detectable)]
         rows.append([row.task, metric, *_figures(row), *shown, _verdict(row, a, b)])
-    headers = ["task", "metric", a, b, f"{b} - {a} [95 % interval]", "p, adjusted", "detectable", f"{b} is"]
-    return _drawn(headers, rows, markdown)
+    headers = [
+        "task",
+        "metric",
+        a,
+        b,
+        f"{b} - {a} [95 % interval]",
+        "groups",
+        *(["design effect"] if clustered else []),
+    ]
+    return _drawn([*headers, "p, adjusted", "detectable", f"{b} is"], rows, markdown)
+
+
+def _span(row: Difference, plain: bool) -> str:
+    return trust.signed(span(row.value, row.low, row.high), row, plain=plain)
+
+
+def _trusted_many(found: Sequence[Comparison]) -> list[str]:
+    """The same of many sides: a metric with the first of its marked differences."""
+    rows = [row for one in found for row in one.rows]
+    clustered = any(row.design_effect is not None for row in rows)
+    return trust.legend([(row.metric, row) for row in rows]) + ([trust.DESIGN] if clustered else [])
+
+
+def _trusted(found: Sequence[Comparison]) -> list[str]:
+    """Which intervals are too narrow, a sentence for each side where it is not the same of all."""
+    each = {f"{label(one.b)} - {label(one.a)}": trust.legend([(row.metric, row) for row in one.rows]) for one in found}
+    said = list(dict.fromkeys(sentence for own in each.values() for sentence in own))
+    if len(found) > 1 and len({tuple(own) for own in each.values()}) > 1:
+        said = [f"{pair}: {sentence}" for pair, own in each.items() for sentence in own]
+    clustered = any(row.design_effect is not None for one in found for row in one.rows)
+    return said + ([trust.DESIGN] if clustered else [])
 
 
 def _metric(sides: Sequence[Side], found: Sequence[Comparison], k: int, markdown: bool) -> tuple[str, str]:
     """One metric of all sides, each against the reference: a heading, and a row a side."""
     a, first = label(found[0].a), found[0].rows[k]
+    plain = all(trust.all_marked(one.rows) for one in found)
     rows = []
     for one in found:
         row, b = one.rows[k], label(one.b)
-        shown = [_figures(row)[1], span(row.value, row.low, row.high), p_text(row.p_adjusted), _verdict(row, a, b)]
+        shown = [_figures(row)[1], _span(row, plain), str(row.n_units), p_text(row.p_adjusted), _verdict(row, a, b)]
         rows.append([b, shortened(sides[one.b].sae.name, NAME), *shown])
     known = sorted({value for one in found if (value := one.rows[k].a) is not None})
     own = " to ".join(dict.fromkeys(map(number, (known[0], known[-1])))) if known else "-"
     title = f"{first.task}, {f'{first.metric} {ARROWS[first.better]}'.rstrip()}: {a} has {beside(own, first.marks[0])}"
-    return title, _drawn(["", "SAE", "figure", f"minus {a} [95 % interval]", "p", "is"], rows, markdown)
+    return title, _drawn(["", "SAE", "figure", f"minus {a} [95 % interval]", "groups", "p", "is"], rows, markdown)
 
 
 def _figures(row: Difference) -> list[str]:
@@ -191,7 +223,7 @@ def _methods(found: Sequence[Comparison]) -> list[str]:
 def _left_out(found: Sequence[Comparison]) -> list[str]:
     """Where only a part of the units could be used."""
     return [
-        f"{row.task}, {label(one.b)} - {label(one.a)}: compared on what both have ({row.n_units} units); "
+        f"{row.task}, {label(one.b)} - {label(one.a)}: compared on what both have ({row.n_units} groups); "
         f"left out {row.left_out[0]} of {label(one.a)} and {row.left_out[1]} of {label(one.b)}"
         for one, row in _partial(found)
     ]
@@ -203,7 +235,7 @@ def _lost(found: Sequence[Comparison]) -> list[tuple[str, str, str]]:
         (
             f"{row.task}, ",
             label(one.b),
-            f": compared on what both have ({row.n_units} units); left out {row.left_out[0]} of {label(one.a)} and "
+            f": compared on what both have ({row.n_units} groups); left out {row.left_out[0]} of {label(one.a)} and "
             f"{row.left_out[1]} of the other",
         )
         for one, row in _partial(found)

@@ -196,8 +196,8 @@ class _Pair:
         found = replace(found, low=low, high=high, p=p, p_adjusted=p, method=method)
         error, hangs = spread(drawn), self._influence(figures)
         if hangs is not None:
-            said = {"optimistic": optimistic(hangs, value), "design_effect": design_effect(hangs, error)}
-            found = replace(found, **said)
+            size = max(map(abs, values))
+            found = replace(found, optimistic=optimistic(hangs, size), design_effect=design_effect(hangs, error, size))
         return replace(found, detectable=detectable(error, n))
 
     def _influence(self, figures: tuple[Figure, Figure]) -> Influence | None:

@@ -45,7 +45,8 @@ class Outcome:
 
     "not shown": no regression, but the interval of the loss holds more than is allowed, or the baseline or the new
     result is not whole (``marks``, in this order), so it is not shown that there is none. ``loss``, ``low`` and
-    ``high`` are positive where the new result is worse, in the metric's unit.
+    ``high`` are positive where the new result is worse, in the metric's unit. ``n_units`` groups were compared;
+    ``optimistic`` says why that interval is too narrow, ``design_effect`` how much wider grouping made it.
     """
 
     task: str
@@ -59,6 +60,9 @@ class Outcome:
     low: float | None = None
     high: float | None = None
     marks: tuple[marks.Mark | None, marks.Mark | None] = (None, None)
+    n_units: int | None = None
+    optimistic: str | None = None
+    design_effect: float | None = None
 
 
 def read_gates(file: Path | None, specs: Mapping[str, TaskSpec]) -> dict[str, dict[str, Gate]]:
@@ -208,7 +212,10 @@ def _held(said: Outcome, d: Difference, allowed: float) -> Outcome:
     loss, low, high = (
         (d.value, d.low, d.high) if d.better == "lower" else (0 - d.value, 0 - d.high, 0 - d.low)
     )  # 0 -: no -0
-    measured = Outcome(d.task, d.metric, "ok", "", said.gate, d.a, d.b, loss, low, high)
+    measured = replace(
+        said, old=d.a, new=d.b, loss=loss, low=low, high=high,
+        n_units=d.n_units, optimistic=d.optimistic, design_effect=d.design_effect,
+    )  # fmt: skip
     if low > allowed:
         return _said(measured, "regression", f"it lost {low:.3g} to {high:.3g}, allowed is {allowed:g}")
     if high > allowed:

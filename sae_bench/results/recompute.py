@@ -9,7 +9,7 @@ from sae_bench import registry
 from sae_bench.errors import ResultError
 from sae_bench.metrics import metrics_of
 from sae_bench.results.definitions import installed, measured_with
-from sae_bench.schema import MetricValue, Result, TaskSpec
+from sae_bench.schema import MARKED_FROM, MetricValue, Result, TaskSpec
 from sae_bench.units import Units
 from sae_bench.units.bootstrap import Estimate, Metric, total
 from sae_bench.units.kinds import drawn, estimate, kind
@@ -51,6 +51,7 @@ def differences(result: Result, tables: Mapping[str, Units], task_dir: str | Non
     spec = _measured(spec, result, own)
     n, wrong = 0, _lacking(result, spec, own, tables)
     wrong += [said for label, _, kept in groups[1:] for said in _chosen(spec, label, own, kept, seed)]
+    marked = result.schema_version >= MARKED_FROM
     for label, claimed, units in groups:
         try:
             found = figures(spec, units, seed, resamples)
@@ -67,11 +68,27 @@ def differences(result: Result, tables: Mapping[str, Units], task_dir: str | Non
                 theirs, ours = getattr(claimed[metric], what), getattr(e, what)
                 if not _equal(theirs, ours):
                     wrong.append(f"{label}{metric}: {what} is {theirs} in the result, but its units give {ours}")
+            wrong += _marks(label, metric, claimed[metric], e) if marked else []
             known = {"n_units": e.n_units, "unit": spec.metrics[metric].unit, "better": spec.metrics[metric].better}
             for what, right in known.items():
                 if (theirs := getattr(claimed[metric], what)) != right:
                     wrong.append(f"{label}{metric}: {what} is {theirs!r} in the result, and must be {right!r}")
     return n, wrong
+
+
+def _marks(label: str, metric: str, claimed: MetricValue, e: Estimate) -> list[str]:
+    """A mark that was taken off, or put on."""
+    wrong = []
+    for what in ("no_interval", "optimistic"):
+        theirs, ours = getattr(claimed, what), getattr(e, what)
+        if (theirs is None) != (ours is None):
+            wrong.append(f"{label}{metric}: {what} is {theirs!r} in the result, but its units say {ours!r}")
+    if not _equal(claimed.design_effect, e.design_effect):
+        wrong.append(
+            f"{label}{metric}: design_effect is {claimed.design_effect} in the result, but its units give "
+            f"{e.design_effect}"
+        )
+    return wrong
 
 
 def _measured(spec: TaskSpec, result: Result, own: Mapping[str, Units]) -> TaskSpec:

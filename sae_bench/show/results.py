@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from sae_bench.schema import MEASURED, Result, TaskSpec
-from sae_bench.show import judges, marks
+from sae_bench.schema import MEASURED, MetricValue, Result, TaskSpec
+from sae_bench.show import judges, marks, trust
 from sae_bench.show.text import ARROWS, line, number, shortened, with_interval
 
+DESIGN = "design effect"
 MOST_CAUTIONS, MOST_SAID = 8, 400  # sentences beside a result, and characters of each
 
 
@@ -40,7 +41,9 @@ def table_of(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, everyt
     """One of the tables, with its header and notes."""
     measured = [result for result in results if result.measured]
     drawn = [_table(measured, specs, everything)] if measured else []
-    return [_header(results), *drawn, *map(line, sampled(results)), *_notes(results, specs, everything)]
+    shown = [(name, metric) for _, name, metric in _shown(measured, specs, everything)]
+    below = map(line, [*trusted(shown), *sampled(results)])
+    return [_header(results), *drawn, *below, *_notes(results, specs, everything)]
 
 
 def _key(result: Result) -> Key:
@@ -82,19 +85,41 @@ def population(result: Result) -> str:
 
 def _table(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything: bool) -> str:
     controls = list(dict.fromkeys(name for result in results for name in result.controls))
+    shown = _shown(results, specs, everything)
+    every = trust.all_marked(metric for _, _, metric in shown)
+    clustered = any(metric.design_effect is not None for _, _, metric in shown)
     rows = []
-    for result in results:
-        for name, metric in result.metrics.items():
-            spec = specs[result.task].metrics.get(name) if result.task in specs else None
-            if spec is not None and not spec.headline and not everything:
-                continue
-            target = f" (target {spec.target:g})" if spec is not None and spec.target is not None else ""
-            score = marks.beside(with_interval(metric), marks.of(result))
-            row = [result.task, f"{name} {ARROWS[metric.better]}".rstrip() + target, score]
-            rows.append([line(cell) for cell in row] + [_control(result, control, name) for control in controls])
-    headers = ["task", "metric", "score [95 % interval]", *map(line, controls)]
+    for result, name, metric in shown:
+        spec = specs[result.task].metrics.get(name) if result.task in specs else None
+        target = f" (target {spec.target:g})" if spec is not None and spec.target is not None else ""
+        score = marks.beside(with_interval(metric, plain=every), marks.of(result))
+        row = [result.task, f"{name} {ARROWS[metric.better]}".rstrip() + target, score, str(metric.n_units)]
+        row += [trust.effect(metric.design_effect)] if clustered else []
+        rows.append([line(cell) for cell in row] + [_control(result, control, name) for control in controls])
+    headers = ["task", "metric", "score [95 % interval]", "groups", *([DESIGN] if clustered else [])]
+    headers += map(line, controls)
     table: str = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
     return table
+
+
+def _shown(
+    results: Sequence[Result], specs: Mapping[str, TaskSpec], everything: bool
+) -> list[tuple[Result, str, MetricValue]]:
+    """The figures of a table: headline ones, unless ``everything``, and those of tasks that are not installed."""
+    return [
+        (result, name, metric)
+        for result in results
+        for name, metric in result.metrics.items()
+        if everything or result.task not in specs or name not in specs[result.task].metrics
+        or specs[result.task].metrics[name].headline
+    ]  # fmt: skip
+
+
+def trusted(shown: Sequence[tuple[str, MetricValue]]) -> list[str]:
+    """What stands once below a table: which intervals are too narrow, what has none, and what a design effect is."""
+    clustered = any(metric.design_effect is not None for _, metric in shown)
+    said = trust.legend(shown) + trust.without_interval([(name, metric.no_interval) for name, metric in shown])
+    return said + ([trust.DESIGN] if clustered else [])
 
 
 def _control(result: Result, control: str, metric: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sae_bench.schema import MetricValue
+from sae_bench.show.trust import signed
 
 LONGEST_NAME = 60  # characters of a name that a table shows; CSV and JSON hold all of them
 ARROWS = {"higher": "↑", "lower": "↓", "none": " "}
@@ -24,9 +25,13 @@ def number(value: float | None) -> str:
     return f"{value:.0f}" if 9999.5 <= abs(value) < 99999.5 else f"{value + 0.0:.4g}"  # + 0.0: no "-0"
 
 
-def with_interval(metric: MetricValue) -> str:
-    """A figure as "0.0934 [0.0921, 0.0947]"; a dash where there is no value."""
-    return span(metric.value, metric.low, metric.high)
+def with_interval(metric: MetricValue, *, plain: bool = False) -> str:
+    """A figure as "0.0934 [0.0921, 0.0947]", with a sign where the interval is too narrow; a dash without a value.
+
+    ``plain``: without the sign, where all of a table have it.
+    """
+    shown = signed(span(metric.value, metric.low, metric.high), metric, plain=plain)
+    return f"{shown} (no interval)" if metric.no_interval else shown
 
 
 def span(value: float | None, low: float | None, high: float | None) -> str:

@@ -23,23 +23,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sae_bench.units.adding import MAX_GROUPS as MAX_GROUPS
+from sae_bench.units.adding import common_total, grouped, pooled
+from sae_bench.units.adding import total as total
 from sae_bench.units.sums import CommonSums, Without
 from sae_bench.units.sums import Sums as Sums
-from sae_bench.units.table import Common, Units
+from sae_bench.units.table import Units
 from sae_bench.units.trust import Influence, Sample, design_effect, optimistic, some_rows
-from sae_bench.units.weights import random
 from sae_bench.units.weights import resample_weights as resample_weights
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-MAX_GROUPS = 4096
 FEWEST = 5  # units for an interval: resamples stay within what was seen, and hold the truth 1 time in 2 with 2 units
 MOSTLY_UNDEFINED = "most resamples have no value"
 NOISE = 0.001  # share of resamples in which a denominator may be negative: more, and the quotient's interval is not one
@@ -121,10 +122,10 @@ def sample_of(units: Units, groups: Units, *, text: bool, crossed: Units | None 
 
     ``groups`` has the rows of ``units`` added up by group, ``crossed`` by what else is drawn.
     """
-    pooled = _pooled(groups)
+    parts = pooled(groups)
     rows = _without(units, some_rows(len(units))) if len(groups) < len(units) else None
     other = None if crossed is None else _without(crossed)
-    return Sample(_without(pooled), len(groups), rows, len(units), total(units), pooled.columns, text, other)
+    return Sample(_without(parts), len(groups), rows, len(units), total(units), parts.columns, text, other)
 
 
 def _without(units: Units, chosen: NDArray[np.int64] | None = None) -> Without:
@@ -163,7 +164,7 @@ def trusted(found: Estimate, influence: Influence | None, replicates: Array) -> 
     if influence is None or found.value is None:
         return found
     why = None if found.low is None else optimistic(influence, found.value)
-    return replace(found, optimistic=why, design_effect=design_effect(influence, spread(replicates)))
+    return replace(found, optimistic=why, design_effect=design_effect(influence, spread(replicates), found.value))
 
 
 def spread(replicates: Array) -> float:
@@ -211,31 +212,12 @@ def settle(
 
 def too_few(n: int, of: str) -> str:
     """Why a figure over ``n`` of them has no interval."""
-    return f"fewer than {FEWEST} {of} have no interval, and there are {n}"
-
-
-def total(units: Units) -> Sums:
-    """Column sums with every weight 1."""
-    shared, common = units.shared, units.common
-    if not shared or common is None:
-        return Sums(_totals(units.columns))
-    of_all = common_total(common)
-    own = _totals({name: column for name, column in units.columns.items() if name not in shared})
-    return Sums({name: of_all[name] if name in shared else own[name] for name in units.columns})
-
-
-def common_total(common: Common) -> dict[str, Array]:
-    """The sums of columns that many tables have."""
-    return common.once("total", lambda: _totals(common.columns))
-
-
-def _totals(columns: Mapping[str, Array]) -> dict[str, Array]:
-    return {name: column.sum(axis=0, keepdims=True) for name, column in columns.items()}
+    return f"it is of {n} {of}, and fewer than {FEWEST} tell too little"
 
 
 def resample(units: Units, *, seed: int, resamples: int = RESAMPLES) -> Sums:
     """Column sums under bootstrap weights, ``resamples`` rows each."""
-    rows = _pooled(units)
+    rows = pooled(units)
     weights = resample_weights(rows.ids, seed, resamples)
     shared, common = rows.shared, rows.common
     if not shared or common is None or not common.wide:
@@ -292,60 +274,6 @@ def undefined(point: Array | Ratio, replicates: Array | Ratio | None) -> str | N
         if low <= 0:
             return f"{point.what} is {denominator:.4g}, within noise of 0 (resamples from {low:.4g} to {high:.4g})"
     return None
-
-
-def grouped(units: Units, group: Callable[[str], str]) -> Units:
-    """The rows added up by their group, which names them; the table itself if each is a group of this name."""
-    ids, place = _by_group(units.ids, group)
-    return units if ids is units.ids else _summed(units, ids, place, ("grouped", group))
-
-
-def _pooled(units: Units) -> Units:
-    """The table itself, or, if it is long, its rows added up in ``MAX_GROUPS`` pools by a hash of their ids."""
-    return units if len(units) <= MAX_GROUPS else _summed(units, *_pools(units.ids), "pooled")
-
-
-def _summed(units: Units, ids: tuple[str, ...], place: NDArray[np.int64], what: Any) -> Units:
-    """The rows added up by their ``place`` among ``ids``; what many tables share, once for all of them."""
-    shared, common = units.shared, None
-    if shared and units.common is not None:
-        own = units.common.columns
-        common = units.common.once(what, lambda: Common(ids, _added(own, place, len(ids))))
-    columns = _added({n: column for n, column in units.columns.items() if n not in shared}, place, len(ids))
-    if common is not None:
-        columns = {n: common.columns[n] if n in shared else columns[n] for n in units.columns}  # in the same order
-    return Units(ids, columns, common)
-
-
-def _added(columns: Mapping[str, Array], group: NDArray[np.int64], n: int) -> dict[str, Array]:
-    """The rows of each of ``n`` groups added up."""
-    found: dict[str, Array] = {}
-    for name, column in columns.items():
-        if column.ndim == 1:
-            found[name] = np.bincount(group, weights=column, minlength=n).astype(
-                np.float64
-            )  # adds in the same order, and is faster
-        else:
-            found[name] = np.zeros((n, *column.shape[1:]))
-            np.add.at(found[name], group, column)
-    return found
-
-
-@lru_cache(maxsize=4)
-def _by_group(ids: tuple[str, ...], group: Callable[[str], str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The names of the groups in the order of their first row, and the position among them of every row's group."""
-    names = list(map(group, ids))
-    places = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    found = tuple(places)
-    return ids if found == ids else found, np.array([places[name] for name in names], dtype=np.int64)
-
-
-@lru_cache(maxsize=4)
-def _pools(ids: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The names of the pools that occur, and the position among them of every unit's pool."""
-    pools = np.array([int.from_bytes(random(0, unit, 4), "little") % MAX_GROUPS for unit in ids], dtype=np.int64)
-    present, pool = np.unique(pools, return_inverse=True)
-    return tuple(f"group {g}" for g in present), pool
 
 
 def _t_quantile(confidence: float, degrees: int) -> float:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sae_bench.units.bootstrap import Array, Draws, Sums, grouped, resample_weights, sample_of, total
+from sae_bench.units.adding import grouped, total
+from sae_bench.units.bootstrap import Array, Draws, Sums, resample_weights, sample_of
 from sae_bench.units.groups import group_of
 from sae_bench.units.table import Units
 
@@ -41,7 +42,7 @@ def of_sae(unit: str, weights: str) -> str:
 
 
 def draw(units: Units, *, seed: int, resamples: int) -> Draws:
-    """Everything that figures of this table are made of, as of so many units as there are groups of documents or latents.
+    """Everything that figures of this table are made of, as of so many units as there are groups or latents.
 
     The smaller number counts, so that the Wilson interval of a share of rows, which are not independent, is a wide one.
     """

@@ -27,7 +27,7 @@ FEW = 100  # groups below which an interval over text is marked
 LARGE = 0.10  # of the tokens in one group
 SKEWED = 3.0  # skewness of the influences of groups
 MOST_ROWS = 4096  # rows that are left out in turn for the design effect; of more, as many spread evenly
-ROUNDING = 1e-12  # of a figure: influences below it are rounding
+ROUNDING = 1e-8  # of a figure: a standard error below it is that of float32, not of text
 TEXT = ("tokens", "predictions")  # columns that say how much text a row holds, the first that there is
 
 
@@ -103,8 +103,11 @@ class Sample:
         return float(held.max()) / total
 
 
-def optimistic(influence: Influence, value: float) -> str | None:
-    """Why the interval of a figure ``value`` is too narrow, as a phrase; None where the sample does not say so."""
+def optimistic(influence: Influence, size: float) -> str | None:
+    """Why the interval of a figure of some ``size`` is too narrow, as a phrase; None where the sample does not say so.
+
+    A figure that no group moves beyond rounding is decided by none.
+    """
     said = []
     if influence.text and influence.n < FEW:
         said.append(f"{influence.n} groups")
@@ -112,30 +115,38 @@ def optimistic(influence: Influence, value: float) -> str | None:
         said.append(f"one group holds {100 * influence.largest:.0f} % of the tokens")
     if not all(np.isfinite(one).all() for one in (influence.groups, influence.crossed) if one is not None):
         said.append("without one of the groups there is no figure")
-    elif (tail := _tail(influence, value)) > SKEWED:
+    elif (tail := _tail(influence, size)) > SKEWED:
         said.append(f"a few groups decide it (skewness {tail:.1f})")
     return "; ".join(said) or None
 
 
-def _tail(influence: Influence, value: float) -> float:
+def _tail(influence: Influence, size: float) -> float:
     ways = [influence.groups] if influence.crossed is None else [influence.groups, influence.crossed]
-    return max(abs(skewness(one, ROUNDING * max(abs(value), 1e-300))) for one in ways)
+    return max(abs(skewness(one)) if jackknife(one) > ROUNDING * abs(size) else 0.0 for one in ways)
 
 
-def skewness(values: Array, least: float = 0.0) -> float:
-    """Third central moment over the cube of the standard deviation; 0 where that is at most ``least``."""
+def skewness(values: Array) -> float:
+    """Third central moment over the cube of the standard deviation; 0 where nothing varies."""
     from_mean = values - values.mean()
     variance = float((from_mean**2).mean())
-    return float((from_mean**3).mean()) / variance**1.5 if math.sqrt(variance) > least else 0.0
+    return float((from_mean**3).mean()) / variance**1.5 if variance > 0 else 0.0
 
 
-def design_effect(influence: Influence, error: float) -> float | None:
-    """``error``, the standard error over groups, divided by that over rows (jackknife); None where rows are groups."""
+def jackknife(without: Array, of: int | None = None) -> float:
+    """The standard error of a figure from its values without each of ``of`` rows in turn, or without some of them."""
+    return math.sqrt(float(((without - without.mean()) ** 2).mean()) * (len(without) if of is None else of))
+
+
+def design_effect(influence: Influence, error: float, size: float) -> float | None:
+    """``error``, the standard error over groups, divided by that over rows; None where rows are groups.
+
+    None too where it is rounding beside the figure's ``size``.
+    """
     rows = influence.rows
     if rows is None or len(rows) < 2 or not np.isfinite(rows).all() or not math.isfinite(error):
         return None
-    by_row = math.sqrt(float(((rows - rows.mean()) ** 2).mean()) * influence.of)
-    return error / by_row if by_row > 0 else None
+    by_row = jackknife(rows, influence.of)
+    return error / by_row if min(by_row, error) > ROUNDING * abs(size) and by_row > 0 else None
 
 
 def some_rows(n: int) -> NDArray[np.int64]:
