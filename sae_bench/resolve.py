@@ -297,12 +297,12 @@ def labelled_suite(settings: Settings, infos: Sequence[Any], model: Opened, data
     if tokenizer is None:
         return None
     source, name = data
-    opened = open_source(source, settings.text_field, settings.split)
+    opened = open_source(source, settings.text_field, settings.split, settings.group_field, settings.groups)
     train, test = PROBE_TIERS[settings.tier]
     suite = load_suite(
         probe_data=settings.probe_data,
         demo=model.is_demo,
-        corpus_texts=opened.texts if isinstance(opened, TextSource) else None,
+        corpus=opened.documents if isinstance(opened, TextSource) else None,
         corpus_name=name,
         tokenizer=tokenizer,
         vocab_size=subject.vocab_size,

@@ -33,7 +33,7 @@ def load(folder: Path, tokenizer: Any = WORDS, vocab_size: int = VOCABULARY, **o
     return load_suite(
         probe_data=folder,
         demo=False,
-        corpus_texts=None,
+        corpus=None,
         corpus_name="corpus",
         tokenizer=tokenizer,
         vocab_size=vocab_size,

@@ -16,18 +16,19 @@ from sae_bench.data.labelled import LabelledOptions, LabelledSet, Suite, hub, lo
 from sae_bench.data.labelled import suite as suite_module
 from sae_bench.data.labelled.entries import HubSet, UnavailableSet, collect, read_family, suite_entries, suite_folder
 from sae_bench.data.labelled.rules import Labelled, labelled
+from sae_bench.data.sources import Document
 from sae_bench.errors import DataError, TaskError, UsageError
 from tests.builders.labelled_texts import VOCABULARY, WORDS, texts_of
 
 PARTS = ("train", "test")
 
 
-def load(texts: Iterator[str] | None = None, **options: Any) -> Suite:
+def load(texts: Iterator[Document] | None = None, **options: Any) -> Suite:
     is_demo, vocab_size = options.pop("demo", False), options.pop("vocab_size", VOCABULARY)
     return load_suite(
         probe_data=None,
         demo=is_demo,
-        corpus_texts=texts,
+        corpus=texts,
         corpus_name="the corpus",
         tokenizer=WORDS,
         vocab_size=vocab_size,
@@ -428,7 +429,7 @@ def corpus(number: int, compound: str = "Social\n security") -> list[str]:
 
 
 def made(texts: list[str], names: str, **options: Any) -> Suite:
-    return load(iter(texts), names=names, **options)
+    return load(map(Document, texts), names=names, **options)
 
 
 def test_phrases_have_the_compound_or_one_word_of_it() -> None:
@@ -455,6 +456,21 @@ def test_pieces_of_one_document_are_on_one_side() -> None:
         )
         assert len(train - {"d"}) > 50
         assert len(test) > 20
+        assert not {word for word in train & test if re.fullmatch(r"d\d+", word)}
+
+
+def test_pieces_of_one_group_are_on_one_side() -> None:
+    """What a source says in the train part it says again in the test part."""
+    documents = [
+        Document(" ".join(f"{t} d{i % 50}" for t in text.split()), str(i % 50)) for i, text in enumerate(corpus(900))
+    ]
+    suite = load(iter(documents), names="phrase_social_security,base64")
+    for one in suite.sets:
+        train, test = (
+            {word for text, _ in texts_of(suite, one, part) for word in decoded(text).split() if word[0] == "d"}
+            for part in PARTS
+        )
+        assert min(len(train), len(test)) > 5
         assert not {word for word in train & test if re.fullmatch(r"d\d+", word)}
 
 
@@ -498,10 +514,10 @@ def test_the_corpus_is_read_once_and_not_to_its_end(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(offline, "MOST_TEXTS", 300)
     read: list[int] = []
 
-    def texts() -> Iterator[str]:
+    def texts() -> Iterator[Document]:
         for number, text in enumerate(corpus(600)):
             read.append(number)
-            yield text
+            yield Document(text)
 
     names = "base64,phrase_*"
     suite = load(texts(), names=names)

@@ -15,6 +15,7 @@ import pytest
 from sae_bench import demo, evaluate
 from sae_bench.data.documents import DataOptions, load_corpus
 from sae_bench.data.labelled import LabelledOptions, Suite, load_suite
+from sae_bench.data.sources import Document
 from sae_bench.saes.load import expand
 from sae_bench.units import Units
 from sae_bench.units.nested import draw, estimate
@@ -30,7 +31,7 @@ def suite_of(texts: list[str], names: str = "all") -> Suite:
     return load_suite(
         probe_data=None,
         demo=False,
-        corpus_texts=iter(texts),
+        corpus=map(Document, texts),
         corpus_name="the corpus",
         tokenizer=WORDS,
         vocab_size=VOCABULARY,

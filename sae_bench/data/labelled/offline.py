@@ -12,6 +12,7 @@ from itertools import islice
 from sae_bench.data.labelled.build import Draft, SetBuilder
 from sae_bench.data.labelled.encode import Encoder, LabelledOptions, PartName, Unusable, keyed, side_of
 from sae_bench.data.labelled.entries import Base64Set, DemoSet, PhraseSet
+from sae_bench.data.sources import Document
 
 MOST_TEXTS = 20_000
 FEWEST = 40  # positives, and negatives, that a set made of a corpus must have
@@ -29,25 +30,26 @@ CorpusSet = Base64Set | PhraseSet
 
 def load_corpus_sets(
     entries: Iterable[CorpusSet],
-    texts: Iterator[str] | None,
+    documents: Iterator[Document] | None,
     corpus_name: str,
     encoder: Encoder,
     options: LabelledOptions,
 ) -> tuple[list[Draft], dict[str, str]]:
     """The sets that are made of a corpus, and why the others cannot be.
 
-    `texts` are its documents, of which the first 20,000 are looked at once; None if there are only token ids.
+    Of its `documents` the first 20,000 are looked at once; None if there are only token ids. What is of one group is of
+    one part.
     """
     wanted = list(entries)
-    if texts is None:
+    if documents is None:
         return [], {entry.name: "It is made of the corpus as text, and token ids were given." for entry in wanted}
     builders = {entry.name: SetBuilder(entry.name, encoder, options, balanced=True) for entry in wanted}
     phrases = _Phrases({entry.name: entry.phrase for entry in wanted if isinstance(entry, PhraseSet)})
     encoded = [entry.name for entry in wanted if isinstance(entry, Base64Set)]
     looked_at = 0
-    for document in islice(texts, MOST_TEXTS) if wanted else ():
+    for document, group in islice(documents, MOST_TEXTS) if wanted else ():
         looked_at += 1
-        side = side_of(document)
+        side = side_of(document if group is None else group)
         for name, window, label in phrases.windows(document):
             builders[name].add(side, window, label)
         for piece, label in _pieces(document) if encoded else ():
@@ -153,7 +155,7 @@ def load_demo(
         "test": [document(index, split="eval") for index in range(sizes["test"])],
     }
     texts = (one.text for part in documents.values() for one in part)
-    drafts, skipped = load_corpus_sets(base64_sets, texts, "the demo", encoder, options)
+    drafts, skipped = load_corpus_sets(base64_sets, map(Document, texts), "the demo", encoder, options)
     note = "the demo's language model and SAEs were trained on text of the same world"
     for entry in attributes:
         least: dict[PartName, int] = {"train": FEWEST_OF_DEMO, "test": FEWEST_OF_DEMO}

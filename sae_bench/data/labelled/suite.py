@@ -17,6 +17,7 @@ from sae_bench.data.labelled.entries import Base64Set, DemoSet, HubSet, PhraseSe
 from sae_bench.data.labelled.folder import load_folder
 from sae_bench.data.labelled.hub import load_hub
 from sae_bench.data.labelled.offline import load_corpus_sets, load_demo
+from sae_bench.data.sources import Document
 from sae_bench.data.tokens import TokenSet
 from sae_bench.registry import choose
 
@@ -117,7 +118,7 @@ def load_suite(
     *,
     probe_data: str | Path | None,
     demo: bool,
-    corpus_texts: Iterator[str] | None,
+    corpus: Iterator[Document] | None,
     corpus_name: str,
     tokenizer: Any,
     vocab_size: int,
@@ -127,7 +128,7 @@ def load_suite(
 
     With `probe_data`, exactly the sets of that folder, `<set>/{train,test}.{parquet,jsonl,csv}` with the columns
     `text` and `label`; whatever is wrong with them raises `DataError`. Otherwise the built-in suite: the attributes
-    of the demo world and base64 if `demo`, else all other entries. `corpus_texts` are the documents of the corpus, from
+    of the demo world and base64 if `demo`, else all other entries. `corpus` are the documents of the corpus, from
     which some sets are made (None: only token ids are there), and `corpus_name` is what to call it. What the suite
     cannot provide is in `Suite.skipped`; a suite may have no set at all.
 
@@ -148,7 +149,7 @@ def load_suite(
         return _assemble(*load_demo(attributes, base64_sets, encoder, options), "demo", encoder, chosen=by_name)
     of_hub, skipped = load_hub([entry for entry in chosen if isinstance(entry, HubSet)], encoder, options)
     made = [entry for entry in chosen if isinstance(entry, Base64Set | PhraseSet)]
-    of_corpus, not_made = load_corpus_sets(made, corpus_texts, corpus_name, encoder, options)
+    of_corpus, not_made = load_corpus_sets(made, corpus, corpus_name, encoder, options)
     skipped |= not_made
     skipped |= {entry.name: f"{entry.reason}." for entry in chosen if isinstance(entry, UnavailableSet)}
     return _assemble([*of_hub, *of_corpus], skipped, "suite", encoder, chosen=by_name)
