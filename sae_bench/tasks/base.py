@@ -53,6 +53,11 @@ class Site(Protocol):
         """Bool ``[T]``: kept, and farther from the calibration mean than 99 % of the calibration tokens."""
         ...
 
+    @property
+    def folds(self) -> Tensor:
+        """Int64 ``[T]``: the fold of its document, of :mod:`sae_bench.units.folds`."""
+        ...
+
     def sum(self, values: Tensor, where: Tensor) -> Tensor:
         """Float64 sums over the tokens ``where`` of each sequence: ``[T, ...]`` to ``[sequences, ...]``."""
         ...
