@@ -11,7 +11,8 @@ What differs between two halves of the folds that share no document is unbiased 
 variance at half of the tokens. Were latents to fire independently, the variance at n tokens would be the number of
 latents that come alive between n and 2n tokens; so from half of the tokens to all of them it is taken to change as that
 number does along the curve, from a quarter to half and from half to all. What two halves differ by because one has more
-groups is taken off by regression, since the figure is for as many groups as there are. Halves and weights are keyed by
+groups is taken off by regression, since the figure is for as many groups as there are. A number of latents says no
+more of its mean than to one latent, so that no interval is empty. Halves and weights are keyed by
 the documents of a fold: two SAEs measured on the same documents are compared in pairs.
 
 ``python benchmarks/shares_of_latents.py`` measures how often the intervals hold the truth.
@@ -107,12 +108,24 @@ def draw(units: Units, *, seed: int, resamples: int) -> Draws:
         n = min(n, len(there))
     wider = _width(len(there)) / _width(n) if n >= FEWEST else 1.0
     latents, dense = points.latents[0], _dense(there, _contribution(units), seed, resamples)
-    replicates = {
-        "latents": np.full(resamples, latents),
-        "dead": np.clip(points.dead + wider * _dead(there, seed, resamples), 0, latents),
-        **{name: np.maximum(getattr(points, name) + wider * by, 0) for name, by in dense},
-    }
+    differ = {"dead": _dead(there, seed, resamples), **dense}
+    replicates = {name: np.maximum(getattr(points, name) + wider * by, 0) for name, by in differ.items()}
+    replicates["dead"] = np.clip(replicates["dead"] + _rounding(units, seed, resamples), 0, latents)
+    replicates["latents"] = np.full(resamples, latents)
     return Draws(points, Sums(replicates), n)
+
+
+def _rounding(units: Units, seed: int, resamples: int) -> Array:
+    """What a number of dead latents leaves open of its mean, which is no whole number: -1 to 1, ``[resamples]``.
+
+    A sample in which no latent comes or goes may still hold one that rarely fires. The same for two SAEs whose latents are active in the same folds, whatever their order.
+    """
+    on = np.packbits(units.columns["active"] > 0, axis=0).T
+    patterns = np.ascontiguousarray(on).view(f"V{max(1, on.shape[1])}").reshape(-1)
+    digest = hashlib.sha256(np.sort(patterns).tobytes()).hexdigest()
+    drawn = np.frombuffer(random(seed, f"rounding {digest}", 8 * resamples), "<u8")
+    found: Array = drawn / 2.0**63 - 1
+    return found
 
 
 def _width(n: int) -> float:
@@ -187,8 +200,8 @@ def dead_at_twice(units: Units) -> float | None:
     return max(0.0, dead - _slope(there) * doublings(there)[1])
 
 
-def _dense(units: Units, contribution: Array, seed: int, resamples: int) -> list[tuple[str, Array]]:
-    """By how much the sums of dense latents differ in resamples of the rows, around their mean: by name.
+def _dense(units: Units, contribution: Array, seed: int, resamples: int) -> dict[str, Array]:
+    """By how much the sums of dense latents differ in resamples of the rows, around their mean.
 
     Of a latent it is counted on how many tokens of a fold it is active; what it contributes there is taken in
     proportion.
@@ -200,7 +213,7 @@ def _dense(units: Units, contribution: Array, seed: int, resamples: int) -> list
     density = active / n
     error = np.sqrt(np.square(counts - np.outer(tokens, density)).sum(axis=0)) / n
     drawn_tokens = np.maximum(weights @ tokens, 1)[:, None]
-    found = [("contribution", weights @ (counts @ each))]
+    found = {"contribution": weights @ (counts @ each)}
     step = max(1, AT_ONCE // resamples)
     for name, threshold in DENSE.items():
         near = np.flatnonzero(np.abs(density - threshold) <= FAR * error)
@@ -212,8 +225,8 @@ def _dense(units: Units, contribution: Array, seed: int, resamples: int) -> list
             dense = drawn / drawn_tokens > threshold
             number += dense.sum(axis=1)
             sums += (dense * drawn) @ each[own]
-        found += [(f"dense_{name}", number), (f"contribution_{name}", sums)]
-    return [(name, values - values.mean()) for name, values in found]
+        found |= {f"dense_{name}": number, f"contribution_{name}": sums}
+    return {name: values - values.mean() for name, values in found.items()}
 
 
 def unequal(a: Units, b: Units) -> str | None:
