@@ -118,7 +118,8 @@ def draw(units: Units, *, seed: int, resamples: int) -> Draws:
 def _rounding(units: Units, seed: int, resamples: int) -> Array:
     """What a number of dead latents leaves open of its mean, which is no whole number: -1 to 1, ``[resamples]``.
 
-    A sample in which no latent comes or goes may still hold one that rarely fires. The same for two SAEs whose latents are active in the same folds, whatever their order.
+    A sample in which no latent comes or goes may still hold one that rarely fires. The same for two SAEs whose latents
+    are active in the same folds, whatever their order.
     """
     on = np.packbits(units.columns["active"] > 0, axis=0).T
     patterns = np.ascontiguousarray(on).view(f"V{max(1, on.shape[1])}").reshape(-1)

@@ -16,7 +16,7 @@ import numpy as np
 from sae_bench import registry
 from sae_bench.errors import SaeBenchError
 from sae_bench.schema import TaskSpec
-from sae_bench.units import bootstrap, crossed, folds, nested
+from sae_bench.units import bootstrap, crossed, folds, latents, nested
 from sae_bench.units.bootstrap import Array, Estimate, Metric, Ratio, Sums
 from sae_bench.units.table import Units
 
@@ -93,7 +93,13 @@ class Kind:
 
 
 DOCUMENT = Kind("document", "the digest of a document's text, or of its tokens", population=True)
-LATENT = Kind("latent", "the number of a latent", common=two_samples, of_sae=lambda unit, weights: f"{weights}/{unit}")
+LATENT = Kind(
+    "latent",
+    "the number of a latent",
+    draw=latents.draw,
+    common=two_samples,
+    of_sae=lambda unit, weights: f"{weights}/{unit}",
+)
 FOLD = Kind(
     "fold",
     "<fold>:<digest of its documents>",
