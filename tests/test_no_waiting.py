@@ -160,7 +160,7 @@ def test_nothing_waits_between_the_start_and_the_end_of_a_batch(guarded: list[in
     found = evaluate(saes, **settings(model=tiny_models.FAMILIES[family](), data=texts, batch_tokens=48))
     assert {result.status for result in found} == {"ok"}
     assert len(guarded) > 2, "one copy begins for every batch"
-    assert set(guarded) == {2}, "columns of all SAEs and tasks in one copy, the outcomes of checks in another"
+    assert set(guarded) == {3}, "sums of all SAEs and tasks in one copy, counts in one, the outcomes of checks in one"
 
 
 @pytest.mark.parametrize("activation", ["relu", "topk", "abstopk", "jumprelu", "gated"])

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,11 +24,13 @@ from sae_bench.engine.placed import Lazy, Placed, not_finite
 from sae_bench.engine.rest import Logits
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace, guarded
 from sae_bench.kernels.divergence import Scores
+from sae_bench.kernels.transfer import onto
 from sae_bench.models.subject import Capture
 from sae_bench.randomness import Noise
 from sae_bench.saes.decoding import decode
 from sae_bench.saes.graded import Graded
 from sae_bench.saes.protocol import CoderInfo, Codes
+from sae_bench.units.folds import fold_of
 
 
 class Batch(Placed):
@@ -184,6 +187,16 @@ class SiteView(Lazy):
     def first_tokens(self) -> Tensor:
         """Int64: which of the T tokens stands at position 0 of each sequence that has one."""
         return self.batch.put("first_tokens")
+
+    @property
+    def folds(self) -> Tensor:
+        """Int64 ``[T]``: the fold of the document of each token."""
+
+        def compute() -> Tensor:
+            folds = np.array([fold_of(name) for name in self.batch.names], dtype=np.int64)
+            return onto(folds.repeat(self.batch.layout.lengths), self.batch.work.subject.device)
+
+        return self.batch.once("folds", compute)
 
     def loss(self, replacement: str) -> Tensor:
         """Cross-entropy summed over each sequence's predictions ``[batch]``, nats."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sae_bench.show.blocks import Block, Histogram, Text
+from sae_bench.show.blocks import Block, Histogram, Plot, Series, Text
 from sae_bench.units.bootstrap import Metric, Ratio, Sums
-
-DENSE = {"1pct": 0.01, "10pct": 0.10}
+from sae_bench.units.folds import DENSE
 
 
 def l0(s: Sums) -> Ratio:
@@ -52,14 +51,41 @@ def metrics(parameters: Mapping[str, Any]) -> dict[str, Metric]:
 
 
 def blocks(details: Mapping[str, Any]) -> list[Block]:
-    """The histogram of density, from the first to the last bin that holds a latent."""
-    if "density_histogram" not in details:
-        return []
-    content, title = details["density_histogram"], "On which share of tokens latents are active"
+    """The histogram of density, from the first to the last bin that holds a latent, and the curve of dead latents."""
+    made: list[Block] = []
+    if "density_histogram" in details:
+        made.append(_histogram(details["density_histogram"]))
+    if "dead_by_tokens" in details:
+        made += _dead(details["dead_by_tokens"])
+    return made
+
+
+def _histogram(content: Mapping[str, Any]) -> Block:
+    title = "On which share of tokens latents are active"
     edges = [float(edge) for edge in content["log10_edges"]]
     counts = [int(count) for count in content["latents"]]
     used = [i for i, count in enumerate(counts) if count]
     if not used:
-        return [Text(title=title, lines=("no latent is active",))]
+        return Text(title=title, lines=("no latent is active",))
     bins = tuple((edges[i], edges[i + 1], counts[i]) for i in range(used[0], used[-1] + 1))
-    return [Histogram(title=title, x="share of tokens (log10)", of="latents", bins=bins)]
+    return Histogram(title=title, x="share of tokens (log10)", of="latents", bins=bins)
+
+
+def _dead(content: Mapping[str, Any]) -> list[Block]:
+    title, latents = "Latents that are dead on so many tokens", int(content["latents"])
+    points = [(int(n), float(dead) / latents) for n, dead in zip(content["tokens"], content["expected"], strict=True)]
+    if not points:
+        return []
+    series = [Series(name="dead fraction", points=tuple(points))]
+    lines = []
+    if content["at_twice"] is not None:
+        twice = (2 * points[-1][0], float(content["at_twice"]) / latents)
+        series.append(Series(name="on twice the tokens, as the curve goes on", points=(twice,)))
+        dead = float(content["expected"][-1])
+        lines.append(f"of {dead:.0f} dead latents {dead - content['at_twice']:.1f} would fire on as many tokens again")
+    share = float(content["firings_of_dead"])
+    lines.append(f"a share {share:.2g} of the firings on other text would be of latents that are dead here")
+    return [
+        Plot(title=title, x="tokens", y="dead fraction", series=tuple(series)),
+        Text(title="What the dead latents would do", lines=tuple(lines)),
+    ]

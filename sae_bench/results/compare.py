@@ -129,6 +129,9 @@ def difference(a: Loaded, b: Loaded, metric: str, *, other_text: bool = False) -
             return replace(empty, reason=f"the {name} has no value: {loaded.result.metrics[metric].reason}")
         if not loaded.tables:
             return replace(empty, reason=f"the {name} has no units, and only units can be compared")
+    table = a.spec.metrics[metric].table
+    if why := kind(table).apart(a.tables[table], b.tables[table]):
+        return replace(empty, reason=why)
     pair = _Pair.of(a, b, metric, other_text)
     if pair.n == 0:
         return replace(empty, reason="they have no unit in common", left_out=pair.left_out)

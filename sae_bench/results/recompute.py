@@ -11,8 +11,8 @@ from sae_bench.metrics import metrics_of
 from sae_bench.results.definitions import installed, measured_with
 from sae_bench.schema import MARKED_FROM, MetricValue, Result, TaskSpec
 from sae_bench.units import Units
-from sae_bench.units.bootstrap import Estimate, Metric, total
-from sae_bench.units.kinds import drawn, estimate, kind
+from sae_bench.units.bootstrap import Estimate, Metric
+from sae_bench.units.kinds import Kind, drawn, estimate, kind
 from sae_bench.units.sample import first_for_controls
 
 EXACT = 1e-9  # figures from the same units differ by rounding alone
@@ -97,14 +97,16 @@ def _measured(spec: TaskSpec, result: Result, own: Mapping[str, Units]) -> TaskS
     later = {
         name
         for name, metric in spec.metrics.items()
-        if name not in result.metrics and metric.table in own and not _computable(metrics[name], own[metric.table])
+        if name not in result.metrics
+        and metric.table in own
+        and not _computable(metrics[name], kind(metric.table), own[metric.table])
     }
     return spec.model_copy(update={"metrics": {n: metric for n, metric in spec.metrics.items() if n not in later}})
 
 
-def _computable(metric: Metric, units: Units) -> bool:
+def _computable(metric: Metric, of: Kind, units: Units) -> bool:
     try:
-        metric(total(units))
+        of.point(of.totals(units), metric)
     except AttributeError:
         return False
     return True

@@ -205,7 +205,7 @@ class Stream:
 
     name: ClassVar[str]
     counts: ClassVar[str] = "documents"
-    whole: ClassVar[frozenset[str]] = frozenset({"latent"})
+    whole: ClassVar[frozenset[str]] = frozenset({"latent", "fold"})
     labels: ClassVar[bool] = False
     announced: ClassVar[bool] = False
     partial: ClassVar[bool] = True

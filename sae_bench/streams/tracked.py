@@ -33,6 +33,7 @@ from sae_bench.streams.whole import check_rows
 from sae_bench.tasks.base import Task
 from sae_bench.tasks.tracked import Text, Tracked, TrackedTask
 from sae_bench.units import Units
+from sae_bench.units.folds import fold_of
 from sae_bench.units.kinds import Draws
 
 TRACKED = "tracked"  # where a task's name stands in the keys of what is collected for all of them
@@ -279,7 +280,8 @@ class TrackedReader(Reader):
             check_rows(self.tasks[task], "activations", ((at[there], len(self.tokens.ids)), (slot[there], max(n, 1))))
             return text, firings(slot[there], at[there], activation[there], n, len(text.tokens))
 
-        return Tracked(latents, chosen.density.cpu().numpy(), *half(fit), *half(set(self.units) - fit))
+        halves = (*half(fit), *half(set(self.units) - fit))
+        return Tracked(latents, chosen.density.cpu().numpy(), *halves, chosen.sampled)
 
 
 _COLUMNS = ("sequence", "position", "latent", "activation")
@@ -302,4 +304,5 @@ def _text(tokens: TokenSet, units: set[int], options: Options) -> tuple[Text, ND
         document.append(np.full(len(at), documents[int(tokens.units[i])]))
     nothing = [np.zeros(0, dtype=np.int64)]
     ids_of, previous_of, document_of = (np.concatenate(nothing + parts) for parts in (kept, before, document))
-    return Text(ids_of, previous_of, document_of, len(documents)), place
+    folds = np.array([fold_of(tokens.unit_ids[unit]) for unit in documents], dtype=np.int64)
+    return Text(ids_of, previous_of, document_of, len(documents), folds), place

@@ -25,10 +25,14 @@ LEAST_SEEN = 2  # calibration tokens on which a latent must be active
 
 @dataclass(frozen=True)
 class Chosen:
-    """The watched latents of one coder, sorted, and the share of calibration tokens on which each is active."""
+    """The watched latents of one coder, sorted, and the share of calibration tokens on which each is active.
+
+    ``sampled`` is how large a part they are of the latents from which they were drawn.
+    """
 
     latents: Tensor
     density: Tensor
+    sampled: float
 
 
 def encoder_of(entry: Entry, cast: Cast) -> str:
@@ -51,7 +55,7 @@ def choose_latents(entry: Entry, work: Workspace, n: int, most_density: float, s
     start = float(torch.rand(1, generator=generator(seed, "watched latents"), dtype=torch.float64))
     places = ((torch.arange(n, dtype=torch.float64) + start) * len(ranked) / max(n, 1)).long()
     latents = ranked[places.to(ranked.device)].sort().values
-    return Chosen(latents, count[latents].double() / max(len(sample), 1))
+    return Chosen(latents, count[latents].double() / max(len(sample), 1), n / max(len(ranked), 1))
 
 
 def tracked_units(tokens: TokenSet, n: int | None, seed: int) -> list[int]:

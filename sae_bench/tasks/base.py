@@ -58,6 +58,11 @@ class Site(Protocol):
         """Int64: the three channels of the target with the largest variance in the calibration text."""
         ...
 
+    @property
+    def folds(self) -> Tensor:
+        """Int64 ``[T]``: the fold of its document, of :mod:`sae_bench.units.folds`."""
+        ...
+
     def sum(self, values: Tensor, where: Tensor) -> Tensor:
         """Float64 sums over the tokens ``where`` of each sequence: ``[T, ...]`` to ``[sequences, ...]``."""
         ...

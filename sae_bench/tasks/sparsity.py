@@ -1,7 +1,7 @@
 """Sparsity: how many latents are active on a token, and on how many tokens a latent is active.
 
 A latent is active on a token when its activation is not 0 (negative ones count too). Figures over tokens resample
-documents; figures over latents are shares of the dictionary.
+documents, shares of latents folds of the documents (:mod:`sae_bench.units.folds`).
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_bench.metrics import sparsity
 from sae_bench.tasks.base import Site, Task, View
-from sae_bench.units import Column, Units
+from sae_bench.units import Column, Units, folds
 
 HISTOGRAM = (-7.0, 0.0, 28)  # log10 of density: from, to, number of bins
 
 
 class Sparsity(Task):
-    """Document table: active entries and their size. Latent table: on how many tokens each latent is active."""
+    """Document table: active entries and their size. Fold table: on how many tokens of each fold latents are active."""
 
     counts = "tokens"
 
@@ -44,31 +43,29 @@ class Sparsity(Task):
         }
 
     def totals(self, view: View) -> dict[str, Tensor]:
-        """On how many kept tokens each latent is active, and its summed contribution: ``[n_latents]`` each."""
-        kept = view.kept[view.codes.token_of_entry()].double()
+        """On how many kept tokens of each fold every latent is active ``[32, n_latents]``, and what it contributes."""
+        codes, n = view.codes, view.codes.n_latents
+        token = codes.token_of_entry()
+        kept = view.kept[token]
 
-        def of_latent(entries: Tensor) -> Tensor:
+        def added(place: Tensor, entries: Tensor, n_places: int) -> Tensor:
             """Summed in the same order every time, on a GPU too, and without the entries that count nothing."""
-            sums = entries.new_zeros(view.codes.n_latents)
-            return sums.index_put_((view.codes.indices,), entries, accumulate=True)
+            return entries.new_zeros(n_places).index_put_((place,), entries, accumulate=True)
 
-        return {"active_tokens": of_latent(kept), "contribution": of_latent(torch.where(kept > 0, view.sizes, 0))}
+        return {
+            "active_tokens": added(view.folds[token] * n + codes.indices, kept.int(), folds.FOLDS * n).view(
+                folds.FOLDS, n
+            ),
+            "contribution": added(codes.indices, torch.where(kept, view.sizes, 0), n),
+        }
 
     def tables(self, rows: Units, totals: Mapping[str, Column]) -> dict[str, Units]:
-        """Adds the table of latents."""
-        active, contribution = totals["active_tokens"], totals["contribution"]
-        density = active / max(rows.columns["tokens"].sum(), 1)
-        columns = {"latents": np.ones(len(active)), "active_tokens": active, "contribution": contribution}
-        columns["dead"] = (active == 0).astype(np.float64)
-        for name, threshold in sparsity.DENSE.items():
-            dense = (density > threshold).astype(np.float64)
-            columns |= {f"dense_{name}": dense, f"contribution_{name}": dense * contribution}
-        return {"document": rows, "latent": Units(tuple(map(str, range(len(active)))), columns)}
+        """Adds the table of folds."""
+        return {"document": rows, "fold": folds.table(rows, totals["active_tokens"], totals["contribution"])}
 
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
-        """Histogram of log10 density, with the number of tokens on which it was measured."""
-        tokens = float(tables["document"].columns["tokens"].sum())
-        active = tables["latent"].columns["active_tokens"]
+        """Histogram of log10 density, how many latents are dead on fewer tokens, and what is known of the dead ones."""
+        tokens, active = float(tables["document"].columns["tokens"].sum()), folds.active_tokens(tables["fold"])
         low, high, bins = HISTOGRAM
         logs = np.log10(active[active > 0] / max(tokens, 1))
         counts, edges = np.histogram(np.clip(logs, low, high), bins=bins, range=(low, high))
@@ -76,4 +73,25 @@ class Sparsity(Task):
             "tokens": int(tokens),
             "never_active": int((active == 0).sum()),
             "density_histogram": {"log10_edges": edges.round(6).tolist(), "latents": counts.tolist()},
+            "dead_by_tokens": _curve(tables["fold"]),
         }
+
+
+def _curve(table: Units) -> dict[str, Any]:
+    """How many latents are dead on so many tokens, and what the dead ones would do on others.
+
+    ``expected`` is the mean over all choices of so many folds. ``at_twice`` is the curve gone on by one doubling, None
+    where there are too few folds for that. ``firings_of_dead`` is the share of the firings on other text that are of
+    latents dead here: the share of single firings here (Good-Turing).
+    """
+    there = table.select(np.flatnonzero(table.columns["documents"]))
+    active, tokens = folds.active_tokens(table), float(table.columns["tokens"].sum())
+    n = sorted({max(1, len(there) >> i) for i in range(6)}) if len(there) else []
+    twice = folds.dead_at_twice(table)
+    return {
+        "latents": len(active),
+        "tokens": [round(tokens * i / len(there)) for i in n],
+        "expected": [round(folds.expected_dead(there, i), 2) for i in n],
+        "at_twice": None if twice is None else round(twice, 2),
+        "firings_of_dead": float(f"{(active == 1).sum() / max(active.sum(), 1):.3g}"),
+    }

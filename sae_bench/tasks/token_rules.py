@@ -17,12 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from sae_bench.kernels import graded_rules, rules, trie
-from sae_bench.kernels.token_counts import token_entropy
+from sae_bench.kernels.token_counts import entropy_by, token_entropy
 from sae_bench.metrics import token_rules
 from sae_bench.randomness import generator
 from sae_bench.schema import TaskSpec
 from sae_bench.tasks.tracked import Text, Tracked, TrackedTask
-from sae_bench.units import Units
+from sae_bench.units import Units, latents
+from sae_bench.units.folds import FOLDS
+from sae_bench.units.latents import of_quotient
 
 LONGEST = 32  # tokens of an example of the n-gram explanation
 SHOWN_ITEMS = 12  # tokens and pairs of a rule that a result shows, the most frequent ones first
@@ -46,8 +48,9 @@ class TokenRules(TrackedTask):
         if len(chosen) < 2:  # the null needs another latent
             return {"latent": Units((), {}), "item": Units((), {})}, {}
         found = rules.fit(fit.tokens, fit.previous, watched.fit_firings, n, **self.bounds)
-        where = (test.tokens, test.previous, watched.test_firings, test.document, test.n_documents)
-        own = rules.score(found, *where).total()
+        where = (test.tokens, test.previous, watched.test_firings, test.fold, FOLDS)
+        by_fold = rules.score(found, *where)
+        own = by_fold.total()
         null = list(found)
         # in an order that does not depend on how latents are numbered
         ordered = sorted(chosen.tolist(), key=lambda i: _where(watched, i))
@@ -55,8 +58,10 @@ class TokenRules(TrackedTask):
             null[latent] = found[ordered[other]]
         grades = graded_rules.grade(fit.tokens, fit.previous, watched.fit_firings, n)
         entropy, _ = token_entropy(fit.tokens, watched.fit_firings, n)
+        of_null = rules.score(null, *where)
         columns = {
             "latents": np.ones(n),
+            "sampled": np.full(n, watched.sampled),
             "f1": own.f1,
             "precision": np.nan_to_num(own.precision),
             "matching": (own.predicted > 0).astype(np.float64),
@@ -65,12 +70,13 @@ class TokenRules(TrackedTask):
             "mass_recalled": own.mass_recalled,
             "size": np.array([rule.size for rule in found], dtype=np.float64),
             "entropy": entropy,
-            "f1_null": rules.score(null, *where).total().f1,
+            "f1_null": of_null.total().f1,
             "base_rate": own.firing / own.tokens,
             "fit_firings": often[0].astype(np.float64),
             "density": watched.density,
         }
         columns |= self._tries(watched, chosen.tolist(), seed)
+        columns |= hanging(watched, by_fold, of_null)
         table = Units(_names(watched.latents[chosen]), {name: column[chosen] for name, column in columns.items()})
         items = _items([found[i] for i in chosen], watched.latents[chosen], fit)
         tables = {"latent": table, "item": items}
@@ -120,6 +126,22 @@ class TokenRules(TrackedTask):
                 for before, token in list(pairs)[:SHOWN_ITEMS]
             ]
         return found
+
+
+def hanging(watched: Tracked, own: rules.Scores, null: rules.Scores) -> dict[str, NDArray[Any]]:
+    """By how much scores of every latent hang on each fold of the scored documents, and the entropy on the others'."""
+    n, fit = len(watched.latents), watched.fit
+    found = {
+        "f1": of_quotient(2 * own.true_positive, own.predicted + own.firing),
+        "precision": of_quotient(own.true_positive, own.predicted),
+        "recall": of_quotient(own.true_positive, own.firing),
+        "mass_recalled": of_quotient(own.activation_mass_recalled, own.activation_mass),
+        "f1_null": of_quotient(2 * null.true_positive, null.predicted + null.firing),
+        "base_rate": of_quotient(own.firing, own.tokens),
+    }
+    columns = {latents.by_fold(name, "test"): column for name, column in found.items()}
+    columns["entropy@fit"] = entropy_by(fit.tokens, watched.fit_firings, n, fit.fold, FOLDS).astype(np.float32)
+    return columns | {"tokens@test": watched.test.by_fold(n), "tokens@fit": fit.by_fold(n)}
 
 
 def _examples(watched: Tracked, slot: int, n: int, seed: int) -> tuple[list[list[int]], list[float]]:

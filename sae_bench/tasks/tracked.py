@@ -16,25 +16,40 @@ from numpy.typing import NDArray
 from sae_bench.kernels.token_counts import Firings
 from sae_bench.tasks.base import Context, Task
 from sae_bench.units import Units
+from sae_bench.units.folds import FOLDS
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Text:
-    """The tokens inside the mask of some documents: ``tokens``, ``previous`` (-1: none) and ``document``, ``[T]``."""
+    """The tokens inside the mask of some documents: ``tokens``, ``previous`` (-1: none) and ``document``, ``[T]``.
+
+    ``folds`` ``[n_documents]`` are those of :mod:`sae_bench.units.folds`; without it each document is one.
+    """
 
     tokens: Ints
     previous: Ints
     document: Ints
     n_documents: int
+    folds: Ints | None = None
+
+    @property
+    def fold(self) -> Ints:
+        """The fold of every token ``[T]``."""
+        return self.document % FOLDS if self.folds is None else self.folds[self.document]
+
+    def by_fold(self, n: int) -> NDArray[np.float64]:
+        """How many tokens are in each fold, for each of ``n`` latents: ``[n, 32]``."""
+        return np.tile(np.bincount(self.fold, minlength=FOLDS).astype(np.float64), (n, 1))
 
 
 @dataclass(frozen=True)
 class Tracked:
     """The watched latents ``[n]`` of one coder, how often each is active, and where they fire on both halves.
 
-    ``density`` ``[n]`` is the share of calibration tokens. Firings count the watched latents from 0.
+    ``density`` ``[n]`` is the share of calibration tokens. Firings count the watched latents from 0. ``sampled`` is how
+    large a part of those they are that could have been watched.
     """
 
     latents: Ints
@@ -43,6 +58,7 @@ class Tracked:
     fit_firings: Firings
     test: Text
     test_firings: Firings
+    sampled: float = 0.0
 
 
 class TrackedTask(Task):

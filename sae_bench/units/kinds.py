@@ -16,7 +16,7 @@ import numpy as np
 from sae_bench import registry
 from sae_bench.errors import SaeBenchError
 from sae_bench.schema import TaskSpec
-from sae_bench.units import bootstrap, crossed, nested
+from sae_bench.units import bootstrap, crossed, folds, latents, nested
 from sae_bench.units.bootstrap import Array, Estimate, Metric, Ratio, Sums
 from sae_bench.units.groups import group_of
 from sae_bench.units.table import Units
@@ -61,7 +61,8 @@ class Kind:
 
     ``ids`` says in words how an id reads. ``draw(units, seed=, resamples=)`` gives column sums and their replicates.
     ``group`` maps an id to the name of what two tables may share, ``of_sae(id, weights)`` to a name that no other SAE
-    has. ``nested``: a figure is the mean over groups. ``independent``: a share of 0/1 rows has as many trials as rows.
+    has. ``total(units)`` gives column sums, ``apart(a, b)`` says why figures of two tables must not be compared.
+    ``nested``: a figure is the mean over groups. ``independent``: a share of 0/1 rows has as many trials as rows.
     ``population``: there is one row for each of the documents that the protocol counts.
     """
 
@@ -71,6 +72,8 @@ class Kind:
     common: Callable[[Units, Units], Shared] = sharing
     group: Callable[[str], str] = itself
     of_sae: Callable[[str, str], str] = lambda unit, weights: unit
+    total: Callable[[Units], Sums] = bootstrap.total
+    apart: Callable[[Units, Units], str | None] = lambda a, b: None
     nested: bool = False
     independent: bool = True
     population: bool = False
@@ -81,7 +84,7 @@ class Kind:
 
     def totals(self, units: Units) -> list[Sums]:
         """Sums over all rows: of the whole table, or of each group where a figure is the mean over groups."""
-        return [bootstrap.total(table) for table in (nested.by_set(units).values() if self.nested else [units])]
+        return [self.total(table) for table in (nested.by_set(units).values() if self.nested else [units])]
 
     def point(self, totals: list[Sums], metric: Metric) -> Array | Ratio:
         """A figure ``[1]`` from :meth:`totals`."""
@@ -96,7 +99,21 @@ DOCUMENT = Kind(
     draw=partial(bootstrap.draw, group=group_of),
     population=True,
 )
-LATENT = Kind("latent", "the number of a latent", common=two_samples, of_sae=lambda unit, weights: f"{weights}/{unit}")
+LATENT = Kind(
+    "latent",
+    "the number of a latent",
+    draw=latents.draw,
+    common=two_samples,
+    of_sae=lambda unit, weights: f"{weights}/{unit}",
+)
+FOLD = Kind(
+    "fold",
+    "<fold>:<digest of its documents>",
+    draw=folds.draw,
+    total=folds.total,
+    apart=folds.unequal,
+    independent=False,
+)
 EXAMPLE = Kind(
     "example",
     "<set>@<digest>:<example>",

@@ -18,7 +18,10 @@ from sae_bench.registry import load, tasks
 from sae_bench.saes.protocol import CoderInfo, Codes, indptr_of
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units, merge
-from sae_bench.units.bootstrap import Estimate, estimate
+from sae_bench.units.bootstrap import Estimate
+from sae_bench.units.folds import fold_of
+from sae_bench.units.kinds import drawn
+from sae_bench.units.kinds import estimate as estimated
 
 
 def task(name: str) -> Task:
@@ -84,6 +87,10 @@ class ArrayView:
     @property
     def predicts(self) -> Tensor:
         return self.kept & torch.cat([torch.arange(n) < n - 1 for n in self.lengths])
+
+    @property
+    def folds(self) -> Tensor:
+        return torch.tensor([fold_of(name) for name in self.ids])[self.sequence]
 
     @property
     def sizes(self) -> Tensor:
@@ -171,8 +178,9 @@ def measure_all(made: Task, view: ArrayView, splits: Iterable[Sequence[int]] | N
 
 def figures(made: Task, tables: dict[str, Units], resamples: int = 50) -> dict[str, Estimate]:
     """All metrics of a task, as a report makes them."""
+    draws = drawn(made.spec, tables, seed=0, resamples=resamples)
     return {
-        name: estimate(tables[spec.table], made.metrics[name], interval=spec.interval, resamples=resamples)
+        name: estimated(draws[spec.table], made.metrics[name], interval=spec.interval)
         for name, spec in made.spec.metrics.items()
     }
 

@@ -1,0 +1,76 @@
+"""Figures that are means over latents, each of which was measured on text: latents and documents are resampled.
+
+A row is a latent. Beside a figure of it, ``f1``, stands by how much that hangs on each of 32 folds of the documents of
+a text, ``f1@test`` ``[latents, 32]``: its derivative by the weight of the fold. A replicate draws a weight for every
+latent and one for every fold, and adds to the figure what the weights of the folds move it by, to first order; so all
+latents move together where text moves them together (the pigeonhole bootstrap; see :mod:`sae_bench.units.crossed`).
+Weights of folds are keyed by their tokens, ``tokens@test``: two SAEs on the same text are compared in pairs of folds,
+although their latents are two samples.
+
+``sampled`` is how large a part of the latents that could have been taken the rows are. The larger it is, the less would
+another draw differ, by nothing where all were taken: a dictionary is a census (the correction for a finite population;
+Cochran 1977, "Sampling techniques", section 2.6). A table without such columns is one of independent rows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sae_bench.units import bootstrap
+from sae_bench.units.bootstrap import Array, Draws, Sums, resample_weights, total
+from sae_bench.units.table import Units
+from sae_bench.units.weights import weighted
+
+BY = "@"
+TOKENS = "tokens"  # its columns by fold name the text
+
+
+def by_fold(figure: str, text: str) -> str:
+    """The column that says by how much a figure hangs on each fold of a text."""
+    return f"{figure}{BY}{text}"
+
+
+def of_quotient(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float32]:
+    """By how much a quotient of sums over folds, ``[latents, 32]`` each, hangs on each of them; 0 where it is none."""
+    above, below = numerator.sum(axis=1, keepdims=True), denominator.sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        hangs = (numerator - above / below * denominator) / below
+    return np.where(below > 0, hangs, 0.0).astype(np.float32)
+
+
+def draw(units: Units, *, seed: int, resamples: int) -> Draws:
+    """All that figures of this table are made of, as of so many units as there are folds (or latents, if fewer)."""
+    columns = units.columns
+    texts = {name.partition(BY)[2]: column for name, column in columns.items() if name.startswith(TOKENS + BY)}
+    if not texts:
+        return bootstrap.draw(units, seed=seed, resamples=resamples)
+    spread = math.sqrt(max(0.0, 1 - float(columns["sampled"].max()))) if "sampled" in columns else 1.0
+    weights = resample_weights(units.ids, seed, resamples) if spread else None
+
+    def over_latents(column: Array) -> Array:
+        whole = column.sum(axis=0, dtype=np.float64)
+        if weights is None:
+            return np.broadcast_to(whole, (resamples, *whole.shape))
+        moved: Array = whole + spread * (weighted(weights, column) - whole)
+        return moved
+
+    folds = {text: _of_folds(text, column[0], seed, resamples) for text, column in texts.items()}
+    sums: dict[str, Array] = {}
+    for name, column in columns.items():
+        if column.ndim > 1:
+            continue
+        sums[name] = over_latents(column).copy()
+        for text, extra in folds.items():
+            if (hangs := columns.get(by_fold(name, text))) is not None:
+                sums[name] += (over_latents(hangs) * extra).sum(axis=1)
+    n = min(int((column[0] > 0).sum()) for column in texts.values())
+    return Draws(total(units), Sums(sums), n if weights is None else min(n, len(units)))
+
+
+def _of_folds(text: str, tokens: Array, seed: int, resamples: int) -> Array:
+    """By how much every fold counts more than once, or less, ``[resamples, 32]``; an empty one has nothing to count."""
+    names = tuple(f"fold {i} of {text}, {int(n)} tokens" for i, n in enumerate(tokens.tolist()))
+    return resample_weights(names, seed, resamples).astype(np.float64) - 1
