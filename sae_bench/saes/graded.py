@@ -136,6 +136,10 @@ class GradedLinear(Graded):
 
     base: LinearCoder
 
+    def over(self, base: LinearCoder) -> GradedLinear:
+        """The same part of the codes of a coder with the same encoder, another decoder."""
+        return GradedLinear(base.info, base, self._keeps, self._family)
+
     def pre_activations(self, x: Tensor, start: int, stop: int) -> Tensor:
         """What the latents ``start:stop`` see before any is selected ``[tokens, stop - start]``."""
         return self.base.pre_activations(x, start, stop)

@@ -78,6 +78,7 @@ class LabelledTask(Task):
     """
 
     stream = "labelled"
+    sees_decoder = False
     source = "codes"  # or "pre_activations", if the task has that parameter and it is set
 
     def __init__(self, spec: TaskSpec) -> None:

@@ -24,6 +24,7 @@ class Sparsity(Task):
     """Document table: active entries and their size. Latent table: on how many tokens each latent is active."""
 
     counts = "tokens"
+    sees_decoder = False  # but for the lengths of its directions
 
     def shared(self, site: Site) -> dict[str, Tensor]:
         """Number of tokens."""
