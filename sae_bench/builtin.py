@@ -135,7 +135,12 @@ CONTROLS = (
     Entry(
         "random", "sae_bench.saes.controls:random_init", "random dictionary, untrained encoder, TopK at the SAE's L0"
     ),
-    Entry("random_l0", "sae_bench.saes.controls:random_l0", "random encoder, unrelated random decoder, the SAE's L0"),
+    Entry(
+        "random_l0",
+        "sae_bench.saes.controls:random_l0",
+        "the codes of random with an unrelated random decoder: what an L0 alone scores",
+        codes_of="random",
+    ),
     Entry(
         "permuted",
         "sae_bench.saes.controls:permuted",
@@ -176,7 +181,7 @@ STREAMS = (  # in the order in which they run
     Entry("labelled", "sae_bench.streams.labelled:LabelledStream", "labelled sets of texts"),
     Entry("ablations", "sae_bench.streams.ablations:AblationStream", "latents taken away one by one"),
 )
-DEFAULT_CONTROLS = ("mean", "identity", "pca", "random", "random_l0", "permuted")
+DEFAULT_CONTROLS = ("mean", "identity", "pca", "random", "random_fit", "random_l0", "permuted")
 
 # what runs the language model; sae_bench.models.subject says what the code must be
 BACKENDS = (

@@ -22,9 +22,8 @@ from torch import Tensor
 
 from sae_bench.kernels.outliers import outlier_bound
 from sae_bench.randomness import generator
-from sae_bench.saes import cuts
 from sae_bench.saes.control_coders import ChannelCoder, PermutedDecoder
-from sae_bench.saes.graded import Above, Family, Graded, GradedLinear, Most, Turns, may_share
+from sae_bench.saes.graded import Family, Graded, GradedLinear, Most, Turns, may_share
 from sae_bench.saes.linear import LinearCoder, Nonlinearity
 from sae_bench.saes.protocol import CoderInfo, Needs, SparseCoder
 from sae_bench.saes.weights import Weights
@@ -205,11 +204,18 @@ def random_init(sae: SparseCoder, calibration: Calibration, seed: int) -> Sparse
     return untrained(sae, calibration, seed, max(1, min(sae.info.n_latents, MAX_RANDOM_LATENTS)), "random")
 
 
-def untrained(sae: SparseCoder, calibration: Calibration, seed: int, n: int, name: str) -> GradedLinear:
-    """A random dictionary of ``n`` latents, called ``name``. Raises NoControl where its L0 cannot be the SAE's."""
+def untrained(
+    sae: SparseCoder, calibration: Calibration, seed: int, n: int, name: str, decoder_of: str = ""
+) -> GradedLinear:
+    """A random dictionary of ``n`` latents, called ``name``; all of a seed and a width have one encoder.
+
+    Its decoder is the encoder's transpose, or one of its own, drawn as ``decoder_of``. Raises NoControl where its L0
+    cannot be the SAE's.
+    """
     l0 = calibration.of("latents", n)
+    decoder_of = decoder_of or ("decoder" if sae.info.is_transcoder else "")
     encoder = _directions(sae.info.d_in, n, calibration, seed, "encoder")
-    decoder = encoder if not sae.info.is_transcoder else _directions(sae.info.d_out, n, calibration, seed, "decoder")
+    decoder = _directions(sae.info.d_out, n, calibration, seed, decoder_of) if decoder_of else encoder
     weights = _centred(encoder, decoder, calibration)
     rule = Nonlinearity("topk", k=math.ceil(l0), apply_b_dec_to_input=False)
     base = _linear(info_of(sae, name, n, l0=l0), weights, rule, calibration)
@@ -218,24 +224,9 @@ def untrained(sae: SparseCoder, calibration: Calibration, seed: int, n: int, nam
 
 @shared_by("l0", "width")
 def random_l0(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder:
-    """Random encoder and unrelated random decoder, with the threshold that gives the SAE's L0 (Chanin 2026)."""
+    """The codes of ``random`` with an unrelated random decoder: what an L0 alone scores (Chanin 2026)."""
     n = max(1, min(sae.info.n_latents, MAX_RANDOM_LATENTS))
-    encoder = _directions(sae.info.d_in, n, calibration, seed, "encoder")
-    decoder = _directions(sae.info.d_out, n, calibration, seed, "unrelated decoder")
-    weights = _centred(encoder, decoder, calibration)
-    assert weights.b_enc is not None
-    l0 = calibration.of("latents", n)
-
-    def text() -> Iterator[Tensor]:
-        return (x for x, _ in calibration.pairs(sae.info, max(1, cuts.MOST_ELEMENTS // n)))
-
-    threshold = cuts.cut(calibration.inputs.sample, text, encoder, weights.b_enc, l0)
-    if float(threshold) < 0:
-        raise NoControl(f"the SAE has an L0 of {l0:.4g}, and fewer than that of {n} random latents are above 0")
-    rule = Nonlinearity("jumprelu", apply_b_dec_to_input=False)
-    weights = Weights(weights.W_enc, weights.W_dec, weights.b_dec, weights.b_enc, threshold=threshold)
-    base = _linear(info_of(sae, "random_l0", n, l0=l0), weights, rule, calibration)
-    return _of_family(base, Above(threshold), calibration, seed)
+    return untrained(sae, calibration, seed, n, "random_l0", "unrelated decoder")
 
 
 def permuted(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
@@ -274,9 +265,7 @@ def turns(calibration: Calibration, seed: int) -> Turns:
     return calibration.once(("turns", id(inputs), seed), lambda: Turns(inputs.mean, inputs.covariance, seed))
 
 
-def _of_family(
-    base: LinearCoder, keeps: Most | Above, calibration: Calibration, seed: int, name: str = ""
-) -> GradedLinear:
+def _of_family(base: LinearCoder, keeps: Most, calibration: Calibration, seed: int, name: str = "") -> GradedLinear:
     """A control that shares the encoding of its dictionary with those of another L0, and others of the family."""
     if not may_share(base):
         return GradedLinear(base.info, base, keeps)
@@ -288,8 +277,6 @@ def _of_family(
 
 
 def _selects_more(a: LinearCoder, b: LinearCoder) -> bool:
-    if a.weights.threshold is not None and b.weights.threshold is not None:
-        return bool(a.weights.threshold < b.weights.threshold)
     return (a.rule.k or 0) > (b.rule.k or 0)
 
 

@@ -80,17 +80,6 @@ class Most:
         return (codes.indices if self.in_order else ranks(codes, token)) < count
 
 
-@dataclass(frozen=True)
-class Above:
-    """Keeps what exceeds a threshold."""
-
-    threshold: Tensor
-
-    def __call__(self, codes: Codes, x: Tensor) -> Tensor:
-        """Bool ``[entries]``."""
-        return codes.values > self.threshold.to(codes.values)
-
-
 def ranks(codes: Codes, token: Tensor) -> Tensor:
     """Of every entry the number of larger ones of its token, int64 ``[entries]``; of equals the lower latent is first.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from tabulate import tabulate
 
 from sae_bench.schema import MEASURED, Result, TaskSpec
-from sae_bench.show import judges, marks
+from sae_bench.show import against, judges, marks
 from sae_bench.show.text import ARROWS, line, number, shortened, with_interval
 
 MOST_CAUTIONS, MOST_SAID = 8, 400  # sentences beside a result, and characters of each
@@ -40,7 +40,8 @@ def table_of(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, everyt
     """One of the tables, with its header and notes."""
     measured = [result for result in results if result.measured]
     drawn = [_table(measured, specs, everything)] if measured else []
-    return [_header(results), *drawn, *map(line, sampled(results)), *_notes(results, specs, everything)]
+    beside = map(line, against.sentences(measured, specs))
+    return [_header(results), *drawn, *beside, *map(line, sampled(results)), *_notes(results, specs, everything)]
 
 
 def _key(result: Result) -> Key:
