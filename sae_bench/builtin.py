@@ -12,13 +12,17 @@ from dataclasses import dataclass, field
 class Entry:
     """A registered thing: a sentence about it and where its code is (``module`` or ``module:attribute``).
 
-    ``origin`` says which entry point of which package registers it; it is empty for what ships.
+    ``origin`` says which entry point of which package registers it; it is empty for what ships. ``codes_of``: a control
+    differs in its decoder alone from what it names, and is nothing new to a task that looks at codes. ``bound``: it is
+    what an SAE could reach, and none that it has to beat, so that it never needs more documents than the sample.
     """
 
     name: str
     code: str
     description: str
     origin: str = field(default="", compare=False, kw_only=True)
+    codes_of: str = field(default="", compare=False, kw_only=True)
+    bound: bool = field(default=False, compare=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -131,8 +135,37 @@ CONTROLS = (
     Entry(
         "random", "sae_bench.saes.controls:random_init", "random dictionary, untrained encoder, TopK at the SAE's L0"
     ),
-    Entry("random_l0", "sae_bench.saes.controls:random_l0", "random encoder, unrelated random decoder, the SAE's L0"),
-    Entry("permuted", "sae_bench.saes.controls:permuted", "the SAE itself with its decoder rows in another order"),
+    Entry(
+        "random_l0",
+        "sae_bench.saes.controls:random_l0",
+        "the codes of random with an unrelated random decoder: what an L0 alone scores",
+        codes_of="random",
+    ),
+    Entry(
+        "permuted",
+        "sae_bench.saes.controls:permuted",
+        "the SAE itself with its decoder rows in another order",
+        codes_of="the SAE",
+    ),
+    Entry(
+        "random_fit",
+        "sae_bench.saes.fitted:random_fit",
+        "the codes of random, of at most 16,384 latents, with a decoder fitted by ridge",
+        codes_of="random",
+    ),
+    Entry(
+        "permuted_fit",
+        "sae_bench.saes.fitted:permuted_fit",
+        "the SAE's own codes with a decoder fitted by ridge: what its encoder allows",
+        codes_of="the SAE",
+        bound=True,
+    ),
+    Entry(
+        "pursuit",
+        "sae_bench.saes.pursued:pursuit",
+        "the SAE's decoder with codes by gradient pursuit at its L0: what its decoder allows",
+        bound=True,
+    ),
     Entry("pca_topk", "sae_bench.saes.controls:pca_topk", "per token the largest PCA coordinates, at the SAE's L0"),
     Entry("channels", "sae_bench.saes.controls:channels", "per token the largest raw channels, at the SAE's L0"),
 )
@@ -149,7 +182,7 @@ STREAMS = (  # in the order in which they run
     Entry("labelled", "sae_bench.streams.labelled:LabelledStream", "labelled sets of texts"),
     Entry("ablations", "sae_bench.streams.ablations:AblationStream", "latents taken away one by one"),
 )
-DEFAULT_CONTROLS = ("mean", "identity", "pca", "random", "random_l0", "permuted")
+DEFAULT_CONTROLS = ("mean", "identity", "pca", "random", "random_fit", "random_l0", "permuted")
 
 # what runs the language model; sae_bench.models.subject says what the code must be
 BACKENDS = (

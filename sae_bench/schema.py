@@ -10,13 +10,15 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 Better = Literal["higher", "lower", "none"]
+Verdict = Literal["better", "worse", "cannot be told apart"]
 Status = Literal["ok", "degraded", "error", "skipped"]  # degraded: there are figures, which must not be ranked
 
 MOST_RESAMPLES = 100_000  # a file from elsewhere must not take all memory
 CAUTIONS = "cautions"  # name in the details of a result: what its figures must not be read without
 MEASURED = "controls as measured"  # likewise: by control, its L0 and on how many documents, if not on all
-# 1: matched to each SAE's own L0, measured on all text; 2: on a grid of L0, on a sample where that tells them from it
-CONTROL_RULES = 2
+# 1: matched to each SAE's own L0, measured on all text; 2: on a grid of L0, 9 % off at most, on a sample where that
+# tells them from it; 3: within 1 % of its L0, or not at all
+CONTROL_RULES = 3
 RESULT_SCHEMA = 3  # 2 holds the definition, 3 what intervals are worth; older ones are read as well
 MARKED_FROM = 3  # the first in which a figure says why its interval is missing or too narrow
 
@@ -123,6 +125,20 @@ class MetricValue(Record):
         raise ValueError(f"the interval {self.low} to {self.high} must hold the value {self.value}")
 
 
+class Against(Record):
+    """An SAE held against what stands beside it, in pairs: its figure minus that of the other, on ``n_units`` of both.
+
+    ``p`` is adjusted over all that the metric is held against. A verdict says what the SAE is.
+    """
+
+    value: FiniteFloat
+    low: FiniteFloat | None
+    high: FiniteFloat | None
+    p: FiniteFloat | None
+    n_units: int = Field(ge=0)
+    verdict: Verdict
+
+
 class CoderRecord(Record):
     """The SAE that was measured."""
 
@@ -204,6 +220,7 @@ class Result(Record):
     ``definition`` is that of the task with the parameters of the run, so that its figures are shown where the task is
     not installed; its digest is ``task_sha256`` of the protocol. Results of schema 1 have none. ``units_sha256`` is the
     digest of the file of units beside the result, None where there is no file, or where older results do not say.
+    ``against`` holds by control and metric how the SAE differs from it; older results do not say it.
     """
 
     schema_version: int = Field(default=RESULT_SCHEMA, ge=1, le=RESULT_SCHEMA, strict=True)
@@ -215,6 +232,7 @@ class Result(Record):
     protocol: str
     metrics: dict[str, MetricValue] = Field(default_factory=dict)
     controls: dict[str, dict[str, MetricValue]] = Field(default_factory=dict)
+    against: dict[str, dict[str, Against]] = Field(default_factory=dict)
     details: dict[str, Any] = Field(default_factory=dict)
     provenance: Provenance
     definition: TaskSpec | None = None

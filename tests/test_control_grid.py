@@ -51,11 +51,11 @@ def l0_of(codes: Codes) -> float:
 
 
 @pytest.mark.parametrize("l0", [0.0, 1e-9, 0.4, 1.0, 1.09, 5.6, 31.9, 64.0, 90.0, 123_456.7])
-def test_the_nearest_point_of_the_grid_is_within_an_eighth_of_an_octave(l0: float) -> None:
+def test_the_nearest_point_of_the_grid_is_within_half_a_percent(l0: float) -> None:
     point = on_grid(l0)
     assert math.log2(point) * controls.GRID == pytest.approx(round(math.log2(point) * controls.GRID), abs=1e-9)
     if l0 >= controls.LEAST_L0:
-        assert abs(math.log2(point / l0)) <= 1 / (2 * controls.GRID) + 1e-9
+        assert abs(point / l0 - 1) <= 0.005
     assert on_grid(point) == point
 
 
@@ -65,7 +65,7 @@ def test_powers_of_two_are_on_the_grid_exactly() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("l0", [2.378, 4.0, 5.6568])
+@pytest.mark.parametrize("l0", [2.378, 4.0, 5.66])
 @pytest.mark.parametrize("name", GRADED)
 def test_a_graded_control_has_the_l0_that_it_was_asked_for(name: str, l0: float, dtype: torch.dtype) -> None:
     sae, x = tiny_coder("topk", n_latents=200, dtype=dtype), activations(TOKENS, dtype=dtype)

@@ -17,7 +17,7 @@ from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.selfcheck import SelfCheck, selfcheck
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace, guarded
 from sae_bench.errors import CoderError, SaeBenchError
-from sae_bench.saes.controls import MAX_RANDOM_LATENTS, Calibration, on_grid
+from sae_bench.saes.controls import MAX_RANDOM_LATENTS, Calibration, NoControl, Text, on_grid
 from sae_bench.saes.protocol import SparseCoder
 from sae_bench.units.bootstrap import RESAMPLES
 
@@ -26,6 +26,7 @@ from sae_bench.units.bootstrap import RESAMPLES
 LOGIT_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}
 LOGIT_COPIES = 3  # copies of a batch's logits: a run was seen to need two at its peak
 MOST_TOKENS = {"cpu": 2048, "cuda": 16_384}
+L0_ELEMENTS = 1 << 27  # tokens times latents on which an L0 is measured that differs from token to token
 
 
 @dataclass(frozen=True)
@@ -139,45 +140,66 @@ def entry_of(coder: SparseCoder, name: str | None = None) -> Entry:
     return Entry(name or info.name, name or info.name, coder)
 
 
-def with_controls(saes: list[Entry], work: Workspace, options: Options) -> Cast:
-    """The cast of a run: controls made for each SAE, those that do not depend on the SAE only once."""
+def with_controls(saes: list[Entry], work: Workspace, options: Options, text: Text | None = None) -> Cast:
+    """The cast of a run: controls made for each SAE, those that do not depend on the SAE only once.
+
+    ``text`` is calibration text beyond the samples of the moments. SAEs of one hook point are taken one after the
+    other, so that it is read once for each.
+    """
     cast = Cast(saes)
     made: dict[str, Entry] = {}
-    known = registry.controls()
     shared: dict[Hashable, Any] = {}
-    for entry in saes:
-        inputs = work.moments[entry.hook_in]
-        checked = cast.checked[entry.key] = selfcheck(entry, inputs.sample, work.moments[entry.hook_out].sample)
+    places = {(entry.hook_in, entry.hook_out): i for i, entry in reversed([*enumerate(saes)])}
+    for entry in sorted(saes, key=lambda entry: places[entry.hook_in, entry.hook_out]):
+        inputs, targets = work.moments[entry.hook_in], work.moments[entry.hook_out]
+        checked = cast.checked[entry.key] = selfcheck(entry, inputs.sample, targets.sample)
         if checked.refused is not None:
             cast.failures[entry.key] = checked.refused
             continue
+        cast.controls_of[entry.key] = {}
         if not options.controls:
-            cast.controls_of[entry.key] = {}
             continue
         try:
-            codes = work.encode(entry, inputs.sample)
+            l0 = _mean_l0(entry, work, inputs.sample, text)
         except CoderFailure as failure:
             cast.failures[entry.key] = f"encode failed on calibration text: {failure}"
             continue
-        l0 = len(codes.indices) / max(codes.n_tokens, 1)
-        calibration = Calibration(inputs, work.moments[entry.hook_out], l0, shared)
-        cast.controls_of[entry.key] = {}
-        for name in options.controls:
-            key, on = _shared_as(known[name], entry, calibration)
-            if key not in made:
-                try:
-                    coder = guarded(entry, partial(_control, known[name], entry, on, options.seed))
-                except CoderFailure as failure:
-                    cast.unmade.setdefault(entry.key, {})[name] = f"it cannot be made: {failure}"
-                    warnings.warn(f"the control {name} of {entry.label} cannot be made: {failure}", stacklevel=2)
-                    continue
-                if coder is None:
-                    cast.unmade.setdefault(entry.key, {})[name] = "it does not apply to this SAE"
-                    continue
-                made[key] = Entry(key, name, coder)
-            cast.controls_of[entry.key][name] = key
+        _add_controls(cast, entry, Calibration(inputs, targets, l0, shared, text), options, made)
     cast.controls = list(made.values())
     return cast
+
+
+def _mean_l0(entry: Entry, work: Workspace, sample: Tensor, text: Text | None) -> float:
+    """Active latents of a token: of the sample where each has as many, else of as much text as is affordable."""
+    counts = work.encode(entry, sample).counts()
+    most = L0_ELEMENTS // max(entry.coder.info.n_latents, 1)
+    if text is None or len(counts) == 0 or most <= len(sample) or bool((counts == counts[0]).all()):
+        return float(counts.double().mean()) if len(counts) else 0.0
+    parts = [work.encode(entry, x).counts() for x, _ in text.pairs(entry.hook_in, entry.hook_out, most)]
+    return float(torch.cat(parts).double().mean())
+
+
+def _add_controls(cast: Cast, entry: Entry, calibration: Calibration, options: Options, made: dict[str, Entry]) -> None:
+    """The controls of an SAE, of which ``made`` has those of other SAEs that it shares, and why it lacks some."""
+    known = registry.controls()
+    for name in options.controls:
+        key, on = _shared_as(known[name], entry, calibration)
+        if key not in made:
+            try:
+                coder = guarded(entry, partial(_control, known[name], entry, on, options.seed))
+            except CoderFailure as failure:
+                if isinstance(failure.__cause__, NoControl):
+                    why = str(failure.__cause__)
+                else:
+                    why = f"it cannot be made: {failure}"
+                    warnings.warn(f"the control {name} of {entry.label} cannot be made: {failure}", stacklevel=2)
+                cast.unmade.setdefault(entry.key, {})[name] = why
+                continue
+            if coder is None:
+                cast.unmade.setdefault(entry.key, {})[name] = "it does not apply to this SAE"
+                continue
+            made[key] = Entry(key, name, coder)
+        cast.controls_of[entry.key][name] = key
 
 
 def _control(control: registry.Entry, entry: Entry, calibration: Calibration, seed: int) -> SparseCoder | None:

@@ -16,7 +16,7 @@ from sae_bench.errors import named
 from sae_bench.kernels.transfer import free_bytes
 from sae_bench.models.subject import SubjectModel, is_bottleneck
 from sae_bench.modules import evaluating
-from sae_bench.saes.control_coders import ChannelCoder, PermutedDecoder
+from sae_bench.saes.control_coders import ChannelCoder, OtherDecoder
 from sae_bench.saes.controls import Moments
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import Codes, SparseCoder
@@ -54,8 +54,8 @@ class Entry:
 
     @property
     def encoder(self) -> SparseCoder:
-        """The coder whose codes these are: a permuted decoder shares the codes of its SAE."""
-        return self.coder.sae if isinstance(self.coder, PermutedDecoder) else self.coder
+        """The coder whose codes these are: another decoder shares the codes of its SAE."""
+        return self.coder.sae if isinstance(self.coder, OtherDecoder) else self.coder
 
     @property
     def copies(self) -> bool:

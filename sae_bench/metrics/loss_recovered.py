@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from sae_bench.parameters import TaskParameters
+from sae_bench.show.blocks import Block, table
 from sae_bench.units.bootstrap import Metric, Ratio, Sums
 
 
@@ -21,6 +22,7 @@ class Parameters(TaskParameters):
 
 
 ABLATIONS = ("zero", "mean")
+CONTEXT = "cross-entropy without the SAE"  # in the details: what its figures lie between, and none of them
 ROUNDING = 1e-6  # nats: what float32 alone makes of the difference of two losses, whatever a user takes for the least
 
 
@@ -80,3 +82,18 @@ def metrics(parameters: Mapping[str, Any]) -> dict[str, Metric]:
         **{f"loss_recovered_{name}": loss_recovered(name, floor) for name in ABLATIONS},
         **{f"kl_recovered_{name}": kl_recovered(name, floor) for name in ABLATIONS},
     }
+
+
+def blocks(details: Mapping[str, Any]) -> list[Block]:
+    """What the model scores as it is, and with the activations ablated."""
+    context = details.get(CONTEXT)
+    if not isinstance(context, dict) or not context:
+        return []
+    what = {
+        "clean": "the model as it is",
+        "zero": "activations replaced by 0",
+        "mean": "activations replaced by their mean",
+    }
+    return [
+        table("Cross-entropy without the SAE, nats", ("where", "CE"), [(what.get(n, n), v) for n, v in context.items()])
+    ]

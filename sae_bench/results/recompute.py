@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 
 from sae_bench import registry
-from sae_bench.errors import ResultError
+from sae_bench.errors import ResultError, SaeBenchError
 from sae_bench.metrics import metrics_of
+from sae_bench.results.against import Side, against
 from sae_bench.results.definitions import installed, measured_with
 from sae_bench.schema import MARKED_FROM, MetricValue, Result, TaskSpec
 from sae_bench.units import Units
@@ -73,7 +74,33 @@ def differences(result: Result, tables: Mapping[str, Units], task_dir: str | Non
             for what, right in known.items():
                 if (theirs := getattr(claimed[metric], what)) != right:
                     wrong.append(f"{label}{metric}: {what} is {theirs!r} in the result, and must be {right!r}")
-    return n, wrong
+    return n, wrong + _against(result, spec, own, tables)
+
+
+def _against(result: Result, spec: TaskSpec, own: Mapping[str, Units], tables: Mapping[str, Units]) -> list[str]:
+    """What the result says of the SAE beside its controls, and the units do not; what it left out is no claim."""
+    sides = {name: Side(kept) for name in result.against if (kept := _control(name, tables))}
+    try:
+        found = against(result, spec, Side(own), sides)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, SaeBenchError) as error:
+        return [f"the SAE cannot be held against its controls by their units: {error}"]
+    wrong = []
+    for name in sides:
+        for metric, claimed in result.against[name].items():
+            ours = found.get(name, {}).get(metric)
+            if ours is None:
+                wrong.append(f"against {name}, {metric} is in the result, but the units give no difference")
+                continue
+            for what in ("value", "low", "high", "p"):
+                if not _equal(getattr(claimed, what), getattr(ours, what)):
+                    theirs, right = getattr(claimed, what), getattr(ours, what)
+                    wrong.append(f"against {name}, {metric}: {what} is {theirs} in the result, the units give {right}")
+            if (claimed.n_units, claimed.verdict) != (ours.n_units, ours.verdict):
+                wrong.append(
+                    f"against {name}, {metric}: {claimed.verdict!r} on {claimed.n_units} units in the result, "
+                    f"{ours.verdict!r} on {ours.n_units} by the units"
+                )
+    return wrong
 
 
 def _marks(label: str, metric: str, claimed: MetricValue, e: Estimate) -> list[str]:

@@ -1,37 +1,36 @@
 """SAEs that we make ourselves, to show what a score means. They are coders like any other.
 
 A control is a function ``(sae, calibration, seed) -> coder | None``; None where it makes no sense (a transcoder has no
-identity). ``calibration`` holds what is known of the activations from calibration documents, never from the documents
-that are scored.
+identity), and :class:`NoControl` with the reason where it cannot be what it claims to be. ``calibration`` holds what is
+known of the activations from calibration documents, never from the documents that are scored.
 
-Controls that are matched in L0 stand on a grid of it (:func:`on_grid`), so that SAEs of a hook point share them
-(:func:`shared_by`). What a control is made of (random directions, principal components) is made once for all of the
-grid.
+Controls that are matched in L0 stand on a grid of it (:func:`on_grid`), so fine that they are within half a percent of
+the SAE, and SAEs of a hook point share them (:func:`shared_by`). What a control is made of (random directions,
+principal components, the encoding) is made once for all of the grid. Where an L0 cannot be had, there is no control.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from sae_bench.kernels import topk
 from sae_bench.kernels.outliers import outlier_bound, top_channels
 from sae_bench.randomness import generator
 from sae_bench.saes.control_coders import ChannelCoder, PermutedDecoder
-from sae_bench.saes.graded import Above, Family, Graded, GradedLinear, Most, Turns, may_share
+from sae_bench.saes.graded import Family, Graded, GradedLinear, Most, Turns, may_share
 from sae_bench.saes.linear import LinearCoder, Nonlinearity
 from sae_bench.saes.protocol import CoderInfo, Needs, SparseCoder
 from sae_bench.saes.weights import Weights
 
 MAX_RANDOM_LATENTS = 32_768  # wider random dictionaries change little and would double the memory of a run
-GRID = 4  # points of the grid of L0 in an octave
-LEAST_L0 = 2.0**-10  # the first point of the grid; an SAE may have no active latent at all
+GRID = 72  # points of the grid of L0 in an octave: the nearest is within 0.5 %
+LEAST_L0 = 2.0**-10  # the first point of the grid: what has fewer active latents is matched by nothing
 
 T = TypeVar("T")
 Control = Callable[..., "SparseCoder | None"]
@@ -40,7 +39,7 @@ Alike = Literal["l0", "width"]
 
 
 def on_grid(l0: float) -> float:
-    """The nearest point of the grid of L0: powers of two, and three points between each and the next."""
+    """The nearest point of the grid of L0: powers of two, and points at equal ratios between each and the next."""
     return float(2.0 ** (round(GRID * math.log2(max(l0, LEAST_L0))) / GRID))
 
 
@@ -59,6 +58,23 @@ def shared_by(*alike: Alike) -> Callable[[C], C]:
         return control
 
     return declared
+
+
+class NoControl(Exception):
+    """Why an SAE has no such control: its message stands where the figures would."""
+
+
+class Text(Protocol):
+    """The calibration text, which controls may read again: ``n_tokens`` of it are kept."""
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens there are."""
+        ...
+
+    def pairs(self, hook_in: str, hook_out: str, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Activations at two hook points, in parts ``[tokens, d_in]``, ``[tokens, d_out]``: ``most`` tokens at most."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -94,16 +110,17 @@ class Moments:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Moments at the hook that the SAE reads and at the one that it predicts, and the SAE's mean L0 on the sample.
+    """Moments at the hook that the SAE reads and at the one that it predicts, and the SAE's mean L0 on that text.
 
     Of a control that is shared, ``l0`` is that of the grid. ``shared`` keeps what several controls of a run are made
-    of; see :meth:`once`.
+    of; see :meth:`once`. ``text`` is more of the calibration text than the samples of the moments hold.
     """
 
     inputs: Moments
     targets: Moments
     l0: float
     shared: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+    text: Text | None = field(default=None, repr=False, compare=False)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What was made under ``key`` before, in this run, or is made now."""
@@ -112,9 +129,26 @@ class Calibration:
         found: T = self.shared[key]
         return found
 
-    def up_to(self, most: int) -> float:
-        """The L0 as a number of latents that need not be whole: at least 1, at most ``most``."""
-        return max(1.0, min(self.l0, float(most)))
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens :meth:`pairs` can give."""
+        return len(self.inputs.sample) if self.text is None else self.text.n_tokens
+
+    def pairs(self, info: CoderInfo, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Calibration activations that a coder reads and that it predicts, at most ``most`` tokens of them."""
+        if self.text is not None:
+            yield from self.text.pairs(info.hooks_in[0], info.hooks_out[0], most)
+        else:
+            step = max(1, -(-len(self.inputs.sample) // max(most, 1)))
+            yield self.inputs.sample[::step], self.targets.sample[::step]
+
+    def of(self, what: str, most: int) -> float:
+        """The L0 as a number of ``what``, which need not be whole. Raises NoControl where there are not as many."""
+        if self.l0 < LEAST_L0:
+            raise NoControl("the SAE has no active latent on calibration text, so that no L0 can be matched")
+        if self.l0 > most:
+            raise NoControl(f"the SAE has an L0 of {self.l0:.4g}, and there are {most} {what}")
+        return self.l0
 
     @property
     def k(self) -> int:
@@ -128,7 +162,7 @@ def mean_only(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCo
     mean = calibration.targets.mean
     empty = mean.new_zeros(sae.info.d_in, 0), mean.new_zeros(0, len(mean))
     weights = Weights(W_enc=empty[0], W_dec=empty[1], b_dec=mean, b_enc=mean.new_zeros(0))
-    return _linear(_info(sae, "mean", 0), weights, Nonlinearity("relu", apply_b_dec_to_input=False), calibration)
+    return _linear(info_of(sae, "mean", 0), weights, Nonlinearity("relu", apply_b_dec_to_input=False), calibration)
 
 
 @shared_by()
@@ -140,56 +174,64 @@ def identity(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCod
 @shared_by("l0")
 def channels(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
     """For each token the channels furthest from their mean, as many as the SAE has active latents."""
-    l0 = calibration.up_to(sae.info.d_in)
+    if sae.info.is_transcoder:
+        return None
+    l0 = calibration.of("channels", sae.info.d_in)
     base = _channels(sae, calibration, "channels", math.ceil(l0), l0=l0)
     if base is None or base.copies:
         return base
-    return Graded(base.info, base, Most(l0, _turns(calibration, seed)))
+    return Graded(base.info, base, Most(l0, turns(calibration, seed)))
 
 
 @shared_by("l0")
 def pca(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
     """The first principal components, as many as the SAE's L0; where that is not whole, one more for some tokens."""
-    l0 = calibration.up_to(sae.info.d_in)
+    if sae.info.is_transcoder:
+        return None
+    l0 = calibration.of("principal components", sae.info.d_in)
     base = _principal(sae, calibration, "pca", math.ceil(l0), l0)
-    return base and GradedLinear(base.info, base, Most(l0, _turns(calibration, seed), in_order=True))
+    return GradedLinear(base.info, base, Most(l0, turns(calibration, seed), in_order=True))
 
 
 @shared_by("l0")
 def pca_topk(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
     """All principal components, for each token the k largest coordinates."""
-    l0 = calibration.up_to(sae.info.d_in)
+    if sae.info.is_transcoder:
+        return None
+    l0 = calibration.of("principal components", sae.info.d_in)
     base = _principal(sae, calibration, "pca_topk", sae.info.d_in, l0)
-    return base and _of_family(base, Most(l0, _turns(calibration, seed)), calibration, seed)
+    return _of_family(base, Most(l0, turns(calibration, seed)), calibration, seed)
 
 
 @shared_by("l0", "width")
 def random_init(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder:
     """An untrained SAE: random unit directions, encoder their transpose, TopK at the SAE's L0."""
-    n = max(1, min(sae.info.n_latents, MAX_RANDOM_LATENTS))
+    return untrained(sae, calibration, seed, max(1, min(sae.info.n_latents, MAX_RANDOM_LATENTS)), "random")
+
+
+def untrained(
+    sae: SparseCoder, calibration: Calibration, seed: int, n: int, name: str, decoder_of: str = ""
+) -> GradedLinear:
+    """A random dictionary of ``n`` latents, called ``name``; all of a seed and a width have one encoder.
+
+    Its decoder is the encoder's transpose, or one of its own, drawn as ``decoder_of``. Raises NoControl where its L0
+    cannot be the SAE's.
+    """
+    l0 = calibration.of("latents", n)
+    decoder_of = decoder_of or ("decoder" if sae.info.is_transcoder else "")
     encoder = _directions(sae.info.d_in, n, calibration, seed, "encoder")
-    decoder = encoder if not sae.info.is_transcoder else _directions(sae.info.d_out, n, calibration, seed, "decoder")
+    decoder = _directions(sae.info.d_out, n, calibration, seed, decoder_of) if decoder_of else encoder
     weights = _centred(encoder, decoder, calibration)
-    l0 = calibration.up_to(min(n, sae.info.d_in))
     rule = Nonlinearity("topk", k=math.ceil(l0), apply_b_dec_to_input=False)
-    base = _linear(_info(sae, "random", n, l0=l0), weights, rule, calibration)
-    return _of_family(base, Most(l0, _turns(calibration, seed)), calibration, seed)
+    base = _linear(info_of(sae, name, n, l0=l0), weights, rule, calibration)
+    return _of_family(base, Most(l0, turns(calibration, seed)), calibration, seed, "random")
 
 
 @shared_by("l0", "width")
 def random_l0(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder:
-    """Random encoder and unrelated random decoder, with the threshold that gives the SAE's L0 (Chanin 2026)."""
+    """The codes of ``random`` with an unrelated random decoder: what an L0 alone scores (Chanin 2026)."""
     n = max(1, min(sae.info.n_latents, MAX_RANDOM_LATENTS))
-    encoder = _directions(sae.info.d_in, n, calibration, seed, "encoder")
-    decoder = _directions(sae.info.d_out, n, calibration, seed, "unrelated decoder")
-    weights = _centred(encoder, decoder, calibration)
-    assert weights.b_enc is not None
-    l0 = min(calibration.l0, float(n))
-    threshold = _cut(calibration.inputs.sample.to(encoder), encoder, weights.b_enc, l0)
-    rule = Nonlinearity("jumprelu", apply_b_dec_to_input=False)
-    weights = Weights(weights.W_enc, weights.W_dec, weights.b_dec, weights.b_enc, threshold=threshold)
-    base = _linear(_info(sae, "random_l0", n, l0=l0), weights, rule, calibration)
-    return _of_family(base, Above(threshold), calibration, seed)
+    return untrained(sae, calibration, seed, n, "random_l0", "unrelated decoder")
 
 
 def permuted(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder | None:
@@ -200,7 +242,7 @@ def permuted(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCod
     order = torch.randperm(n, generator=generator(seed, "order"))
     if torch.equal(order, torch.arange(n)):
         order = order.roll(1)
-    return PermutedDecoder(_info(sae, "permuted", n, sae.info.signed, sae.info.decode_needs), sae, order)
+    return PermutedDecoder(info_of(sae, "permuted", n, sae.info.signed, sae.info.decode_needs), sae, order)
 
 
 def _channels(
@@ -208,64 +250,49 @@ def _channels(
 ) -> ChannelCoder | None:
     if sae.info.is_transcoder:
         return None
-    mean = calibration.inputs.mean.to(_dtype(calibration))
-    return ChannelCoder(_info(sae, name, sae.info.d_in, signed=True, l0=l0), mean, k)
+    mean = calibration.inputs.mean.to(dtype_of(calibration))
+    return ChannelCoder(info_of(sae, name, sae.info.d_in, signed=True, l0=l0), mean, k)
 
 
-def _principal(sae: SparseCoder, calibration: Calibration, name: str, components: int, l0: float) -> LinearCoder | None:
-    if sae.info.is_transcoder:
-        return None
-    dtype = _dtype(calibration)
+def _principal(sae: SparseCoder, calibration: Calibration, name: str, components: int, l0: float) -> LinearCoder:
+    dtype = dtype_of(calibration)
     rows = calibration.once(("components", *sae.info.hooks_in, dtype), lambda: calibration.inputs.components.to(dtype))[
         :components
     ]
     weights = Weights(W_enc=rows.T, W_dec=rows, b_dec=calibration.inputs.mean, b_enc=None)
     rule = Nonlinearity("abstopk", k=math.ceil(l0), apply_b_dec_to_input=True)
-    return _linear(_info(sae, name, components, signed=True, l0=l0), weights, rule, calibration)
+    return _linear(info_of(sae, name, components, signed=True, l0=l0), weights, rule, calibration)
 
 
-def _turns(calibration: Calibration, seed: int) -> Turns:
+def turns(calibration: Calibration, seed: int) -> Turns:
+    """Which tokens get one latent more, of a control whose L0 is not whole."""
     inputs = calibration.inputs
     return calibration.once(("turns", id(inputs), seed), lambda: Turns(inputs.mean, inputs.covariance, seed))
 
 
-def _of_family(base: LinearCoder, keeps: Most | Above, calibration: Calibration, seed: int) -> SparseCoder:
-    """A control that shares the encoding of its dictionary with those of another L0."""
+def _of_family(base: LinearCoder, keeps: Most, calibration: Calibration, seed: int, name: str = "") -> GradedLinear:
+    """A control that shares the encoding of its dictionary with those of another L0, and others of the family."""
     if not may_share(base):
         return GradedLinear(base.info, base, keeps)
     info = base.info
-    key = ("family", info.architecture, info.hooks_in, info.hooks_out, info.n_latents, base.dtype, seed)
+    key = ("family", name or info.architecture, info.hooks_in, info.hooks_out, info.n_latents, base.dtype, seed)
     family = calibration.once(key, Family)
     family.join(base, _selects_more)
     return GradedLinear(base.info, base, keeps, family)
 
 
 def _selects_more(a: LinearCoder, b: LinearCoder) -> bool:
-    if a.weights.threshold is not None and b.weights.threshold is not None:
-        return bool(a.weights.threshold < b.weights.threshold)
     return (a.rule.k or 0) > (b.rule.k or 0)
 
 
-def _dtype(calibration: Calibration) -> torch.dtype:
+def dtype_of(calibration: Calibration) -> torch.dtype:
+    """In what controls compute: float64 where the model does, else float32."""
     return torch.float64 if calibration.inputs.sample.dtype == torch.float64 else torch.float32
-
-
-def _cut(x: Tensor, encoder: Tensor, bias: Tensor, l0: float) -> Tensor:
-    """The threshold above which ``l0`` pre-activations of a token lie on average; at least 0: latents are positive."""
-    rank = min(max(1, round(l0 * len(x))), len(x) * len(encoder) - 1)
-    largest = x.new_zeros(0)
-    step = max(1, topk.TILE_ELEMENTS // max(1, len(x)))
-    for start in range(0, len(encoder), step):
-        pre = x @ encoder[start : start + step].T + bias[start : start + step]
-        largest = torch.cat([largest, pre.flatten()])
-        if len(largest) > rank + 1:
-            largest = largest.topk(rank + 1, sorted=False).values
-    return torch.clamp(largest.min(), min=0)
 
 
 def _directions(width: int, n: int, calibration: Calibration, seed: int, role: str) -> Tensor:
     """``[n, width]`` random unit vectors, from a generator of their own."""
-    dtype, device = _dtype(calibration), calibration.inputs.sample.device
+    dtype, device = dtype_of(calibration), calibration.inputs.sample.device
 
     def made() -> Tensor:
         rows = torch.randn(n, width, generator=generator(seed, role), dtype=torch.float32).to(dtype)
@@ -281,11 +308,11 @@ def _centred(encoder: Tensor, decoder: Tensor, calibration: Calibration) -> Weig
 
 
 def _linear(info: CoderInfo, weights: Weights, rule: Nonlinearity, calibration: Calibration) -> LinearCoder:
-    dtype = _dtype(calibration)
+    dtype = dtype_of(calibration)
     return LinearCoder(info, Weights(**{name: t.to(dtype) for name, t in weights.items()}), rule, dtype=dtype)
 
 
-def _info(
+def info_of(
     sae: SparseCoder,
     name: str,
     n_latents: int,
@@ -293,6 +320,7 @@ def _info(
     needs: Needs = "nothing",
     l0: float | None = None,
 ) -> CoderInfo:
+    """What a control of an SAE says that it is; ``l0`` is that which it was asked for."""
     old = sae.info
     return CoderInfo(
         name=f"control: {name}",

@@ -80,17 +80,6 @@ class Most:
         return (codes.indices if self.in_order else ranks(codes, token)) < count
 
 
-@dataclass(frozen=True)
-class Above:
-    """Keeps what exceeds a threshold."""
-
-    threshold: Tensor
-
-    def __call__(self, codes: Codes, x: Tensor) -> Tensor:
-        """Bool ``[entries]``."""
-        return codes.values > self.threshold.to(codes.values)
-
-
 def ranks(codes: Codes, token: Tensor) -> Tensor:
     """Of every entry the number of larger ones of its token, int64 ``[entries]``; of equals the lower latent is first.
 
@@ -135,6 +124,10 @@ class GradedLinear(Graded):
     """The same of a linear coder, which has pre-activations."""
 
     base: LinearCoder
+
+    def over(self, base: LinearCoder) -> GradedLinear:
+        """The same part of the codes of a coder with the same encoder, another decoder."""
+        return GradedLinear(base.info, base, self._keeps, self._family)
 
     def pre_activations(self, x: Tensor, start: int, stop: int) -> Tensor:
         """What the latents ``start:stop`` see before any is selected ``[tokens, stop - start]``."""

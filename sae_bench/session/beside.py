@@ -9,6 +9,7 @@ from typing import Any
 
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.errors import SaeBenchError, TaskError
+from sae_bench.results.against import Side
 from sae_bench.schema import MetricValue
 from sae_bench.session.figures import drawn, figures, measured_tables
 from sae_bench.streams import Reader, Run, stream
@@ -23,13 +24,15 @@ from sae_bench.units.kinds import Draws
 class Beside:
     """What stands beside an SAE: ``figures`` and ``tables`` of its controls, and why those that are ``lost`` have none.
 
-    ``measured`` says of each what it was matched to and on how much text. ``permuted``: the draws of the SAE and of
-    that control on the same documents, where the task holds one against the other.
+    ``sides`` are the whole tables of those that have figures, and what was drawn of them. ``measured`` says of each
+    what it was matched to and on how much text. ``permuted``: the draws of the SAE and of that control on the same
+    documents, where the task holds one against the other.
     """
 
     figures: dict[str, dict[str, MetricValue]] = field(default_factory=dict)
     tables: dict[str, Units] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
+    sides: dict[str, Side] = field(default_factory=dict)
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
     permuted: tuple[Mapping[str, Draws], Mapping[str, Draws] | None] = ({}, None)
 
@@ -82,6 +85,7 @@ def _control(
     if name == PERMUTED and task.fidelity:
         found.permuted = drawn(task, same, options), draws
     found.figures[name] = values
+    found.sides[name] = Side(own_of, draws)
     for kind, table in own_of.items():
         shared = same[kind].columns if kind in same else {}
         columns = {c: v for c, v in table.columns.items() if not _equal(shared.get(c), v)}

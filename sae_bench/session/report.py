@@ -13,6 +13,7 @@ from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.engine.workspace import guarded as guarded_coder
 from sae_bench.errors import Deferred, said
 from sae_bench.models.subject import SubjectModel, canonical_name
+from sae_bench.results.against import Side, against
 from sae_bench.saes.wrap import content_sha256
 from sae_bench.schema import (
     CONTROL_RULES,
@@ -101,7 +102,7 @@ def results(
                 )
 
             try:
-                content, tables = _measured(measured, task, entry)
+                content, tables, sides = _measured(measured, task, entry)
             except (TaskFailure, CoderFailure) as failure:
                 yield Result(**common, status="error", reason=str(failure), provenance=origin()), {}
             except Deferred as stop:
@@ -109,7 +110,9 @@ def results(
             else:
                 why = guarded(task, partial(task.degraded, content["details"]), "degraded")
                 status: Status = "ok" if why is None else "degraded"
-                yield Result(**common, status=status, reason=why, **content, provenance=origin()), tables
+                result = Result(**common, status=status, reason=why, **content, provenance=origin())
+                held = guarded(task, partial(against, result, task.spec, sides.pop(""), sides), "comparing its figures")
+                yield result.model_copy(update={"against": held}), tables
                 for caution in content["details"].get("cautions", ()):
                     said_of.setdefault((name, caution), []).append(entry.label)
     in_order = [entry.label for entry in run.cast.saes]
@@ -128,8 +131,11 @@ def tables_of(measured: Measured, task: Task, entry: Entry) -> dict[str, Units]:
     return measured_tables(measured.run, measured.readers[task.spec.id], task, entry)
 
 
-def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, Any], dict[str, Units]]:
-    """Figures, controls and details of one SAE, and all tables. Raises TaskFailure, CoderFailure, Deferred."""
+def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, Any], dict[str, Units], dict[str, Side]]:
+    """Figures, controls and details of one SAE, all tables, and the sides of which figures are held against others.
+
+    Those of the SAE are called "". Raises TaskFailure, CoderFailure, Deferred.
+    """
     run, reader = measured.run, measured.readers[task.spec.id]
     tables = measured_tables(run, reader, task, entry)
     beside = controls(run, reader, task, entry, tables)
@@ -141,7 +147,8 @@ def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, A
     references = guarded(task, lambda: reader.references(task, entry), "tables")
     options = run.inputs.options
     known = guarded(task, lambda: _constants(task), "constants")
-    known |= {label: figures(task, drawn(task, own, options), task.only_of_coders) for label, own in references.items()}
+    sides = {label: Side(own, drawn(task, own, options), reference=True) for label, own in references.items()}
+    known |= {label: figures(task, side.draws, task.only_of_coders) for label, side in sides.items()}
     details = guarded(task, lambda: reader.details(task, entry, tables, draws), "details")
     details = plain(task, details) | ({"controls without figures": lost} if lost else {})
     details |= {MEASURED: beside.measured} if beside.measured else {}
@@ -155,7 +162,7 @@ def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, A
     if cautions := [*said_beside, *of_sae, *([tied] if tied else []), *unheard]:
         details["cautions"] = cautions
     content = {"metrics": metrics, "controls": known | beside.figures, "details": details}
-    return content, tables | beside.tables
+    return content, tables | beside.tables, {"": Side(tables, draws)} | sides | beside.sides
 
 
 def plain(task: Task, details: Any) -> dict[str, Any]:

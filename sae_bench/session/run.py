@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from sae_bench import registry
 from sae_bench.engine.batch import Batch
-from sae_bench.engine.calibrate import calibrate
+from sae_bench.engine.calibrate import CalibrationText, calibrate
 from sae_bench.engine.checkpoint import Checkpoint
 from sae_bench.engine.kept import Kept
 from sae_bench.engine.plan import Options, batch_tokens, with_controls
@@ -84,12 +84,14 @@ def measure(
     size = batch_tokens(inputs.options, subject.vocab_size, subject.device, inputs.corpus.evaluation.longest)
     keeping = Keeping(kept, inputs, size)
     resumed = checkpoint.load_moments(subject.device)
-    moments, counters = resumed or _calibration(subject, inputs.options, hooks, keeping, progress)
+    text = _text(subject, inputs.options, keeping)
+    moments, counters = resumed or _calibration(subject, inputs.options, hooks, keeping, text, progress)
     if resumed is None:
         checkpoint.save_moments(moments, counters)
         keeping.keep_moments(moments)
     work = Workspace(subject, hooks, moments, waits=may_wait(subject.device))
-    cast = with_controls(saes, work, inputs.options)
+    cast = with_controls(saes, work, inputs.options, text)
+    text.forget()
     run = Run(work, cast, inputs, size, checkpoint, checkpoint.load())
     fresh = not run.state.done
     if fresh:
@@ -117,8 +119,23 @@ def _open(run: Run, tasks: Mapping[str, Task]) -> dict[str, Reader]:
     return readers
 
 
+def _text(subject: SubjectModel, options: Options, keeping: Keeping) -> CalibrationText:
+    """The calibration text, for controls that read more of it than a sample."""
+
+    def read(hooks: Sequence[str]) -> Iterator[Batch]:
+        work = Workspace(subject, tuple(sorted(hooks, key=_depth)), {})
+        return (Batch(work, *keeping.batches.tensors(i, options)) for i in range(len(keeping.batches)))
+
+    return CalibrationText(keeping.batches, options, read, subject.device)
+
+
 def _calibration(
-    subject: SubjectModel, options: Options, hooks: tuple[str, ...], keeping: Keeping, progress: Progress
+    subject: SubjectModel,
+    options: Options,
+    hooks: tuple[str, ...],
+    keeping: Keeping,
+    text: CalibrationText,
+    progress: Progress,
 ) -> tuple[dict[str, Moments], dict[str, int]]:
     """Moments at all hook points, measured where no earlier run kept them, and what that took."""
     moments = keeping.moments(hooks, subject.device)
@@ -132,7 +149,8 @@ def _calibration(
 
     if lacking:
         with torch.no_grad():
-            measured = calibrate(each(), lacking, len(batches.tokens))
+            watched = text.watched(each(), lacking) if options.controls else each()
+            measured = calibrate(watched, lacking, len(batches.tokens))
         progress("calibration", len(batches), len(batches))
         moments |= measured
     return moments, {"calibration_prefix": work.counters["prefix"]}

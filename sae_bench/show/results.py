@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from tabulate import tabulate
 
 from sae_bench.schema import MEASURED, MetricValue, Result, TaskSpec
-from sae_bench.show import judges, marks, trust
+from sae_bench.show import against, judges, marks, trust
 from sae_bench.show.text import ARROWS, line, number, shortened, with_interval
 
 DESIGN = "design effect"
@@ -42,7 +42,7 @@ def table_of(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, everyt
     measured = [result for result in results if result.measured]
     drawn = [_table(measured, specs, everything)] if measured else []
     shown = [(name, metric) for _, name, metric in _shown(measured, specs, everything)]
-    below = map(line, [*trusted(shown), *sampled(results)])
+    below = map(line, [*against.sentences(measured, specs), *trusted(shown), *sampled(results)])
     return [_header(results), *drawn, *below, *_notes(results, specs, everything)]
 
 

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from sae_bench import registry
 from sae_bench.engine.batch import CoderView
 from sae_bench.engine.plan import Batches
 from sae_bench.engine.workspace import CoderFailure, Entry
@@ -78,7 +79,10 @@ class Confirming(Reader):
         if (own := self._table(task, sae, kind)) is None:
             return []
         found = []
+        known = registry.controls()
         for name, key in cast.controls_of.get(sae.key, {}).items():
+            if name in known and known[name].bound:
+                continue  # that an SAE reaches what it could is no reason to measure more
             if not task.wants_control(name) or (control := self._table(task, entries[key], kind)) is None:
                 continue  # what cannot be measured has its reason in the result
             try:

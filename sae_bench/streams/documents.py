@@ -22,6 +22,7 @@ from sae_bench.streams.base import Inputs, Part, Planned, Progress, Reader, Run,
 from sae_bench.streams.beside import DOCUMENTS, Parts, control_documents
 from sae_bench.streams.captures import of_documents
 from sae_bench.streams.confirm import Confirming, rest_key
+from sae_bench.streams.forecast import of_controls
 from sae_bench.streams.found import Found, Rider
 from sae_bench.streams.guard import Columns, TaskFailure
 from sae_bench.streams.opened import Opened
@@ -53,7 +54,7 @@ class Documents(Stream):
             suffixes[f"spliced (controls, on {n} documents, at most)"] = len(saes) * len(controls)
         if own:
             suffixes["replacements of tasks, at most"] = own * len(saes) * (1 + len(controls))
-        return {"forwards of the rest of the model, a document": suffixes}
+        return {"forwards of the rest of the model, a document": suffixes} | of_controls(planned)
 
     def open(self, run: Run, tasks: Mapping[str, Task]) -> dict[str, Reader]:
         """One reader for all tasks."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from sae_bench import registry
 from sae_bench.kernels.divergence import Scores
 from sae_bench.metrics import metrics_of
 from sae_bench.randomness import Noise
@@ -160,6 +161,9 @@ class Task:
 
     stream = "documents"  # what the task reads: a name of sae_bench.streams
     replacements: tuple[str, ...] = ()  # of "clean", "zero", "mean", "spliced": those whose losses it reads
+    sees_decoder = (
+        True  # whether a figure depends on the decoder: else controls that differ in theirs alone say nothing
+    )
     may_be_nan: frozenset[str] = frozenset()  # columns in which NaN has a meaning
     counts: str | None = None  # a column of "document" that counts the tokens inside the mask, for a run to check
     only_of_coders: frozenset[str] = frozenset()  # metrics that references do not have
@@ -215,8 +219,13 @@ class Task:
         return []
 
     def wants_control(self, name: str) -> bool:
-        """Whether a control is measured too."""
-        return True
+        """Whether a control is measured too: not where it has the codes of another one, or of the SAE, and only codes
+        are seen; and one that bounds what an SAE could reach where reconstructions are held against it.
+        """
+        control = registry.controls().get(name)
+        if control is None:
+            return True
+        return (self.sees_decoder or not control.codes_of) and (self.fidelity is not None or not control.bound)
 
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
         """What a result shows beside metrics; plain JSON, of bounded size."""

@@ -102,6 +102,7 @@ class LabelledTask(Task):
     """
 
     stream = "labelled"
+    sees_decoder = False
     source = "codes"  # or "pre_activations", if the task has that parameter and it is set
     n_refits = 1
     reads_tokens = False  # whether the ceiling asks for single tokens of the residual stream

@@ -34,5 +34,9 @@ class LossRecovered(Task):
         return {"ce_spliced": view.loss("spliced"), "kl": view.kl("spliced")}
 
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
-        """Over how many predictions the losses are averaged."""
-        return {"predictions": int(tables["document"].columns["predictions"].sum())}
+        """Over how many predictions the losses are averaged, and what they are where no SAE plays a part."""
+        columns = tables["document"].columns
+        n = float(columns["predictions"].sum())
+        names = ("clean", *loss_recovered.ABLATIONS)
+        context = {name: float(columns[f"ce_{name}"].sum()) / n for name in names if n}
+        return {"predictions": int(n), loss_recovered.CONTEXT: context}

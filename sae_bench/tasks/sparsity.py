@@ -23,6 +23,7 @@ class Sparsity(Task):
     """Document table: active entries and their size. Fold table: on how many tokens of each fold latents are active."""
 
     counts = "tokens"
+    sees_decoder = False  # but for the lengths of its directions
 
     def shared(self, site: Site) -> dict[str, Tensor]:
         """Number of tokens."""

@@ -69,6 +69,7 @@ class TrackedTask(Task):
     """
 
     stream = "tracked"
+    sees_decoder = False
     activation: Callable[[int, list[list[int]]], list[float]] | None = (
         None  # of a latent at the last token of sequences
     )
