@@ -245,12 +245,11 @@ def test_latents_that_move_one_logit_gain_and_those_that_move_all_lose(tmp_path:
 def test_later_tokens_do_not_move_the_headline(tmp_path: Path) -> None:
     """It is that of the ablated token: the same with any horizon, and with one of 1 it is the joint figure."""
     found = {}
-    for horizon in (1, 3, 16):
+    for horizon in (1, 16):
         given = {f"{TASK}.horizon": horizon}
         result, _ = ablated(tiny_coder("topk", dtype=torch.float64), tmp_path / str(horizon), parameters=given)
         found[horizon] = {name: metric.value for name, metric in result.metrics.items()}
     for name in ("effect_sparsity_token", "effect_sparsity_token_gain"):
-        assert found[3][name] == pytest.approx(found[1][name], rel=1e-9)
         assert found[16][name] == pytest.approx(found[1][name], rel=1e-9)
     assert found[1]["effect_sparsity"] == pytest.approx(found[1]["effect_sparsity_token"], rel=1e-12)
     assert found[16]["effect_sparsity"] < 0.7 * found[1]["effect_sparsity"]
