@@ -1,10 +1,11 @@
 """How the sparsity of downstream effects moves with the choices that the definition leaves open.
 
 ``python benchmarks/effect_sensitivity.py --sae demo`` (or ``--sae DIR --model DIR --data FILE``) prints a Markdown
-table: a row a variant of one choice, all others as the task declares them. Columns: the SAE's joint figure with its
-interval, its mean over tokens of the figure of one token, random directions and all residual channels ablated in the
-same way, how large the effects are, and how many could not be told from rounding. Below it: the spread over seeds, and
-what another bootstrap unit would give.
+table: a row a variant of one choice, all others as the task declares them. Columns: the SAE's figure of the ablated
+token with its interval, by how much it is sparser than random directions, row by row, with its interval, random
+directions and all residual channels ablated in the same way, the SAE's joint figure over all tokens and that of random
+directions, how large the effects are, and how many could not be told from rounding. Below it: the spread over seeds of
+the first and the joint figure, and what another bootstrap unit would give.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from typing import Any
 import numpy as np
 
 from sae_bench import evaluate
-from sae_bench.metrics.downstream_sparsity import effect_share
+from sae_bench.metrics.downstream_sparsity import token_share
 from sae_bench.results import store
-from sae_bench.schema import Result
+from sae_bench.schema import MetricValue, Result
 from sae_bench.units import Units
 from sae_bench.units.bootstrap import estimate
 
 TASK = "downstream_sparsity"
+TOKEN, JOINT = "effect_sparsity_token", "effect_sparsity"
 VARIANTS: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
     ("as declared: 16 tokens, 4 positions, 4 latents", {}, {}),
     ("1 token (the ablated one)", {"horizon": 1}, {}),
@@ -52,13 +54,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="samples of documents, positions and latents")
     options = parser.parse_args()
     where = {"model": options.model, "data": options.data, "tier": options.tier}
-    print("| variant | SAE, joint | SAE, by token | random directions | all channels | KL, nats | below noise |")
-    print("|---|---|---|---|---|---|---|")
+    print("| variant | SAE | gain | random directions | all channels | joint: SAE | random | KL, nats | below noise |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for name, parameters, settings in VARIANTS:
         print(row(name, measured(options.sae, parameters, where | settings)), flush=True)
-    found = [value(measured(options.sae, {}, where | {"seed": s}), "effect_sparsity") for s in range(options.seeds)]
-    spread = float(np.std(found, ddof=1))
-    print(f"\nSeeds 0 to {options.seeds - 1}: {' '.join(f'{x:.4f}' for x in found)}; standard deviation {spread:.4f}.")
+    seeds = [measured(options.sae, {}, where | {"seed": s}) for s in range(options.seeds)]
+    for metric in (TOKEN, JOINT):
+        found = [value(result, metric) for result in seeds]
+        spread = f"{' '.join(f'{x:.4f}' for x in found)}; standard deviation {float(np.std(found, ddof=1)):.4f}"
+        print(f"\n{metric}, seeds 0 to {options.seeds - 1}: {spread}.")
     widths(options.sae, where)
 
 
@@ -73,14 +77,22 @@ def value(result: Result, metric: str) -> float:
 
 
 def row(name: str, result: Result) -> str:
-    joint = result.metrics["effect_sparsity"]
-    interval = "-" if joint.low is None else f"[{joint.low:.3f}, {joint.high:.3f}]"
-    beside = [result.controls[label]["effect_sparsity"].value for label in ("random_directions", "all_channels")]
-    shown = " | ".join("-" if x is None else f"{x:.3f}" for x in beside)
-    return (
-        f"| {name} | {value(result, 'effect_sparsity'):.3f} {interval} | {value(result, 'effect_sparsity_token'):.3f} "
-        f"| {shown} | {value(result, 'effect_kl'):.2g} | {100 * value(result, 'noise_fraction'):.1f} % |"
-    )
+    own = [shown(result.metrics[metric]) for metric in (TOKEN, f"{TOKEN}_gain")]
+    beside = [f"{known(result, label, TOKEN):.3f}" for label in ("random_directions", "all_channels")]
+    joint = [f"{value(result, JOINT):.3f}", f"{known(result, 'random_directions', JOINT):.3f}"]
+    rest = [f"{value(result, 'effect_kl'):.2g}", f"{100 * value(result, 'noise_fraction'):.1f} %"]
+    return f"| {' | '.join([name, *own, *beside, *joint, *rest])} |"
+
+
+def known(result: Result, label: str, metric: str) -> float:
+    found = result.controls[label][metric].value
+    return float("nan") if found is None else found
+
+
+def shown(metric: MetricValue) -> str:
+    if metric.value is None:
+        return "no value"
+    return f"{metric.value:.4f}" + ("" if metric.low is None else f" [{metric.low:.4f}, {metric.high:.4f}]")
 
 
 def widths(sae: str, where: dict[str, Any]) -> None:
@@ -91,10 +103,9 @@ def widths(sae: str, where: dict[str, Any]) -> None:
     parts = [unit.replace("@", ":").split(":") for unit in rows.ids]
     for unit, of_row in (("latents", [p[2] for p in parts]), ("documents", [p[0] for p in parts])):
         names, group = np.unique(of_row, return_inverse=True)
-        sums = {name: np.bincount(group, rows.columns[name]) for name in ("sparsity", "scored", "ablations")}
-        show(f"{len(names)} {unit}", estimate(Units(tuple(map(str, names)), sums), effect_share))
-    joint = result.metrics["effect_sparsity"]
-    show("both", joint)
+        sums = {name: np.bincount(group, rows.columns[name]) for name in ("token_share", "token_scored", "ablations")}
+        show(f"{len(names)} {unit}", estimate(Units(tuple(map(str, names)), sums), token_share))
+    show("both", result.metrics[TOKEN])
     print(f"torch {result.provenance.versions['torch']}, protocol {result.protocol[:8]}.")
 
 

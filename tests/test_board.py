@@ -22,9 +22,10 @@ from sae_bench.results import store, verified
 from sae_bench.schema import CONTROL_RULES, MetricValue
 from sae_bench.show.text import line as one_line
 from sae_bench.units import Units
-from tests.builders.boards import COLUMNS, HOSTILE, SNAPSHOTS, figure, main_board, make, put, small
+from tests.builders.boards import COLUMNS, HOSTILE, SNAPSHOTS, figure, main_board, make, of_one_l0, put, small
 from tests.builders.results import changed, result
 
+FVU = "reconstruction.fvu"
 ROOT = Path(__file__).parent.parent
 
 
@@ -67,7 +68,7 @@ def test_the_same_results_give_the_same_bytes_in_any_order_of_writing(tmp_path, 
 def test_l0_width_and_architecture_stand_beside_every_score(tmp_path):
     for line in text.as_text(make(small(tmp_path))).splitlines():
         if line.startswith("lab/b_2"):
-            assert line.split()[1:4] == ["jumprelu", "1024", "40.5"]
+            assert line.split()[1:4] == ["jumprelu", "1024", "34.5"]
 
 
 def test_l0_is_found_where_it_was_measured_on_other_text(tmp_path):
@@ -113,6 +114,7 @@ def test_json_is_strict_and_holds_ranks_and_what_is_missing(tmp_path):
                                                               n_units=0, reason="no tokens")})  # fmt: skip
     put(tmp_path, "b", "reconstruction", {"fvu": 0.5})
     put(tmp_path, "c", "reconstruction", {"fvu": 0.1})
+    of_one_l0(tmp_path, "abc")
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -123,6 +125,7 @@ def test_json_is_strict_and_holds_ranks_and_what_is_missing(tmp_path):
     assert scores["a"]["reason"] == "no tokens"
     assert scores["a"]["rank"] is None
     assert (scores["b"]["rank"], scores["c"]["rank"]) == ([2, 2], [1, 1])
+    assert scores["c"]["among"] == {"n": 2, "l0": [32.0, 32.0]}
     assert any("no tokens" in note for note in content["tables"][0]["notes"])
 
 
@@ -154,7 +157,7 @@ def test_saes_that_cannot_be_told_apart_share_a_rank(tmp_path):
     assert [(r.sae.name, r.cells["reconstruction.fvu"].rank) for r in rows] == [
         ("lab/a_1", (1, 2)),
         ("lab/b_2", (1, 2)),
-        ("lab/c_3", (3, 3)),
+        ("lab/c_3", None),  # alone at its L0
     ]
 
 
@@ -208,6 +211,7 @@ def test_ranks_by_paired_differences_see_what_intervals_do_not(tmp_path):
         delta = float((units.columns["ce_spliced"] - units.columns["ce_clean"]).sum() / 600)
         values = {"delta_ce": figure("loss_recovered", "delta_ce", delta, half=0.3)}
         files.append(put(tmp_path, name, "loss_recovered", values, tables={"document": units}))
+    of_one_l0(tmp_path, "abc")
     board = make(tmp_path)
     one = table(board, "Reconstruction and loss")
     assert board.problems == ()
@@ -225,6 +229,7 @@ def test_units_that_cannot_be_read_are_told_and_intervals_used(tmp_path):
         units = losses(1, 0.0)
         delta = float((units.columns["ce_spliced"] - units.columns["ce_clean"]).sum() / 600)
         file = put(tmp_path, name, "loss_recovered", {"delta_ce": delta}, tables={"document": units})
+    of_one_l0(tmp_path, "ab")
     file.with_suffix(".units.safetensors").write_bytes(b"not units")
     board = make(tmp_path)
     assert "is not a table of units" in board.problems[0]
@@ -235,15 +240,22 @@ def test_units_that_cannot_be_read_are_told_and_intervals_used(tmp_path):
 def test_many_saes_are_ranked_by_their_intervals(tmp_path):
     for i in range(ranks.PAIRED_AT_MOST + 1):
         put(tmp_path, f"s{i:02d}", "reconstruction", {"fvu": 2.0**i})
-    one = make(tmp_path).tables[0]
-    assert "more than 12 SAEs" in one.notes[0]
-    assert [r.cells["reconstruction.fvu"].rank for r in one.rows] == [(i, i) for i in range(1, 14)]
+        put(tmp_path, f"s{i:02d}", "probe_recovery", {"probe_r": 2.0**-i})
+        put(tmp_path, f"s{i:02d}", "sparsity", {"l0": 10.0 + i / 20})
+    for group, metric, why in (
+        ("Reconstruction and loss", "reconstruction.fvu", "more than 66 pairs of about one L0"),
+        ("Known properties in single latents", "probe_recovery.probe_r", "more than 12 SAEs"),
+    ):
+        one = table(make(tmp_path, metrics="fvu,probe_r"), group)
+        assert why in one.notes[0]
+        assert [r.cells[metric].rank for r in one.rows] == [(i, i) for i in range(1, 14)]
 
 
 def test_a_board_of_many_pairs_is_ranked_by_intervals(tmp_path):
     for place in range(8):
         for i in range(12):
             put(tmp_path, f"s{place}_{i:02d}", "reconstruction", {"fvu": 2.0**i}, seed=place)
+            of_one_l0(tmp_path, [f"s{place}_{i:02d}"], seed=place)
     board = make(tmp_path, metrics="fvu")
     assert len(board.tables) == 8
     assert all("more than 500 pairs on this board" in one.notes[0] for one in board.tables)
@@ -408,7 +420,7 @@ def test_metrics_and_models_are_chosen_by_name_and_glob(tmp_path):
     small(tmp_path)
     put(tmp_path, "other", "reconstruction", {"fvu": 0.5}, model="pythia", model_sha256="5" * 64)
     only = make(tmp_path, metrics="fvu,loss_recovered.*", models="gpt*")
-    assert {c.id for t in only.tables for c in t.columns} == {"reconstruction.fvu", "loss_recovered.delta_ce"}
+    assert {c.id for t in only.tables for c in t.columns} == {FVU, "loss_recovered.kl", "loss_recovered.delta_ce"}
     assert {t.model for t in only.tables} == {"gpt2"}
     with pytest.raises(UsageError, match="did you mean 'fvu'"):
         make(tmp_path, metrics="fvuu")

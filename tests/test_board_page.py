@@ -286,15 +286,24 @@ def test_500_results_of_20_metrics_fit_in_5_mb(tmp_path):
 def test_the_frontier_counts_down_where_more_is_better(tmp_path):
     put(tmp_path, "a", "reconstruction", {"fvu": 0.1, "cosine": 0.9, "norm_ratio": 0.8, "mse": 2.0})
     put(tmp_path, "a", "loss_recovered", {"ce_clean": 3.0})
+    put(tmp_path, "a", "sparsity", {"l0": 32.0, "dead_fraction": 0.1})
+    put(tmp_path, "a", "autointerp", {"detection": 0.5, "null_empty": 0.1})
     wanted = columns.read_columns(COLUMNS, tasks(), everything=True)
     (place,) = figures.places(make(tmp_path, everything=True), collect(tmp_path, tasks()), wanted)
     axes = {axis.id: axis for axis in place.axes}
-    cosine, ratio = axes["reconstruction.cosine"], axes["reconstruction.norm_ratio"]
-    (point,) = figures.points(place, cosine, ratio)
-    assert (point["x"], point["cx"]) == (0.9, -0.9)
-    assert (point["y"], point["cy"]) == (0.8, 0.2)
-    (point,) = figures.points(place, axes["reconstruction.fvu"], axes["loss_recovered.ce_clean"])
-    assert (point["cx"], point["cy"]) == (0.1, None)
+
+    def point(x, y):
+        (found,) = figures.points(place, axes[x], axes[y])
+        return found["x"], found["cx"], found["y"], found["cy"]
+
+    assert point("reconstruction.cosine", "sparsity.l0") == (0.9, -0.9, 32.0, 32.0)
+    assert point("autointerp.detection", "autointerp.null_empty") == (0.5, -0.5, 0.1, 0.1)  # target 0
+    assert point("reconstruction.fvu", "sparsity.l0")[1] == 0.1
+    assert point("sparsity.l0", "loss_recovered.ce_clean")[3] is None  # no direction
+    assert point("sparsity.l0", "sparsity.dead_fraction")[3] is None  # not ranked
+    assert point("sparsity.l0", "reconstruction.norm_ratio")[3] is None  # nor by its distance from a target
+    assert point("reconstruction.cosine", "reconstruction.fvu")[1::2] == (None, None)  # of SAEs of any L0
+    assert point("reconstruction.fvu", "autointerp.detection")[1::2] == (None, None)
 
 
 def test_plots_are_written_as_svg_and_png_with_a_frontier(tmp_path, capsys):

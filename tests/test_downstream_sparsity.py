@@ -211,6 +211,50 @@ def test_without_the_median_a_constant_is_the_densest_effect(tmp_path: Path) -> 
     assert of_constant == pytest.approx(1)
 
 
+# ---------------------------------------------------------------- beside random directions
+
+
+def test_the_gain_is_that_over_random_directions_row_by_row(tmp_path: Path) -> None:
+    """The same positions, paired: the mean of differences, not the difference of two means over other rows."""
+    coder = tiny_coder("topk", dtype=torch.float64)
+    result, tables = ablated(coder, tmp_path, controls="permuted")
+    rows = tables["ablation"].columns
+    gain, own = result.metrics["effect_sparsity_token_gain"], result.metrics["effect_sparsity_token"]
+    random = result.controls["random_directions"]["effect_sparsity_token"]
+    assert gain.value == pytest.approx(rows["gain"].mean())
+    assert gain.value == pytest.approx(random.value - own.value, rel=1e-9)  # all rows are scored, so both are the same
+    assert gain.low < gain.value < gain.high
+    assert gain.high - gain.low < 2 * ((own.high - own.low) + (random.high - random.low))
+    assert rows["paired"].all()
+    control = tables["control/permuted/ablation"].columns
+    assert not control.get("paired", np.ones(1)).any()
+
+
+def test_latents_that_move_one_logit_gain_and_those_that_move_all_lose(tmp_path: Path) -> None:
+    model, _ = linear_case(50, torch.float64)
+    axes, made = torch.eye(2, WIDTH, dtype=torch.float64), {}
+    for name, latent in (("one logit", 0), ("all logits", 1)):
+        weights = Weights(axes[:1].T.clone(), 2 * axes[latent : latent + 1], torch.zeros(WIDTH), torch.full((1,), 4.0))
+        coder = coder_of(weights, tiny_rule("relu"), dtype=torch.float64)
+        result, _ = ablated(coder, tmp_path / name, model=model, tokenizer=TinyTokenizer(50))
+        made[name] = result.metrics["effect_sparsity_token_gain"].value
+    assert made["one logit"] > 0.4
+    assert made["all logits"] < -0.2
+
+
+def test_later_tokens_do_not_move_the_headline(tmp_path: Path) -> None:
+    """It is that of the ablated token: the same with any horizon, and with one of 1 it is the joint figure."""
+    found = {}
+    for horizon in (1, 16):
+        given = {f"{TASK}.horizon": horizon}
+        result, _ = ablated(tiny_coder("topk", dtype=torch.float64), tmp_path / str(horizon), parameters=given)
+        found[horizon] = {name: metric.value for name, metric in result.metrics.items()}
+    for name in ("effect_sparsity_token", "effect_sparsity_token_gain"):
+        assert found[16][name] == pytest.approx(found[1][name], rel=1e-9)
+    assert found[1]["effect_sparsity"] == pytest.approx(found[1]["effect_sparsity_token"], rel=1e-12)
+    assert found[16]["effect_sparsity"] < 0.7 * found[1]["effect_sparsity"]
+
+
 # ---------------------------------------------------------------- noise
 
 
@@ -222,9 +266,9 @@ def test_effects_below_noise_have_no_score_and_a_reason(tmp_path: Path, what: st
         given = {}
     result, tables = ablated(coder, tmp_path, parameters=given, controls="permuted,identity")
     assert result.status == "ok"
-    for name in ("effect_sparsity", "effect_sparsity_token"):
+    for name in ("effect_sparsity", "effect_sparsity_token", "effect_sparsity_token_gain"):
         assert result.metrics[name].value is None
-        assert "above rounding noise" in str(result.metrics[name].reason)
+        assert "noise" in str(result.metrics[name].reason)
     assert result.metrics["noise_fraction"].value == 1
     assert not tables["ablation"].columns["scored"].any()
     assert result.details["scored"] == 0

@@ -206,7 +206,7 @@ def test_deciles_do_not_change_with_rounding():
     n = 101
     exact = coarse(n, 5, distinct=20) + 1
     ids = tuple(f"d{i}@0:{i % 7}" for i in range(n))
-    table = Units(ids, {"sparsity": np.arange(n) / n, "scored": np.ones(n), "ablations": np.ones(n)})
+    table = Units(ids, {"token_share": np.arange(n) / n, "token_scored": np.ones(n), "ablations": np.ones(n)})
     plain = _deciles(table, exact.numpy())
     for seed in range(4):
         again = _deciles(table, noisy(exact, seed).numpy())

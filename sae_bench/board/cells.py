@@ -61,7 +61,7 @@ def cells_of(
         for key, cell in found.items():
             cells[key][column.id] = cell
     said = [f"Ranks of {', '.join(labels)}: surely better means that {way}." for way, labels in how.items()]
-    return cells, said + _at_equal_l0(columns) + _unranked(cells, columns)
+    return cells, said + _at_equal_l0(cells, columns) + _unranked(cells, columns)
 
 
 def _ranked(
@@ -111,9 +111,10 @@ def cost_of(cell: Cell, column: Column) -> float:
     return value if column.spec.better == "lower" else -value
 
 
-def _at_equal_l0(columns: Sequence[Column]) -> list[str]:
-    """What a rank at an L0 means."""
-    labels = [column.label for column in columns if column.spec.orders and column.spec.at_equal_l0]
+def _at_equal_l0(cells: Mapping[SaeKey, Mapping[str, Cell]], columns: Sequence[Column]) -> list[str]:
+    """What a rank at an L0 means, where there is one or could be."""
+    asked = {id_ for own in cells.values() for id_, cell in own.items() if cell.group or cell.unranked or cell.front}
+    labels = [column.label for column in columns if column.spec.at_equal_l0 and column.id in asked]
     if not labels:
         return []
     return [

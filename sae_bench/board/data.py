@@ -18,8 +18,8 @@ FIELDS = (
     *("model", "hook", "group", "conditions", "sae", "weights_sha256", "architecture", "width", "l0"),
     *("task", "version", "protocol", "metric", "unit", "better", "value", "low", "high", "n_units", "reason"),
     *("no_interval", "optimistic", "design_effect"),
-    *("rank_low", "rank_high", "checked", "control", "mark"),
-    *("rank_of", "rank_l0_low", "rank_l0_high", "front", "unranked"),
+    *("rank_low", "rank_high", "rank_of", "rank_l0_low", "rank_l0_high", "front", "unranked"),
+    *("checked", "control", "mark"),
 )
 
 

@@ -6,8 +6,9 @@ has a group of its own, and groups overlap.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from math import comb
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,8 +75,7 @@ class Groups:
 
     def ranges(self, better: Integers, worse: Integers) -> list[tuple[int, int]]:
         """The ranges, from how many of its group are surely better and surely worse than each SAE."""
-        sizes = (self.end - self.begin).tolist()
-        return [(1 + b, n - w) for b, w, n in zip(better.tolist(), worse.tolist(), sizes, strict=True)]
+        return _ranges(better, worse, self.end - self.begin)
 
 
 @dataclass
@@ -133,14 +133,17 @@ def from_intervals(values: Sequence[MetricValue], better: str, groups: Groups | 
     costs = np.sort(sign * ends.reshape(-1, 2), axis=1)  # [n, 2]: the best and the worst that each may cost
     best, worst = costs[:, 0], costs[:, 1]
     if groups is None or groups.l0s is None:
-        groups = groups or Groups.of(len(values), None)
-        return groups.ranges(_exceeded(best, worst), _exceeded(-worst, -best))
+        return _ranges(_exceeded(best, worst), _exceeded(-worst, -best), repeat(len(values), len(values)))
     n_better, n_worse = np.zeros(len(values), np.int64), np.zeros(len(values), np.int64)
     for i in range(len(values)):
         others = groups.members(i)
         n_better[i] = _above(best[i], worst[others]).sum()
         n_worse[i] = _above(best[others], worst[i]).sum()
     return groups.ranges(n_better, n_worse)
+
+
+def _ranges(better: Integers, worse: Integers, sizes: Iterable[int]) -> list[tuple[int, int]]:
+    return [(1 + int(b), int(n) - int(w)) for b, w, n in zip(better, worse, sizes, strict=True)]
 
 
 def _above(values: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -127,12 +127,10 @@ def rank_text(cell: Cell) -> str:
 
     Of ranks at an L0 that and its group, "rank 1-3 of 4 at L0 29-32", and "front" if none is better with as few.
     """
-    said = []
-    if cell.rank is not None:
-        said.append(f"rank {_span(*map(str, cell.rank))}")
-    if cell.rank is not None and cell.group is not None:
-        said.append(f"of {cell.group.n} at L0 {_span(number(cell.group.low), number(cell.group.high))}")
-    return " ".join([*said, "front"] if cell.front else said)
+    said = [] if cell.rank is None else [f"rank {_span(*map(str, cell.rank))}"]
+    if said and cell.group is not None:
+        said[0] += f" of {cell.group.n} at L0 {_span(number(cell.group.low), number(cell.group.high))}"
+    return ", ".join([*said, "front"] if cell.front else said)
 
 
 def _span(low: str, high: str) -> str:

@@ -147,7 +147,7 @@ def _run(other: Any) -> None:
     )
     other.add_argument("--batch-tokens", type=int, metavar="N",
                        help="tokens in one batch; changes memory and time, and figures by rounding alone (at most 1e-5 "
-                       "of them; 1e-3 of effect_sparsity_token and full_residual), as do threads and the order of "
+                       "of them; 1e-3 of full_residual), as do threads and the order of "
                        "SAEs")  # fmt: skip
     other.add_argument("--select-in", default="exact", choices=["exact", "bfloat16"],
                        help="bfloat16: wide TopK SAEs select by certified bfloat16 products, which gives the same "

@@ -33,13 +33,24 @@ def fvu_rescaled(s: Sums) -> Ratio:
     """FVU of α·x̂ for the one number α that makes it least: (Σ‖x‖² − (Σ x·x̂)² / Σ‖x̂‖²) / Σ‖x − x̄‖²; lower is better.
 
     α = Σ x·x̂ / Σ‖x̂‖², about 0 as the reconstruction is, and so 1/γ of the relative reconstruction bias. It is as if a
-    wrong length cost nothing: never above FVU, and the same for x̂ times any number but 0. What is taken off the error,
-    (Σ‖x̂‖² − Σ x·x̂)² / Σ‖x̂‖², is 0 to the bit where x̂ is x.
+    wrong length cost nothing: never above FVU, and the same for x̂ times any number but 0.
+    """
+    left = s.once(_rescaled, "error", "energy", "energy_hat", "inner")
+    return Ratio(left, variance(s), "the variance of the activations beyond rounding")
+
+
+def _rescaled(error: Array, energy: Array, energy_hat: Array, inner: Array) -> Array:
+    """Σ‖x − αx̂‖², between 0 and the error, from whichever of two equal sums has the smaller terms.
+
+    Less rounding is left of these: where x̂ is nearly x the error less what α takes off it, so that the identity has 0
+    to the bit; where it is much longer the energy less what α·x̂ explains of it.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        gained = np.where(s.energy_hat > 0, (s.energy_hat - s.inner) ** 2 / s.energy_hat, 0.0)
-    left = np.maximum(s.error - gained, 0.0)  # rounding alone takes it below
-    return Ratio(left, variance(s), "the variance of the activations beyond rounding")
+        near = error - (energy_hat - inner) ** 2 / energy_hat
+        far = energy - inner**2 / energy_hat
+    left = np.where(energy_hat > 0, np.where(error < energy, near, far), error)
+    found: Array = np.clip(left, 0.0, error)
+    return found
 
 
 def variance(s: Sums, constant: float = CONSTANT) -> Array:

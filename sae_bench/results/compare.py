@@ -69,7 +69,7 @@ class Difference:
     that would be found 80 times of 100. ``left_out`` counts documents, sets or latents of A and of B that the other
     lacks. ``method`` says how the interval was made, ``reason`` why there is none, ``marks`` that A's or B's figure is
     not whole. ``n_units`` counts groups; ``optimistic`` says why the interval is too narrow, and ``design_effect`` is
-    its standard error over that of single rows.
+    its standard error over that of single rows. ``ranked``: whether SAEs may be put in order by the metric.
     """
 
     task: str
@@ -91,6 +91,7 @@ class Difference:
     marks: tuple[marks.Mark | None, marks.Mark | None] = (None, None)
     optimistic: str | None = None
     design_effect: float | None = None
+    ranked: bool = True
 
     @property
     def tested(self) -> bool:
@@ -99,7 +100,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """B is "better", "worse" or "differs" (a metric without a direction), or "cannot be told apart".
+        """B is "better", "worse" or "differs" (a metric without a direction or ranks), or "cannot be told apart".
 
         "not compared" where there is no difference.
         """
@@ -109,7 +110,7 @@ class Difference:
             return "cannot be told apart"
         if self.p_adjusted >= ALPHA or abs(self.value) <= ROUNDING * max(abs(self.a or 0), abs(self.b or 0)):
             return "cannot be told apart"
-        return VERDICTS.get((self.better, self.value > 0), "differs")
+        return VERDICTS.get((self.better, self.value > 0), "differs") if self.ranked else "differs"
 
 
 def difference(a: Loaded, b: Loaded, metric: str, *, other_text: bool = False) -> Difference:
@@ -122,7 +123,7 @@ def difference(a: Loaded, b: Loaded, metric: str, *, other_text: bool = False) -
     shown = [loaded.result.metrics[metric] for loaded in (a, b)]
     empty = Difference(
         a.result.task, metric, shown[0].unit, shown[0].better, shown[0].value, shown[1].value,
-        marks=(marks.of(a.result), marks.of(b.result)),
+        marks=(marks.of(a.result), marks.of(b.result)), ranked=a.spec.metrics[metric].ranked,
     )  # fmt: skip
     for loaded, name in ((a, "first"), (b, "second")):
         if loaded.result.metrics[metric].reason is not None:

@@ -54,16 +54,22 @@ def put(folder, name, task, values, *, sha=None, tables=None, architecture="topk
     return store.write(folder, one.model_copy(update={"sae": sae, "controls": controls}), tables or {})
 
 
+def of_one_l0(folder, names, l0=32.0, **changes):
+    """An L0 for each of some SAEs, so that they are ranked by their fidelity."""
+    for name in names:
+        put(folder, name, "sparsity", {"l0": l0}, **changes)
+
+
 def small(folder):
-    """Three SAEs at one hook point, of which two cannot be told apart in FVU, and one elsewhere."""
+    """Three SAEs at one hook point, of which two of about one L0 cannot be told apart in FVU, and one elsewhere."""
     for name, architecture, l0, fvu, delta in (
         ("lab/a_1", "topk", 32.0, 0.1, 0.05),
-        ("lab/b_2", "jumprelu", 40.5, 0.11, 0.02),
+        ("lab/b_2", "jumprelu", 34.5, 0.11, 0.02),
         ("lab/c_3", "relu", 64.0, 0.5, 0.4),
     ):
         put(folder, name, "sparsity", {"l0": l0, "dead_fraction": 0.25}, architecture=architecture)
         put(folder, name, "reconstruction", {"fvu": fvu, "norm_ratio": 0.9}, architecture=architecture)
-        put(folder, name, "loss_recovered", {"delta_ce": delta}, architecture=architecture)
+        put(folder, name, "loss_recovered", {"delta_ce": delta, "kl": 0.9 * delta}, architecture=architecture)
     place = {"hooks_in": ("blocks.1.hook_resid_post",), "hooks_out": ("blocks.1.hook_resid_post",)}
     put(folder, "lab/d_4", "reconstruction", {"fvu": 0.3}, width=4096, **place)
     return folder
