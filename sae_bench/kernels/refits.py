@@ -52,7 +52,7 @@ def refit_probes(z: Tensor, labels: Tensor, weights: Tensor, start: tuple[Tensor
     if not z.shape[1]:
         bias = (share @ y).logit()
         return Refits(torch.full_like(bias, -1, dtype=torch.int64), torch.zeros_like(bias), bias)
-    mean, scale = _standard(z)
+    mean, scale = centre_and_scale(z)
     u = (z - mean) / scale
     variance = (share @ u.square() - (share @ u) ** 2).clamp(min=0)
     penalty = ridge * variance
@@ -73,13 +73,7 @@ def refit_probes(z: Tensor, labels: Tensor, weights: Tensor, start: tuple[Tensor
     return Refits(column, slope, found[0, at] - slope * mean[column])
 
 
-def standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Both with mean 0 and deviation 1 of the train part's columns; a constant one is left at 0."""
-    mean, scale = _standard(train)
-    return (train - mean) / scale, (test - mean) / scale
-
-
-def _standard(z: Tensor) -> tuple[Tensor, Tensor]:
+def centre_and_scale(z: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of columns; 1 for one that is constant."""
     scale = z.std(0, correction=0)
     return z.mean(0), torch.where((z.amax(0) > z.amin(0)) & (scale > 0), scale, 1.0)
@@ -150,11 +144,14 @@ def choose_by_difference(z: Tensor, labels: Tensor, weights: Tensor, k: int) -> 
     return torch.stack([top(row, k) for row in found])
 
 
-def refit_l2(z: Tensor, labels: Tensor, weights: Tensor, chosen: Tensor, strength: float) -> Tensor:
+def refit_l2(
+    z: Tensor, labels: Tensor, weights: Tensor, chosen: Tensor, strength: float, near: tuple[Tensor, float]
+) -> Tensor:
     """Coefficients ``[R, k + 1]`` of L2 logistic regressions on the columns ``chosen`` ``[R, k]`` of ``z`` ``[n, K]``.
 
     The penalty is that of :func:`~sae_bench.kernels.logistic.logistic_cv`, with weighted standard deviations.
-    ``z`` should be standardised; the coefficients are of its columns, the last is the bias.
+    ``z`` should be standardised; the coefficients are of its columns, the last is the bias. ``near``, weights ``[K]``
+    and bias of the fit with equal weights, saves steps and changes nothing.
     """
     share, y = shares(weights), labels.double()
     design = torch.cat([z.T[chosen].transpose(1, 2), z.new_ones(len(chosen), len(z), 1)], 2)  # [R, n, k + 1]
@@ -165,8 +162,7 @@ def refit_l2(z: Tensor, labels: Tensor, weights: Tensor, chosen: Tensor, strengt
     of_positives = torch.bmm((share * y)[:, None], design).squeeze(1).T
     of_negatives = torch.bmm((share * (1 - y))[:, None], design).squeeze(1).T
     problem = _Designs(design, share, of_positives, of_negatives, penalty)
-    theta = design.new_zeros(design.shape[2], len(chosen))
-    theta[-1] = of_positives[-1].logit()
+    theta = torch.cat([near[0][chosen].T, design.new_full((1, len(chosen)), near[1])])
     return newton(problem, theta, *problem.evaluate(theta))[0].T
 
 
@@ -196,7 +192,9 @@ class _Designs(NamedTuple):
         return _Designs(*first, *(t.index_select(1, which) for t in self[2:]))
 
 
-def refit_l1(z: Tensor, labels: Tensor, weights: Tensor, chosen: Tensor, strength: float) -> Tensor:
+def refit_l1(
+    z: Tensor, labels: Tensor, weights: Tensor, chosen: Tensor, strength: float, near: tuple[Tensor, float]
+) -> Tensor:
     """As :func:`refit_l2` with the penalty of :func:`~sae_bench.kernels.logistic.l1_logistic_cv`, by liblinear."""
     from sklearn.linear_model import LogisticRegression  # not needed by anything else
 

@@ -236,10 +236,21 @@ class SetView:
         texts = torch.from_numpy(self.numbers[self._part(part).texts])
         return self.pooled.dense[pooling][texts].double()
 
-    def strongest(self, part: str, directions: Tensor) -> tuple[Tensor, list[Tensor]] | None:
-        """The largest score of any token that is kept, and those tokens; a text without tokens has zeros."""
+    def tokens(self, part: str, most: int) -> tuple[Tensor, Tensor] | None:
+        """At most so many tokens of each text, evenly spaced, and how many of each."""
         if self.store is None:
             return None
+        found, sizes = [], []
+        for x, size in self.store.chunks(self.numbers[self._part(part).texts]):
+            begins = (size.cumsum(0) - size).tolist()
+            some = [_spaced(int(n), most) + begin for n, begin in zip(size.tolist(), begins, strict=True)]
+            found.append(x[torch.from_numpy(np.concatenate(some))].double())
+            sizes.append(size.clamp(max=most))
+        return torch.cat(found), torch.cat(sizes)
+
+    def strongest(self, part: str, directions: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The largest score of any token that is kept, and those tokens; a text without tokens has zeros."""
+        assert self.store is not None
         found = [strongest(x, size, directions) for x, size in self.store.chunks(self.numbers[self._part(part).texts])]
         scores, tokens = zip(*found, strict=True)
         return torch.cat(scores), [torch.cat(own) for own in zip(*tokens, strict=True)]

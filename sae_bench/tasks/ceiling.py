@@ -20,7 +20,9 @@ from sae_bench.tasks.labelled import ResidualView
 
 PROBES = ("mean", "max+min", "mean+max+min", "token", "last")  # places are stored: only ever add at the end
 POOLED = {"mean": ("mean",), "max+min": ("high", "low"), "mean+max+min": ("mean", "high", "low"), "last": ("last",)}
-ROUNDS = 3  # in which the token probe looks for the telling token of each text anew
+ROUNDS = 4  # in which the token probe looks for the telling token of each text anew
+SAMPLED = 1 << 21  # numbers of the tokens that its first fit reads, or four tokens a text if they are more
+FIRST = 1.0  # penalty of that fit, where most tokens of a positive text say nothing
 RIDGE = 1e-3  # of the probe on the token probe's largest score
 
 
@@ -164,40 +166,47 @@ def _token_probe(
 ) -> tuple[float, Tensor] | None:
     """Mean loss on held-out folds, and test logits, of a probe of tokens whose largest score is the text's.
 
-    It begins with the probe on means, and takes the token that scores highest as the text's in the next round (MI-SVM;
-    Andrews, Tsochantaridis and Hofmann 2002, "Support vector machines for multiple-instance learning"). None where the
-    tokens are not there.
+    It is fitted on tokens that have the label of their text, or then in rounds on the token of each text that scores
+    highest (MI-SVM; Andrews, Tsochantaridis and Hofmann 2002, "Support vector machines for multiple-instance
+    learning"), whichever does better on held-out folds. None where the tokens are not there.
     """
-    fitted = [part for part, _ in parts] + [torch.arange(len(labels))]
-    rows = [view.features("train", "mean")] * len(fitted)
-    for _ in range(ROUNDS):
-        directions = _directions(rows, fitted, labels, strength)
-        if (found := view.strongest("train", directions)) is None:
-            return None
-        rows = found[1]
-    directions = _directions(rows, fitted, labels, strength)
-    train, test = (view.strongest(part, directions) for part in ("train", "test"))
-    if train is None or test is None:
+    n = len(labels)
+    sampled = view.tokens("train", max(4, SAMPLED // (n * view.features("train", "mean").shape[1])))
+    if sampled is None:
         return None
+    x, size = sampled
+    text = torch.arange(n).repeat_interleave(size)
+    fitted = [part for part, _ in parts] + [torch.arange(n)]
+    directions = [_direction(x[own], labels[text[own]], FIRST) for own in (torch.isin(text, part) for part in fitted)]
+    tried = [_held_out(view, torch.stack(directions, 1), labels, parts)]
+    for _ in range(ROUNDS):
+        _, tokens = view.strongest("train", torch.stack(directions, 1))
+        directions = [_direction(x[own], labels[own], strength) for x, own in zip(tokens, fitted, strict=True)]
+    tried.append(_held_out(view, torch.stack(directions, 1), labels, parts))
+    return min(tried, key=lambda one: one[0])
+
+
+def _held_out(
+    view: ResidualView, directions: Tensor, labels: Tensor, parts: list[tuple[Tensor, Tensor]]
+) -> tuple[float, Tensor]:
+    """Mean loss on held-out folds of the largest score on a direction for each, and test logits of that on the last."""
+    train, test = (view.strongest(part, directions)[0] for part in ("train", "test"))
     losses = []
     for i, (own, held) in enumerate(parts):
-        scores = _one_dimensional(train[0][own, i], labels[own], train[0][held, i])
+        scores = _one_dimensional(train[own, i], labels[own], train[held, i])
         losses.append(float(probe_losses(scores, labels[held]).mean()))
-    return sum(losses) / len(losses), _one_dimensional(train[0][:, -1], labels, test[0][:, -1])
+    return sum(losses) / len(losses), _one_dimensional(train[:, -1], labels, test[:, -1])
 
 
-def _directions(rows: list[Tensor], fitted: list[Tensor], labels: Tensor, strength: float) -> Tensor:
-    """The probe ``[d, m]`` of each of ``rows`` ``[n, d]`` on its own examples, in raw units."""
+def _direction(x: Tensor, labels: Tensor, strength: float) -> Tensor:
+    """The direction ``[d]`` of a probe on ``x`` ``[n, d]``, in raw units."""
     from sklearn.linear_model import LogisticRegression
 
-    found = []
-    for x, own in zip(rows, fitted, strict=True):
-        used, _ = _standardised(x[own], x[:0])
-        probe: Any = LogisticRegression(C=1 / (strength * len(own)), max_iter=1000, tol=1e-3)
-        probe.fit(used.numpy(), labels[own].numpy())
-        scale = x[own].std(0, correction=0)
-        found.append(torch.from_numpy(probe.coef_[0]) / torch.where(scale > 0, scale, 1))
-    return torch.stack(found, 1)
+    scale = x.std(0, correction=0)
+    scale = torch.where(scale > 0, scale, 1)
+    probe: Any = LogisticRegression(C=1 / (strength * len(x)), max_iter=1000, tol=1e-3)
+    probe.fit(((x - x.mean(0)) / scale).numpy(), labels.numpy())
+    return torch.from_numpy(probe.coef_[0]) / scale
 
 
 def _one_dimensional(train: Tensor, labels: Tensor, other: Tensor) -> Tensor:

@@ -80,10 +80,17 @@ class ResidualView(Protocol):
         """
         ...
 
-    def strongest(self, part: str, directions: Tensor) -> tuple[Tensor, list[Tensor]] | None:
+    def tokens(self, part: str, most: int) -> tuple[Tensor, Tensor] | None:
+        """At most so many tokens of each text, evenly spaced, float64 ``[tokens, d_in]``, and how many of each text.
+
+        None where tokens are not kept.
+        """
+        ...
+
+    def strongest(self, part: str, directions: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The largest score ``[examples, m]`` of any token on ``directions`` ``[d_in, m]``, and those tokens.
 
-        The latter are ``[examples, d_in]`` for each direction, float64. None where tokens are not kept.
+        The latter are ``[examples, d_in]`` for each direction, float64. Where :meth:`tokens` are there.
         """
         ...
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from sae_bench.kernels.logistic import l1_logistic_cv, logistic_cv
+from sae_bench.kernels.logistic import Logistic, l1_logistic_cv, logistic_cv
 from sae_bench.kernels.probes import mean_difference, take
 from sae_bench.kernels.ranks import auroc, aurocs, positive, top
-from sae_bench.kernels.refits import BEST, choose_by_difference, refit_l1, refit_l2, standardised
+from sae_bench.kernels.refits import BEST, centre_and_scale, choose_by_difference, refit_l1, refit_l2
 from sae_bench.metrics import sparse_probing
 from sae_bench.schema import TaskSpec
 from sae_bench.tasks.ceiling import Ceiling, named_ceiling, residual_ceiling
@@ -42,16 +43,14 @@ class SparseProbing(LabelledTask):
         fitted, tested = take(train, chosen), take(test, chosen)
         rows = labelled_rows(labels)
         numbers = {"train_examples": float(len(truth)), "test_examples": float(len(labels))}
+        probes: dict[int, Logistic] = {}
         for k in sparse_probing.KS:
-            probe = self.fit(fitted[:, :k], truth, self.strengths, folds=self.folds, seed=view.seed)
+            probes[k] = probe = self.fit(fitted[:, :k], truth, self.strengths, folds=self.folds, seed=view.seed)
             rows |= _rows(probe.scores(tested[:, :k]), labels, k)
             numbers[f"strength_k{k}"] = probe.strength
         for i in range(max(sparse_probing.KS)):
             numbers[f"latent_{i + 1:02d}"] = float(chosen[i]) if i < len(chosen) else -1.0
-        view.memo[self.spec.id] = (
-            train.latents[top(difference, BEST).sort().values],
-            {k: numbers[f"strength_k{k}"] for k in sparse_probing.KS},
-        )
+        view.memo[self.spec.id] = train.latents[top(difference, BEST).sort().values], chosen, probes
         return rows, numbers
 
     def refits(self, view: LabelledView) -> Rows:
@@ -59,15 +58,19 @@ class SparseProbing(LabelledTask):
 
         The penalties are those that cross-validation found for the fit.
         """
-        latents, strengths = view.memo[self.spec.id]
+        latents, first, probes = view.memo[self.spec.id]
         truth, labels, weights = view.labels("train"), view.labels("test"), view.train_weights(self.n_refits)
         train, test = (take(view.columns(part, self.pooling), latents) for part in ("train", "test"))
         order = choose_by_difference(train, truth, weights, max(sparse_probing.KS))
-        train, test = standardised(train, test)
+        mean, scale = centre_and_scale(train)
+        train, test = (train - mean) / scale, (test - mean) / scale
+        place = torch.searchsorted(latents, first)
         sums: Rows = {}
-        for k, strength in strengths.items():
-            chosen = order[:, :k]
-            theta = self.refit(train, truth, weights, chosen, strength)
+        for k, probe in probes.items():
+            chosen, own = order[:, :k], place[:k]
+            near = torch.zeros_like(mean).index_copy(0, own, probe.weight * scale[own])
+            bias = probe.bias + float(probe.weight @ mean[own])
+            theta = self.refit(train, truth, weights, chosen, probe.strength, (near, bias))
             scores = (test.T[chosen] * theta[:, :-1, None]).sum(1) + theta[:, -1:]
             sums |= _sums(scores, labels, k)
         return sums
