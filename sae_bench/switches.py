@@ -16,7 +16,7 @@ from functools import wraps
 
 
 def shared(change: Callable[[], Callable[[], object]]) -> Callable[[], _GeneratorContextManager[None]]:
-    """A context manager, or decorator, of ``change``, which sets switches and returns what gives back the ones before."""
+    """A context manager, or decorator, of ``change``, which sets switches and returns what gives back those before."""
     lock = threading.RLock()
     inside: list[Callable[[], object]] = []  # what the first one found, once for everyone inside
 
