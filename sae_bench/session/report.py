@@ -103,15 +103,15 @@ def results(
 
             try:
                 content, tables, sides = _measured(measured, task, entry)
+                why = guarded(task, partial(task.degraded, content["details"]), "degraded")
+                status: Status = "ok" if why is None else "degraded"
+                result = Result(**common, status=status, reason=why, **content, provenance=origin())
+                held = guarded(task, partial(against, result, task.spec, sides.pop(""), sides), "comparing its figures")
             except (TaskFailure, CoderFailure) as failure:
                 yield Result(**common, status="error", reason=str(failure), provenance=origin()), {}
             except Deferred as stop:
                 yield Result(**common, status="skipped", reason=str(stop), provenance=origin()), {}
             else:
-                why = guarded(task, partial(task.degraded, content["details"]), "degraded")
-                status: Status = "ok" if why is None else "degraded"
-                result = Result(**common, status=status, reason=why, **content, provenance=origin())
-                held = guarded(task, partial(against, result, task.spec, sides.pop(""), sides), "comparing its figures")
                 yield result.model_copy(update={"against": held}), tables
                 for caution in content["details"].get("cautions", ()):
                     said_of.setdefault((name, caution), []).append(entry.label)
