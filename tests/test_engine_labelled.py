@@ -25,6 +25,7 @@ from sae_bench.registry import load, tasks
 from sae_bench.results import store
 from sae_bench.saes.load import load_sae
 from sae_bench.schema import Result
+from sae_bench.tasks.ceiling import PROBES as PROBES_OF_CEILING
 from sae_bench.units import nested
 from tests.builders.marks import slow_but
 from tests.builders.said import complaints
@@ -139,7 +140,16 @@ def test_the_demo_has_figures_with_intervals(kinds: dict[str, Result]) -> None:
         for name, metric in result.metrics.items():
             assert metric.value is not None, name
             assert metric.low is not None, name
-            assert metric.n_units == 7
+            assert metric.n_units == 128  # test texts, which the seven sets share
+        over_sets = result.details["over sets"]
+        for name, wide in over_sets.items():
+            own = result.metrics[name]
+            assert wide["value"] == own.value
+            assert own.low is not None
+            assert own.high is not None
+            assert wide["high"] - wide["low"] > own.high - own.low
+        assert len(over_sets) > 2
+        assert {one["ceiling"] for one in result.details["sets"].values()} <= set(PROBES_OF_CEILING)
     assert float(kinds["probe_recovery"].metrics["probe_r"].value or 0) > 0.5
     assert float(kinds["probe_recovery"].metrics["probe_r_shuffled"].value or 0) < 0.1
 
@@ -194,7 +204,8 @@ def test_details_hold_one_entry_a_set(small: tuple[dict[tuple[str, str], Result]
                 own_row = shown["metrics"][metric]
                 assert (own_row["value"], own_row["low"], own_row["high"]) == (e.value, e.low, e.high)
                 assert own_row.get("reason") == e.reason
-        assert result.metrics[next(iter(headlines))].low is None  # an interval over three sets would be made up
+        assert result.metrics[{"probe_recovery": "probe_r"}.get(name, "auroc_k1")].low is not None
+        assert "over sets" not in result.details  # that of three sets would be made up
 
 
 def test_figures_are_those_of_the_chosen_latent_by_hand(
