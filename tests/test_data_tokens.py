@@ -145,6 +145,15 @@ def test_what_is_taken_is_what_the_definition_says(groups: list[int], n: int, by
     )
 
 
+def test_a_group_is_of_many_documents_before_it_has_much_of_one() -> None:
+    """A source of two long documents and one of fifty: each has half, and the second a sequence of every document."""
+    texts = [text_of(ids) for ids in (*ids_of(2, 700), *ids_of(50, 70, seed=1))]
+    labels = ["two"] * 2 + ["fifty"] * 50
+    found = load(texts, groups=labels, context=8, tokens=800, mean_from_evaluation=True).evaluation
+    assert sorted(tokens_of_groups(found).values()) == [400, 400]
+    assert found.n_units == 52
+
+
 def test_what_waits_does_not_grow_with_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     most = []
     forget = sides.Side._forget

@@ -2,8 +2,8 @@
 
 Under a limit of tokens no group has more than its share as long as there are further groups: of a long document
 sequences are taken that a hash chooses among all of its own, of many rows the first. If a text has too few groups for
-that, they are filled up evenly, a sequence at a time, the smallest first. What a smaller limit takes is among what a
-larger one takes.
+that, they are filled up evenly, a sequence at a time, the smallest first, and of each a sequence of as many units as it
+has. What a smaller limit takes is among what a larger one takes.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Side:
         self._candidates: list[_Candidate] = []
         self._used: Counter[str] = Counter()  # tokens of each group, in the order in which groups came
         self._closed: set[str] = set()  # groups that have their share
-        self._sated: set[str] = set()  # groups of which so much waits that nothing more of them can be taken
+        self._sated: set[str] = set()  # groups of which so many units wait that no further one can be taken
         self._n = self._total = self._spare = self._since_new = 0
         self.spent = False  # whether the tokens are all taken, or what is left of them is less than what comes
 
@@ -167,10 +167,10 @@ class Side:
 
     def _in_turn(self) -> Iterator[tuple[_Candidate, int]]:
         """Candidates with what their next sequence costs, always one of the group that has least."""
+        spare = [(place, made) for made in self._candidates for place in range(made.taken, len(made.pieces))]
         queues: dict[str, deque[tuple[_Candidate, int]]] = {}
-        for made in self._candidates:
-            spare = ((made, self._cost(piece)) for piece in made.pieces[made.taken :])
-            queues.setdefault(made.group, deque()).extend(spare)
+        for place, made in sorted(spare, key=lambda one: one[0]):  # first one of each unit of a group, then a second
+            queues.setdefault(made.group, deque()).append((made, self._cost(made.pieces[place])))
         used = dict(self._used)
         heap = [(used.get(group, 0), number, group) for number, group in enumerate(queues) if queues[group]]
         heapify(heap)
@@ -191,8 +191,8 @@ class Side:
                 break
             keep[id(made)] += 1
         for made in self._candidates:
-            if len(made.pieces) > made.taken + keep[id(made)]:
-                self._sated.add(made.group)
+            if made.pieces and not made.taken + keep[id(made)]:
+                self._sated.add(made.group)  # whatever else is of it would come later
             del made.pieces[made.taken + keep[id(made)] :]
         self._candidates = [made for made in self._candidates if made.pieces]
         self._spare = sum(self._cost(piece) for made in self._candidates for piece in made.pieces[made.taken :])
