@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COUNTED = ("documents_read", "documents_skipped_as_too_short", "tokens_left_over", "units_beyond_a_limit")
-OF_ROWS = ("rows_read", "rows_cut", "ids_cut", "padding_left_out")
+OF_ROWS = ("rows_read", "rows_cut", "ids_cut", "padding_left_out", "rows_of_several_texts")
 
 
 @dataclass(frozen=True)
