@@ -12,7 +12,7 @@ import torch
 
 from sae_bench import demo
 from sae_bench.data import roles as data_roles
-from sae_bench.data.calibration import most_documents, warn_of_little
+from sae_bench.data.calibration import limits, warn_of_little
 from sae_bench.data.documents import Corpus, DataOptions, load_corpus
 from sae_bench.data.labelled import LabelledOptions, Suite, load_suite
 from sae_bench.data.readers import open_source
@@ -256,7 +256,6 @@ def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, toke
             f"sequences hold {subject.context_length} at most",
             stacklevel=2,
         )
-    tier, told = TIERS[settings.tier], settings.limit is not None or settings.tokens is not None
     check_tokens(tokenizer, lambda: getattr(open_source(data, settings.text_field, settings.split), "texts", ()))
     loaded = load_corpus(
         data,
@@ -268,12 +267,7 @@ def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, toke
             context=context_length(settings, infos, subject),
             packed=settings.packed,
             prepend_bos=prepend_bos(settings, infos, tokenizer),
-            limit=settings.limit if told else tier.documents,
-            tokens=settings.tokens,
-            sequences=None if told else tier.sequences,
-            calibration_limit=most_documents(tier.calibration_documents, settings.limit),
-            calibration_tokens=settings.tokens,
-            calibration_sequences=tier.calibration_sequences,
+            **limits(TIERS[settings.tier], settings.limit, settings.tokens),
             group_field=settings.group_field,
             groups=settings.groups,
             mean_from_evaluation=settings.mean_from == "evaluation",

@@ -376,4 +376,5 @@ def test_rows_that_look_packed_are_not_taken_as_independent_in_silence(recwarn: 
     load(packed, groups=list(range(40)))
     assert not recwarn.list, "somebody has said what they belong to"
     with pytest.warns(UserWarning, match=r"4 of 40 rows of .* as packed rows do: .*--group-field .* groups="):
-        load(packed)
+        found = load(packed)
+    assert found.details["rows_of_several_texts"] == 4

@@ -1,17 +1,42 @@
-"""How much text calibrates a run: what its tier says, and never more documents than the user has limited it to."""
+"""How much text a run reads: what its tier says, and never more than the user has limited it to."""
 
 from __future__ import annotations
 
 import warnings
+from typing import TypedDict
 
 from sae_bench.data.documents import Corpus
+from sae_bench.settings import Tier
 
 LEAST_TOKENS = 256  # the mean of so many is accurate to a sixteenth of a standard deviation
 
 
-def most_documents(of_tier: int | None, limit: int | None) -> int | None:
-    """The most documents that calibration reads (None: all there are)."""
-    return min((given for given in (of_tier, limit) if given is not None), default=None)
+class Limits(TypedDict):
+    """Those of :class:`~sae_bench.data.documents.DataOptions`; None: all there are."""
+
+    limit: int | None
+    tokens: int | None
+    sequences: int | None
+    calibration_limit: int | None
+    calibration_tokens: int | None
+    calibration_sequences: int | None
+
+
+def limits(tier: Tier, limit: int | None, tokens: int | None) -> Limits:
+    """What of a text is read.
+
+    A limit of the user's, of documents or of tokens, stands in the place of what the tier says of evaluation, and
+    beside what it says of calibration.
+    """
+    told = limit is not None or tokens is not None
+    return {
+        "limit": limit if told else tier.documents,
+        "tokens": tokens,
+        "sequences": None if told else tier.sequences,
+        "calibration_limit": min(tier.calibration_documents, limit or tier.calibration_documents),
+        "calibration_tokens": tokens,
+        "calibration_sequences": tier.calibration_sequences,
+    }
 
 
 def warn_of_little(corpus: Corpus, limit: int | None, tokens: int | None) -> None:

@@ -11,7 +11,7 @@ Texts are read one at a time and only the ids are kept, 4 bytes a token.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sae_bench.data.groups import Grouping, is_calibration, largest
+from sae_bench.data.groups import Grouping, is_calibration, largest, name_of
+from sae_bench.data.outcome import check_sides, of_side
 from sae_bench.data.packing import Packer
 from sae_bench.data.readers import open_source
-from sae_bench.data.rows import RowOptions, Unit, read_rows, warn_of_cuts, warn_of_packing
-from sae_bench.data.sides import Most, Side
-from sae_bench.data.sources import RowSource, TextSource
+from sae_bench.data.rows import LEAST, RowOptions, Unit, read_rows, warn_of_cuts, warn_of_packing
+from sae_bench.data.sides import NO_IDS, Most, Side
+from sae_bench.data.sources import Document, RowSource, TextSource
 from sae_bench.data.tokens import TokenSet
 from sae_bench.errors import DataError, UsageError
 from sae_bench.settings import TEXT_FIELD
@@ -33,9 +34,8 @@ from sae_bench.settings import TEXT_FIELD
 if TYPE_CHECKING:
     from torch import Tensor
 
-MINIMUM_IDS = 2  # below this a unit has no prediction beside the one that BOS makes
 COUNTED = ("documents_read", "documents_skipped_as_too_short", "tokens_left_over", "units_beyond_a_limit")
-OF_ROWS = ("rows_read", "rows_cut", "ids_cut", "padding_left_out")
+OF_ROWS = ("rows_read", "rows_cut", "ids_cut", "padding_left_out", "rows_of_several_texts")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class DataOptions:
     rows: RowOptions = field(default_factory=RowOptions)
 
     def __post_init__(self) -> None:
-        least = MINIMUM_IDS + self.prepend_bos
+        least = LEAST + self.prepend_bos
         if self.context < least:
             raise DataError(f"context must be at least {least} tokens, got {self.context}; give a longer one.")
         if not 0.0 <= self.calibration_share < 1.0:
@@ -130,13 +130,13 @@ def load_corpus(
     counts: Counter[str] = Counter()
     if isinstance(opened, TextSource):
         _check_flags(opened, options)
-    separator, packers, divisible = None, list[Packer](), isinstance(opened, TextSource) and not options.packed
+    packers, divisible = list[Packer](), isinstance(opened, TextSource) and not options.packed
     if isinstance(opened, RowSource):
-        unit, room, bos = "row", min(opened.shape[1], options.rows.longest or opened.shape[1]), None
-        units = read_rows(opened, vocab_size, options.rows, counts)
+        unit, bos, separator = "row", None, None
+        room = min(opened.shape[1], options.rows.longest or opened.shape[1])
     else:
         unit = "sequence" if options.packed else "document"
-        units, bos, separator = _text_units(opened, tokenizer, vocab_size, options, counts)
+        bos, separator = _added(opened, tokenizer, vocab_size, options)
         room = options.context - (bos is not None)
 
     def side(limit: int | None, tokens: int | None, sequences: int | None) -> Side:
@@ -149,6 +149,23 @@ def load_corpus(
     if not options.mean_from_evaluation:
         calibration = side(options.calibration_limit, options.calibration_tokens, options.calibration_sequences)
     grouping = Grouping()
+
+    def enough() -> bool:
+        return evaluation.full and calibration.full
+
+    def passed_over(document: Document) -> bool:
+        if document.group is None:
+            return False
+        group = name_of(document.group)
+        aside = is_calibration(Unit(NO_IDS, group=group), options.calibration_share, options.seed)
+        return (calibration if aside else evaluation).passes_over(group, len(document.text))
+
+    units = (
+        read_rows(opened, vocab_size, options.rows, counts)
+        if isinstance(opened, RowSource)
+        else _documents(opened, tokenizer, vocab_size, {bos, separator}, counts, passed_over, enough)
+    )
+    units = _long_enough(units, counts) if divisible else units
     whole = _distribute(units, evaluation, calibration, options, counts, grouping)
     counts["tokens_left_over"] = sum(packer.left for packer in packers) if whole else 0
     if isinstance(opened, RowSource):
@@ -156,26 +173,15 @@ def load_corpus(
         warn_of_packing(opened, counts)
     measured = evaluation.finish()
     set_aside = measured if calibration is evaluation else calibration.finish()
-    _check_sides(opened.name, unit, (measured, set_aside), (evaluation, calibration), counts, bool(grouping.labels))
+    check_sides(opened.name, unit, (measured, set_aside), (evaluation, calibration), counts, bool(grouping.labels))
     details = {"how": opened.how, "unit": unit, **opened.notes, "read_to_the_end": whole}
     details |= {name: counts[name] for name in (*COUNTED, *(OF_ROWS if unit == "row" else ()))}
     for name, one, tokens in (("evaluation", evaluation, measured), ("calibration", calibration, set_aside)):
-        details |= {f"{name}_{what}": value for what, value in _of_side(one, tokens).items()}
+        details |= {f"{name}_{what}": value for what, value in of_side(one, tokens).items()}
     if grouping.labels or options.packed:
         details["group"] = "label" if grouping.labels else "document that holds most of the sequence"
         details["largest_groups"] = largest(measured, grouping.labels)
     return Corpus(measured, set_aside, opened.name, details)
-
-
-def _of_side(side: Side, tokens: TokenSet) -> dict[str, Any]:
-    """What details say of one side."""
-    most = side.most
-    found: dict[str, Any] = {"units": tokens.n_units, "tokens": tokens.n_tokens, "groups": tokens.n_groups}
-    found |= {"units_of_several_sequences": side.several, "duplicates": side.duplicates}
-    found["fewer_units_than_asked"] = most.units is not None and tokens.n_units < most.units
-    if most.tokens is not None:
-        found |= {"most_tokens": most.tokens, "most_tokens_of_a_group": side.share, "units_cut": side.cut}
-    return found
 
 
 def _check_flags(opened: TextSource, options: DataOptions) -> None:
@@ -189,10 +195,8 @@ def _check_flags(opened: TextSource, options: DataOptions) -> None:
         raise UsageError(f"--text-field {options.text_field} cannot act on {opened.name}, whose texts have no fields")
 
 
-def _text_units(
-    opened: TextSource, tokenizer: Any, vocab_size: int, options: DataOptions, counts: "Counter[str]"
-) -> tuple[Iterator[Unit], int | None, int | None]:
-    """The documents without the BOS that is to be added, that BOS, and what separates packed documents."""
+def _added(opened: TextSource, tokenizer: Any, vocab_size: int, options: DataOptions) -> tuple[int | None, int | None]:
+    """The BOS that stands before every sequence, and what separates packed documents. Raises DataError."""
     if tokenizer is None:
         raise DataError(f"{opened.name} holds text, which needs a tokenizer; give the one of the language model.")
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -204,18 +208,32 @@ def _text_units(
         if separator is None:
             raise DataError("Packing needs an EOS or BOS token between documents, and the tokenizer has neither.")
     bos = bos if options.prepend_bos else None
-    added = {token for token in (bos, separator) if token is not None}
-    if any(token >= vocab_size for token in added):
-        raise DataError(f"The tokenizer's BOS or EOS id {max(added)} is not below the vocabulary size {vocab_size}.")
-    texts = _documents(opened, tokenizer, vocab_size, added, counts)
-    return texts if options.packed else _long_enough(texts, counts), bos, separator
+    most = max((token for token in (bos, separator) if token is not None), default=0)
+    if most >= vocab_size:
+        raise DataError(f"The tokenizer's BOS or EOS id {most} is not below the vocabulary size {vocab_size}.")
+    return bos, separator
 
 
 def _documents(
-    opened: TextSource, tokenizer: Any, vocab_size: int, added: set[int], counts: "Counter[str]"
+    opened: TextSource,
+    tokenizer: Any,
+    vocab_size: int,
+    added: set[int | None],
+    counts: "Counter[str]",
+    passed_over: Callable[[Document], bool],
+    enough: Callable[[], bool],
 ) -> Iterator[Unit]:
-    """Ids of each text, less the ids at its start that are to be added anyway, with its label."""
+    """Ids of each text, less the ids at its start that are to be added anyway, with its label.
+
+    A text whose label says that it cannot be taken is ``passed_over``: making ids is what costs most.
+    """
     for number, (text, group) in enumerate(opened.documents, start=1):
+        if passed_over(Document(text, group)):
+            counts["documents_read"] += 1
+            counts["units_beyond_a_limit"] += 1
+            if enough():
+                return
+            continue
         try:
             # verbose: what is longer than the model takes is cut up here, so its warning would mislead.
             found = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -237,7 +255,7 @@ def _documents(
 
 def _long_enough(documents: Iterator[Unit], counts: "Counter[str]") -> Iterator[Unit]:
     for document in documents:
-        if len(document.ids) >= MINIMUM_IDS:
+        if len(document.ids) >= LEAST:
             yield document
         else:
             counts["documents_skipped_as_too_short"] += 1
@@ -257,46 +275,5 @@ def _distribute(
         aside = calibration is evaluation or is_calibration(unit, options.calibration_share, options.seed)
         (calibration if aside else evaluation).offer(unit, counts)
         if evaluation.full and calibration.full:
-            return False
-    return True
-
-
-def _check_sides(
-    name: str,
-    unit: str,
-    found: tuple[TokenSet, TokenSet],
-    sides: tuple[Side, Side],
-    counts: "Counter[str]",
-    labelled: bool,
-) -> None:
-    """Refuse a side without units, with what was read and what would be needed."""
-    evaluation, calibration = (tokens.n_units for tokens in found)
-    if evaluation and calibration:
-        return
-    for tokens, side in zip(found, sides, strict=True):
-        if not tokens.n_units and side.spent:
-            raise DataError(
-                f"{side.most.tokens} tokens are less than one {unit} of {name}: give a larger --tokens, or a shorter "
-                "--context."
-            )
-    if evaluation or calibration:
-        empty = "calibration" if evaluation else "evaluation"
-        there = f"all {evaluation + calibration} of {name} (each a {unit})"
-        more = "groups" if labelled else "documents"
-        if labelled:
-            there += f", of {sum(tokens.n_groups for tokens in found)} groups,"
-        raise DataError(
-            f"No {empty} unit is left: {there} are on the other side; give more {more}, or "
-            "take the mean from the evaluation units (--mean-from evaluation)."
-        )
-    read = counts["documents_read"]
-    if unit == "sequence" and read:
-        left, room = counts["tokens_left_over"], sides[0].room
-        where = "" if left < room else " on the evaluation or on the calibration side"
-        raise DataError(
-            f"{name} has {left} tokens and one sequence needs {room}{where}: give more text or a shorter context."
-        )
-    if unit == "row":
-        raise DataError(f"{name} holds {counts['rows_read']} rows of less than {MINIMUM_IDS} ids beside padding.")
-    what = f"only documents of less than {MINIMUM_IDS} tokens ({read} of them)" if read else "no document"
-    raise DataError(f"{name} holds {what}; give text to measure on.")
+            break
+    return not (evaluation.full and calibration.full)

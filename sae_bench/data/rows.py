@@ -24,7 +24,7 @@ from sae_bench.errors import DataError, UsageError
 
 Block = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
-LEAST = 2  # ids of a row
+LEAST = 2  # ids of a unit: below this it has no prediction beside the one that BOS makes
 AT_ONCE = 256  # rows
 LOOKED_AT = 1 << 26  # ids that are looked through for padding ids inside rows, at most
 RUN = 4  # equal ids in a row that look like padding where it is not known

@@ -2,8 +2,8 @@
 
 Under a limit of tokens no group has more than its share as long as there are further groups: of a long document
 sequences are taken that a hash chooses among all of its own, of many rows the first. If a text has too few groups for
-that, they are filled up evenly, a sequence at a time, the smallest first. What a smaller limit takes is among what a
-larger one takes.
+that, they are filled up evenly, a sequence at a time, the smallest first, and of each a sequence of as many units as it
+has. What a smaller limit takes is among what a larger one takes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from sae_bench.data.tokens import IntArray, TokenSet
 from sae_bench.units.groups import in_group
 
 SPREAD = 512  # groups over which tokens are spread, if there are as many
-_NO_IDS: IntArray = np.empty(0, np.int32)
+CHARACTERS = 4  # of a token, in a text that is passed over
+NO_IDS: IntArray = np.empty(0, np.int32)
 LOOKED_THROUGH = 1 << 20  # tokens that are looked through without a new group before there are taken to be no others
 
 
@@ -87,6 +88,7 @@ class Side:
         self._candidates: list[_Candidate] = []
         self._used: Counter[str] = Counter()  # tokens of each group, in the order in which groups came
         self._closed: set[str] = set()  # groups that have their share
+        self._sated: set[str] = set()  # groups of which so many units wait that no further one can be taken
         self._n = self._total = self._spare = self._since_new = 0
         self.spent = False  # whether the tokens are all taken, or what is left of them is less than what comes
 
@@ -96,6 +98,13 @@ class Side:
         if self.most.tokens is not None and self._since_new >= max(LOOKED_THROUGH, self.most.tokens):
             return True
         return self.spent or (self.most.units is not None and self._n >= self.most.units)
+
+    def passes_over(self, group: str, characters: int) -> bool:
+        """Whether a text of a group need not even be tokenised; if so, it counts as looked through."""
+        if not self.full and group not in self._sated:
+            return False
+        self._since_new += characters // CHARACTERS
+        return True
 
     def offer(self, unit: Unit, counts: Counter[str]) -> None:
         """Take a document or row, or the sequences that it completes; what comes when the side is full is counted."""
@@ -112,15 +121,18 @@ class Side:
             self._n += 1
             self._append(unit, name, [ids for _, ids in whole])
             return
+        if (group := unit.group or name) in self._sated:
+            self._since_new += len(unit.ids) + len(whole) * len(self.start)
+            return
         pieces = [(place, ids.copy()) for place, ids in whole]  # whatever they are a part of may go
-        made = _Candidate(unit._replace(ids=_NO_IDS), name, unit.group or name, len(unit.ids), pieces)
+        made = _Candidate(unit._replace(ids=NO_IDS), name, group, len(unit.ids), pieces)
         if sum(map(self._cost, made.pieces)) > (self.share or 0) - self._used[made.group]:
             made.pieces.sort(key=lambda piece: self._turn(name, piece[0]))
         self._candidates.append(made)
         self._since_new = 0 if made.group not in self._used else self._since_new + sum(map(self._cost, made.pieces))
         self._take_share(made)
         self._spare += sum(map(self._cost, made.pieces[made.taken :]))
-        if self._spare > 2 * self.most.tokens:
+        if self._spare > self.most.tokens * 5 // 4:
             self._forget()
 
     def _turn(self, name: str, place: int) -> bytes:
@@ -155,10 +167,10 @@ class Side:
 
     def _in_turn(self) -> Iterator[tuple[_Candidate, int]]:
         """Candidates with what their next sequence costs, always one of the group that has least."""
+        spare = [(place, made) for made in self._candidates for place in range(made.taken, len(made.pieces))]
         queues: dict[str, deque[tuple[_Candidate, int]]] = {}
-        for made in self._candidates:
-            spare = ((made, self._cost(piece)) for piece in made.pieces[made.taken :])
-            queues.setdefault(made.group, deque()).extend(spare)
+        for place, made in sorted(spare, key=lambda one: one[0]):  # first one of each unit of a group, then a second
+            queues.setdefault(made.group, deque()).append((made, self._cost(made.pieces[place])))
         used = dict(self._used)
         heap = [(used.get(group, 0), number, group) for number, group in enumerate(queues) if queues[group]]
         heapify(heap)
@@ -179,6 +191,8 @@ class Side:
                 break
             keep[id(made)] += 1
         for made in self._candidates:
+            if made.pieces and not made.taken + keep[id(made)]:
+                self._sated.add(made.group)  # whatever else is of it would come later
             del made.pieces[made.taken + keep[id(made)] :]
         self._candidates = [made for made in self._candidates if made.pieces]
         self._spare = sum(self._cost(piece) for made in self._candidates for piece in made.pieces[made.taken :])
