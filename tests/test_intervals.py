@@ -164,8 +164,8 @@ def test_one_large_group_marks_an_interval() -> None:
     for column in columns.values():
         column[0] *= 45
     assert "one group holds 23 % of the tokens" in str(figure(Units(units.ids, columns)).optimistic)
-    del columns["tokens"]  # the denominator then says how much of a figure a group holds
-    assert "one group holds 23 % of the tokens" in str(figure(Units(units.ids, columns)).optimistic)
+    del columns["tokens"]  # the denominator then says how much of a figure a group holds, here of its energy
+    assert "one group holds 18 % of the tokens" in str(figure(Units(units.ids, columns)).optimistic)
 
 
 def test_a_few_groups_that_decide_a_figure_mark_its_interval() -> None:
