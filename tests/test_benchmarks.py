@@ -60,3 +60,17 @@ def test_the_benchmark_of_many_results_runs() -> None:
     assert found.returncode == 0, found.stderr
     for command in ("ls results", "show FOLDER --json", "board --format csv", "board --format html", "compare A B ..."):
         assert f"| {command} |" in found.stdout
+
+
+COVERAGE = GPU.with_name("coverage.py")
+
+
+def test_the_study_of_coverage_tells_marks_groups_and_rows_apart() -> None:
+    """Of made-up documents: equal ones are covered and not marked, packed ones are not covered if rows are drawn."""
+    found = ran("--synthetic", "--trials", "25", "--resamples", "200", "--groups", "100", of=COVERAGE)
+    assert found.returncode == 0, found.stderr
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in found.stdout.splitlines()[2:]]
+    held = {(world, drawn): (float(share), float(marked)) for world, drawn, _, _, share, _, _, marked, *_ in rows}
+    assert held["equal documents", "groups"][0] >= 0.8
+    assert held["equal documents", "groups"][1] <= 0.04
+    assert held["packed text", "groups"][0] >= 0.75 > held["packed text", "rows"][0]

@@ -356,7 +356,7 @@ def test_hostile_names_break_no_report(tmp_path, cli, name):
     assert head.startswith(("**sae-bench check** of `", "**sae-bench check** of <code>"))
     assert not any(c in out for c in "\x1b\x00")
     assert not any(line.startswith("| row") for line in rest.splitlines())
-    assert {line.replace("\\|", "").count("|") for line in rest.splitlines() if line.startswith("|")} == {9}
+    assert {line.replace("\\|", "").count("|") for line in rest.splitlines() if line.startswith("|")} == {10}
     assert "\x1b" not in cli(*arguments)[1]
 
 

@@ -57,7 +57,7 @@ def plugin(tmp_path_factory):
         x = level + np.random.default_rng(0).normal(0, 0.1, N)
         table = Units(tuple(f"d{i:02}" for i in range(N)), {"x": x, "n": np.ones(N)})
         found = recompute.figures(spec, {"document": table}, 0, 2000)["mean_x"]
-        value = MetricValue(**{k: getattr(found, k) for k in ("value", "low", "high", "n_units")}, unit="nats",
+        value = MetricValue(**{k: getattr(found, k) for k in SAID}, unit="nats",
                             better="lower")  # fmt: skip
         one = result(name=name, sha=name.encode().hex().ljust(64, "0"), task="plain_mean", n_documents=N,
                      task_sha256=registry.definition_sha256(spec), metrics={"mean_x": value})  # fmt: skip
@@ -71,6 +71,9 @@ def plugin(tmp_path_factory):
         )
         store.write(folder / "results", one, {"document": table})
     return folder
+
+
+SAID = ("value", "low", "high", "n_units", "no_interval", "optimistic", "design_effect")
 
 
 def alone(*arguments: object) -> subprocess.CompletedProcess[str]:

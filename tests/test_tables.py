@@ -60,7 +60,7 @@ def test_a_row_has_score_interval_direction_target_and_controls():
     one = one.model_copy(update={"controls": {"mean": {"fvu": value(1.0)}, "pca": {}}})
     lines = show(one).splitlines()
     fvu = next(line for line in lines if " fvu " in line)
-    assert fvu.split() == ["reconstruction", "fvu", "↓", "0.100", "[0.090,", "0.120]", "1"]
+    assert fvu.split() == ["reconstruction", "fvu", "↓", "0.100", "[0.090,", "0.120]", "9", "1"]
     assert "(target 1)" in next(line for line in lines if "norm_ratio" in line)
     assert "score [95 % interval]" in show(one)
     assert "2 documents (99 tokens), 2 more to calibrate (50 tokens), mask special" in show(one)

@@ -95,7 +95,8 @@ def rewritten(
         )
         for values, units in parts:
             for name, e in recompute.figures(spec, units, seed, resamples).items():
-                values[name] |= {"value": e.value, "low": e.low, "high": e.high, "reason": e.reason}
+                said = ("value", "low", "high", "reason", "no_interval", "optimistic", "design_effect")
+                values[name] |= {field: getattr(e, field) for field in said}
                 values[name]["n_units"] = e.n_units
         file.write_bytes(store.to_json(content))
     return file
@@ -222,7 +223,8 @@ def test_an_edited_figure_is_named(made: dict[str, Path], tmp_path: Path, task: 
 def test_edited_figures_fail_the_whole_check(made: dict[str, Path], tmp_path: Path) -> None:
     def change(content: dict[str, Any]) -> None:
         content["metrics"]["fvu"]["low"] *= 0.99
-        content["metrics"]["cosine"] |= {"value": None, "low": None, "high": None, "reason": "lost"}
+        nothing = dict.fromkeys(("value", "low", "high", "optimistic"))
+        content["metrics"]["cosine"] |= {**nothing, "reason": "lost"}
         del content["metrics"]["mse"]
         content["controls"]["permuted"]["nmse"]["high"] += 1
 
@@ -232,6 +234,24 @@ def test_edited_figures_fail_the_whole_check(made: dict[str, Path], tmp_path: Pa
     assert said(report, "mse is not in the result, though its units are")
     assert said(report, "control permuted, nmse: high is")
     assert len(report.wrong) == 6  # value, low and high of cosine
+
+
+def test_a_mark_that_was_taken_off_is_missed(made: dict[str, Path], tmp_path: Path) -> None:
+    """An interval that is too narrow must not pass for one that is not; older results have no marks."""
+    assert store.read(made["reconstruction"]).metrics["fvu"].optimistic
+
+    def change(content: dict[str, Any]) -> None:
+        content["metrics"]["fvu"]["optimistic"] = None
+
+    report = again(rewritten(made["reconstruction"], tmp_path / "new", change))
+    assert said(report, "fvu: optimistic is None in the result, but its units say")
+    assert len(report.wrong) == 1
+
+    def older(content: dict[str, Any]) -> None:
+        change(content)
+        content["schema_version"] = 2
+
+    assert not again(rewritten(made["reconstruction"], tmp_path / "old", older)).wrong
 
 
 def test_a_metric_that_no_unit_stands_behind_is_wrong(made: dict[str, Path], tmp_path: Path) -> None:

@@ -137,8 +137,8 @@ def _span(row: Difference, plain: bool) -> str:
 def _trusted_many(found: Sequence[Comparison]) -> list[str]:
     """The same of many sides: a metric with the first of its marked differences."""
     rows = [row for one in found for row in one.rows]
-    clustered = any(row.design_effect is not None for row in rows)
-    return trust.legend([(row.metric, row) for row in rows]) + ([trust.DESIGN] if clustered else [])
+    effects = trust.counted([(row.task, row.n_units, row.design_effect) for row in rows])
+    return trust.legend([(row.metric, row) for row in rows]) + effects
 
 
 def _trusted(found: Sequence[Comparison]) -> list[str]:
@@ -158,12 +158,14 @@ def _metric(sides: Sequence[Side], found: Sequence[Comparison], k: int, markdown
     rows = []
     for one in found:
         row, b = one.rows[k], label(one.b)
-        shown = [_figures(row)[1], _span(row, plain), str(row.n_units), p_text(row.p_adjusted), _verdict(row, a, b)]
+        shown = [_figures(row)[1], _span(row, plain), p_text(row.p_adjusted), _verdict(row, a, b)]
         rows.append([b, shortened(sides[one.b].sae.name, NAME), *shown])
     known = sorted({value for one in found if (value := one.rows[k].a) is not None})
     own = " to ".join(dict.fromkeys(map(number, (known[0], known[-1])))) if known else "-"
     title = f"{first.task}, {f'{first.metric} {ARROWS[first.better]}'.rstrip()}: {a} has {beside(own, first.marks[0])}"
-    return title, _drawn(["", "SAE", "figure", f"minus {a} [95 % interval]", "groups", "p", "is"], rows, markdown)
+    groups = sorted({one.rows[k].n_units for one in found})
+    title += f"; {' to '.join(map(str, dict.fromkeys((groups[0], groups[-1]))))} groups"
+    return title, _drawn(["", "SAE", "figure", f"minus {a} [95 % interval]", "p", "is"], rows, markdown)
 
 
 def _figures(row: Difference) -> list[str]:

@@ -104,7 +104,9 @@ def _against(result: Result, spec: TaskSpec, own: Mapping[str, Units], tables: M
 
 
 def _marks(label: str, metric: str, claimed: MetricValue, e: Estimate) -> list[str]:
-    """A mark that was taken off, or put on."""
+    """A mark that was taken off, or put on; that a value or an interval is gone is said already."""
+    if (claimed.value is None, claimed.low is None) != (e.value is None, e.low is None):
+        return []
     wrong = []
     for what in ("no_interval", "optimistic"):
         theirs, ours = getattr(claimed, what), getattr(e, what)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sae_bench.units import Units, bootstrap, merge
+from functools import partial
+
+from sae_bench.units import bootstrap
+from sae_bench.units.groups import group_of
 from sae_bench.units.kinds import Kind, sharing
 
 
@@ -11,16 +14,15 @@ def document_of(unit: str) -> str:
     return unit.partition("@")[0]
 
 
-def draw(units: Units, *, seed: int, resamples: int) -> bootstrap.Draws:
-    """Column sums and their replicates, in which the windows of a document always come together."""
-    of_documents = merge(Units(tuple(map(document_of, units.ids)), units.columns))
-    return bootstrap.draw(of_documents, seed=seed, resamples=resamples)
+def text_of(unit: str) -> str:
+    """What is drawn: the document of a window, or the group that it belongs to."""
+    return group_of(document_of(unit))
 
 
 WINDOW = Kind(
     "window",
     "<document>@<first token>",
-    draw=draw,
+    draw=partial(bootstrap.draw, group=text_of),
     common=lambda a, b: sharing(a, b, document_of),
     group=document_of,
     independent=False,
