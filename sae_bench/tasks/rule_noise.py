@@ -4,8 +4,8 @@ Counts on the scored documents add up over folds, so that their quotients have d
 counts, and all that hangs on the documents that rules are fitted on, is found by leaving out one eighth of the
 documents at a time (the delete-a-group jackknife): rules are fitted anew without them. That every figure is worse with
 fewer documents to fit is no noise, so what leaving out changes is taken around its mean, and without what it owes to
-one eighth holding more tokens than another. It costs eight times a
-fit, and is done for up to ``REFITTED`` latents, which stand for the others.
+one eighth holding more tokens than another. It costs as much as eight fits, and is done for up to ``REFITTED`` latents,
+which stand for the others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sae_bench.units.folds import FOLDS
 from sae_bench.units.latents import TOKENS, by_fold, of_quotient
 
 BLOCKS = 8  # of folds, each of which is left out in turn
-REFITTED = 200
+REFITTED = 100
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Figures = Callable[[Tracked], Mapping[str, Floats]]
@@ -83,7 +83,7 @@ def _without_size(tokens: Floats) -> Floats:
 
 
 def of_some(watched: Tracked, chosen: Ints, text: str, figures: Figures) -> dict[str, NDArray[np.float32]]:
-    """How figures of all latents hang on "fit" or "test": :func:`left_out` of up to 200 of ``chosen``, evenly.
+    """How figures of all latents hang on "fit" or "test": :func:`left_out` of up to 100 of ``chosen``, evenly.
 
     The others have zeros, and those count for more, so that means over all of ``chosen`` hang as much as theirs.
     """
