@@ -133,23 +133,6 @@ def token_entropy(tokens: ArrayLike, found: Firings, n_latents: int) -> tuple[Fl
     return np.where(firing > 0, entropy + 0.0, np.nan), firing
 
 
-def entropy_by(tokens: ArrayLike, found: Firings, n_latents: int, group: Ints, n_groups: int) -> Floats:
-    """The derivative ``[latents, groups]`` of :func:`token_entropy` by the weight of each group of tokens, at weight 1.
-
-    ``group`` ``[T]`` is that of every token. 0 for a latent that never fires.
-    """
-    vocabulary, token = np.unique(_ints(tokens, "tokens"), return_inverse=True)
-    item = found.latent * max(1, len(vocabulary)) + token[found.position]
-    _, which, n = np.unique(item, return_inverse=True, return_counts=True)
-    firing = np.bincount(found.latent, minlength=n_latents)
-    log_share = np.log(n[which] / firing[found.latent])
-    entropy = np.bincount(found.latent, -log_share / firing[found.latent], minlength=n_latents)
-    each = -(log_share + entropy[found.latent]) / firing[found.latent]
-    cell = found.latent * n_groups + group[found.position]
-    by_group: Floats = np.bincount(cell, each, minlength=n_latents * n_groups).astype(np.float64)
-    return by_group.reshape(n_latents, n_groups)
-
-
 def _ints(values: ArrayLike, name: str) -> Ints:
     """As a list of int64. Other kinds of numbers are refused, lest they be cut to whole ones, unless there are none."""
     array = np.asarray(values)

@@ -15,7 +15,7 @@ from sae_bench.units.bootstrap import Metric, Ratio, Sums
 class Parameters(TaskParameters):
     """Parameters of the task."""
 
-    latents: int = Field(200, ge=2, description="latents to explain, at most")
+    latents: int = Field(500, ge=2, description="latents to explain, at most")
     fewest_firings: int = Field(10, ge=1, description="firings that a latent needs on each half of the documents")
     most_density: Share = Field(0.5, description="latents that fire on more of the calibration tokens are left out")
     max_tokens: int = Field(64, ge=0, description="tokens of a rule, at most")

@@ -17,14 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from sae_bench.kernels import graded_rules, rules, trie
-from sae_bench.kernels.token_counts import entropy_by, token_entropy
+from sae_bench.kernels.token_counts import token_entropy
 from sae_bench.metrics import token_rules
 from sae_bench.randomness import generator
 from sae_bench.schema import TaskSpec
+from sae_bench.tasks import rule_noise
 from sae_bench.tasks.tracked import Text, Tracked, TrackedTask
-from sae_bench.units import Units, latents
+from sae_bench.units import Units
 from sae_bench.units.folds import FOLDS
-from sae_bench.units.latents import of_quotient
 
 LONGEST = 32  # tokens of an example of the n-gram explanation
 SHOWN_ITEMS = 12  # tokens and pairs of a rule that a result shows, the most frequent ones first
@@ -42,50 +42,65 @@ class TokenRules(TrackedTask):
 
     def explain(self, watched: Tracked, seed: int) -> tuple[dict[str, Units], dict[str, Any]]:
         """Fit a rule to every watched latent, and score those that fire often enough on both halves."""
-        n, fit, test = len(watched.latents), watched.fit, watched.test
+        n = len(watched.latents)
         often = [np.bincount(f.latent, minlength=n) for f in (watched.fit_firings, watched.test_firings)]
         chosen = np.flatnonzero(np.minimum(*often) >= self.fewest)
         if len(chosen) < 2:  # the null needs another latent
             return {"latent": Units((), {}), "item": Units((), {})}, {}
-        found = rules.fit(fit.tokens, fit.previous, watched.fit_firings, n, **self.bounds)
-        where = (test.tokens, test.previous, watched.test_firings, test.fold, FOLDS)
-        by_fold = rules.score(found, *where)
-        own = by_fold.total()
-        null = list(found)
         # in an order that does not depend on how latents are numbered
         ordered = sorted(chosen.tolist(), key=lambda i: _where(watched, i))
-        for latent, other in zip(ordered, rules.derangement(len(ordered), seed).tolist(), strict=True):
-            null[latent] = found[ordered[other]]
-        grades = graded_rules.grade(fit.tokens, fit.previous, watched.fit_firings, n)
-        entropy, _ = token_entropy(fit.tokens, watched.fit_firings, n)
-        of_null = rules.score(null, *where)
-        columns = {
+        others = [ordered[other] for other in rules.derangement(len(ordered), seed).tolist()]
+        null = dict(zip(ordered, others, strict=True))
+        found, own, of_null = self._scored(watched, null)
+        total = own.total()
+        entropy, _ = token_entropy(watched.fit.tokens, watched.fit_firings, n)
+        columns: dict[str, NDArray[Any]] = {
             "latents": np.ones(n),
             "sampled": np.full(n, watched.sampled),
-            "f1": own.f1,
-            "precision": np.nan_to_num(own.precision),
-            "matching": (own.predicted > 0).astype(np.float64),
-            "recall": own.recall,
-            "auprc": graded_rules.average_precision(grades, test.tokens, test.previous, watched.test_firings),
-            "mass_recalled": own.mass_recalled,
-            "size": np.array([rule.size for rule in found], dtype=np.float64),
+            **_figures(found, own, of_null),
+            "matching": (total.predicted > 0).astype(np.float64),
+            "auprc": self._auprc(watched)["auprc"],
             "entropy": entropy,
-            "f1_null": of_null.total().f1,
-            "base_rate": own.firing / own.tokens,
+            "base_rate": total.firing / total.tokens,
             "fit_firings": often[0].astype(np.float64),
             "density": watched.density,
         }
+        columns |= rule_noise.of_counts(own, of_null) | rule_noise.of_some(watched, chosen, "test", self._auprc)
+        columns |= rule_noise.of_some(watched, chosen, "fit", self._refitted) | rule_noise.texts(watched)
         columns |= self._tries(watched, chosen.tolist(), seed)
-        columns |= hanging(watched, by_fold, of_null)
         table = Units(_names(watched.latents[chosen]), {name: column[chosen] for name, column in columns.items()})
-        items = _items([found[i] for i in chosen], watched.latents[chosen], fit)
+        items = _items([found[i] for i in chosen], watched.latents[chosen], watched.fit)
         tables = {"latent": table, "item": items}
         return tables, self.details(tables)
+
+    def _scored(
+        self, watched: Tracked, null: Mapping[int, int]
+    ) -> tuple[list[rules.TokenRule], rules.Scores, rules.Scores]:
+        """A rule of every latent, its scores by fold of the test documents, and those of the one that ``null`` says."""
+        fit, test, n = watched.fit, watched.test, len(watched.latents)
+        found = rules.fit(fit.tokens, fit.previous, watched.fit_firings, n, **self.bounds)
+        where = (test.tokens, test.previous, watched.test_firings, test.fold, FOLDS)
+        other = [found[null.get(i, i)] for i in range(n)]
+        return found, rules.score(found, *where), rules.score(other, *where)
+
+    def _refitted(self, watched: Tracked) -> dict[str, NDArray[np.float64]]:
+        """What hangs on the fit documents; of the null, which is a rule in the next place, that too."""
+        n = len(watched.latents)
+        scored = self._scored(watched, {i: (i + 1) % n for i in range(n)})
+        entropy, _ = token_entropy(watched.fit.tokens, watched.fit_firings, n)
+        return {**_figures(*scored), **self._auprc(watched), "entropy": entropy}
+
+    def _auprc(self, watched: Tracked) -> dict[str, NDArray[np.float64]]:
+        fit, test = watched.fit, watched.test
+        grades = graded_rules.grade(fit.tokens, fit.previous, watched.fit_firings, len(watched.latents))
+        found = graded_rules.average_precision(grades, test.tokens, test.previous, watched.test_firings)
+        return {"auprc": found}
 
     def _tries(self, watched: Tracked, chosen: list[int], seed: int) -> dict[str, NDArray[np.float64]]:
         """Scores of the n-gram explanation of each chosen latent, with passes of the model of its own; zeros if off."""
         names = ("tries", "trie_matching", "trie_f1", "trie_precision", "trie_recall")
-        columns = {name: np.zeros(len(watched.latents)) for name in names}
+        columns: dict[str, NDArray[Any]] = {name: np.zeros(len(watched.latents)) for name in names}
+        hangs = {f"{name}@test": np.zeros((len(watched.latents), FOLDS), dtype=np.float32) for name in names[2:]}
         if not self.trie_examples or self.activation is None:
             return columns
         texts = np.split(watched.test.tokens, np.flatnonzero(np.diff(watched.test.document)) + 1)
@@ -96,11 +111,14 @@ class TokenRules(TrackedTask):
             activations = np.zeros(len(watched.test.tokens))
             own = watched.test_firings.latent == slot
             activations[watched.test_firings.position[own]] = watched.test_firings.activation[own]
-            found = trie.agreement(activations, np.concatenate(made.predict([text.tolist() for text in texts])))
+            predicted = np.concatenate(made.predict([text.tolist() for text in texts]))
+            found = trie.agreement(activations, predicted)
+            for name, hang in rule_noise.of_matches(activations > 0, predicted > 0, watched.test.fold).items():
+                hangs[f"trie_{name}@test"][slot] = hang
             scores = (1.0, float(found.predicted > 0), found.f1, np.nan_to_num(found.precision), found.recall)
             for name, value in zip(names, scores, strict=True):
                 columns[name][slot] = value
-        return columns
+        return columns | hangs
 
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
         """Every rule in words, with its scores."""
@@ -128,20 +146,17 @@ class TokenRules(TrackedTask):
         return found
 
 
-def hanging(watched: Tracked, own: rules.Scores, null: rules.Scores) -> dict[str, NDArray[Any]]:
-    """By how much scores of every latent hang on each fold of the scored documents, and the entropy on the others'."""
-    n, fit = len(watched.latents), watched.fit
-    found = {
-        "f1": of_quotient(2 * own.true_positive, own.predicted + own.firing),
-        "precision": of_quotient(own.true_positive, own.predicted),
-        "recall": of_quotient(own.true_positive, own.firing),
-        "mass_recalled": of_quotient(own.activation_mass_recalled, own.activation_mass),
-        "f1_null": of_quotient(2 * null.true_positive, null.predicted + null.firing),
-        "base_rate": of_quotient(own.firing, own.tokens),
+def _figures(found: list[rules.TokenRule], own: rules.Scores, null: rules.Scores) -> dict[str, NDArray[np.float64]]:
+    """What rules are scored by, from counts by fold; zero where there is nothing to divide by."""
+    total = own.total()
+    return {
+        "f1": total.f1,
+        "precision": np.nan_to_num(total.precision),
+        "recall": total.recall,
+        "mass_recalled": total.mass_recalled,
+        "size": np.array([rule.size for rule in found], dtype=np.float64),
+        "f1_null": null.total().f1,
     }
-    columns = {latents.by_fold(name, "test"): column for name, column in found.items()}
-    columns["entropy@fit"] = entropy_by(fit.tokens, watched.fit_firings, n, fit.fold, FOLDS).astype(np.float32)
-    return columns | {"tokens@test": watched.test.by_fold(n), "tokens@fit": fit.by_fold(n)}
 
 
 def _examples(watched: Tracked, slot: int, n: int, seed: int) -> tuple[list[list[int]], list[float]]:

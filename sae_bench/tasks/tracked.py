@@ -60,6 +60,32 @@ class Tracked:
     test_firings: Firings
     sampled: float = 0.0
 
+    def only(self, slots: Ints) -> Tracked:
+        """The watched latents in these places, ascending, alone."""
+        halves = (self.fit, _of_latents(self.fit_firings, slots), self.test, _of_latents(self.test_firings, slots))
+        return Tracked(self.latents[slots], self.density[slots], *halves, self.sampled)
+
+    def without(self, text: str, block: int, blocks: int) -> Tracked:
+        """The same without every fold of "fit" or "test" whose number leaves the rest ``block``."""
+        fit, test = (self.fit, self.fit_firings), (self.test, self.test_firings)
+        if text == "fit":
+            fit = _of_tokens(*fit, self.fit.fold % blocks != block)
+        else:
+            test = _of_tokens(*test, self.test.fold % blocks != block)
+        return Tracked(self.latents, self.density, *fit, *test, self.sampled)
+
+
+def _of_latents(found: Firings, slots: Ints) -> Firings:
+    place = np.searchsorted(slots, found.latent)
+    own = slots[np.minimum(place, len(slots) - 1)] == found.latent
+    return Firings(place[own], found.position[own], found.activation[own])
+
+
+def _of_tokens(text: Text, found: Firings, kept: NDArray[np.bool_]) -> tuple[Text, Firings]:
+    place, own = np.cumsum(kept) - 1, kept[found.position]
+    rest = Text(text.tokens[kept], text.previous[kept], text.document[kept], text.n_documents, text.folds)
+    return rest, Firings(found.latent[own], place[found.position[own]], found.activation[own])
+
 
 class TrackedTask(Task):
     """Base class of tasks that explain latents from where they fire; the pass over the documents collects that once.

@@ -14,8 +14,6 @@ number does along the curve, from a quarter to half and from half to all. What t
 groups is taken off by regression, since the figure is for as many groups as there are. A number of latents says no
 more of its mean than to one latent, so that no interval is empty. Halves and weights are keyed by
 the documents of a fold: two SAEs measured on the same documents are compared in pairs.
-
-``python benchmarks/shares_of_latents.py`` measures how often the intervals hold the truth.
 """
 
 from __future__ import annotations
@@ -38,6 +36,7 @@ from sae_bench.units.weights import random
 FOLDS = 32
 DENSE = {"1pct": 0.01, "10pct": 0.10}
 AT_ONCE = 1 << 22  # numbers of replicates in memory at once
+ROUNDING = 1e-9  # of a number of latents
 FAR = 8.0  # standard errors: farther from a threshold, a latent is on the same side of it in all replicates
 _PIECE = re.compile(r"/\d+$")  # what stands behind the name of a document in that of its further sequences
 STEEPEST = 1.5  # by which factor the number of latents that come alive may grow from one doubling to the next
@@ -189,7 +188,7 @@ def _slope(units: Units) -> float:
     if len(units) < 8:
         return 1.0
     before, last = doublings(units)
-    return min(STEEPEST, last / before) if before > 0 else 1.0
+    return min(STEEPEST, max(0.0, last) / before) if before > ROUNDING else 1.0
 
 
 def dead_at_twice(units: Units) -> float | None:

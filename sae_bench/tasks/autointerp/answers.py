@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sae_bench.kernels import detection, rules
-from sae_bench.kernels.detection import DECILES
+from sae_bench.kernels.detection import DECILES, MATCHED, RANDOM
 from sae_bench.tasks.autointerp import prompts
 from sae_bench.tasks.autointerp.asking import UNREADABLE, Outcome
 from sae_bench.tasks.autointerp.windows import Case
@@ -14,6 +16,7 @@ from sae_bench.tasks.tracked import Tracked
 from sae_bench.units import Units
 
 Floats = NDArray[np.float64]
+NULLS = ("shuffled", "empty")
 
 
 class Answers:
@@ -84,6 +87,36 @@ def by_rule(watched: Tracked, found: list[Case]) -> list[Floats]:
         hits = [np.searchsorted(places, w.stop) > np.searchsorted(places, w.start) for w in case.scored]
         answers.append(np.array(hits, dtype=np.float64))
     return answers
+
+
+def scores(
+    found: list[Case], answers: Answers, nulls: Mapping[str, Answers], rule: list[Floats], kept: NDArray[np.bool_]
+) -> dict[str, Floats]:
+    """The figures of every latent from those of all scored windows that are ``kept``; NaN where there is none."""
+    n, which = len(found), np.flatnonzero(kept)
+
+    def of(owner: list[int], stratum: list[int], p: list[float]) -> dict[str, Floats]:
+        return detection.columns([owner[i] for i in which], [stratum[i] for i in which], [p[i] for i in which], n)
+
+    owners, strata, p = answers.flat(found)
+    sums = of(owners, strata, p)
+    of_rule = of(owners, strata, np.where(np.isnan(p), np.nan, np.concatenate(rule)).tolist())
+    natural = sums | detection.natural(sums, np.stack([case.sizes for case in found]))
+    figures = {
+        "detection": detection.detection(sums),
+        "auroc": detection.auroc(sums),
+        "brier": detection.brier(sums),
+        "detection_random": detection.detection(sums, negatives=[RANDOM]),
+        "detection_matched": detection.detection(sums, negatives=[MATCHED]),
+        "precision_natural": detection.natural_precision(natural),
+        "f1_natural": detection.natural_f1(natural),
+        "rule_lift": detection.balanced_accuracy(sums) - detection.balanced_accuracy(of_rule),
+        "worst": detection.detection(sums, "wrong"),
+    }
+    for name in NULLS:
+        without = np.full(n, np.nan)
+        figures[f"null_{name}"] = detection.detection(of(*nulls[name].flat(found))) if name in nulls else without
+    return figures
 
 
 def window_table(found: list[Case], probability: list[Floats], rule: list[Floats]) -> Units:

@@ -9,7 +9,7 @@ against answers with another latent's explanation, or none.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,21 +20,21 @@ from sae_bench.errors import Deferred, TaskError
 from sae_bench.judge import Ratings, read_answers, read_explanation
 from sae_bench.judge.words import short
 from sae_bench.kernels import detection, rules
-from sae_bench.kernels.detection import DECILES, MATCHED, RANDOM
+from sae_bench.kernels.detection import DECILES
 from sae_bench.metrics import autointerp
 from sae_bench.schema import TaskSpec
 from sae_bench.tasks.autointerp import optional, prompts
-from sae_bench.tasks.autointerp.answers import Answers, by_rule, number, window_table
+from sae_bench.tasks.autointerp.answers import NULLS, Answers, by_rule, number, scores, window_table
 from sae_bench.tasks.autointerp.asking import NOT_ASKED, UNREADABLE, Asker, Exporter, Outcome, Reader
 from sae_bench.tasks.autointerp.scale import Scale, decided, distrusted, never_likely, ratings
 from sae_bench.tasks.autointerp.windows import Case, Sizes, cases
 from sae_bench.tasks.judged import JudgedTask
 from sae_bench.tasks.tracked import Tracked, TrackedTask
-from sae_bench.units import Units
+from sae_bench.units import Units, latents
+from sae_bench.units.folds import FOLDS
 
 Floats = NDArray[np.float64]
 Said = tuple[list[prompts.Question], list[Outcome[Ratings]]]  # what was asked, and what came of each
-NULLS = ("shuffled", "empty")
 DEGRADED = 0.05  # share of failed latents above which a result says so
 PROMPT, EXPLANATION, ANSWER = 200, 60, 12  # tokens of instructions, of an explanation, of one answer, roughly
 UNSCORED = 0.5  # share of the judged latents without a score above which the status says so
@@ -114,7 +114,8 @@ class Autointerp(JudgedTask, TrackedTask):
         nulls = {name: Answers(found, asked, scale.read(outcomes)) for name, (asked, outcomes) in null_said.items()}
         more = {"fuzz": optional.fuzz_scores(fuzzed[0], scale.read(fuzzed[1]), len(found)), "intruder": odd}
         rule = by_rule(watched, found)
-        columns = _columns(found, texts, answers, nulls, rule, more)
+        ok = np.array([_status(text, answers.failure.get(i)) == "ok" for i, text in enumerate(texts)])
+        columns = _columns(watched, found, ok, partial(scores, found, answers, nulls, rule), more)
         names = tuple(str(case.latent) for case in found)
         windows = window_table(found, answers.probability, rule)
         details = self._report(asker, found, texts, answers, columns, scale)
@@ -255,40 +256,32 @@ def _explained(texts: Sequence[Outcome[str]]) -> dict[int, str]:
 
 
 def _columns(
+    watched: Tracked,
     found: list[Case],
-    texts: list[Outcome[str]],
-    answers: Answers,
-    nulls: Mapping[str, Answers],
-    rule: list[Floats],
+    ok: NDArray[np.bool_],
+    scored: Callable[[NDArray[np.bool_]], dict[str, Floats]],
     more: Mapping[str, Floats],
 ) -> dict[str, Floats]:
-    """The latent table: figures with zeros where there is none, and ``_n`` saying where there is one."""
-    n = len(found)
-    owners, strata, p = answers.flat(found)
-    sums = detection.columns(owners, strata, p, n)
-    ok = np.array([_status(text, answers.failure.get(i)) == "ok" for i, text in enumerate(texts)])
-    by_rule = np.where(np.isnan(p), np.nan, np.concatenate(rule))
-    of_rule = detection.columns(owners, strata, by_rule.tolist(), n)
-    natural = sums | detection.natural(sums, np.stack([case.sizes for case in found]))
-    figures = {
-        "detection": detection.detection(sums),
-        "auroc": detection.auroc(sums),
-        "brier": detection.brier(sums),
-        "detection_random": detection.detection(sums, negatives=[RANDOM]),
-        "detection_matched": detection.detection(sums, negatives=[MATCHED]),
-        "precision_natural": detection.natural_precision(natural),
-        "f1_natural": detection.natural_f1(natural),
-        "rule_lift": detection.balanced_accuracy(sums) - detection.balanced_accuracy(of_rule),
-        **more,
-    }
-    for name in NULLS:
-        own = detection.columns(*nulls[name].flat(found), n) if name in nulls else None
-        figures[f"null_{name}"] = np.full(n, np.nan) if own is None else detection.detection(own)
+    """The latent table: figures with zeros where there is none, and ``_n`` saying where there is one.
+
+    Beside each stands by how much it hangs on each fold of the scored documents: what it loses without their windows.
+    """
+    n, text = len(found), watched.test
+    fold = np.array([text.fold[window.start] for case in found for window in case.scored])
+    whole = scored(np.ones(len(fold), dtype=bool))
+    hangs = {name: np.zeros((n, FOLDS)) for name in whole}
+    for one in np.unique(fold).tolist():
+        for name, values in scored(fold != one).items():
+            hangs[name][:, one] = np.nan_to_num(whole[name] - values)
     columns = {"latents": np.ones(n), "ok": ok.astype(np.float64)}
-    columns["worst"] = np.where(ok, np.nan_to_num(detection.detection(sums, "wrong")), 0.0)
-    for name, values in figures.items():
+    columns["worst"] = np.where(ok, np.nan_to_num(whole.pop("worst")), 0.0)
+    columns[latents.by_fold("worst", "test")] = np.where(ok[:, None], hangs.pop("worst"), 0.0)
+    for name, values in {**whole, **more}.items():
         has = np.isfinite(values) & (ok | name.startswith("null_"))
         columns |= {name: np.where(has, values, 0.0), f"{name}_n": has.astype(np.float64)}
+        if name in hangs:
+            columns[latents.by_fold(name, "test")] = np.where(has[:, None], hangs[name], 0.0)
+    columns[latents.by_fold(latents.TOKENS, "test")] = text.by_fold(n)
     return columns
 
 
