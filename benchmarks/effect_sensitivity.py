@@ -78,15 +78,16 @@ def value(result: Result, metric: str) -> float:
 
 def row(name: str, result: Result) -> str:
     own = [shown(result.metrics[metric]) for metric in (TOKEN, f"{TOKEN}_gain")]
-    beside = [f"{known(result, label, TOKEN):.3f}" for label in ("random_directions", "all_channels")]
-    joint = [f"{value(result, JOINT):.3f}", f"{known(result, 'random_directions', JOINT):.3f}"]
+    beside = [known(result, label, TOKEN) for label in ("random_directions", "all_channels")]
+    joint = result.metrics[JOINT].value
+    joints = ["-" if joint is None else f"{joint:.3f}", known(result, "random_directions", JOINT)]
     rest = [f"{value(result, 'effect_kl'):.2g}", f"{100 * value(result, 'noise_fraction'):.1f} %"]
-    return f"| {' | '.join([name, *own, *beside, *joint, *rest])} |"
+    return f"| {' | '.join([name, *own, *beside, *joints, *rest])} |"
 
 
-def known(result: Result, label: str, metric: str) -> float:
+def known(result: Result, label: str, metric: str) -> str:
     found = result.controls[label][metric].value
-    return float("nan") if found is None else found
+    return "-" if found is None else f"{found:.3f}"
 
 
 def shown(metric: MetricValue) -> str:

@@ -155,7 +155,8 @@ class SiteView(Lazy):
     def __init__(self, batch: Batch, hook: str) -> None:
         super().__init__()
         self.batch, self.hook = batch, hook
-        self.rms = batch.work.moments[hook].rms
+        moments = batch.work.moments[hook]
+        self.rms, self.top_channels = moments.rms, moments.top_channels
         self.kept, self.first = batch.kept, batch.first
         self.sum = batch.sum
 
@@ -173,11 +174,6 @@ class SiteView(Lazy):
             return self.kept & ((self.target.double() - moments.mean).square().sum(1) > moments.far)
 
         return self.batch.once(("top", self.hook), compute)
-
-    @property
-    def top_channels(self) -> Tensor:
-        """Int64 ``[3]``: the channels of the largest variance in the calibration text."""
-        return self.batch.work.moments[self.hook].top_channels
 
     def predictions(self) -> Tensor:
         """Number of predictions of each sequence, float64 ``[batch]``."""

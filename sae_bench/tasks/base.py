@@ -29,6 +29,9 @@ class Site(Protocol):
     rms: float
     """Root mean square norm of the target on calibration tokens."""
 
+    top_channels: Tensor
+    """Int64: the three channels of the target with the largest variance in the calibration text."""
+
     @property
     def target(self) -> Tensor:
         """Activations that a coder should reproduce ``[T, d_out]``."""
@@ -52,11 +55,6 @@ class Site(Protocol):
     @property
     def top(self) -> Tensor:
         """Bool ``[T]``: kept, and farther from the calibration mean than 99 % of the calibration tokens."""
-        ...
-
-    @property
-    def top_channels(self) -> Tensor:
-        """Int64: the three channels of the target with the largest variance in the calibration text."""
         ...
 
     @property

@@ -48,7 +48,7 @@ class ArrayView:
     rms: float = 1.0
     centre: Tensor | float = 0.0
     far: float = math.inf
-    variances: Tensor = None  # type: ignore[assignment]
+    top_channels: Tensor = None  # type: ignore[assignment]
     ids: list[str] = field(default_factory=list)
     tokens: Tensor = None  # type: ignore[assignment]
     logits: dict[str, Tensor] = field(default_factory=dict)
@@ -59,8 +59,9 @@ class ArrayView:
             self.kept = torch.ones(len(self.x), dtype=torch.bool)
         if self.decoder_norms is None and self.codes is not None:
             self.decoder_norms = torch.ones(self.codes.n_latents, dtype=torch.float64)
-        if self.variances is None:  # one for all batches
-            self.variances = self.x.double().var(0) if len(self.x) > 1 else torch.ones(self.x.shape[1])
+        if self.top_channels is None:  # those of all sequences, also in a part of them
+            spread = self.x.double().var(0) if len(self.x) > 1 else torch.ones(self.x.shape[1])
+            self.top_channels = top_channels(torch.diag(spread))
         self.ids = self.ids or [f"document {i:03d}" for i in range(len(self.lengths))]
 
     @property
@@ -100,10 +101,6 @@ class ArrayView:
     def top(self) -> Tensor:
         """As a run finds them whose calibration has this mean and bound."""
         return self.kept & ((self.x.double() - self.centre).square().sum(1) > self.far)
-
-    @property
-    def top_channels(self) -> Tensor:
-        return top_channels(torch.diag(self.variances))
 
     def sum(self, values: Tensor, where: Tensor) -> Tensor:
         out = torch.zeros(len(self.lengths), *values.shape[1:], dtype=torch.float64)
