@@ -21,7 +21,7 @@ from sae_bench.api import evaluate
 from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.workspace import Entry, Workspace
 from sae_bench.results import store
-from sae_bench.saes.controls import Moments
+from sae_bench.saes.calibration import Moments
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import CoderInfo, Codes, codes_from_dense
 from sae_bench.saes.weights import Weights

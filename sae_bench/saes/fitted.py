@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from sae_bench.kernels.ridge import Ridge
+from sae_bench.saes.calibration import Calibration, NoControl, shared_by
 from sae_bench.saes.control_coders import FittedDecoder, written
-from sae_bench.saes.controls import Calibration, NoControl, dtype_of, info_of, shared_by, untrained
+from sae_bench.saes.controls import dtype_of, info_of, untrained
 from sae_bench.saes.decoding import shown
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import CoderInfo, SparseCoder
