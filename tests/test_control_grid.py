@@ -14,8 +14,8 @@ from torch import Tensor
 from sae_bench import registry
 from sae_bench.engine.plan import Options, with_controls
 from sae_bench.engine.workspace import Entry, Workspace
-from sae_bench.saes import conformance, controls
-from sae_bench.saes.controls import Calibration, Moments, on_grid, shared_by
+from sae_bench.saes import calibration, conformance, controls
+from sae_bench.saes.calibration import Calibration, Moments, on_grid, shared_by
 from sae_bench.saes.graded import Graded, GradedLinear, Turns
 from sae_bench.saes.protocol import Codes, SparseCoder
 from tests.builders.tiny_saes import activations, tiny_coder
@@ -53,8 +53,8 @@ def l0_of(codes: Codes) -> float:
 @pytest.mark.parametrize("l0", [0.0, 1e-9, 0.4, 1.0, 1.09, 5.6, 31.9, 64.0, 90.0, 123_456.7])
 def test_the_nearest_point_of_the_grid_is_within_half_a_percent(l0: float) -> None:
     point = on_grid(l0)
-    assert math.log2(point) * controls.GRID == pytest.approx(round(math.log2(point) * controls.GRID), abs=1e-9)
-    if l0 >= controls.LEAST_L0:
+    assert math.log2(point) * calibration.GRID == pytest.approx(round(math.log2(point) * controls.GRID), abs=1e-9)
+    if l0 >= calibration.LEAST_L0:
         assert abs(point / l0 - 1) <= 0.005
     assert on_grid(point) == point
 

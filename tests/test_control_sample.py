@@ -212,7 +212,7 @@ def test_what_was_measured_on_a_sample_can_be_checked_by_others(tmp_path: Path) 
     for file in store.find(tmp_path):
         result, tables = store.read(file), store.read_units(file)
         n, wrong = differences(result, tables)
-        assert (wrong, n > 20) == ([], True)
+        assert (wrong, n > 10) == ([], True)
         sampled = tables["control/random/document"]
         assert "x" not in sampled.columns
         assert "energy" not in sampled.columns
@@ -232,7 +232,7 @@ def test_edited_rows_of_a_sampled_control_are_not_its_figures(tmp_path: Path) ->
     tables["control/random/document"].columns["error"][3] *= 2  # type: ignore[index]
     _, wrong = differences(result, tables)
     assert wrong
-    assert all(sentence.startswith("control random, ") for sentence in wrong)
+    assert all(sentence.startswith(("control random, ", "against random, ")) for sentence in wrong)
 
 
 @pytest.mark.usefixtures("few")
@@ -300,7 +300,8 @@ def test_controls_that_all_fail_leave_the_figures_of_the_sae(monkeypatch: pytest
         assert result.status == "ok"
         assert result.metrics == alone[key].metrics
         assert not result.controls
-        assert set(result.details["controls without figures"]) == set(SHARED)
+        seen = set(SHARED) - ({"random_l0"} if key[1] == "sparsity" else set())  # which sees codes alone
+        assert set(result.details["controls without figures"]) == seen
         assert "no luck" in result.details["controls without figures"]["pca"]
 
 
@@ -323,6 +324,7 @@ def test_a_control_that_fails_on_further_documents_is_lost_for_the_sae_that_need
     monkeypatch.setattr(confirm.Confirming, "step", step)
     found = run(twins, batch_tokens=3 * LENGTH)
     lost = found["no better", "reconstruction"].details["controls without figures"]
+    assert lost.pop("random_fit").startswith("fitting a decoder of 40 latents takes 160 calibration tokens")
     assert lost == {"permuted": "no luck"}
     assert "permuted" in found["a", "reconstruction"].controls
     assert not found["no better", "reconstruction"].cautions

@@ -15,8 +15,8 @@ from torch import Tensor
 from sae_bench import registry
 from sae_bench.kernels import ridge
 from sae_bench.saes import conformance, fitted
+from sae_bench.saes.calibration import Calibration, Moments, NoControl
 from sae_bench.saes.control_coders import FittedDecoder
-from sae_bench.saes.controls import Calibration, Moments, NoControl
 from sae_bench.saes.decoding import decode
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import Codes, SparseCoder, codes_from_dense
@@ -200,7 +200,7 @@ MATCHED = ("pca", "pca_topk", "channels", "random", "random_l0", "random_fit", "
 @pytest.mark.parametrize("name", MATCHED)
 def test_the_l0_of_a_matched_control_is_within_one_percent_or_there_is_none(name, activation, l0) -> None:
     """At 9 % more latents a control explains 9 % more for nothing."""
-    from sae_bench.saes.controls import on_grid
+    from sae_bench.saes.calibration import on_grid
 
     sae, x = tiny_coder(activation, n_latents=120), activations(2 * TOKENS)
     calibration = known(sae, x)

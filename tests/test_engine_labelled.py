@@ -95,7 +95,7 @@ def run(saes: Any, sets: Path | None, **given: Any) -> dict[tuple[str, str], Res
 def small(sets: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[tuple[str, str], Result], Path]:
     """Two SAEs on the three sets, and where the files are."""
     out = tmp_path_factory.mktemp("out")
-    return run(SAES, sets, controls="permuted", out=out), out
+    return run(SAES, sets, controls="permuted,identity", out=out), out
 
 
 @pytest.fixture(scope="module")
@@ -155,11 +155,10 @@ def test_the_demo_has_figures_with_intervals(kinds: dict[str, Result]) -> None:
 
 
 def test_what_stands_beside_a_score(kinds: dict[str, Result]) -> None:
-    """Codes are not decoded here, so a permuted decoder changes nothing; the identity is the residual's channels."""
+    """Codes are not decoded here, so a permuted decoder is no control; the identity is the residual's channels."""
     for task, share in (("probe_recovery", "probe_share"), ("sparse_probing", "share_k16")):
         result = kinds[task]
-        assert list(result.controls) == ["best_channels", "full_residual", "identity", "permuted"]
-        assert result.controls["permuted"] == result.metrics
+        assert list(result.controls) == ["best_channels", "full_residual", "identity"]
         assert result.controls["best_channels"][share].value == 0
         assert result.controls["full_residual"][share].value == 1
         assert "probe_r_shuffled" not in result.controls["full_residual"]
@@ -176,7 +175,7 @@ def test_a_control_does_not_take_the_place_of_the_best_channels(
     """The control "channels" keeps the largest channels of a token only; the floor of the share searches them all."""
     key = ("demo/topk_k16", "probe_recovery")
     plain = small[0][key].controls
-    beside = run(key[0], sets, tasks=key[1], controls="permuted,channels")[key].controls
+    beside = run(key[0], sets, tasks=key[1], controls="identity,channels")[key].controls
     assert beside["best_channels"] == plain["best_channels"]
     assert len(beside) == len(plain) + 1
 
@@ -290,7 +289,7 @@ def test_texts_that_begin_alike_are_ties_in_any_batch(alike: Path) -> None:
 
 @pytest.mark.parametrize("sae", slow_but(1, SAES[::-1]))
 def test_two_saes_at_once_are_two_runs(sets: Path, small: tuple[dict[tuple[str, str], Result], Path], sae: str) -> None:
-    alone = run(sae, sets, controls="permuted")
+    alone = run(sae, sets, controls="permuted,identity")
     for (name, task), result in alone.items():
         beside = small[0][name, task]
         assert result.metrics == beside.metrics
@@ -349,7 +348,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(sets: Path, tmp_path: Path, kill_
 def test_a_finished_run_is_not_repeated(sets: Path, small: tuple[dict[tuple[str, str], Result], Path]) -> None:
     results, out = small
     calls: list[str] = []
-    again = run(SAES, sets, controls="permuted", out=out, progress=lambda what, *_: calls.append(what))
+    again = run(SAES, sets, controls="permuted,identity", out=out, progress=lambda what, *_: calls.append(what))
     assert not calls
     assert again == results
 
@@ -396,9 +395,8 @@ def test_units_come_back_and_ids_that_tables_share_are_stored_once(
     result = results["demo/relu", "probe_recovery"]
     file = store.path_of(out, result.sae, result.task, result.version, result.protocol)
     tables = store.read_units(file)
-    assert set(tables) == {f"{of}{kind}" for of in ("", "control/permuted/") for kind in ("example", "dataset")}
-    assert tables["control/permuted/example"].ids == tables["example"].ids
-    assert not tables["control/permuted/example"].columns  # each is that of the SAE itself
+    assert set(tables) == {f"{of}{kind}" for of in ("", "control/identity/") for kind in ("example", "dataset")}
+    assert tables["control/identity/example"].ids == tables["example"].ids
     n = sum(one["test_examples"] for one in result.details["sets"].values())
     assert len(tables["example"]) == len(set(tables["example"].ids)) == n
     task = load(tasks()[result.task].code)(tasks()[result.task])
@@ -419,7 +417,7 @@ def test_a_damaged_reference_between_tables_is_one_sentence(
     header = units.read_bytes()
     metadata = json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])["__metadata__"]
     stored = json.loads(metadata["ids"])
-    assert stored["control/permuted/example"] == {"as": "example"} or stored["example"]["as"] in stored
+    assert stored["control/identity/example"] == {"as": "example"} or stored["example"]["as"] in stored
     save_file(
         load_file(units), tmp_path / units.name, {"ids": json.dumps(stored | {"example": ids, "dataset": ["a"] * 3})}
     )

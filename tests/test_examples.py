@@ -13,7 +13,7 @@ import torch
 import sae_bench
 from sae_bench import registry
 from sae_bench.saes import conformance, load
-from sae_bench.saes.controls import Calibration, Moments
+from sae_bench.saes.calibration import Calibration, Moments
 from sae_bench.settings import Told
 from tests.builders.plugins import EXTRAS, ROOT, extras_points, register
 from tests.builders.tiny_saes import activations, tiny_coder

@@ -27,7 +27,7 @@ from sae_bench.files import cache_folder
 from sae_bench.judge.options import default_cache
 from sae_bench.models.huggingface import HuggingFaceSubject
 from sae_bench.results import store
-from sae_bench.saes.controls import Moments
+from sae_bench.saes.calibration import Moments
 from sae_bench.schema import Result
 from sae_bench.session import keeping
 from tests.builders.interrupted import Stopped

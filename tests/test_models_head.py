@@ -14,7 +14,7 @@ from sae_bench.engine.workspace import Workspace
 from sae_bench.models.edits import ResidualMid
 from sae_bench.models.hooks import Hook
 from sae_bench.models.huggingface import HuggingFaceSubject
-from sae_bench.saes.controls import Moments
+from sae_bench.saes.calibration import Moments
 from tests.builders import tiny_models
 from tests.builders.kernel_inputs import LargestAllocation
 

@@ -167,10 +167,10 @@ def test_weights_that_a_pattern_passes_over_are_said(tmp_path: Path) -> None:
 def test_a_control_that_has_no_figures_says_why() -> None:
     """Asked for by its name, and not there: one that has no latents where latents are measured."""
     texts = [d.text for d in demo.documents(60)]
-    found = evaluate("demo/relu", model="demo", data=texts, tasks="token_rules", controls="mean,random_l0",
+    found = evaluate("demo/relu", model="demo", data=texts, tasks="token_rules", controls="mean,random",
                      resamples=20, parameters={"token_rules.latents": 4})[0]  # fmt: skip
     assert found.details["controls without figures"]["mean"].startswith("it has no latents")
-    asked = {"mean", "random_l0"}
+    asked = {"mean", "random"}
     assert asked == set(found.controls) | set(found.details["controls without figures"])
 
 

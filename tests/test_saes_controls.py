@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sae_bench import registry
 from sae_bench.saes import conformance
-from sae_bench.saes.controls import MAX_RANDOM_LATENTS, Calibration, Moments, NoControl
+from sae_bench.saes.calibration import Calibration, Moments, NoControl
+from sae_bench.saes.controls import MAX_RANDOM_LATENTS
 from sae_bench.saes.graded import GradedLinear
 from sae_bench.saes.protocol import SparseCoder
 from sae_bench.saes.weights import Weights

@@ -163,7 +163,7 @@ UNFIT: dict[str, tuple[Change, tuple[str, ...]]] = {
     "definition": (at(*PROTOCOL, "task_sha256", value="0" * 64), ("task_sha256 is not that of reconstruction",)),
     "extra in a control": (extra_in_control, ("mean greatness is no metric of reconstruction",)),
     "controls": (at("provenance", "controls", value=["mean", "pca"]), (
-        "without the controls identity, random, random_l0, permuted; run with --controls default",)),
+        "without the controls identity, random, random_fit, random_l0, permuted; run with --controls default",)),
     "no controls": (at("provenance", "controls", value=[]), ("without the controls mean, identity, pca",)),
     "long name": (at("sae", "name", value="x" * (NAME + 1)), ("a name is longer than 200 characters",)),
     "name that clears the screen": (at("sae", "name", value="\x1b[2J"), ("holds what cannot be printed: '\\x1b[2J'",)),

@@ -14,7 +14,8 @@ from sae_bench.engine.loss import clean_scores, score
 from sae_bench.engine.rest import Logits
 from sae_bench.engine.workspace import Entry, Workspace
 from sae_bench.models.loading import load_subject
-from sae_bench.saes.controls import Calibration, Moments, identity, mean_only
+from sae_bench.saes.calibration import Calibration, Moments
+from sae_bench.saes.controls import identity, mean_only
 from sae_bench.saes.linear import LinearCoder, Nonlinearity
 from sae_bench.saes.protocol import CoderInfo
 from sae_bench.saes.weights import Weights

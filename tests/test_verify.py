@@ -23,6 +23,7 @@ from sae_bench.api import Session, evaluate
 from sae_bench.errors import ResultError, SaeBenchError
 from sae_bench.files import sha256
 from sae_bench.results import recompute, store
+from sae_bench.results.against import Side, against
 from sae_bench.schema import Protocol
 from sae_bench.settings import Settings
 from sae_bench.units import Units, pack
@@ -72,7 +73,7 @@ def rewritten(
     figures: bool = False,
 ) -> Path:
     """A copy that somebody edited who knows the format: the hash of the protocol and the digest of units are always
-    right, and with ``figures`` so are all metrics of SAE and controls."""
+    right, and with ``figures`` so are all metrics of SAE and controls, and what one is against another."""
     file = copied(file, to)
     tables = store.read_units(file)
     rows(tables)
@@ -98,6 +99,10 @@ def rewritten(
                 said = ("value", "low", "high", "reason", "no_interval", "optimistic", "design_effect")
                 values[name] |= {field: getattr(e, field) for field in said}
                 values[name]["n_units"] = e.n_units
+        file.write_bytes(store.to_json(content))
+        sides = {name: Side(kept) for name in content["against"] if (kept := recompute._control(name, tables))}
+        held = against(store.read(file), recompute.definition(result), Side(own), sides)
+        content["against"] |= {n: {m: one.model_dump() for m, one in by.items()} for n, by in held.items()}
         file.write_bytes(store.to_json(content))
     return file
 

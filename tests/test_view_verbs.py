@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, kl_div
 from sae_bench.engine.batch import Batch, CoderView, SiteView
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace
 from sae_bench.models.loading import load_subject
-from sae_bench.saes.controls import Moments
+from sae_bench.saes.calibration import Moments
 from sae_bench.streams.guard import TaskFailure, guarded
 from sae_bench.tasks.base import Task
 from tests.builders.tiny_models import VOCAB, WIDTH, tiny_gpt2

@@ -14,7 +14,7 @@ from sae_bench.data.mask import inside
 from sae_bench.engine.batch import Batch
 from sae_bench.engine.plan import Batches, Options
 from sae_bench.errors import DataError
-from sae_bench.saes.controls import Moments
+from sae_bench.saes.calibration import Moments
 
 SAMPLE_TOKENS = 4096
 TEXT_TOKENS = 65_536  # that controls read: 4 for each of the latents of the widest decoder that is fitted

@@ -29,7 +29,7 @@ from sae_bench.engine.moments import packed, unpacked
 from sae_bench.engine.rows import Arrays, Damaged, Key, Rows
 from sae_bench.errors import ResultError, said
 from sae_bench.files import read_json, regular, write_atomically, writing
-from sae_bench.saes.controls import Moments
+from sae_bench.saes.calibration import Moments
 
 FORMAT = 6  # of the files here: a run that an older version began is begun anew
 __all__ = ["FORMAT", "MOMENTS", "PLAN", "STATE", "Arrays", "Checkpoint", "Damaged", "Key", "State", "added"]

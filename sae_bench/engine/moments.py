@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sae_bench.engine.rows import Arrays
-from sae_bench.saes.controls import Moments
+from sae_bench.saes.calibration import Moments
 
 _TENSORS = ("mean", "covariance", "sample")
 

@@ -17,7 +17,8 @@ from sae_bench.data.tokens import TokenSet
 from sae_bench.engine.selfcheck import SelfCheck, selfcheck
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace, guarded
 from sae_bench.errors import CoderError, SaeBenchError
-from sae_bench.saes.controls import MAX_RANDOM_LATENTS, Calibration, NoControl, Text, on_grid
+from sae_bench.saes.calibration import Calibration, NoControl, Text, on_grid
+from sae_bench.saes.controls import MAX_RANDOM_LATENTS
 from sae_bench.saes.protocol import SparseCoder
 from sae_bench.units.bootstrap import RESAMPLES
 

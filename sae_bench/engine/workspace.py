@@ -16,8 +16,8 @@ from sae_bench.errors import named
 from sae_bench.kernels.transfer import free_bytes
 from sae_bench.models.subject import SubjectModel, is_bottleneck
 from sae_bench.modules import evaluating
+from sae_bench.saes.calibration import Moments
 from sae_bench.saes.control_coders import ChannelCoder, OtherDecoder
-from sae_bench.saes.controls import Moments
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.protocol import Codes, SparseCoder
 from sae_bench.saes.wrap import DenseCoder

@@ -16,6 +16,7 @@ from torch import Tensor
 RIDGE = 0.01  # of the mean variance of a latent; from 1e-5 to 0.1 the explained variance was seen to be the same
 CLOSE = 0.01  # of the right side: the residual at which the steps end; further ones were seen to explain 0.3 % more
 MOST_STEPS = 40
+ELEMENTS = 1 << 23  # of a decoder that is solved for at once: wider ones some columns after the other
 
 
 class _Block(NamedTuple):
@@ -64,7 +65,8 @@ class Ridge:
         ridge = RIDGE * float(spread[alive].mean()) if bool(alive.any()) else 1.0
         right = self._cross - n * codes.outer(targets)
         scale = (1 / (spread + ridge + torch.finfo(spread.dtype).tiny)).unsqueeze(1)
-        decoder = self._steps(right, scale, codes, ridge)
+        columns = right.split(max(1, ELEMENTS // max(self._n, 1)), 1)  # type: ignore[no-untyped-call]
+        decoder = torch.cat([self._steps(some, scale, codes, ridge) for some in columns], 1)
         return decoder, self._around + targets - codes @ decoder
 
     def _steps(self, right: Tensor, scale: Tensor, codes: Tensor, ridge: float) -> Tensor:

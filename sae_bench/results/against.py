@@ -89,10 +89,8 @@ def _whose(name: str) -> str:
 def _loaded(result: Result, spec: TaskSpec, side: Side, whose: str, metrics: Mapping[str, MetricValue]) -> _InMemory:
     shown = result.model_copy(update={"metrics": dict(metrics)})
     tables, draws = {}, dict(side.draws)
-    used = {metric.table for metric in spec.metrics.values()}  # a task may have tables of other rows than units
-    for name, table in side.tables.items():
-        if name not in used:
-            continue
+    used = {metric.table for metric in spec.metrics.values()}  # there may be others, which nothing is made of
+    for name, table in ((name, table) for name, table in side.tables.items() if name in used):
         of_sae = kind(name).of_sae
         ids = tuple(of_sae(unit, whose) for unit in table.ids) if whose else table.ids
         tables[name] = table if ids == table.ids else Units(ids, table.columns, table.common)

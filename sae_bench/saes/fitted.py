@@ -9,20 +9,23 @@ so it is a bound for its decoder from above, and no control that an SAE has to b
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from sae_bench.kernels.ridge import Ridge
+from sae_bench.saes.calibration import Calibration, NoControl, shared_by
 from sae_bench.saes.control_coders import FittedDecoder, written
-from sae_bench.saes.controls import Calibration, NoControl, dtype_of, info_of, shared_by, untrained
+from sae_bench.saes.controls import dtype_of, info_of, untrained
 from sae_bench.saes.decoding import shown
 from sae_bench.saes.linear import LinearCoder
-from sae_bench.saes.protocol import SparseCoder
+from sae_bench.saes.protocol import CoderInfo, SparseCoder
 from sae_bench.saes.weights import Weights
 
 MAX_FITTED_LATENTS = 16_384
 TOKENS_A_LATENT = 4  # calibration tokens, of fewer a decoder would be fitted to their noise
+FITTED_ON = "calibration_tokens"  # in the provenance of a control whose decoder was fitted
 MOST_ENTRIES = 1 << 24  # of the codes that are kept for a fit: 270 MB
 
 
@@ -51,19 +54,23 @@ def random_fit(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseC
     n = max(1, min(sae.info.n_latents, MAX_FITTED_LATENTS))
     _check(n, calibration.l0, calibration)
     tied = untrained(sae, calibration, seed, n, "random_fit")
-    decoder, bias = _fitted(tied, calibration, n)
+    decoder, bias, tokens = _fitted(tied, calibration, n)
     old, dtype = tied.base.weights, dtype_of(calibration)
     weights = Weights(W_enc=old.W_enc, W_dec=decoder.to(dtype), b_dec=bias.to(dtype), b_enc=old.b_enc)
-    return tied.over(LinearCoder(tied.info, weights, tied.base.rule, dtype=dtype))
+    return tied.over(LinearCoder(_on(tied.info, tokens), weights, tied.base.rule, dtype=dtype))
 
 
 def permuted_fit(sae: SparseCoder, calibration: Calibration, seed: int) -> SparseCoder:
     """The SAE's own codes with a decoder by ridge: the best that is linear in them, on calibration text."""
     n, dtype = sae.info.n_latents, dtype_of(calibration)
     _check(n, calibration.l0, calibration)
-    decoder, bias = _fitted(sae, calibration, n)
-    info = info_of(sae, "permuted_fit", n, sae.info.signed, sae.info.decode_needs)
+    decoder, bias, tokens = _fitted(sae, calibration, n)
+    info = _on(info_of(sae, "permuted_fit", n, sae.info.signed, sae.info.decode_needs), tokens)
     return FittedDecoder(info, sae, decoder.to(dtype), bias.to(dtype))
+
+
+def _on(info: CoderInfo, tokens: int) -> CoderInfo:
+    return replace(info, provenance={**info.provenance, FITTED_ON: tokens})
 
 
 def _check(n: int, l0: float, calibration: Calibration) -> None:
@@ -71,8 +78,8 @@ def _check(n: int, l0: float, calibration: Calibration) -> None:
         raise NoControl(why)
 
 
-def _fitted(coder: SparseCoder, calibration: Calibration, n: int) -> tuple[Tensor, Tensor]:
-    """Decoder and bias, float64; beside what the coder itself adds for the activation (a skip)."""
+def _fitted(coder: SparseCoder, calibration: Calibration, n: int) -> tuple[Tensor, Tensor, int]:
+    """Decoder and bias, float64, and on how many tokens; beside what the coder adds for the activation (a skip)."""
     ridge = Ridge(n, calibration.targets.mean)
     for x, y in calibration.pairs(coder.info, tokens_of(calibration.l0, calibration.n_tokens)):
         codes = coder.encode(x)
@@ -86,4 +93,4 @@ def _fitted(coder: SparseCoder, calibration: Calibration, n: int) -> tuple[Tenso
     decoder, bias = ridge.solve()
     if not bool(torch.isfinite(decoder).all()) or not math.isfinite(float(bias.sum())):
         raise NoControl("the fit of its decoder has no finite solution")
-    return decoder, bias
+    return decoder, bias, ridge.n_tokens

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from sae_bench.kernels import topk
-from sae_bench.saes.controls import Calibration, NoControl, dtype_of, info_of, turns
+from sae_bench.saes.calibration import Calibration, NoControl
+from sae_bench.saes.controls import dtype_of, info_of, turns
 from sae_bench.saes.graded import Turns
 from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder, indptr_of
 

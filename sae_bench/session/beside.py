@@ -10,6 +10,7 @@ from typing import Any
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.errors import SaeBenchError, TaskError
 from sae_bench.results.against import Side
+from sae_bench.saes.fitted import FITTED_ON
 from sae_bench.schema import MetricValue
 from sae_bench.session.figures import drawn, figures, measured_tables
 from sae_bench.streams import Reader, Run, stream
@@ -91,7 +92,8 @@ def _control(
         columns = {c: v for c, v in table.columns.items() if not _equal(shared.get(c), v)}
         found.tables[f"control/{name}/{kind}"] = replace(table, columns=columns)
     asked, had = control.coder.info.provenance.get("l0"), reader.l0_of(control)
-    said = {"l0_asked_for": asked, "l0": had, "documents": n}
+    fitted_on = control.coder.info.provenance.get(FITTED_ON)
+    said = {"l0_asked_for": asked, "l0": had, "documents": n, FITTED_ON: fitted_on}
     if any(value is not None for value in said.values()):
         found.measured[name] = {what: value for what, value in said.items() if value is not None}
 

@@ -30,7 +30,7 @@ from sae_bench.errors import ResultError
 from sae_bench.files import cache_folder, read_text, sha256
 from sae_bench.models.digests import ModelDigests
 from sae_bench.models.subject import SubjectModel
-from sae_bench.saes.controls import Moments
+from sae_bench.saes.calibration import Moments
 from sae_bench.settings import Settings
 from sae_bench.streams import Inputs, Run
 from sae_bench.streams.documents import NAME as DOCUMENTS

@@ -18,7 +18,7 @@ from sae_bench.engine.plan import Options, batch_tokens, with_controls
 from sae_bench.engine.workspace import Entry, Workspace
 from sae_bench.models.subject import SubjectModel
 from sae_bench.modules import as_declared
-from sae_bench.saes.controls import Moments
+from sae_bench.saes.calibration import Moments
 from sae_bench.session.keeping import Keeping
 from sae_bench.streams import Inputs, Reader, Run, stream
 from sae_bench.streams.base import Progress

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sae_bench.randomness import generator
-from sae_bench.saes.controls import Calibration
+from sae_bench.saes.calibration import Calibration
 from sae_bench.saes.protocol import Codes, SparseCoder, TokenScale
 
 

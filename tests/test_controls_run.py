@@ -1,0 +1,205 @@
+"""Controls with fitted decoders in a whole run, and what a result says of its SAE beside them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sae_bench import registry
+from sae_bench.api import Session, evaluate
+from sae_bench.engine import calibrate, plan
+from sae_bench.metrics import metrics_of
+from sae_bench.results import store
+from sae_bench.results.recompute import differences
+from sae_bench.schema import Against, MetricValue, Result
+from sae_bench.settings import Settings
+from sae_bench.show.against import in_words
+from sae_bench.show.results import result_tables
+from sae_bench.streams import beside
+from sae_bench.units.kinds import kind
+from tests.builders.tiny_models import tiny_gpt2
+from tests.builders.token_rows import LENGTH, coder, token_rows
+from tests.conftest import ON_TEXT
+
+SAMPLE = 12
+FITTED = ("random_fit", "permuted_fit")
+CONTROLS = "mean,random,random_fit,permuted,permuted_fit,pursuit"
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "DOCUMENTS", SAMPLE)
+
+
+def run(saes: Any, **settings: Any) -> dict[tuple[str, str], Result]:
+    """Results by SAE and task; dictionaries so small that there are 4 calibration tokens a latent."""
+    given: dict[str, Any] = {"model": tiny_gpt2().double(), "data": token_rows(60), "dtype": "float64"}
+    given |= {"resamples": 50, "tasks": ON_TEXT, "tier": "full", "controls": CONTROLS, "calibration_cache": False}
+    return {(result.sae.name, result.task): result for result in evaluate(saes, **(given | settings))}
+
+
+def small(name: str = "a", **changes: Any) -> Any:
+    return coder(name, n=20, k=3, **changes)
+
+
+def test_all_of_them_are_measured_and_an_order_of_strength_holds() -> None:
+    result = run(small())["a", "reconstruction"]
+    fvu = {name: values["fvu"].value for name, values in result.controls.items()}
+    assert fvu.keys() == set(CONTROLS.split(","))
+    assert fvu["random_fit"] < fvu["random"]
+    assert fvu["permuted_fit"] < fvu["permuted"]
+    assert "controls without figures" not in result.details
+
+
+def test_tasks_that_see_codes_alone_have_no_control_of_another_decoder() -> None:
+    """Beside such a task `permuted` is the SAE once more, and looks like a result."""
+    specs = registry.tasks()
+    for name, spec in specs.items():
+        task = registry.load(spec.code)(spec)
+        wanted = {control for control in registry.CONTROLS if task.wants_control(control.name)}
+        blind = name in ("sparsity", "token_rules", "probe_recovery", "sparse_probing", "autointerp")
+        assert task.sees_decoder != blind
+        assert not blind or not {control.name for control in wanted if control.codes_of}
+        assert ("pursuit" in {control.name for control in wanted}) == (name in ("reconstruction", "loss_recovered"))
+    assert set(run(small())["a", "sparsity"].controls) == {"mean", "random"}
+
+
+def test_the_fit_is_the_same_whatever_is_kept_of_the_calibration_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not fit in memory is read once more; figures do not change, to the bit."""
+    saes = [small(), small("b", seed=2)]
+    first = run(saes)
+    monkeypatch.setattr(calibrate, "TEXT_BYTES", 0)
+    again = run(saes)
+    assert {key: result.controls for key, result in again.items()} == {k: r.controls for k, r in first.items()}
+
+
+def test_no_more_of_the_text_is_held_than_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session(small(), Settings(model=tiny_gpt2(), data=token_rows(60), tier="full"))
+    tokens, options = session.inputs.corpus.calibration, session.inputs.options
+    batches = plan.Batches.of(tokens, 3 * LENGTH)
+    for most in (10, 40, 10_000):
+        monkeypatch.setattr(calibrate, "TEXT_TOKENS", most)
+        text = calibrate.CalibrationText(batches, options, lambda hooks: iter(()), torch.device("cpu"))
+        assert text.n_tokens <= most + len(tokens)
+        assert text.n_tokens >= min(most, tokens.n_tokens - 2 * len(tokens))
+
+
+def test_the_order_of_saes_and_the_batch_size_change_nothing() -> None:
+    a, b = small(), coder("b", n=24, k=3, seed=2)
+    alone, among, other = run(a), run([b, a]), run(a, batch_tokens=2 * LENGTH)
+    for key, result in alone.items():
+        assert among[key].controls == result.controls
+        assert among[key].against == result.against
+        for control, values in result.controls.items():
+            for name, value in values.items():
+                if value.value is not None:
+                    found = other[key].controls[control][name].value
+                    assert found == pytest.approx(value.value, rel=1e-6, abs=1e-9), (control, name)
+
+
+def test_a_run_that_is_killed_ends_with_the_same_bits(tmp_path: Path) -> None:
+    """The decoders are fitted anew, on text that is read anew, when it goes on."""
+    settings: dict[str, Any] = {"batch_tokens": LENGTH * 3, "checkpoint_seconds": 0, "tasks": "reconstruction"}
+    run(small(), out=tmp_path / "whole", **settings)
+    steps: list[str] = []
+
+    class Killed(BaseException):
+        pass
+
+    def kill(what: str, done: int, total: int) -> None:
+        steps.append(what)
+        if what == "evaluation" and done > 3:
+            shutil.copytree(tmp_path / "first", tmp_path / "killed")
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(small(), out=tmp_path / "first", progress=kill, **settings)
+    run(small(), out=tmp_path / "killed", **settings)
+    whole, resumed = (
+        {f.relative_to(tmp_path / name): f.read_bytes() for f in (tmp_path / name).rglob("*") if f.is_file()}
+        for name in ("whole", "killed")
+    )
+    assert resumed == whole
+
+
+def test_an_sae_stands_against_each_control_by_pairs_on_common_documents(tmp_path: Path) -> None:
+    run(small(), out=tmp_path)
+    for file in store.find(tmp_path):
+        result, tables = store.read(file), store.read_units(file)
+        spec = registry.tasks()[result.task]
+        for name, own in result.controls.items():
+            directed = {m for m, v in own.items() if v.better != "none" and v.value is not None}
+            assert directed == result.against.get(name, {}).keys(), (result.task, name)
+            for metric, held in result.against.get(name, {}).items():
+                table = spec.metrics[metric].table
+                ids = tables[f"control/{name}/{table}"].ids
+                of = kind(table)
+                mine = tables[table].where(set(ids).__contains__) if table == "document" else tables[table]
+                expected = float(_value(of, mine, metrics_of(spec)[metric])) - own[metric].value
+                assert held.value == pytest.approx(expected, rel=1e-9, abs=1e-12)
+                assert held.n_units == len(ids)
+                if held.low is not None:
+                    assert held.low <= held.value <= held.high
+                better = (held.value > 0) == (result.metrics[metric].better == "higher")
+                assert held.verdict in ("cannot be told apart", "better" if better else "worse")
+
+
+def _value(of: Any, units: Any, metric: Any) -> float:
+    from sae_bench.units.bootstrap import quotient
+
+    return float(quotient(of.point(of.totals(units), metric))[0])
+
+
+@pytest.mark.parametrize("field", ["value", "low", "p", "verdict", "n_units"])
+def test_what_is_claimed_against_a_control_is_computed_again(tmp_path: Path, field: str) -> None:
+    run(small(), out=tmp_path, tasks="reconstruction")
+    (file,) = store.find(tmp_path)
+    result, tables = store.read(file), store.read_units(file)
+    assert not differences(result, tables)[1]
+    held = result.against["random"]["fvu"]
+    other = {"value": held.value * 2, "low": (held.low or 0) - 1, "p": 0.4, "verdict": "better", "n_units": 3}
+    if held.verdict == "better":
+        other["verdict"] = "worse"
+    forged = {
+        **result.against,
+        "random": {**result.against["random"], "fvu": held.model_copy(update={field: other[field]})},
+    }
+    _, wrong = differences(result.model_copy(update={"against": forged}), tables)
+    assert len(wrong) == 1
+    assert wrong[0].startswith("against random, fvu")
+
+
+def test_it_is_said_in_words() -> None:
+    def held(value: float, verdict: str, low: float, high: float) -> str:
+        return in_words("random_fit", Against(value=value, low=low, high=high, p=0.01, n_units=9, verdict=verdict))
+
+    assert held(-0.21, "better", -0.23, -0.19) == "better than random_fit by 0.210 [0.190, 0.230]"
+    assert held(0.21, "worse", 0.19, 0.23) == "worse than random_fit by 0.210 [0.190, 0.230]"
+    assert held(0.01, "cannot be told apart", -0.1, 0.12) == "cannot be told from random_fit (0.01 [-0.10, 0.12])"
+    result = run(small(), tasks="reconstruction")["a", "reconstruction"]
+    said = result_tables([result], registry.tasks())
+    assert "reconstruction, in pairs: fvu " in said
+    assert "permuted_fit by" not in said, "what an SAE could reach is no rival"
+
+
+def test_older_results_without_it_are_read() -> None:
+    value = MetricValue(value=1.0, low=None, high=None, unit="1", better="lower", n_units=3)
+    result = run(small(), tasks="reconstruction")["a", "reconstruction"]
+    older = result.model_dump(mode="json")
+    del older["against"]
+    assert Result.model_validate(older).against == {}
+    assert value.value == 1.0
+
+
+def test_what_fits_cost_is_said_beforehand() -> None:
+    session = Session(small(), Settings(model=tiny_gpt2(), data=token_rows(60), tier="full", controls=CONTROLS))
+    said = session.forecast()
+    (fits,) = [value for key, value in said.items() if key.startswith("decoders fitted on ")]
+    assert fits == {"random_fit, 20 latents": 1, "permuted_fit, 20 latents": 1}
+    assert any(key.startswith("pursuit") for key in said)
+    without = Session(small(), Settings(model=tiny_gpt2(), data=token_rows(60), tier="full", controls="random"))
+    assert not [key for key in without.forecast() if key.startswith(("decoders", "pursuit"))]
