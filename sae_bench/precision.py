@@ -1,4 +1,4 @@
-"""Arithmetic as the numbers' own type promises it, whatever a process has allowed itself.
+"""Arithmetic as the numbers' own type promises it, whatever a process has allowed itself, and on how many threads.
 
 The only place that touches these switches of PyTorch.
 """
@@ -48,6 +48,14 @@ def in_full() -> Callable[[], None]:
         give_back()
         raise
     return give_back
+
+
+@shared
+def one_thread() -> Callable[[], None]:
+    """For thousands of small fits: a second thread would mostly wait, and slow them down where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    return lambda: torch.set_num_threads(threads)
 
 
 def _switch_products(switch: Any) -> None:

@@ -17,8 +17,7 @@ from transformers.utils import logging as said_by_transformers
 
 from sae_bench.models import departures
 from sae_bench.models.quiet import quiet
-from sae_bench.precision import in_full
-from sae_bench.streams.labelled import one_thread
+from sae_bench.precision import in_full, one_thread
 from sae_bench.switches import remarks_on_stderr, shared, without_warnings
 
 STATES: dict[str, tuple[Callable[[], AbstractContextManager[None]], Callable[[], Any]]] = {

@@ -9,9 +9,10 @@ import torch
 from scipy.special import log_softmax, rel_entr
 
 from sae_bench.engine import loss
-from sae_bench.engine.batch import Batch, CoderView, SiteView
+from sae_bench.engine.batch import Batch
 from sae_bench.engine.loss import clean_scores, score
 from sae_bench.engine.rest import Logits
+from sae_bench.engine.views import CoderView, SiteView
 from sae_bench.engine.workspace import Entry, Workspace
 from sae_bench.models.loading import load_subject
 from sae_bench.saes.calibration import Calibration, Moments

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
-from sae_bench.engine.batch import Batch, CoderView, SiteView
+from sae_bench.engine.batch import Batch
+from sae_bench.engine.views import CoderView, SiteView
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace
 from sae_bench.models.loading import load_subject
 from sae_bench.saes.calibration import Moments

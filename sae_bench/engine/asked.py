@@ -10,7 +10,7 @@ from torch import Tensor
 from sae_bench.kernels.divergence import Scores
 
 if TYPE_CHECKING:
-    from sae_bench.engine.batch import CoderView
+    from sae_bench.engine.views import CoderView
 
 REPLACEMENTS = ("clean", "zero", "mean", "spliced")  # what has a name of its own; see Site.loss
 

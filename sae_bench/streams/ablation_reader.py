@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_bench.data.tokens import TokenSet
-from sae_bench.engine.batch import Batch, CoderView, SiteView
+from sae_bench.engine.batch import Batch
 from sae_bench.engine.checkpoint import Arrays, State
+from sae_bench.engine.views import CoderView, SiteView
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.models.continuation import Continuation
 from sae_bench.randomness import generator

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sae_bench.data.tokens import TokenSet
-from sae_bench.engine.batch import Batch, CoderView, SiteView
+from sae_bench.engine.batch import Batch
 from sae_bench.engine.part import part_of
 from sae_bench.engine.plan import Options
+from sae_bench.engine.views import CoderView, SiteView
 from sae_bench.engine.workspace import Entry
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units, bootstrap, kinds

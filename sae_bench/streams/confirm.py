@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 
 from sae_bench import registry
-from sae_bench.engine.batch import CoderView
 from sae_bench.engine.plan import Batches
+from sae_bench.engine.views import CoderView
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.streams.base import Part, Progress, Reader, Run
 from sae_bench.streams.beside import told_apart

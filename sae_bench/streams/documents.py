@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sae_bench.engine.batch import CoderView
 from sae_bench.engine.block import block_tokens
 from sae_bench.engine.checkpoint import Arrays
+from sae_bench.engine.views import CoderView
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.streams.at_hook import UNIT, AtHook
 from sae_bench.streams.base import Inputs, Part, Planned, Progress, Reader, Run, Stream, some_documents

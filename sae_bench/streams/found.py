@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sae_bench.engine.batch import Batch, CoderView
+from sae_bench.engine.batch import Batch
 from sae_bench.engine.checkpoint import Arrays, Key
 from sae_bench.engine.placed import Unread
+from sae_bench.engine.views import CoderView
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.errors import ModelError, named
 from sae_bench.kernels.transfer import Fetch

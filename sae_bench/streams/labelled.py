@@ -16,12 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from sae_bench.data.labelled import Suite
-from sae_bench.engine.batch import Batch, CoderView, SiteView
+from sae_bench.engine.batch import Batch
 from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.plan import Batches
+from sae_bench.engine.views import CoderView, SiteView
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.errors import UsageError
 from sae_bench.metrics.labelled import OVER_SETS
+from sae_bench.precision import one_thread
 from sae_bench.saes.protocol import HasPreActivations
 from sae_bench.streams.base import Inputs, Part, Planned, Population, Progress, Reader, Run, Stream
 from sae_bench.streams.channels import channels_entry
@@ -37,7 +39,6 @@ from sae_bench.streams.labelled_tables import (
 from sae_bench.streams.pooled import Pooled, SetView, TokenStore, TrainWeights
 from sae_bench.streams.prefixes import Prefixes
 from sae_bench.streams.whole import check_rows
-from sae_bench.switches import shared
 from sae_bench.tasks.base import Task
 from sae_bench.tasks.labelled import LabelledTask
 from sae_bench.units import Units, nested
@@ -313,14 +314,6 @@ class LabelledReader(Reader):
                 own[name] = {"value": e.value, "low": e.low, "high": e.high}
                 own[name] |= {"reason": e.reason} if e.reason else {}
         return found
-
-
-@shared
-def one_thread() -> Callable[[], None]:
-    """For thousands of small fits: a second thread would mostly wait, and slow them down where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    return lambda: torch.set_num_threads(threads)
 
 
 def _append(rows: Arrays, more: Arrays) -> None:

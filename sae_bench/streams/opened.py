@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from sae_bench.engine.batch import Batch, CoderView, SiteView
+from sae_bench.engine.batch import Batch
 from sae_bench.engine.block import Block
 from sae_bench.engine.plan import Batches
+from sae_bench.engine.views import CoderView, SiteView
 from sae_bench.engine.workspace import Workspace
 from sae_bench.streams.base import Run
 

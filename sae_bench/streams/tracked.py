@@ -16,9 +16,9 @@ from torch import Tensor
 
 from sae_bench.data.mask import inside
 from sae_bench.data.tokens import TokenSet
-from sae_bench.engine.batch import CoderView
 from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.plan import Options
+from sae_bench.engine.views import CoderView
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.errors import Deferred
 from sae_bench.kernels.token_counts import Firings, firings

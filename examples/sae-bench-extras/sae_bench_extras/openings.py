@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from sae_bench.data.tokens import TokenSet
-from sae_bench.engine.batch import Batch, CoderView, SiteView
+from sae_bench.engine.batch import Batch
 from sae_bench.engine.plan import Batches
+from sae_bench.engine.views import CoderView, SiteView
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.streams.base import (
     Inputs,
