@@ -38,6 +38,15 @@ def test_intervals_cover_whether_documents_or_latents_make_the_noise(spread):
     assert covered >= 0.92
 
 
+@pytest.mark.parametrize("spread", [(1.0, 0.0, 0.3), (0.0, 0.0, 1.0)])
+def test_intervals_are_as_wide_as_the_figure_moves_and_no_wider(spread):
+    """Products of two weights alone would make them 1.7 times as wide where only single rows are noisy."""
+    rng = np.random.default_rng(0)
+    found = [figure(world(rng, *spread)) for _ in range(150)]
+    width = np.mean([e.high - e.low for e in found]) / (2 * 1.96)
+    assert 0.85 < width / np.std([e.value for e in found]) < 1.3
+
+
 def test_latents_alone_would_be_too_narrow_where_documents_make_the_noise():
     units = world(np.random.default_rng(1), 1.0, 0.0, 0.1)
     alone = table(units.columns["value"], range(len(units)), [unit.rpartition(":")[2] for unit in units.ids])

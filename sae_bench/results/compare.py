@@ -46,7 +46,7 @@ from sae_bench.units.bootstrap import (
     undefined,
 )
 from sae_bench.units.kinds import kind
-from sae_bench.units.trust import Influence, design_effect, optimistic
+from sae_bench.units.trust import Influence, design_effect, narrowed, optimistic
 
 __all__ = ["Difference", "Loaded", "NotComparable", "adjusted", "comparable", "difference", "load", "refusal"]
 
@@ -189,7 +189,8 @@ class _Pair:
         found = replace(empty, a=values[0], b=values[1], value=value)
         if n < FEWEST:
             return replace(found, reason=too_few(n, "groups"))
-        drawn = quotient(figures[1].replicates) - quotient(figures[0].replicates)
+        hangs = self._influence(figures)
+        drawn = narrowed(hangs, value, quotient(figures[1].replicates) - quotient(figures[0].replicates))
         if shares := self._shares(values, drawn, n):
             return _of_shares(found, shares, self.paired)
         low, high = percentile_interval(value, drawn, n, CONFIDENCE)
@@ -198,7 +199,7 @@ class _Pair:
         p = p_value(value, drawn, n)
         method = "paired bootstrap" if self.paired else "bootstrap"
         found = replace(found, low=low, high=high, p=p, p_adjusted=p, method=method)
-        error, hangs = spread(drawn), self._influence(figures)
+        error = spread(drawn)
         if hangs is not None:
             size = max(map(abs, values))
             found = replace(found, optimistic=optimistic(hangs, size), design_effect=design_effect(hangs, error, size))

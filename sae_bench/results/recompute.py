@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from sae_bench import registry
 from sae_bench.errors import ResultError, SaeBenchError
@@ -12,7 +13,7 @@ from sae_bench.results.against import Side, against
 from sae_bench.results.definitions import installed, measured_with
 from sae_bench.schema import MARKED_FROM, MetricValue, Result, TaskSpec
 from sae_bench.units import Units
-from sae_bench.units.bootstrap import Estimate, Metric
+from sae_bench.units.bootstrap import Draws, Estimate, Metric, total
 from sae_bench.units.kinds import Kind, drawn, estimate, kind
 from sae_bench.units.sample import first_for_controls
 
@@ -27,9 +28,16 @@ def definition(result: Result, task_dir: str | None = None) -> TaskSpec:
     return measured_with(spec, result)
 
 
-def figures(spec: TaskSpec, tables: Mapping[str, Units], seed: int, resamples: int) -> dict[str, Estimate]:
-    """Every metric of a task with its interval, from those of its tables that there are."""
+def figures(
+    spec: TaskSpec, tables: Mapping[str, Units], seed: int, resamples: int, *, older: bool = False
+) -> dict[str, Estimate]:
+    """Every metric of a task with its interval, from those of its tables that there are.
+
+    ``older``: as they were made before a sample was asked what its intervals are worth (``MARKED_FROM``).
+    """
     draws, metrics = drawn(spec, tables, seed=seed, resamples=resamples), metrics_of(spec)
+    if older:
+        draws = {table: replace(own, sample=None) if isinstance(own, Draws) else own for table, own in draws.items()}
     return {
         name: estimate(draws[metric.table], metrics[name], interval=metric.interval)
         for name, metric in spec.metrics.items()
@@ -55,7 +63,7 @@ def differences(result: Result, tables: Mapping[str, Units], task_dir: str | Non
     marked = result.schema_version >= MARKED_FROM
     for label, claimed, units in groups:
         try:
-            found = figures(spec, units, seed, resamples)
+            found = figures(spec, units, seed, resamples, older=not marked)
         except (AttributeError, IndexError, TypeError, ValueError) as error:  # columns are what somebody made them
             wrong.append(f"{label}no figure can be computed from the units of {', '.join(units)}: {error}")
             continue

@@ -36,7 +36,7 @@ from sae_bench.units.adding import total as total
 from sae_bench.units.sums import CommonSums, Without
 from sae_bench.units.sums import Sums as Sums
 from sae_bench.units.table import Units
-from sae_bench.units.trust import Influence, Sample, design_effect, optimistic, some_rows
+from sae_bench.units.trust import Influence, Sample, design_effect, narrowed, optimistic, some_rows
 from sae_bench.units.weights import resample_weights as resample_weights
 
 RESAMPLES = 2000
@@ -152,11 +152,10 @@ def estimate_of(
     """
     if draws.n == 0:
         return Estimate(None, None, None, 0, "there is no unit to measure")
-    replicates = None if interval == "wilson" else metric(draws.replicates)
-    found = settle(metric(draws.points), replicates, draws.n, confidence, of="groups")
-    if replicates is None or found.value is None:
-        return found
-    return trusted(found, draws.influence(metric), quotient(replicates))
+    point, replicates = metric(draws.points), None if interval == "wilson" else metric(draws.replicates)
+    influence = None if replicates is None else draws.influence(metric)
+    found = settle(point, replicates, draws.n, confidence, of="groups", influence=influence)
+    return found if replicates is None else trusted(found, influence, quotient(replicates))
 
 
 def trusted(found: Estimate, influence: Influence | None, replicates: Array) -> Estimate:
@@ -164,7 +163,8 @@ def trusted(found: Estimate, influence: Influence | None, replicates: Array) -> 
     if influence is None or found.value is None:
         return found
     why = None if found.low is None else optimistic(influence, found.value)
-    return replace(found, optimistic=why, design_effect=design_effect(influence, spread(replicates), found.value))
+    error = spread(narrowed(influence, found.value, replicates))
+    return replace(found, optimistic=why, design_effect=design_effect(influence, error, found.value))
 
 
 def spread(replicates: Array) -> float:
@@ -187,11 +187,17 @@ def estimate(
 
 
 def settle(
-    point: Array | Ratio, replicates: Array | Ratio | None, n: int, confidence: float, *, of: str = "units"
+    point: Array | Ratio,
+    replicates: Array | Ratio | None,
+    n: int,
+    confidence: float,
+    *,
+    of: str = "units",
+    influence: Influence | None = None,
 ) -> Estimate:
     """The estimate that a point ``[1]`` and its replicates make; without these the point is a share of 0/1 units.
 
-    ``of`` names what ``n`` counts.
+    ``of`` names what ``n`` counts; ``influence`` says how much of the replicates' spread is the figure's.
 
     Raises ValueError for a point of another shape: its first number would look like the figure.
     """
@@ -206,7 +212,7 @@ def settle(
         return Estimate(value, *wilson(value, n, confidence), n)
     if n < FEWEST:
         return Estimate(value, None, None, n, no_interval=too_few(n, of))
-    low, high = percentile_interval(value, quotient(replicates), n, confidence)
+    low, high = percentile_interval(value, narrowed(influence, value, quotient(replicates)), n, confidence)
     return Estimate(value, low, high, n, no_interval=MOSTLY_UNDEFINED if low is None else None)
 
 

@@ -3,8 +3,9 @@
 A row's id is ``<document>@<position>:<latent>``. Rows of one document share its text, rows of one latent its direction,
 and a new sample would have other documents and other latents. A replicate therefore draws a weight for every document
 and one for every latent, and a row counts with their product (the pigeonhole bootstrap; Owen 2007, "The pigeonhole
-bootstrap"). It is a little conservative: noise of a row that neither shares is counted up to three times. Resampling
-latents alone would be too narrow wherever the text matters more than the latent: see the card of downstream_sparsity.
+bootstrap"). The noise of a row that neither shares then counts three times; ``trust.narrowed`` takes that back.
+Resampling latents alone would be too narrow wherever the text matters more than the latent: see the card of
+downstream_sparsity.
 Documents of one group have one weight.
 """
 

@@ -128,13 +128,20 @@ def _tail(influence: Influence, size: float) -> float:
 def skewness(values: Array) -> float:
     """Third central moment over the cube of the standard deviation; 0 where nothing varies."""
     from_mean = values - values.mean()
-    variance = float((from_mean**2).mean())
-    return float((from_mean**3).mean()) / variance**1.5 if variance > 0 else 0.0
+    size = float(np.abs(from_mean).max(initial=0.0))
+    if not 0 < size < math.inf:
+        return 0.0
+    from_mean = from_mean / size  # so that no power overflows
+    return float((from_mean**3).mean()) / math.pow(float((from_mean**2).mean()), 1.5)
 
 
 def jackknife(without: Array, of: int | None = None) -> float:
     """The standard error of a figure from its values without each of ``of`` rows in turn, or without some of them."""
-    return math.sqrt(float(((without - without.mean()) ** 2).mean()) * (len(without) if of is None else of))
+    from_mean = without - without.mean()
+    size = float(np.abs(from_mean).max(initial=0.0))
+    if not 0 < size < math.inf:
+        return size
+    return size * math.sqrt(float(((from_mean / size) ** 2).mean()) * (len(without) if of is None else of))
 
 
 def design_effect(influence: Influence, error: float, size: float) -> float | None:
@@ -146,7 +153,26 @@ def design_effect(influence: Influence, error: float, size: float) -> float | No
     if rows is None or len(rows) < 2 or not np.isfinite(rows).all() or not math.isfinite(error):
         return None
     by_row = jackknife(rows, influence.of)
-    return error / by_row if min(by_row, error) > ROUNDING * abs(size) and by_row > 0 else None
+    effect = error / by_row if min(by_row, error) > ROUNDING * abs(size) and by_row > 0 else math.inf
+    return effect if math.isfinite(effect) else None
+
+
+def narrowed(influence: Influence | None, value: float, replicates: Array) -> Array:
+    """Replicates drawn by two kinds of groups at once, brought to the spread that such a figure has.
+
+    Drawn so they count the noise that a row shares with no other three times: their variance is that by one kind, plus
+    that by the other, plus that by rows, where a figure has the sum of the two less that of rows (Cameron, Gelbach and
+    Miller 2011, "Robust inference with multiway clustering"), and no less than either. Others stay as they are.
+    """
+    if influence is None or influence.crossed is None:
+        return replicates
+    alone = influence.groups if influence.rows is None else influence.rows  # each group is a row
+    errors = jackknife(influence.groups), jackknife(influence.crossed), jackknife(alone, influence.of)
+    one, other, row = (error * error for error in errors)  # not a power, which raises where it overflows
+    if not (math.isfinite(one + other + row) and one + other + row > 0):
+        return replicates
+    share = max(one + other - row, one, other) / (one + other + row)
+    return value + math.sqrt(min(1.0, share)) * (replicates - value)
 
 
 def some_rows(n: int) -> NDArray[np.int64]:
