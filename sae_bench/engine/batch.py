@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +23,6 @@ from sae_bench.engine.placed import Lazy, Placed, not_finite
 from sae_bench.engine.rest import Logits
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace, guarded
 from sae_bench.kernels.divergence import Scores
-from sae_bench.kernels.transfer import onto
 from sae_bench.models.subject import Capture
 from sae_bench.randomness import Noise
 from sae_bench.saes.decoding import decode
@@ -36,12 +34,9 @@ from sae_bench.units.folds import fold_of
 class Batch(Placed):
     """Some sequences: ``tokens`` int64 ``[batch, seq]``, ``attention``, ``keep`` and ``target`` bool ``[batch, seq]``.
 
-    They come from the host, where :class:`sae_bench.engine.layout.Layout` works out all shapes before the device
-    begins.
-
-    ``keep`` says which tokens count, ``target`` which may be predicted (None: all).
-    ``names`` of the sequences key what is drawn at random, with ``seed``. ``saes`` are the views of the SAEs of the run
-    on this batch, by their keys, and ``failed`` says which of them failed before.
+    They come from the host, where :class:`sae_bench.engine.layout.Layout` works out all shapes before the device begins.
+    ``keep`` says which tokens count, ``target`` which may be predicted (None: all). ``names`` of the sequences key what
+    is drawn at random, with ``seed``. ``saes`` are the views of the SAEs of the run by key, ``failed`` says which failed.
     """
 
     def __init__(
@@ -128,8 +123,7 @@ class Batch(Placed):
         full = self.capture.activations[hook].clone(memory_format=torch.contiguous_format)
         kept = values.index_select(0, self.put("kept_tokens")).to(full.dtype)
         full.flatten(0, 1).index_copy_(0, self.put("kept_places"), kept)
-        logits = self.logits(hook, full, kind, constant=constant)
-        work = self.work
+        logits, work = self.logits(hook, full, kind, constant=constant), self.work
         return score(logits, self.layout.predicts, self.targets, self.clean, elements=work.chunk, waits=work.waits)
 
     def logits(self, hook: str, activation: Tensor, kind: str, *, constant: bool = False) -> Logits:
@@ -186,12 +180,7 @@ class SiteView(Lazy):
     @property
     def folds(self) -> Tensor:
         """Int64 ``[T]``: the fold of the document of each token."""
-
-        def compute() -> Tensor:
-            folds = np.array([fold_of(name) for name in self.batch.names], dtype=np.int64)
-            return onto(folds.repeat(self.batch.layout.lengths), self.batch.work.subject.device)
-
-        return self.batch.once("folds", compute)
+        return self.batch.of_names("folds", self.batch.names, fold_of)
 
     def loss(self, replacement: str) -> Tensor:
         """Cross-entropy summed over each sequence's predictions ``[batch]``, nats."""
@@ -209,12 +198,12 @@ class SiteView(Lazy):
 
     def replaced(self, replacement: str) -> Scores:
         """What :meth:`loss` and :meth:`kl` sum, for every prediction."""
-        return self.once(
-            replacement,
-            lambda: self.batch.scores(
-                self.hook, self.values(replacement), replacement, constant=self.constant(replacement)
-            ),
-        )
+
+        def compute() -> Scores:
+            values, constant = self.values(replacement), self.constant(replacement)
+            return self.batch.scores(self.hook, values, replacement, constant=constant)
+
+        return self.once(replacement, compute)
 
     def constant(self, replacement: str) -> bool:
         """Whether all tokens carry one vector; never wrongly so."""
