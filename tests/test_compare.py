@@ -20,7 +20,7 @@ from sae_bench.errors import ResultError, SaeBenchError, UsageError
 from sae_bench.results import compare, compare_intervals, store
 from sae_bench.results.compare_intervals import Proportion, holm, p_value, p_value_of_shares, square_and_add
 from sae_bench.show.text import code, markdown
-from sae_bench.units import Units, nested
+from sae_bench.units import Units, folds, nested
 from sae_bench.units.bootstrap import quotient, total
 from tests.builders.comparisons import HOSTILE, documents, examples, frame, save
 from tests.builders.results import changed
@@ -90,13 +90,13 @@ def test_one_sae_on_two_halves_of_the_documents_is_rarely_told_apart(tmp_path, t
 
 def latents(values, **columns):
     n = len(values)
-    return {"latent": frame(map(str, range(n)), f1=values, dead=values, latents=np.ones(n), **columns)}
+    return {"latent": frame(map(str, range(n)), f1=values, ok=1.0 - values, latents=np.ones(n), **columns)}
 
 
 @pytest.mark.parametrize("trials", [40, MANY])
 @pytest.mark.parametrize(("task", "metric", "rate"), [
     ("token_rules", "rule_f1", None),
-    *(("sparsity", "dead_fraction", rate) for rate in (0.004, 0.02, 0.1)),
+    *(("autointerp", "failed_fraction", rate) for rate in (0.004, 0.02, 0.1)),
 ])  # fmt: skip
 def test_equal_saes_with_other_latents_are_rarely_told_apart(tmp_path, task, metric, rate, trials):
     rng, found = np.random.default_rng(2), []
@@ -246,10 +246,9 @@ def test_a_constant_difference_is_as_sure_as_a_sign_test(tmp_path):
 
 
 def both_tables(rng, n=30, m=50):
-    return {
-        "document": frame([f"d{i}" for i in range(n)], active=rng.uniform(5, 9, n), tokens=np.ones(n)),
-        "latent": frame(map(str, range(m)), dead=rng.random(m) < 0.3, latents=np.ones(m)),
-    }
+    table = frame([f"d{i}" for i in range(n)], active=rng.uniform(5, 9, n), tokens=np.ones(n))
+    active = rng.integers(0, 2, (folds.FOLDS, m)) * (rng.random(m) < 0.7)
+    return {"document": table, "fold": folds.table(table, active, np.ones(m))}
 
 
 @pytest.mark.parametrize("sha", [None, "ab" * 32])
@@ -261,6 +260,10 @@ def test_identical_results_differ_by_exactly_nothing(tmp_path, sha):
         assert d.value == 0
         assert d.verdict == APART
         assert d.p == 1
+    table = latents((np.random.default_rng(10).random(50) < 0.3).astype(float))
+    d = compare.difference(
+        *pair(tmp_path, "autointerp", [table, table], ["failed_fraction"], sha=sha), "failed_fraction"
+    )
     assert d.low < 0 < d.high  # of a share of units: never an empty interval
     assert d.method == ("paired shares (Newcombe)" if sha else "bootstrap")
 
@@ -592,7 +595,7 @@ def test_changed_results_are_refused_with_file_and_field(tmp_path, path, value, 
 @pytest.mark.parametrize(("tables", "match"), [
     (lambda t: t | {"document": frame(["d0", "d0"], active=[1, 2], tokens=[1, 1])}, "'d0' more than once"),
     (lambda t: t | {"document": frame(["d0", "d1"], active=[1, 2])}, "'document' does not give 'l0'.*tokens"),
-    (lambda t: {"document": t["document"]}, "no table 'latent'"),
+    (lambda t: {"document": t["document"]}, "no table 'fold'"),
     (lambda t: t | {"document": frame(["d0", "d1"], active=[np.nan, 2], tokens=[1, 1])}, "units beside it give nan"),
 ])  # fmt: skip
 def test_changed_units_are_refused_with_their_file(tmp_path, tables, match):

@@ -264,7 +264,7 @@ def test_a_figure_over_all_of_the_text_cannot_be_made_up_for_a_sample(tmp_path: 
     controls = {**result.controls, "random": {**result.controls["random"], "dead_fraction": forged}}
     _, wrong = differences(result.model_copy(update={"controls": controls}), tables)
     assert len(wrong) == 1
-    assert wrong[0].startswith("control random, dead_fraction has a value, but there is no latent table")
+    assert wrong[0].startswith("control random, dead_fraction has a value, but there is no fold table")
 
 
 def test_results_with_controls_of_older_rules_are_measured_again(tmp_path: Path) -> None:

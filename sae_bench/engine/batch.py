@@ -32,11 +32,9 @@ class Batch(Placed):
     """Some sequences: ``tokens`` int64 ``[batch, seq]``, ``attention``, ``keep`` and ``target`` bool ``[batch, seq]``.
 
     They come from the host, where :class:`sae_bench.engine.layout.Layout` works out all shapes before the device
-    begins.
-
-    ``keep`` says which tokens count, ``target`` which may be predicted (None: all).
-    ``names`` of the sequences key what is drawn at random, with ``seed``. ``saes`` are the views of the SAEs of the run
-    on this batch, by their keys, and ``failed`` says which of them failed before.
+    begins. ``keep`` says which tokens count, ``target`` which may be predicted (None: all). ``names`` of the sequences
+    key what is drawn at random, with ``seed``. ``saes`` are the views of the SAEs of the run by key, ``failed`` says
+    which of them failed before.
     """
 
     def __init__(
@@ -123,8 +121,7 @@ class Batch(Placed):
         full = self.capture.activations[hook].clone(memory_format=torch.contiguous_format)
         kept = values.index_select(0, self.put("kept_tokens")).to(full.dtype)
         full.flatten(0, 1).index_copy_(0, self.put("kept_places"), kept)
-        logits = self.logits(hook, full, kind, constant=constant)
-        work = self.work
+        logits, work = self.logits(hook, full, kind, constant=constant), self.work
         return score(logits, self.layout.predicts, self.targets, self.clean, elements=work.chunk, waits=work.waits)
 
     def logits(self, hook: str, activation: Tensor, kind: str, *, constant: bool = False) -> Logits:

@@ -77,6 +77,15 @@ class Placed(Lazy):
         """What the layout calls ``name``, on the device."""
         return self.once(("layout", name), lambda: onto(getattr(self.layout, name), self._device))
 
+    def of_names(self, key: str, names: tuple[str, ...], what: Callable[[str], int]) -> Tensor:
+        """What a function says of the name of its sequence, for every token, int64 ``[T]``; kept under ``key``."""
+
+        def compute() -> Tensor:
+            each = np.array([what(name) for name in names], dtype=np.int64)
+            return onto(each.repeat(self.layout.lengths), self._device)
+
+        return self.once(key, compute)
+
     @property
     def tokens(self) -> Tensor:
         """Token ids, int64 ``[batch, seq]``."""

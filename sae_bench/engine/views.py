@@ -6,7 +6,6 @@ loss, and whatever else a task lets the model run on.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,6 @@ from sae_bench.engine.batch import Batch
 from sae_bench.engine.placed import Lazy
 from sae_bench.engine.workspace import CoderFailure, Entry, guarded
 from sae_bench.kernels.divergence import Scores
-from sae_bench.kernels.transfer import onto
 from sae_bench.randomness import Noise
 from sae_bench.saes.decoding import decode
 from sae_bench.saes.graded import Graded
@@ -61,12 +59,7 @@ class SiteView(Lazy):
     @property
     def folds(self) -> Tensor:
         """Int64 ``[T]``: the fold of the document of each token."""
-
-        def compute() -> Tensor:
-            folds = np.array([fold_of(name) for name in self.batch.names], dtype=np.int64)
-            return onto(folds.repeat(self.batch.layout.lengths), self.batch.work.subject.device)
-
-        return self.batch.once("folds", compute)
+        return self.batch.of_names("folds", self.batch.names, fold_of)
 
     def loss(self, replacement: str) -> Tensor:
         """Cross-entropy summed over each sequence's predictions ``[batch]``, nats."""

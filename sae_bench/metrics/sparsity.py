@@ -56,7 +56,7 @@ def blocks(details: Mapping[str, Any]) -> list[Block]:
     if "density_histogram" in details:
         made.append(_histogram(details["density_histogram"]))
     if "dead_by_tokens" in details:
-        made += _dead(details["dead_by_tokens"])
+        made.append(_dead(details["dead_by_tokens"]))
     return made
 
 
@@ -71,21 +71,12 @@ def _histogram(content: Mapping[str, Any]) -> Block:
     return Histogram(title=title, x="share of tokens (log10)", of="latents", bins=bins)
 
 
-def _dead(content: Mapping[str, Any]) -> list[Block]:
-    title, latents = "Latents that are dead on so many tokens", int(content["latents"])
+def _dead(content: Mapping[str, Any]) -> Plot:
+    """The dead fraction on fewer tokens, and on twice as many as the curve goes on."""
+    latents = max(1, int(content["latents"]))
     points = [(int(n), float(dead) / latents) for n, dead in zip(content["tokens"], content["expected"], strict=True)]
-    if not points:
-        return []
     series = [Series(name="dead fraction", points=tuple(points))]
-    lines = []
     if content["at_twice"] is not None:
         twice = (2 * points[-1][0], float(content["at_twice"]) / latents)
         series.append(Series(name="on twice the tokens, as the curve goes on", points=(twice,)))
-        dead = float(content["expected"][-1])
-        lines.append(f"of {dead:.0f} dead latents {dead - content['at_twice']:.1f} would fire on as many tokens again")
-    share = float(content["firings_of_dead"])
-    lines.append(f"a share {share:.2g} of the firings on other text would be of latents that are dead here")
-    return [
-        Plot(title=title, x="tokens", y="dead fraction", series=tuple(series)),
-        Text(title="What the dead latents would do", lines=tuple(lines)),
-    ]
+    return Plot(title="Latents that are dead on so many tokens", x="tokens", y="dead fraction", series=tuple(series))

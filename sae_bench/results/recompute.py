@@ -13,7 +13,7 @@ from sae_bench.results.against import Side, against
 from sae_bench.results.definitions import installed, measured_with
 from sae_bench.schema import MARKED_FROM, MetricValue, Result, TaskSpec
 from sae_bench.units import Units
-from sae_bench.units.bootstrap import Draws, Estimate, Metric, total
+from sae_bench.units.bootstrap import Draws, Estimate, Metric
 from sae_bench.units.kinds import Kind, drawn, estimate, kind
 from sae_bench.units.sample import first_for_controls
 

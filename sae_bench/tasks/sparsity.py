@@ -65,7 +65,11 @@ class Sparsity(Task):
         return {"document": rows, "fold": folds.table(rows, totals["active_tokens"], totals["contribution"])}
 
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
-        """Histogram of log10 density, how many latents are dead on fewer tokens, and what is known of the dead ones."""
+        """Histogram of log10 density, how many latents are dead on fewer tokens, and what is known of the dead ones.
+
+        ``firings_of_dead`` is the share of firings on other text that are of latents dead here: that of single firings
+        (Good-Turing).
+        """
         tokens, active = float(tables["document"].columns["tokens"].sum()), folds.active_tokens(tables["fold"])
         low, high, bins = HISTOGRAM
         logs = np.log10(active[active > 0] / max(tokens, 1))
@@ -73,6 +77,7 @@ class Sparsity(Task):
         return {
             "tokens": int(tokens),
             "never_active": int((active == 0).sum()),
+            "firings_of_dead": float(f"{(active == 1).sum() / max(active.sum(), 1):.3g}"),
             "density_histogram": {"log10_edges": edges.round(6).tolist(), "latents": counts.tolist()},
             "dead_by_tokens": _curve(tables["fold"]),
         }
@@ -82,8 +87,7 @@ def _curve(table: Units) -> dict[str, Any]:
     """How many latents are dead on so many tokens, and what the dead ones would do on others.
 
     ``expected`` is the mean over all choices of so many folds. ``at_twice`` is the curve gone on by one doubling, None
-    where there are too few folds for that. ``firings_of_dead`` is the share of the firings on other text that are of
-    latents dead here: the share of single firings here (Good-Turing).
+    where there are too few folds for that.
     """
     there = table.select(np.flatnonzero(table.columns["documents"]))
     active, tokens = folds.active_tokens(table), float(table.columns["tokens"].sum())
@@ -94,5 +98,4 @@ def _curve(table: Units) -> dict[str, Any]:
         "tokens": [round(tokens * i / len(there)) for i in n],
         "expected": [round(folds.expected_dead(there, i), 2) for i in n],
         "at_twice": None if twice is None else round(twice, 2),
-        "firings_of_dead": float(f"{(active == 1).sum() / max(active.sum(), 1):.3g}"),
     }

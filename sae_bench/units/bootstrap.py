@@ -240,7 +240,7 @@ def percentile_interval(
     finite = replicates[np.isfinite(replicates)]
     if len(finite) < len(replicates) / 2:
         return None, None
-    tail = NormalDist().cdf(-math.sqrt(n_units / (n_units - 1)) * t_quantile(confidence, n_units - 1))
+    tail = NormalDist().cdf(-t_width(n_units, confidence))
     low, high = np.quantile(finite, [tail, 1 - tail])
     return min(float(low), value), max(float(high), value)
 
@@ -282,8 +282,8 @@ def undefined(point: Array | Ratio, replicates: Array | Ratio | None) -> str | N
     return None
 
 
-def t_quantile(confidence: float, degrees: int) -> float:
-    """How many standard errors an interval at level ``confidence`` reaches, with so many degrees of freedom."""
+def t_width(n: int, confidence: float = CONFIDENCE) -> float:
+    """How many standard deviations of replicates an interval reaches to each side, of ``n`` units (2 or more)."""
     from scipy.special import stdtrit  # here, because importing scipy costs more than all other commands need
 
-    return float(stdtrit(degrees, 0.5 + confidence / 2))
+    return math.sqrt(n / (n - 1)) * float(stdtrit(n - 1, 0.5 + confidence / 2))

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_bench.units.bootstrap import CONFIDENCE, FEWEST, Array, Draws, Sums, resample_weights, t_quantile
+from sae_bench.units.bootstrap import FEWEST, Array, Draws, Sums, resample_weights, t_width
 from sae_bench.units.groups import group_of
 from sae_bench.units.table import Units
 from sae_bench.units.weights import random
@@ -105,7 +105,7 @@ def draw(units: Units, *, seed: int, resamples: int) -> Draws:
     n = int(there.columns["documents"].sum())
     if len(there) < FEWEST:
         n = min(n, len(there))
-    wider = _width(len(there)) / _width(n) if n >= FEWEST else 1.0
+    wider = t_width(len(there)) / t_width(n) if n >= FEWEST else 1.0
     latents, dense = points.latents[0], _dense(there, _contribution(units), seed, resamples)
     differ = {"dead": _dead(there, seed, resamples), **dense}
     replicates = {name: np.maximum(getattr(points, name) + wider * by, 0) for name, by in differ.items()}
@@ -126,10 +126,6 @@ def _rounding(units: Units, seed: int, resamples: int) -> Array:
     drawn = np.frombuffer(random(seed, f"rounding {digest}", 8 * resamples), "<u8")
     found: Array = drawn / 2.0**63 - 1
     return found
-
-
-def _width(n: int) -> float:
-    return t_quantile(CONFIDENCE, n - 1) * math.sqrt(n / (n - 1))
 
 
 def _dead(units: Units, seed: int, resamples: int) -> Array:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sae_bench.units import bootstrap
-from sae_bench.units.bootstrap import Array, Draws, Sums, resample_weights, total
+from sae_bench.units.bootstrap import FEWEST, Array, Draws, Sums, resample_weights, t_width, total
 from sae_bench.units.table import Units
 from sae_bench.units.weights import weighted
 
@@ -42,7 +42,10 @@ def of_quotient(numerator: NDArray[np.float64], denominator: NDArray[np.float64]
 
 
 def draw(units: Units, *, seed: int, resamples: int) -> Draws:
-    """All that figures of this table are made of, as of so many units as there are folds (or latents, if fewer)."""
+    """All that figures of this table are made of, as of so many units as there are latents; of a census, folds.
+
+    What folds do is widened by what t gives up for there being few of them; of fewer than 5 there is no interval.
+    """
     columns = units.columns
     texts = {name.partition(BY)[2]: column for name, column in columns.items() if name.startswith(TOKENS + BY)}
     if not texts:
@@ -57,7 +60,10 @@ def draw(units: Units, *, seed: int, resamples: int) -> Draws:
         moved: Array = whole + spread * (weighted(weights, column) - whole)
         return moved
 
-    folds = {text: _of_folds(text, column[0], seed, resamples) for text, column in texts.items()}
+    there = min(int((column[0] > 0).sum()) for column in texts.values())
+    n = there if weights is None or there < FEWEST else len(units)
+    wider = t_width(there) / t_width(n) if min(n, there) > 1 else 1.0
+    folds = {text: wider * _of_folds(text, column[0], seed, resamples) for text, column in texts.items()}
     sums: dict[str, Array] = {}
     for name, column in columns.items():
         if column.ndim > 1:
@@ -66,8 +72,7 @@ def draw(units: Units, *, seed: int, resamples: int) -> Draws:
         for text, extra in folds.items():
             if (hangs := columns.get(by_fold(name, text))) is not None:
                 sums[name] += (over_latents(hangs) * extra).sum(axis=1)
-    n = min(int((column[0] > 0).sum()) for column in texts.values())
-    return Draws(total(units), Sums(sums), n if weights is None else min(n, len(units)))
+    return Draws(total(units), Sums(sums), n)
 
 
 def _of_folds(text: str, tokens: Array, seed: int, resamples: int) -> Array:

@@ -10,8 +10,9 @@ from sae_bench import registry
 from sae_bench.metrics import metrics_of
 from sae_bench.results import store
 from sae_bench.schema import MetricValue
-from sae_bench.units import Units, nested
-from sae_bench.units.bootstrap import quotient, total
+from sae_bench.units import Units
+from sae_bench.units.bootstrap import quotient
+from sae_bench.units.kinds import kind
 from tests.builders.results import result as bare
 
 
@@ -21,12 +22,8 @@ def save(folder, task, tables, metrics, name="a", sha=None, units=True, **protoc
     values = {}
     for metric in metrics:
         one, table = spec.metrics[metric], tables[spec.metrics[metric].table]
-        function = metrics_of(spec)[metric]
-        if one.table == "example":
-            points = [quotient(function(total(t))) for t in nested.by_set(table).values()]
-            value = float(np.mean(points))
-        else:
-            value = float(quotient(function(total(table)))[0])
+        function, of = metrics_of(spec)[metric], kind(one.table)
+        value = float(quotient(of.point(of.totals(table), function))[0])
         values[metric] = MetricValue(value=value, low=None, high=None, unit=one.unit, better=one.better, n_units=9)
     sha = sha or hashlib.sha256(name.encode()).hexdigest()
     return store.write(folder, bare(name, sha, values, task=task, **protocol), tables if units else {})
