@@ -13,7 +13,7 @@ deviation has the refits' sample covariance, over all columns and sets at once. 
 refit sees fewer different texts than the fit: it is worse on average, which is no noise and moves no figure. Weighted
 by 1 the rows add up to 0, and figures leave them out.
 
-The 3: a probe stands near the optimum of what it is scored by, so that a figure moves with the square of the fit's error
+The 3: a probe stands near the optimum of what it is scored by, so a figure moves with the square of the fit's error
 d. Over fits that is d'Hd, of variance 2 tr((HV)^2); around one fit it is (d + e)'H(d + e) with e drawn like d, of
 variance 6 tr((HV)^2) on average. ``benchmarks/probe_intervals.py`` measures what comes of it.
 
