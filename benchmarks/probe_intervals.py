@@ -73,7 +73,9 @@ class View:
 def pooled_codes(texts: list[str], saes: list[Any], model: Any, tokenizer: Any) -> list[Tensor]:
     """Codes ``[texts, latents]`` of every SAE, the largest over the tokens of a text."""
     layer = int(demo.HOOK.split(".")[1]) + 1
+    longest = model.config.n_positions
     rows = [[tokenizer.bos_token_id, *ids] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    rows = [ids[:longest] for ids in rows]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     found = [torch.zeros(len(texts), sae.info.n_latents, dtype=torch.float64) for sae in saes]
     for start in range(0, len(order), 64):
@@ -166,7 +168,7 @@ def main() -> None:
     made: list[LabelledTask] = [load(tasks()[name].code)(tasks()[name]) for name in FIGURES]
     rows: dict[tuple[str, str], list[tuple[float, Errors]]] = {}
     begun = time.process_time()
-    for found in measured(options, made):
+    for number, found in enumerate(measured(options, made), 1):
         for i, (task, figures) in enumerate(zip(made, FIGURES.values(), strict=True)):
             for name in figures:
                 one, other = (
@@ -177,6 +179,12 @@ def main() -> None:
                 pair = {kind: error(other[kind][1] - one[kind][1]) for kind in one}
                 rows.setdefault((name, "one SAE"), []).append((one["printed"][0], single))
                 rows.setdefault((name, "pair"), []).append((other["printed"][0] - one["printed"][0], pair))
+        if number % 10 == 0 or number == options.draws:
+            print(f"{number} draws, {time.process_time() - begun:.0f} s of CPU\n")
+            print_table(rows)
+
+
+def print_table(rows: dict[tuple[str, str], list[tuple[float, Errors]]]) -> None:
     print("| figure | of | value | spread over draws | printed error | spread / printed | with sets drawn |")
     print("|---|---|---|---|---|---|---|")
     for (name, of), values in rows.items():
@@ -186,7 +194,7 @@ def main() -> None:
         )
         mean = float(np.mean([value for value, _ in values]))
         print(f"| `{name}` | {of} | {mean:.4f} | {spread:.4f} | {printed:.4f} | {spread / printed:.2f} | {wide:.4f} |")
-    print(f"\n{options.draws} draws, {time.process_time() - begun:.0f} s of CPU")
+    print(flush=True)
 
 
 if __name__ == "__main__":

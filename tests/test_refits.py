@@ -238,7 +238,7 @@ def test_the_error_of_a_figure_is_that_of_the_test_part_and_that_of_the_refits()
     # the same texts are in all sets, with one weight: their means err together
     columns = nested.by_set(units)
     test = np.mean([table.columns["x"] for table in columns.values()], axis=0).var() / 200
-    train = sums.mean(0).var(ddof=1)
+    train = sums.mean(0).var(ddof=1) / nested.INFLATION
     assert replicates.std() == pytest.approx(math.sqrt(test + train), rel=0.1)
     assert train > 4 * test
 
@@ -283,7 +283,7 @@ def test_two_saes_share_refits() -> None:
     first, second = (nested.replicates_of(d, mean, [mean(s) for s in d.points], d.weights) for d in (a, b))
     assert isinstance(first, np.ndarray)
     assert isinstance(second, np.ndarray)
-    assert first.std() > 0.3
+    assert first.std() > 0.2
     assert (second - first).std() < 0.01
 
 
@@ -321,11 +321,11 @@ def test_a_share_has_no_value_where_ceiling_and_floor_are_not_apart_beyond_their
         assert has or "within noise of 0" in str(found.reason)
 
 
-def test_refit_rows_add_up_to_nothing_and_have_the_covariance_of_the_refits() -> None:
+def test_refit_rows_add_up_to_nothing_and_have_the_covariance_of_refits() -> None:
     sums = {"a": np.arange(20.0) ** 2, "b": np.sin(np.arange(20.0))}
     columns_of = {"a": np.zeros(5), "b": np.zeros(5), "c": np.zeros((5, 2))}
     rows = refit_rows(sums, columns_of, 20)
     assert rows["c"].shape == (20, 2)
     assert not rows["c"].any()
     assert rows["a"].sum() == pytest.approx(0, abs=1e-9)
-    assert rows["a"] @ rows["b"] == pytest.approx(np.cov(sums["a"], sums["b"])[0, 1])
+    assert rows["a"] @ rows["b"] == pytest.approx(np.cov(sums["a"], sums["b"])[0, 1] / nested.INFLATION)

@@ -75,6 +75,8 @@ def refit_probes(z: Tensor, labels: Tensor, weights: Tensor, start: tuple[Tensor
 
 def centre_and_scale(z: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of columns; 1 for one that is constant."""
+    if not z.shape[1]:
+        return z.new_zeros(0), z.new_ones(0)  # torch warns of what it makes of no column
     scale = z.std(0, correction=0)
     return z.mean(0), torch.where((z.amax(0) > z.amin(0)) & (scale > 0), scale, 1.0)
 

@@ -73,12 +73,12 @@ def labelled_tables(rows: Arrays, task: str, entry: Entry, cast: Cast, suite: Su
 def refit_rows(sums: Mapping[str, Column], columns: Mapping[str, Column], number: int) -> dict[str, Column]:
     """The rows of a set's refits from their ``sums`` ``[number]`` over its test examples, which have ``columns``.
 
-    As :mod:`sae_bench.units.nested` says: deviations from the mean of all, over sqrt(number - 1). A column of which
-    refits say nothing is 0.
+    As :mod:`sae_bench.units.nested` says: deviations from the mean of all, over sqrt(INFLATION (number - 1)). A column
+    of which refits say nothing is 0.
     """
     rows = {name: np.zeros((number, *column.shape[1:])) for name, column in columns.items()}
     for name, column in sums.items():
-        rows[name] = (column - column.mean(0)) / max(1, number - 1) ** 0.5
+        rows[name] = (column - column.mean(0)) / (nested.INFLATION * max(1, number - 1)) ** 0.5
     return rows
 
 

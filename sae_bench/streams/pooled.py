@@ -115,9 +115,10 @@ class TrainWeights:
     def of(self, count: int) -> NDArray[np.float64]:
         """Exponential weights with mean 1, ``[count, texts]``."""
         if count not in self._made:
-            drawn = [random(self._seed, f"train part: {text}", 4 * count) for text in self._ids]
-            whole = np.frombuffer(b"".join(drawn), "<u4").reshape(len(drawn), count)
-            self._made = {count: -np.log((whole.T + 0.5) / 2**32)}
+            # text by text, so that the last bit of a logarithm does not depend on what texts there are beside it
+            drawn = (random(self._seed, f"train part: {text}", 4 * count) for text in self._ids)
+            made = [-np.log((np.frombuffer(one, "<u4") + 0.5) / 2**32) for one in drawn]
+            self._made = {count: np.stack(made, axis=1)}
         return self._made[count]
 
 

@@ -8,10 +8,14 @@ mean denominator. An example that is in several sets has the same weight in all 
 figure. Two things are drawn. The examples of the test part, as everywhere. And the train part, on which a probe is
 chosen and fitted: the table holds a row ``<set>:refit 07`` for each of R fits under other weights of the training
 texts. Such a row has, in every column, the deviation of that refit's sum over the test examples from the mean of all
-R, divided by sqrt(R - 1). Being rows, refits are resampled like examples: the sum over them of Poisson weight times
+R, divided by sqrt(3 (R - 1)). Being rows, refits are resampled like examples: the sum over them of Poisson weight times
 deviation has the refits' sample covariance, over all columns and sets at once. The deviations are centred because a
 refit sees fewer different texts than the fit: it is worse on average, which is no noise and moves no figure. Weighted
 by 1 the rows add up to 0, and figures leave them out.
+
+The 3: a probe stands near the optimum of what it is scored by, so a figure moves with the square of the fit's error
+d. Over fits that is d'Hd, of variance 2 tr((HV)^2); around one fit it is (d + e)'H(d + e) with e drawn like d, of
+variance 6 tr((HV)^2) on average. ``benchmarks/probe_intervals.py`` measures what comes of it.
 
 *The interval over sets* (:func:`over_sets`) draws the sets too, as another suite would have other sets. The spread of
 the observed sets already holds the noise of their examples, so it counts that part twice and is a little too wide where
@@ -43,6 +47,7 @@ from sae_bench.units.bootstrap import (
 )
 from sae_bench.units.table import Units
 
+INFLATION = 3.0  # of the variance over refits, see above
 REFIT = "refit "  # what the name of a refit begins with; those of examples are digests
 
 
