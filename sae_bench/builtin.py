@@ -156,7 +156,7 @@ CONTROLS = (
     Entry(
         "permuted_fit",
         "sae_bench.saes.fitted:permuted_fit",
-        "the SAE's own codes with a decoder fitted by ridge: what its encoder allows",
+        "the SAE's own codes with a decoder fitted by ridge to calibration text",
         codes_of="the SAE",
         bound=True,
     ),

@@ -53,7 +53,7 @@ def l0_of(codes: Codes) -> float:
 @pytest.mark.parametrize("l0", [0.0, 1e-9, 0.4, 1.0, 1.09, 5.6, 31.9, 64.0, 90.0, 123_456.7])
 def test_the_nearest_point_of_the_grid_is_within_half_a_percent(l0: float) -> None:
     point = on_grid(l0)
-    assert math.log2(point) * calibration.GRID == pytest.approx(round(math.log2(point) * controls.GRID), abs=1e-9)
+    assert math.log2(point) * calibration.GRID == pytest.approx(round(math.log2(point) * calibration.GRID), abs=1e-9)
     if l0 >= calibration.LEAST_L0:
         assert abs(point / l0 - 1) <= 0.005
     assert on_grid(point) == point

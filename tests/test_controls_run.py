@@ -195,6 +195,26 @@ def test_older_results_without_it_are_read() -> None:
     assert value.value == 1.0
 
 
+@pytest.mark.parametrize("threshold", [0.2, 0.9])
+def test_the_l0_of_controls_is_that_of_an_sae_with_a_threshold_on_the_text_that_is_scored(
+    tmp_path: Path, threshold: float
+) -> None:
+    """On calibration documents it has another one, as documents differ."""
+    from sae_bench.saes.linear import LinearCoder, Nonlinearity
+
+    made = small()
+    sae = LinearCoder(made.info, made.weights, Nonlinearity("relu"), dtype=torch.float64)
+    assert sae.weights.b_enc is not None
+    sae.weights.b_enc.fill_(-threshold)
+    result = run(sae, tasks="sparsity", controls="random", out=tmp_path)["a", "sparsity"]
+    asked = result.details["controls as measured"]["random"]["l0_asked_for"]
+    (file,) = store.find(tmp_path)
+    units = store.read_units(file)
+    own = units["document"].where(set(units["control/random/document"].ids).__contains__)
+    assert len(own) == SAMPLE
+    assert asked == pytest.approx(own.columns["active"].sum() / own.columns["tokens"].sum(), rel=0.005)
+
+
 def test_what_fits_cost_is_said_beforehand() -> None:
     session = Session(small(), Settings(model=tiny_gpt2(), data=token_rows(60), tier="full", controls=CONTROLS))
     said = session.forecast()

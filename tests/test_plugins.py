@@ -18,7 +18,7 @@ from tests.builders.said import complaints
 
 TASKS = ("half_code", "label_l0", "opening_error")
 TABLES = {"half_code": {"document"}, "label_l0": {"example", "dataset"}, "opening_error": {"window"}}
-CONTROLS = ("mean", "identity", "pca", "random", "random_l0", "permuted", "shuffled_encoder")
+CONTROLS = ("mean", "identity", "pca", "random", "random_l0", "permuted", "random_fit", "shuffled_encoder")
 BUILDS = importlib.util.find_spec("pip") and int(version("setuptools").split(".")[0]) > 70
 GATES = """
 [half_code.half_kl]

@@ -66,7 +66,7 @@ def _spread(batch: Batch, a_sequence: int) -> Tensor:
 
 
 class CalibrationText:
-    """Activations of at most ``TEXT_TOKENS`` tokens of the calibration text, spread evenly over its sequences.
+    """Activations of at most ``TEXT_TOKENS`` tokens of the sequences of ``batches``, spread evenly over them.
 
     Those of the pass that measures the moments are kept where they fit in ``TEXT_BYTES``; else, and where that pass is
     not made since the moments are there, the model reads the text once more for the hook points that are asked for.
@@ -76,7 +76,8 @@ class CalibrationText:
     def __init__(
         self, batches: Batches, options: Options, read: Callable[[Sequence[str]], Iterable[Batch]], device: torch.device
     ) -> None:
-        counts = [int(inside(one.ids, options.mask, options.special_ids).sum()) for one in batches.tokens]
+        of = [batches.tokens[i].ids for group in batches.groups for i in group]
+        counts = [int(inside(ids, options.mask, options.special_ids).sum()) for ids in of]
         self._share = -(-TEXT_TOKENS // max(len(counts), 1))
         self.n_tokens = sum(min(count, self._share) for count in counts)
         self._read, self._device = read, device

@@ -1,6 +1,7 @@
 """What controls are made from: what is known of the activations on calibration text, and what SAEs share.
 
-Nothing here is of the documents that are scored.
+Nothing here is of the documents that are scored but one number: how many latents of an SAE are active there, where that
+differs from token to token, so that its controls have as many.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Moments at the hook that the SAE reads and at the one that it predicts, and the SAE's mean L0 on that text.
+    """Moments at the hook that the SAE reads and at the one that it predicts, and the SAE's mean L0.
 
     Of a control that is shared, ``l0`` is that of the grid. ``shared`` keeps what several controls of a run are made
     of; see :meth:`once`. ``text`` is more of the calibration text than the samples of the moments hold.

@@ -2,7 +2,7 @@
 
 A control is a function ``(sae, calibration, seed) -> coder | None``; None where it makes no sense (a transcoder has no
 identity), and :class:`NoControl` with the reason where it cannot be what it claims to be. ``calibration`` holds what is
-known of the activations from calibration documents, never from the documents that are scored.
+known of the activations from calibration documents, never from the documents that are scored, and the SAE's L0.
 
 Controls that are matched in L0 stand on a grid of it (:func:`on_grid`), so fine that they are within half a percent of
 the SAE, and SAEs of a hook point share them (:func:`shared_by`). What a control is made of (random directions,

@@ -14,7 +14,7 @@ from sae_bench.engine.batch import Batch
 from sae_bench.engine.calibrate import CalibrationText, calibrate
 from sae_bench.engine.checkpoint import Checkpoint
 from sae_bench.engine.kept import Kept
-from sae_bench.engine.plan import Options, batch_tokens, with_controls
+from sae_bench.engine.plan import Batches, Options, batch_tokens, with_controls
 from sae_bench.engine.workspace import Entry, Workspace
 from sae_bench.models.subject import SubjectModel
 from sae_bench.modules import as_declared
@@ -22,6 +22,7 @@ from sae_bench.saes.calibration import Moments
 from sae_bench.session.keeping import Keeping
 from sae_bench.streams import Inputs, Reader, Run, stream
 from sae_bench.streams.base import Progress
+from sae_bench.streams.beside import control_documents
 from sae_bench.streams.loop import read
 from sae_bench.tasks.base import Task
 
@@ -84,13 +85,14 @@ def measure(
     size = batch_tokens(inputs.options, subject.vocab_size, subject.device, inputs.corpus.evaluation.longest)
     keeping = Keeping(kept, inputs, size)
     resumed = checkpoint.load_moments(subject.device)
-    text = _text(subject, inputs.options, keeping)
+    text = _text(subject, inputs.options, keeping.batches)
     moments, counters = resumed or _calibration(subject, inputs.options, hooks, keeping, text, progress)
     if resumed is None:
         checkpoint.save_moments(moments, counters)
         keeping.keep_moments(moments)
     work = Workspace(subject, hooks, moments, waits=may_wait(subject.device))
-    cast = with_controls(saes, work, inputs.options, text)
+    scored = _text(subject, inputs.options, _measured_on(inputs, size)) if inputs.options.controls else None
+    cast = with_controls(saes, work, inputs.options, text, scored)
     text.forget()
     run = Run(work, cast, inputs, size, checkpoint, checkpoint.load())
     fresh = not run.state.done
@@ -119,14 +121,21 @@ def _open(run: Run, tasks: Mapping[str, Task]) -> dict[str, Reader]:
     return readers
 
 
-def _text(subject: SubjectModel, options: Options, keeping: Keeping) -> CalibrationText:
-    """The calibration text, for controls that read more of it than a sample."""
+def _measured_on(inputs: Inputs, size: int) -> Batches:
+    """The documents on which controls are measured."""
+    tokens = inputs.corpus.evaluation
+    chosen = control_documents(tokens, inputs.options.seed)
+    return Batches.of(tokens, size, [i for i, unit in enumerate(tokens.units.tolist()) if unit in chosen])
+
+
+def _text(subject: SubjectModel, options: Options, batches: Batches) -> CalibrationText:
+    """A text of which more is read than a sample, before anything is scored."""
 
     def read(hooks: Sequence[str]) -> Iterator[Batch]:
         work = Workspace(subject, tuple(sorted(hooks, key=_depth)), {})
-        return (Batch(work, *keeping.batches.tensors(i, options)) for i in range(len(keeping.batches)))
+        return (Batch(work, *batches.tensors(i, options)) for i in range(len(batches)))
 
-    return CalibrationText(keeping.batches, options, read, subject.device)
+    return CalibrationText(batches, options, read, subject.device)
 
 
 def _calibration(
