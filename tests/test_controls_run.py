@@ -195,9 +195,7 @@ def test_where_an_interval_and_a_verdict_part_both_are_said() -> None:
     """An interval is for one pair alone, and may leave out 0 where a verdict among several pairs says nothing."""
     said = {"value": 0.02, "low": 0.003, "high": 0.038, "n_units": 9, "verdict": "cannot be told apart"}
     found = in_words("pca", Against(**said, p=0.07))
-    assert found == (
-        "cannot be told from pca (0.020 [0.003, 0.038] for this pair alone; p 0.07 among all that it is held against)"
-    )
+    assert found == "cannot be told from pca (0.020 [0.003, 0.038] for this pair alone; p 0.07 among all pairs)"
     assert "rounding" in in_words("pca", Against(**said, p=0.001))
     assert (
         in_words("pca", Against(**(said | {"low": -0.001}), p=0.2)) == "cannot be told from pca (0.020 [-0.001, 0.038])"
@@ -205,7 +203,7 @@ def test_where_an_interval_and_a_verdict_part_both_are_said() -> None:
 
 
 def test_nobody_is_better_in_what_nobody_is_ranked_by() -> None:
-    """A control with fewer dead latents is no better dictionary; a sentence about the nearest one would say that it is."""
+    """A control with fewer dead latents is no better dictionary, which a sentence on the nearest would say."""
     spec = registry.tasks()["sparsity"]
     result = run(small(), tasks="sparsity")["a", "sparsity"]
     assert not spec.metrics["dead_fraction"].orders

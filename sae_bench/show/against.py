@@ -55,7 +55,7 @@ def in_words(name: str, held: Against) -> str:
             return f"cannot be told from {name} ({shown})"
         if held.p < ALPHA:
             return f"cannot be told from {name} ({shown}, which is rounding)"
-        return f"cannot be told from {name} ({shown} for this pair alone; p {held.p:.2f} among all that it is held against)"
+        return f"cannot be told from {name} ({shown} for this pair alone; p {held.p:.2f} among all pairs)"
     if held.verdict == "differs":
         return f"differs from {name} by {span(held.value, held.low, held.high)}"
     ends = [end for end in (held.low, held.high) if end is not None]
