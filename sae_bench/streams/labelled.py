@@ -8,8 +8,7 @@ is computed from.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -28,9 +27,11 @@ from sae_bench.streams.base import Inputs, Part, Planned, Population, Progress, 
 from sae_bench.streams.channels import channels_entry
 from sae_bench.streams.guard import Columns, TaskFailure, guarded
 from sae_bench.streams.labelled_tables import (
+    append,
     ceiling_key,
     labelled_tables,
     measured_as,
+    one_thread,
     reference_tables,
     refit_rows,
     wanted_keys,
@@ -176,7 +177,7 @@ class LabelledReader(Reader):
             if entry.key in failed:
                 continue
             try:
-                _append(part.rows, self._measure(name, task, entry, view, number))
+                append(part.rows, self._measure(name, task, entry, view, number))
             except CoderFailure as failure:
                 part.failures[entry.key] = str(failure)
                 return
@@ -313,19 +314,3 @@ class LabelledReader(Reader):
                 own[name] = {"value": e.value, "low": e.low, "high": e.high}
                 own[name] |= {"reason": e.reason} if e.reason else {}
         return found
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """For thousands of small fits: a second thread would mostly wait, and slow them down where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _append(rows: Arrays, more: Arrays) -> None:
-    for key, column in more.items():
-        rows[key] = np.concatenate([rows[key], column]) if key in rows else column

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
+import torch
 
 from sae_bench.data.labelled import Suite
 from sae_bench.engine.checkpoint import Arrays
@@ -101,3 +103,20 @@ def _table(rows: Arrays, task: str, key: str) -> dict[str, dict[str, Column]]:
         if (name, owner) == (task, key) and kind in tables:
             tables[kind][short] = values
     return tables
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For thousands of small fits: a second thread would mostly wait, and slow them down where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def append(rows: Arrays, more: Arrays) -> None:
+    """Put columns behind those of the same name."""
+    for key, column in more.items():
+        rows[key] = np.concatenate([rows[key], column]) if key in rows else column
