@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 Better = Literal["higher", "lower", "none"]
-Verdict = Literal["better", "worse", "cannot be told apart"]
+Verdict = Literal["better", "worse", "differs", "cannot be told apart"]  # differs: nothing says which one is better
 Status = Literal["ok", "degraded", "error", "skipped"]  # degraded: there are figures, which must not be ranked
 
 MOST_RESAMPLES = 100_000  # a file from elsewhere must not take all memory
@@ -128,7 +128,8 @@ class MetricValue(Record):
 class Against(Record):
     """An SAE held against what stands beside it, in pairs: its figure minus that of the other, on ``n_units`` of both.
 
-    ``p`` is adjusted over all that the metric is held against. A verdict says what the SAE is.
+    ``p`` is adjusted over all that the metric is held against. A verdict says what the SAE is; it "differs" in a metric
+    by which nobody is ranked.
     """
 
     value: FiniteFloat

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,12 +15,14 @@ from sae_bench.api import Session, evaluate
 from sae_bench.engine import calibrate, plan
 from sae_bench.metrics import metrics_of
 from sae_bench.results import store
+from sae_bench.results.against import Side, against
 from sae_bench.results.recompute import differences
 from sae_bench.schema import Against, MetricValue, Result
 from sae_bench.settings import Settings
 from sae_bench.show.against import in_words
 from sae_bench.show.results import result_tables
 from sae_bench.streams import beside
+from sae_bench.units import Units
 from sae_bench.units.kinds import kind
 from tests.builders.tiny_models import tiny_gpt2
 from tests.builders.token_rows import LENGTH, coder, token_rows
@@ -145,7 +148,8 @@ def test_an_sae_stands_against_each_control_by_pairs_on_common_documents(tmp_pat
                 if held.low is not None:
                     assert held.low <= held.value <= held.high
                 better = (held.value > 0) == (result.metrics[metric].better == "higher")
-                assert held.verdict in ("cannot be told apart", "better" if better else "worse")
+                apart = ("better" if better else "worse") if spec.metrics[metric].orders else "differs"
+                assert held.verdict in ("cannot be told apart", apart)
 
 
 def _value(of: Any, units: Any, metric: Any) -> float:
@@ -180,10 +184,44 @@ def test_it_is_said_in_words() -> None:
     assert held(-0.21, "better", -0.23, -0.19) == "better than random_fit by 0.210 [0.190, 0.230]"
     assert held(0.21, "worse", 0.19, 0.23) == "worse than random_fit by 0.210 [0.190, 0.230]"
     assert held(0.01, "cannot be told apart", -0.1, 0.12) == "cannot be told from random_fit (0.01 [-0.10, 0.12])"
+    assert held(0.02, "differs", 0.01, 0.03) == "differs from random_fit by 0.020 [0.010, 0.030]"
     result = run(small(), tasks="reconstruction")["a", "reconstruction"]
     said = result_tables([result], registry.tasks())
     assert "reconstruction, in pairs: fvu " in said
     assert "permuted_fit by" not in said, "what an SAE could reach is no rival"
+
+
+def test_where_an_interval_and_a_verdict_part_both_are_said() -> None:
+    """An interval is for one pair alone, and may leave out 0 where a verdict among several pairs says nothing."""
+    said = {"value": 0.02, "low": 0.003, "high": 0.038, "n_units": 9, "verdict": "cannot be told apart"}
+    found = in_words("pca", Against(**said, p=0.07))
+    assert found == "cannot be told from pca (0.020 [0.003, 0.038] for this pair alone; p 0.07 among all pairs)"
+    assert "rounding" in in_words("pca", Against(**said, p=0.001))
+    assert (
+        in_words("pca", Against(**(said | {"low": -0.001}), p=0.2)) == "cannot be told from pca (0.020 [-0.001, 0.038])"
+    )
+
+
+def test_nobody_is_better_in_what_nobody_is_ranked_by() -> None:
+    """A control with fewer dead latents is no better dictionary, which a sentence on the nearest would say."""
+    spec = registry.tasks()["sparsity"]
+    result = run(small(), tasks="sparsity")["a", "sparsity"]
+    assert not spec.metrics["dead_fraction"].orders
+    held = Against(value=0.4, low=0.3, high=0.5, p=0.001, n_units=30, verdict="worse")
+    forged = result.model_copy(update={"against": {"random": {"dead_fraction": held}}})
+    assert "in pairs" not in result_tables([forged], {"sparsity": spec})
+    assert "in pairs" not in result_tables([forged], {}), "the definition in the result says it too"
+    loaded = {}
+    for name, active in (("first", 0), ("other", 9)):
+        columns = {"tokens": np.full(32, 100.0), "documents": np.full(32, 9.0), "contribution": np.zeros((32, 1))}
+        columns["active"] = np.where(np.arange(20) % 2, 50, active) * np.ones((32, 1), dtype=int)
+        loaded[name] = Side({"fold": Units(tuple(map(str, range(32))), columns)})
+    both = {name: value.model_copy(update={"value": 0.5}) for name, value in result.metrics.items()}
+    result = result.model_copy(update={"metrics": both, "controls": {"random": both}})
+    assert (
+        against(result, spec, loaded["first"], {"random": loaded["other"]})["random"]["dead_fraction"].verdict
+        == "differs"
+    )
 
 
 def test_older_results_without_it_are_read() -> None:

@@ -59,6 +59,24 @@ def test_copies_pieces_and_documents_of_one_group_are_in_one_fold() -> None:
     assert figures(units)["dead_fraction"].low is None, "one group has no interval"
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([f"document {i}" for i in range(120)], None),
+        ([f"document {i}" for i in range(60)], "60 groups"),
+        ([f"g{i % 20}~{i}" for i in range(120)], "20 groups"),
+        ([f"g{max(0, i - 30)}~{i}" for i in range(150)], "one group holds 21 % of the tokens"),
+    ],
+)
+def test_an_interval_over_few_groups_or_a_large_one_is_marked(names: list[str], said: str | None) -> None:
+    """As those over documents are: dead and dense latents of one sample are no surer than its FVU."""
+    units = table(counts(len(names), 60), names)
+    for name, e in figures(units).items():
+        assert (e.optimistic, e.low is None) == (said, False), name
+    without = {name: column for name, column in units.columns.items() if name != "largest"}
+    assert all("holds" not in str(e.optimistic) for e in figures(Units(units.ids, without)).values())
+
+
 @pytest.mark.parametrize("n", [1, 3, 4])
 def test_few_documents_have_figures_and_no_interval(n: int) -> None:
     for name, e in figures(table(counts(n, 40))).items():

@@ -59,6 +59,26 @@ def test_the_order_of_latents_changes_nothing() -> None:
     assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        (np.arange(400), None),
+        (np.arange(400) // 2, None),
+        (np.arange(400) // 10, "40 groups"),
+        (np.maximum(np.arange(400) - 60, 0), "one group holds 15 % of the tokens"),
+    ],
+)
+def test_an_interval_over_few_groups_or_a_large_one_is_marked(groups: np.ndarray, said: str | None) -> None:
+    """However many latents there are: they were all measured on one text."""
+    one = Text(np.arange(400) % 7, np.full(400, -1), np.arange(400), 400, np.arange(400) % FOLDS, groups)
+    plain = table()
+    for fit, found in ((one, said), (Text(*[*vars(one).values()][:4]), said)):
+        columns = {**plain.columns, **one.columns("test", 50), **fit.columns("fit", 50)}
+        e = estimate_of(kind("latent").drawn(Units(plain.ids, columns), seed=0, resamples=50), mean)
+        assert (e.optimistic, e.n_units) == (found, 50)
+    assert estimate_of(kind("latent").drawn(plain, seed=0, resamples=50), mean).optimistic is None
+
+
 @pytest.mark.parametrize("folds", [1, 4])
 def test_few_documents_have_no_interval(folds: int) -> None:
     found = estimate_of(kind("latent").drawn(table(folds=folds), seed=0, resamples=50), mean)

@@ -50,6 +50,9 @@ def test_intervals():
     assert with_interval(value(1234.5, 1200.0, 1300.0)) == "1234 [1200, 1300]"
     assert with_interval(value(2e-15, 1e-15, 3e-15)) == "2e-15 [1e-15, 3e-15]"
     assert with_interval(value(0.0, 0.0, 0.0)) == "0 [0, 0]"
+    assert with_interval(value(0.0, 0.0, 0.0018)) == "0 [0, 0.0018]"
+    assert with_interval(value(0.0001, 0.0, 0.02)) == "0.000 [0, 0.020]"
+    assert with_interval(value(-0.08, -0.16, -0.001)) == "-0.08 [-0.16, 0.00]"
     assert with_interval(value(0.5)) == "0.5"
     assert with_interval(NOTHING) == "-"
 

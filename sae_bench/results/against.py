@@ -51,7 +51,10 @@ class _InMemory(Loaded):
 
 
 def against(result: Result, spec: TaskSpec, own: Side, others: Mapping[str, Side]) -> Claims:
-    """The SAE of ``result`` minus each of ``others``, in all metrics that have a direction and that both have."""
+    """The SAE of ``result`` minus each of ``others``, in all metrics that have a direction and that both have.
+
+    Where a metric does not order SAEs, what is apart "differs", and is neither better nor worse.
+    """
     sae = _loaded(result, spec, own, "", result.metrics)
     sides = {
         name: _loaded(result, spec, other, "" if other.reference else _whose(name), result.controls[name])

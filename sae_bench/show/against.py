@@ -9,15 +9,21 @@ from sae_bench.schema import Against, Result, TaskSpec
 from sae_bench.show.text import span
 
 BETTER = {"higher": 1, "lower": -1}
+ALPHA = 0.05
 
 
 def sentences(results: Sequence[Result], specs: Mapping[str, TaskSpec]) -> list[str]:
-    """Of every task its headline figures, each against the control that comes nearest to the SAE, or passes it."""
+    """Of every task its headline figures, each against the control that comes nearest to the SAE, or passes it.
+
+    Which one that is can only be said of a figure that orders SAEs.
+    """
     found = []
     for result in results:
-        spec = specs.get(result.task)
+        spec = specs.get(result.task) or result.definition
         shown = [
-            name for name in result.metrics if spec is None or (name in spec.metrics and spec.metrics[name].headline)
+            name
+            for name in result.metrics
+            if spec is None or (name in spec.metrics and spec.metrics[name].headline and spec.metrics[name].orders)
         ]
         if said := [one for name in shown if (one := _nearest(result, name)) is not None]:
             found.append(f"{result.task}, in pairs: {'; '.join(said)}")
@@ -39,9 +45,19 @@ def _nearest(result: Result, metric: str) -> str | None:
 
 
 def in_words(name: str, held: Against) -> str:
-    """For instance "better than random_fit by 0.21 [0.19, 0.23]"."""
+    """For instance "better than random_fit by 0.21 [0.19, 0.23]".
+
+    An interval is for one pair alone, a verdict also for there being several: where they part, both are said.
+    """
     if held.verdict == "cannot be told apart":
-        return f"cannot be told from {name} ({span(held.value, held.low, held.high)})"
+        shown = span(held.value, held.low, held.high)
+        if held.low is None or held.high is None or held.low <= 0 <= held.high or held.p is None:
+            return f"cannot be told from {name} ({shown})"
+        if held.p < ALPHA:
+            return f"cannot be told from {name} ({shown}, which is rounding)"
+        return f"cannot be told from {name} ({shown} for this pair alone; p {held.p:.2f} among all pairs)"
+    if held.verdict == "differs":
+        return f"differs from {name} by {span(held.value, held.low, held.high)}"
     ends = [end for end in (held.low, held.high) if end is not None]
     low, high = (min(map(abs, ends)), max(map(abs, ends))) if len(ends) == 2 else (None, None)
     return f"{held.verdict} than {name} by {span(abs(held.value), low, high)}"

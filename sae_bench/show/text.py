@@ -44,7 +44,13 @@ def span(value: float | None, low: float | None, high: float | None) -> str:
     if not 1e-6 * max(abs(value), 1.0) < width < 1e5:
         return f"{number(value)} [{number(low)}, {number(high)}]"
     decimals = max(0, 1 - math.floor(math.log10(width)))
-    return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+    shown, first, last = (_rounded(one, decimals) for one in (value, low, high))
+    return f"{shown} [{first}, {last}]"
+
+
+def _rounded(value: float, decimals: int) -> str:
+    """So many decimals; nothing at all is "0", what is next to nothing "0.00", and never "-0.00"."""
+    return f"{round(value, decimals) + 0.0:.{decimals}f}" if value else "0"
 
 
 def shortened(name: str, longest: int = LONGEST_NAME) -> str:

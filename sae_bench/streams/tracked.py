@@ -34,6 +34,7 @@ from sae_bench.tasks.base import Task
 from sae_bench.tasks.tracked import Text, Tracked, TrackedTask
 from sae_bench.units import Units
 from sae_bench.units.folds import fold_of
+from sae_bench.units.groups import group_of
 from sae_bench.units.kinds import Draws
 
 TRACKED = "tracked"  # where a task's name stands in the keys of what is collected for all of them
@@ -305,4 +306,6 @@ def _text(tokens: TokenSet, units: set[int], options: Options) -> tuple[Text, ND
     nothing = [np.zeros(0, dtype=np.int64)]
     ids_of, previous_of, document_of = (np.concatenate(nothing + parts) for parts in (kept, before, document))
     folds = np.array([fold_of(tokens.unit_ids[unit]) for unit in documents], dtype=np.int64)
-    return Text(ids_of, previous_of, document_of, len(documents), folds), place
+    names = [group_of(tokens.unit_ids[unit]) for unit in documents]
+    groups = np.unique(np.array(names, dtype=object), return_inverse=True)[1] if names else folds
+    return Text(ids_of, previous_of, document_of, len(documents), folds, groups), place

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sae_bench.kernels.rules import Scores
 from sae_bench.tasks.tracked import Ints, Tracked
 from sae_bench.units.folds import FOLDS
-from sae_bench.units.latents import TOKENS, by_fold, of_quotient
+from sae_bench.units.latents import by_fold, of_quotient
 
 BLOCKS = 8  # of folds, each of which is left out in turn
 REFITTED = 100
@@ -97,6 +97,6 @@ def of_some(watched: Tracked, chosen: Ints, text: str, figures: Figures) -> dict
 
 
 def texts(watched: Tracked) -> dict[str, Floats]:
-    """How many tokens are in each fold of both texts, by which weights are drawn."""
+    """What is known of both texts: tokens by fold, by which weights are drawn, and groups."""
     n = len(watched.latents)
-    return {by_fold(TOKENS, "test"): watched.test.by_fold(n), by_fold(TOKENS, "fit"): watched.fit.by_fold(n)}
+    return watched.test.columns("test", n) | watched.fit.columns("fit", n)

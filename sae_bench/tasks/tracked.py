@@ -17,6 +17,7 @@ from sae_bench.kernels.token_counts import Firings
 from sae_bench.tasks.base import Context, Task
 from sae_bench.units import Units
 from sae_bench.units.folds import FOLDS
+from sae_bench.units.latents import GROUPS, LARGEST, TOKENS, by_fold
 
 Ints = NDArray[np.int64]
 
@@ -25,7 +26,8 @@ Ints = NDArray[np.int64]
 class Text:
     """The tokens inside the mask of some documents: ``tokens``, ``previous`` (-1: none) and ``document``, ``[T]``.
 
-    ``folds`` ``[n_documents]`` are those of :mod:`sae_bench.units.folds`; without it each document is one.
+    ``folds`` ``[n_documents]`` are those of :mod:`sae_bench.units.folds`, ``groups`` the numbers of their groups;
+    without either each document is one.
     """
 
     tokens: Ints
@@ -33,15 +35,22 @@ class Text:
     document: Ints
     n_documents: int
     folds: Ints | None = None
+    groups: Ints | None = None
 
     @property
     def fold(self) -> Ints:
         """The fold of every token ``[T]``."""
         return self.document % FOLDS if self.folds is None else self.folds[self.document]
 
-    def by_fold(self, n: int) -> NDArray[np.float64]:
-        """How many tokens are in each fold, for each of ``n`` latents: ``[n, 32]``."""
-        return np.tile(np.bincount(self.fold, minlength=FOLDS).astype(np.float64), (n, 1))
+    def columns(self, text: str, n: int) -> dict[str, NDArray[np.float64]]:
+        """What a table of ``n`` latents says of this text: tokens by fold ``[n, 32]``, how many groups."""
+        group = self.document if self.groups is None else self.groups[self.document]
+        sizes = np.unique(group, return_counts=True)[1]
+        known = {GROUPS: float(len(sizes)), LARGEST: sizes.max(initial=0) / max(1, len(group))}
+        tokens = np.bincount(self.fold, minlength=FOLDS).astype(np.float64)
+        return {by_fold(TOKENS, text): np.tile(tokens, (n, 1))} | {
+            by_fold(name, text): np.full(n, value) for name, value in known.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ def _of_latents(found: Firings, slots: Ints) -> Firings:
 
 def _of_tokens(text: Text, found: Firings, kept: NDArray[np.bool_]) -> tuple[Text, Firings]:
     place, own = np.cumsum(kept) - 1, kept[found.position]
-    rest = Text(text.tokens[kept], text.previous[kept], text.document[kept], text.n_documents, text.folds)
+    rest = Text(text.tokens[kept], text.previous[kept], text.document[kept], text.n_documents, text.folds, text.groups)
     return rest, Firings(found.latent[own], place[found.position[own]], found.activation[own])
 
 

@@ -87,18 +87,19 @@ class Estimate:
 class Draws:
     """Column sums of a table (``points``), their replicates, and of how many independent groups they are.
 
-    ``sample`` has the sums without each group in turn, for what the sample says of its own interval; None: nothing.
+    ``sample`` has the sums without each group in turn, for what the sample says of its own interval, or says it of all
+    figures alike; None: nothing.
     """
 
     points: Sums
     replicates: Sums
     n: int
-    sample: Sample | None = None
+    sample: Sample | Influence | None = None
 
     def influence(self, metric: Metric) -> Influence | None:
         """How a figure moves without each group in turn; None where the draws do not know."""
-        if self.sample is None:
-            return None
+        if self.sample is None or isinstance(self.sample, Influence):
+            return self.sample
 
         def weight(sums: Sums) -> Array | None:
             found = metric(sums)

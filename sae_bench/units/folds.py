@@ -21,7 +21,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 from sae_bench.units.bootstrap import FEWEST, Array, Draws, Sums, resample_weights, t_width
 from sae_bench.units.groups import group_of
 from sae_bench.units.table import Units
+from sae_bench.units.trust import Influence, of_groups
 from sae_bench.units.weights import random
 
 FOLDS = 32
@@ -53,24 +55,26 @@ def table(documents: Units, active: NDArray[Any], contribution: Array) -> Units:
 
     ``active`` ``[32, latents]`` is on how many tokens of each fold every latent is active; it is kept in the smallest
     whole numbers that hold it. ``contribution`` ``[latents]``, which is not counted by fold, is dealt over the rows:
-    ``[32, latents / 32]``. A row is named by its fold and by a digest of the groups in it.
+    ``[32, latents / 32]``. ``largest`` is how many tokens the largest group of a fold holds. A row is named by its fold
+    and by a digest of the groups in it.
     """
     fold = np.array([fold_of(unit) for unit in documents.ids], dtype=np.int64)
-    names: list[set[str]] = [set() for _ in range(FOLDS)]
-    for unit, own in zip(documents.ids, fold.tolist(), strict=True):
-        names[own].add(group_of(unit))
+    held: list[Counter[str]] = [Counter() for _ in range(FOLDS)]
+    for unit, own, n in zip(documents.ids, fold.tolist(), documents.columns["tokens"].tolist(), strict=True):
+        held[own][group_of(unit)] += n
     dealt = np.zeros(-(-len(contribution) // FOLDS) * FOLDS)
     dealt[: len(contribution)] = contribution
     columns = {
         "tokens": np.bincount(fold, documents.columns["tokens"], minlength=FOLDS).astype(np.float64),
-        "documents": np.array([len(own) for own in names], dtype=np.float64),
+        "documents": np.array([len(own) for own in held], dtype=np.float64),
+        "largest": np.array([max(own.values(), default=0) for own in held], dtype=np.float64),
         "active": active.astype(np.min_scalar_type(int(active.max(initial=0)))),
         "contribution": dealt.reshape(FOLDS, -1),
     }
-    return Units(tuple(f"{i:02d}:{_digest(own)}" for i, own in enumerate(names)), columns)
+    return Units(tuple(f"{i:02d}:{_digest(own)}" for i, own in enumerate(held)), columns)
 
 
-def _digest(names: set[str]) -> str:
+def _digest(names: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]
 
 
@@ -111,7 +115,14 @@ def draw(units: Units, *, seed: int, resamples: int) -> Draws:
     replicates = {name: np.maximum(getattr(points, name) + wider * by, 0) for name, by in differ.items()}
     replicates["dead"] = np.clip(replicates["dead"] + _rounding(units, seed, resamples), 0, latents)
     replicates["latents"] = np.full(resamples, latents)
-    return Draws(points, Sums(replicates), n)
+    return Draws(points, Sums(replicates), n, _of_text(there))
+
+
+def _of_text(there: Units) -> Influence:
+    """Of how many groups figures are, and how much of the tokens the largest holds, as far as a table says it."""
+    tokens = there.columns["tokens"].sum()
+    largest = there.columns["largest"].max(initial=0) if "largest" in there.columns else 0.0
+    return of_groups(int(there.columns["documents"].sum()), float(largest / max(tokens, 1)))
 
 
 def _rounding(units: Units, seed: int, resamples: int) -> Array:

@@ -15,6 +15,7 @@ Cochran 1977, "Sampling techniques", section 2.6). A table without such columns 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +23,12 @@ from numpy.typing import NDArray
 from sae_bench.units import bootstrap
 from sae_bench.units.bootstrap import FEWEST, Array, Draws, Sums, resample_weights, t_width, total
 from sae_bench.units.table import Units
+from sae_bench.units.trust import Influence, of_groups
 from sae_bench.units.weights import weighted
 
 BY = "@"
 TOKENS = "tokens"  # its columns by fold name the text
+GROUPS, LARGEST = "groups", "largest"  # of a text: how many groups it is of, and which share of its tokens one holds
 
 
 def by_fold(figure: str, text: str) -> str:
@@ -72,7 +75,16 @@ def draw(units: Units, *, seed: int, resamples: int) -> Draws:
         for text, extra in folds.items():
             if (hangs := columns.get(by_fold(name, text))) is not None:
                 sums[name] += (over_latents(hangs) * extra).sum(axis=1)
-    return Draws(total(units), Sums(sums), n)
+    return Draws(total(units), Sums(sums), n, _of_texts(columns))
+
+
+def _of_texts(columns: Mapping[str, Array]) -> Influence | None:
+    """What the text with fewest groups says, and the one with the largest; None of a table that does not say it."""
+    groups, largest = (
+        [float(column.max()) for name, column in columns.items() if name.startswith(by_fold(what, ""))]
+        for what in (GROUPS, LARGEST)
+    )
+    return of_groups(int(min(groups)), max(largest)) if groups and largest else None
 
 
 def _of_folds(text: str, tokens: Array, seed: int, resamples: int) -> Array:

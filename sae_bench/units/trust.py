@@ -62,6 +62,11 @@ class Influence:
         )
 
 
+def of_groups(n: int, largest: float) -> Influence:
+    """Of figures that nobody leaves groups out of: that they are of ``n`` groups, and how large one is."""
+    return Influence(np.zeros(1), n, largest=largest)
+
+
 def _joined(a: Array, b: Array, paired: bool) -> Array:
     """What leaving out one group does to a - b; groups of two samples are left out one at a time."""
     return a - b if paired and a.shape == b.shape else np.concatenate([a - a.mean(), b.mean() - b])

@@ -281,7 +281,7 @@ def _columns(
         columns |= {name: np.where(has, values, 0.0), f"{name}_n": has.astype(np.float64)}
         if name in hangs:
             columns[latents.by_fold(name, "test")] = np.where(has[:, None], hangs[name], 0.0)
-    columns[latents.by_fold(latents.TOKENS, "test")] = text.by_fold(n)
+    columns |= text.columns("test", n)
     return columns
 
 
