@@ -59,6 +59,11 @@ def sequences(session: Session) -> int:
     return len(session.inputs.corpus.evaluation) + len(session.inputs.corpus.calibration)
 
 
+def for_l0(session: Session) -> int:
+    """Sequences that are read to count the active latents of an SAE with thresholds, for its controls: all of 32."""
+    return len(session.inputs.corpus.evaluation)
+
+
 def figures(results: list[Result]) -> dict[Any, Any]:
     return {(r.sae.name, r.task): (r.status, r.metrics, r.controls) for r in results}
 
@@ -68,7 +73,8 @@ def test_every_document_passes_the_first_part_once_in_a_run_of_all_tasks_on_text
     assert {r.status for r in results} == {"ok"}
     assert session.inputs.options.ablation_documents == 8
     explained = {r.provenance.counters.get("explain_prefix", 0) for r in results}
-    assert passed(session) == sequences(session) + sum(explained)
+    assert passed(session) == sequences(session) + for_l0(session) + sum(explained)
+    assert results[0].provenance.counters["calibration_prefix"] == passed(session) - 32 - sum(explained)
     assert {r.provenance.counters.get("ablation_prefix", 0) for r in results} == {0}
 
 
@@ -83,7 +89,7 @@ def test_every_document_of_the_demo_passes_the_first_part_once() -> None:
 def test_ablations_alone_pass_their_documents_once() -> None:
     session, results = ran(ABLATIONS)
     assert results[0].provenance.counters["ablation_prefix"] == 8
-    assert passed(session) == 8 + len(session.inputs.corpus.calibration)
+    assert passed(session) == 8 + len(session.inputs.corpus.calibration) + for_l0(session)
 
 
 def test_no_figure_depends_on_which_tasks_run_beside_it() -> None:

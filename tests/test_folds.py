@@ -1,14 +1,17 @@
 """Shares of latents over text: intervals of documents, not of latents, whatever is dead, dense, few or alike."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sae_bench.metrics.sparsity import blocks, metrics
+from sae_bench.results import compare
 from sae_bench.units import Units, folds
 from sae_bench.units.bootstrap import Estimate, estimate_of, percentile_interval, quotient
 from sae_bench.units.kinds import kind
+from tests.builders.comparisons import save
 from tests.builders.views import task
 
 TOKENS = 50  # of a document
@@ -129,11 +132,18 @@ def test_an_sae_is_equal_to_itself() -> None:
         assert (quotient(metric(a.replicates)) == quotient(metric(b.replicates))).all()
 
 
-def test_figures_of_other_numbers_of_tokens_are_not_compared() -> None:
+def test_figures_of_other_numbers_of_tokens_are_not_compared(tmp_path: Path) -> None:
     active = counts(50, 60)
     same, more = table(active), table(np.concatenate([active, active[:5]]), [f"other {i}" for i in range(55)])
     assert kind("fold").apart(same, same) is None
     assert "2500 tokens and the second on 2750" in str(kind("fold").apart(same, more))
+    sides = [
+        compare.load(save(tmp_path, "sparsity", {"fold": units}, ["dead_fraction"], name, data_sha256=name * 32))
+        for name, units in (("ab", same), ("cd", more))
+    ]
+    found = compare.difference(*sides, "dead_fraction", other_text=True)
+    assert (found.value, found.verdict) == (None, "not compared")
+    assert "measure both on equally many" in str(found.reason)
 
 
 def test_counts_are_kept_small_and_sums_stay_exact() -> None:

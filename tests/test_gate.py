@@ -13,6 +13,7 @@ from sae_bench.cli import check as verb
 from sae_bench.errors import ResultError, UsageError
 from sae_bench.results import compare, gate, store
 from sae_bench.schema import MetricValue
+from sae_bench.units import folds
 from tests.builders.comparisons import HOSTILE, documents, examples, frame, save
 from tests.builders.results import changed
 from tests.builders.results import result as bare
@@ -202,11 +203,16 @@ def test_a_gate_that_tests_nothing_does_not_pass(tmp_path, cli):
 # --- which results belong together -----------------------------------------------------------------------------------
 
 
+def latents(n):
+    """Counts of latents that are active everywhere, over the folds of 40 documents."""
+    text = frame([f"d{i}" for i in range(40)], tokens=np.full(40, 8.0))
+    return folds.table(text, np.ones((folds.FOLDS, n), dtype=int), np.ones(n))
+
+
 def tasks(folder, *names, **changes):
     made = {
         "reconstruction": lambda: ({"document": table(0.1)}, ["nmse"]),
-        "sparsity": lambda: ({"latent": frame(map(str, range(50)), dead=np.zeros(50), latents=np.ones(50))},
-                             ["dead_fraction"]),
+        "sparsity": lambda: ({"fold": latents(50)}, ["dead_fraction"]),
         "probe_recovery": lambda: (examples(np.random.default_rng(0), "x")[0], ["probe_loss"]),
     }  # fmt: skip
     for name in names:

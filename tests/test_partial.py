@@ -174,7 +174,7 @@ def test_a_control_that_has_no_figures_says_why() -> None:
     assert asked == set(found.controls) | set(found.details["controls without figures"])
 
 
-@pytest.mark.parametrize(("rows", "said"), [(3, ["3 of 200 latents that were asked for"]), (150, [])])
+@pytest.mark.parametrize(("rows", "said"), [(3, ["3 of 500 latents that were asked for"]), (375, [])])
 def test_few_explained_latents_are_said(rows: int, said: list[str]) -> None:
     made = task("token_rules")
     tables = {"latent": Units(tuple(map(str, range(rows))), {"latents": np.ones(rows)})}
@@ -197,5 +197,5 @@ def test_a_caution_is_in_the_result_and_on_stderr() -> None:
         found = evaluate(tiny_coder("topk"), model=tiny_gpt2(), data=ids, tasks="token_rules", controls="none",
                          resamples=20, parameters={"token_rules.fewest_firings": 60})[0]  # fmt: skip
     assert found.status == "ok"
-    assert "of 48 latents" in found.details["cautions"][0]  # it has no more, though 200 are asked for
-    assert found.details["latents asked for"] == 200
+    assert "of 48 latents" in found.details["cautions"][0]  # it has no more, though 500 are asked for
+    assert found.details["latents asked for"] == 500

@@ -20,6 +20,11 @@ from tests.conftest import Run
 STORED = Path(__file__).parent / "references" / "results_v1"
 FILES = sorted(STORED.glob("*@v*.json"))
 
+LACKING = {  # what figures are made of today, and these results do not hold
+    "sparsity": ("the units have no fold table", r"no table 'fold', .*; measure again"),
+    "downstream_sparsity": ("the units table has no column token_", r"has no column token_.*; measure again"),
+}
+
 
 def placed(to: Path) -> Path:
     """The stored results where a run would have written them."""
@@ -41,9 +46,10 @@ def test_there_is_one_of_every_task() -> None:
 def test_its_figures_follow_from_its_units(file: Path) -> None:
     result = store.read(file)
     n, wrong = differences(result, store.read_units(file))
-    if result.task == "sparsity":  # its shares were of latents, not of documents, whose counts it does not hold
-        assert wrong[0] == "the units have no fold table, which figures are made of"
-        with pytest.raises(ResultError, match=r"no table 'fold', .*; measure again"):
+    if result.task in LACKING:
+        said, refused = LACKING[result.task]
+        assert said in wrong[0]
+        with pytest.raises(ResultError, match=refused):
             compare.load(file)
         return
     assert wrong == []

@@ -390,7 +390,7 @@ def test_engine_with_controls_has_known_scores(work):
 
 def test_every_sum_of_the_engine_leaves_special_tokens_out(work):
     tokens, attention, keep = tokens_of()
-    batch = Batch(work, tokens, attention, keep)
+    batch = Batch(work, tokens, attention, keep, names=("a", "b", "c"))
     view = CoderView(SiteView(batch, HOOK), sae_of(work))
     kept_by_sequence = keep.sum(1).double()
     for name in ("reconstruction", "sparsity"):

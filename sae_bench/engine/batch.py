@@ -31,10 +31,9 @@ if TYPE_CHECKING:
 class Batch(Placed):
     """Some sequences: ``tokens`` int64 ``[batch, seq]``, ``attention``, ``keep`` and ``target`` bool ``[batch, seq]``.
 
-    They come from the host, where :class:`sae_bench.engine.layout.Layout` works out all shapes before the device
-    begins. ``keep`` says which tokens count, ``target`` which may be predicted (None: all). ``names`` of the sequences
-    key what is drawn at random, with ``seed``. ``saes`` are the views of the SAEs of the run by key, ``failed`` says
-    which of them failed before.
+    They come from the host, where :class:`~sae_bench.engine.layout.Layout` works out shapes before the device begins.
+    ``keep`` says which tokens count, ``target`` which may be predicted (None: all). ``names`` of the sequences key what
+    is drawn at random, with ``seed``. ``saes`` are the views of the SAEs of the run by key, ``failed`` which failed.
     """
 
     def __init__(

@@ -148,14 +148,17 @@ def _marks(label: str, metric: str, claimed: MetricValue, e: Estimate) -> list[s
 
 
 def _measured(spec: TaskSpec, result: Result, own: Mapping[str, Units]) -> TaskSpec:
-    """The definition without metrics that came after the result: it neither has them nor the sums they are made of."""
-    metrics = metrics_of(spec)
+    """The definition without metrics that came after the result: it neither has them nor the sums they are made of.
+
+    A result of another definition may have the sums.
+    """
+    metrics, of_another = metrics_of(spec), registry.definition_sha256(spec) != result.provenance.protocol.task_sha256
     later = {
         name
         for name, metric in spec.metrics.items()
         if name not in result.metrics
         and metric.table in own
-        and not _computable(metrics[name], kind(metric.table), own[metric.table])
+        and (of_another or not _computable(metrics[name], kind(metric.table), own[metric.table]))
     }
     return spec.model_copy(update={"metrics": {n: metric for n, metric in spec.metrics.items() if n not in later}})
 

@@ -12,7 +12,7 @@ import torch
 from sae_bench import registry
 from sae_bench.engine.batch import Batch
 from sae_bench.engine.calibrate import CalibrationText, calibrate
-from sae_bench.engine.checkpoint import Checkpoint
+from sae_bench.engine.checkpoint import Checkpoint, added
 from sae_bench.engine.kept import Kept
 from sae_bench.engine.plan import Batches, Options, batch_tokens, with_controls
 from sae_bench.engine.workspace import Entry, Workspace
@@ -85,13 +85,14 @@ def measure(
     size = batch_tokens(inputs.options, subject.vocab_size, subject.device, inputs.corpus.evaluation.longest)
     keeping = Keeping(kept, inputs, size)
     resumed = checkpoint.load_moments(subject.device)
-    text = _text(subject, inputs.options, keeping.batches)
+    again: Counter[str] = Counter()  # what reading more text for controls takes
+    text = _text(subject, inputs.options, keeping.batches, again)
     moments, counters = resumed or _calibration(subject, inputs.options, hooks, keeping, text, progress)
     if resumed is None:
         checkpoint.save_moments(moments, counters)
         keeping.keep_moments(moments)
     work = Workspace(subject, hooks, moments, waits=may_wait(subject.device))
-    scored = _text(subject, inputs.options, _measured_on(inputs, size)) if inputs.options.controls else None
+    scored = _text(subject, inputs.options, _measured_on(inputs, size), again) if inputs.options.controls else None
     cast = with_controls(saes, work, inputs.options, text, scored)
     text.forget()
     run = Run(work, cast, inputs, size, checkpoint, checkpoint.load())
@@ -101,7 +102,8 @@ def measure(
     with torch.no_grad():
         readers = _open(run, tasks)
         if fresh:  # else what comes before the first step is counted already
-            run.state.counters = counters | {f"calibration_{name}": n for name, n in work.counters.items()}
+            more = added(work.counters, again)
+            run.state.counters = added(counters, {f"calibration_{name}": n for name, n in more.items()})
         work.counters.clear()
         keeping.take_columns(run)
         for reader in run.readers.values():
@@ -128,11 +130,11 @@ def _measured_on(inputs: Inputs, size: int) -> Batches:
     return Batches.of(tokens, size, [i for i, unit in enumerate(tokens.units.tolist()) if unit in chosen])
 
 
-def _text(subject: SubjectModel, options: Options, batches: Batches) -> CalibrationText:
-    """A text of which more is read than a sample, before anything is scored."""
+def _text(subject: SubjectModel, options: Options, batches: Batches, counters: Counter[str]) -> CalibrationText:
+    """A text of which more is read than a sample, before anything is scored; ``counters`` say what that took."""
 
     def read(hooks: Sequence[str]) -> Iterator[Batch]:
-        work = Workspace(subject, tuple(sorted(hooks, key=_depth)), {})
+        work = Workspace(subject, tuple(sorted(hooks, key=_depth)), {}, counters=counters)
         return (Batch(work, *batches.tensors(i, options)) for i in range(len(batches)))
 
     return CalibrationText(batches, options, read, subject.device)

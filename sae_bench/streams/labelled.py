@@ -29,6 +29,7 @@ from sae_bench.streams.base import Inputs, Part, Planned, Population, Progress, 
 from sae_bench.streams.channels import channels_entry
 from sae_bench.streams.guard import Columns, TaskFailure, guarded
 from sae_bench.streams.labelled_tables import (
+    append,
     ceiling_key,
     labelled_tables,
     measured_as,
@@ -177,7 +178,7 @@ class LabelledReader(Reader):
             if entry.key in failed:
                 continue
             try:
-                _append(part.rows, self._measure(name, task, entry, view, number))
+                append(part.rows, self._measure(name, task, entry, view, number))
             except CoderFailure as failure:
                 part.failures[entry.key] = str(failure)
                 return
@@ -314,8 +315,3 @@ class LabelledReader(Reader):
                 own[name] = {"value": e.value, "low": e.low, "high": e.high}
                 own[name] |= {"reason": e.reason} if e.reason else {}
         return found
-
-
-def _append(rows: Arrays, more: Arrays) -> None:
-    for key, column in more.items():
-        rows[key] = np.concatenate([rows[key], column]) if key in rows else column

@@ -101,3 +101,9 @@ def _table(rows: Arrays, task: str, key: str) -> dict[str, dict[str, Column]]:
         if (name, owner) == (task, key) and kind in tables:
             tables[kind][short] = values
     return tables
+
+
+def append(rows: Arrays, more: Arrays) -> None:
+    """Put columns behind those of the same name."""
+    for key, column in more.items():
+        rows[key] = np.concatenate([rows[key], column]) if key in rows else column

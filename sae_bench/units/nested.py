@@ -15,7 +15,8 @@ by 1 the rows add up to 0, and figures leave them out.
 
 The 3: a probe stands near the optimum of what it is scored by, so a figure moves with the square of the fit's error
 d. Over fits that is d'Hd, of variance 2 tr((HV)^2); around one fit it is (d + e)'H(d + e) with e drawn like d, of
-variance 6 tr((HV)^2) on average. ``benchmarks/probe_intervals.py`` measures what comes of it.
+variance 6 tr((HV)^2) on average. That argues for losses; for AUROC and the choice of latents it is a calibration, made
+after the demo's spread over draws was seen without it. ``benchmarks/probe_intervals.py`` measures what comes of it.
 
 *The interval over sets* (:func:`over_sets`) draws the sets too, as another suite would have other sets. The spread of
 the observed sets already holds the noise of their examples, so it counts that part twice and is a little too wide where
