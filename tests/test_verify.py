@@ -356,7 +356,7 @@ def test_an_edited_row_is_found_exactly_when_it_is_measured_again(made: dict[str
 
 
 EDITED = {
-    "sparsity": ("fold", "tokens"),
+    "sparsity": ("document", "magnitude"),
     "loss_recovered": ("document", "ce_spliced"),
     "probe_recovery": ("example", "loss"),
     "downstream_sparsity": ("ablation", "sparsity"),
@@ -725,7 +725,7 @@ def perturbed(file: Path, to: Path, kind: str, relative: float, rows: Any = slic
     return rewritten(file, to, rows=lambda tables: scaled(tables, kind, factor, rows), figures=True)
 
 
-CASES = slow_but(2, [("reconstruction", "document"), ("sparsity", "fold"), ("loss_recovered", "document")])
+CASES = slow_but(2, [("reconstruction", "document"), ("token_rules", "latent"), ("loss_recovered", "document")])
 
 
 @pytest.mark.parametrize(("task", "kind"), CASES)

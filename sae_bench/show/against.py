@@ -36,7 +36,10 @@ def _nearest(result: Result, metric: str) -> str | None:
     rivals = {
         name: held[metric]
         for name, held in result.against.items()
-        if metric in held and name != "identity" and not (name in known and known[name].bound)
+        if metric in held
+        and held[metric].low is not None  # nobody was held against anybody where too few groups tell
+        and name != "identity"
+        and not (name in known and known[name].bound)
     }
     if not rivals or not sign:
         return None
