@@ -10,6 +10,7 @@ from sae_bench.show.text import span
 
 BETTER = {"higher": 1, "lower": -1}
 ALPHA = 0.05
+WHOLE = ("identity", "full_residual")  # all that an SAE could keep: a bound, and no rival
 
 
 def sentences(results: Sequence[Result], specs: Mapping[str, TaskSpec]) -> list[str]:
@@ -38,7 +39,7 @@ def _nearest(result: Result, metric: str) -> str | None:
         for name, held in result.against.items()
         if metric in held
         and held[metric].low is not None  # nobody was held against anybody where too few groups tell
-        and name != "identity"
+        and name not in WHOLE
         and not (name in known and known[name].bound)
     }
     if not rivals or not sign:
