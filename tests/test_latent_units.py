@@ -9,7 +9,9 @@ from sae_bench.tasks.tracked import Text, Tracked
 from sae_bench.units import Units, latents
 from sae_bench.units.bootstrap import Ratio, Sums, estimate_of
 from sae_bench.units.folds import FOLDS
-from sae_bench.units.kinds import kind
+from sae_bench.units.kinds import estimate, kind
+
+ALL = {"lowest": 0.0, "highest": 1.0}
 
 
 def mean(s: Sums) -> Ratio:
@@ -78,6 +80,19 @@ def test_an_interval_over_few_groups_or_a_large_one_is_marked(groups: np.ndarray
         assert (e.optimistic, e.n_units) == (found, min(50, len(np.unique(groups))))
     alone = estimate_of(kind("latent").drawn(plain, seed=0, resamples=50), mean)
     assert (alone.optimistic, alone.n_units) == (None, 50)
+
+
+def test_an_interval_ends_where_figures_do() -> None:
+    """What folds do to latents is added to first order, and may add up to less than nothing: `submit` refused that."""
+    draws = kind("latent").drawn(table(common=0.2), seed=0, resamples=200)
+    free, bound = estimate(draws, mean, interval="bootstrap"), estimate(draws, mean, interval="bootstrap", **ALL)
+    assert free.low < 0
+    assert free.high > 1
+    assert (bound.low, bound.value, bound.high) == (0, free.value, 1)
+    above = estimate(draws, lambda s: mean(s)._replace(offset=1.0), interval="bootstrap", **ALL)
+    assert above.low <= above.value == above.high, "a figure that rounding puts above 1 is in its interval"
+    nothing = kind("latent").drawn(table(folds=2), seed=0, resamples=20)
+    assert estimate(nothing, mean, interval="bootstrap", **ALL).low is None
 
 
 @pytest.mark.parametrize("folds", [1, 4])

@@ -39,7 +39,13 @@ def figures(
     if older:
         draws = {table: replace(own, sample=None) if isinstance(own, Draws) else own for table, own in draws.items()}
     return {
-        name: estimate(draws[metric.table], metrics[name], interval=metric.interval)
+        name: estimate(
+            draws[metric.table],
+            metrics[name],
+            interval=metric.interval,
+            lowest=None if older else metric.lowest,
+            highest=None if older else metric.highest,
+        )
         for name, metric in spec.metrics.items()
         if metric.table in draws
     }

@@ -53,9 +53,10 @@ def figures(
             common: dict[str, Any] = {"unit": spec.unit, "better": spec.better, "n_units": 0}
             found[name] = MetricValue(value=None, low=None, high=None, reason=lacking, **common)
             continue
+        bounds = {"lowest": spec.lowest, "highest": spec.highest}
         e = guarded(
             task,
-            partial(kinds.estimate, draws[spec.table], task.metrics[name], interval=spec.interval),
+            partial(kinds.estimate, draws[spec.table], task.metrics[name], interval=spec.interval, **bounds),
             f"the metric {name}, on the table {spec.table},",
         )
         found[name] = MetricValue(

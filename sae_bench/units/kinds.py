@@ -8,7 +8,7 @@ asks the :class:`Kind` for what follows from it. A package registers kinds of it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
@@ -152,8 +152,20 @@ def drawn(spec: TaskSpec, tables: Mapping[str, Units], *, seed: int, resamples: 
     return {table: kind(table).drawn(tables[table], seed=seed, resamples=resamples) for table in sorted(used)}
 
 
-def estimate(draws: Draws, metric: Metric, *, interval: str) -> Estimate:
-    """A figure with its interval, or the reason why there is none; figures over data sets have no Wilson interval."""
+def estimate(
+    draws: Draws, metric: Metric, *, interval: str, lowest: float | None = None, highest: float | None = None
+) -> Estimate:
+    """A figure with its interval, or the reason why there is none; figures over data sets have no Wilson interval.
+
+    What replicates are made of in parts (folds and latents, examples and refits) may add up to what no figure can be;
+    an interval ends at ``lowest`` and ``highest``.
+    """
     if isinstance(draws, nested.Draws):
-        return nested.estimate(draws, metric)
-    return bootstrap.estimate_of(draws, metric, interval=interval)
+        found = nested.estimate(draws, metric)
+    else:
+        found = bootstrap.estimate_of(draws, metric, interval=interval)
+    if found.value is None or found.low is None or found.high is None:
+        return found
+    low = found.low if lowest is None else min(found.value, max(found.low, lowest))
+    high = found.high if highest is None else max(found.value, min(found.high, highest))
+    return replace(found, low=low, high=high)
