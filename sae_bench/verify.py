@@ -27,12 +27,13 @@ from sae_bench.files import at_home
 from sae_bench.known_digests import afresh
 from sae_bench.results import store
 from sae_bench.results.environment import environment, listed
-from sae_bench.results.recompute import differences
+from sae_bench.results.recompute import differences, unchecked
 from sae_bench.schema import Protocol, Provenance, Result
 from sae_bench.session.report import tables_of
 from sae_bench.session.run import measure
 from sae_bench.settings import Settings
 from sae_bench.show import judges
+from sae_bench.show.text import some
 from sae_bench.streams import stream
 from sae_bench.streams.base import Progress
 from sae_bench.streams.guard import TaskFailure
@@ -83,6 +84,8 @@ def verify(
     report = Report()
     n, wrong = differences(result, tables, given.get("task_dir"))
     report.checked.append(f"{n} figures with their intervals were computed again from the units")
+    if beside := unchecked(result, tables):
+        report.checked.append(f"those of {some(beside)} beside it were not: no units of theirs are kept")
     report.wrong += wrong
     if why := store.units_problem(file, result):
         report.wrong.append(why)
@@ -210,6 +213,14 @@ def _rows(
         if kind in tables and (share == 1 or kind not in of.whole):
             report.rows += _compare(kind, tables[kind], table, report, whole=share == 1)
     what = of.counts
+    if share < 1 and (
+        left := sorted(of.whole & {metric.table for metric in task.spec.metrics.values()} & tables.keys())
+    ):
+        made = [name for name, metric in task.spec.metrics.items() if metric.table in left]
+        report.checked.append(
+            f"rows of the {some(left)} table were not measured again, which needs the whole text (--share 1): "
+            f"{some(made)} are made of them"
+        )
     report.checked.append(f"{n} of {len(pool)} {what} were measured again ({report.rows} rows; chosen by seed {seed})")
     if share < 1:
         report.checked += dict.fromkeys(_odds(part, len(pool), n, what) for part in SHARES)

@@ -16,7 +16,7 @@ from sae_bench.engine import calibrate, plan
 from sae_bench.metrics import metrics_of
 from sae_bench.results import store
 from sae_bench.results.against import Side, against
-from sae_bench.results.recompute import differences
+from sae_bench.results.recompute import differences, unchecked
 from sae_bench.schema import Against, MetricValue, Result
 from sae_bench.settings import Settings
 from sae_bench.show.against import in_words
@@ -175,6 +175,21 @@ def test_what_is_claimed_against_a_control_is_computed_again(tmp_path: Path, fie
     _, wrong = differences(result.model_copy(update={"against": forged}), tables)
     assert len(wrong) == 1
     assert wrong[0].startswith("against random, fvu")
+
+
+def test_an_sae_is_held_against_nobody_who_is_not_there(tmp_path: Path) -> None:
+    """A name without figures or units behind it is a claim that nobody could check."""
+    run(small(), out=tmp_path, tasks="reconstruction")
+    (file,) = store.find(tmp_path)
+    result, tables = store.read(file), store.read_units(file)
+    held = result.against["random"]
+    stranger = result.model_copy(update={"against": {**result.against, "gold": held}})
+    assert any("held against gold, which has no figures" in said for said in differences(stranger, tables)[1])
+    without = {name: table for name, table in tables.items() if not name.startswith("control/random/")}
+    assert differences(result, without)[1] == ["the control random has figures but no units"]
+    reference = result.model_copy(update={"controls": {**result.controls, "best_channels": result.controls["random"]}})
+    assert unchecked(result, tables) == []
+    assert unchecked(reference, tables) == ["best_channels"], "a verifier is told what was not checked"
 
 
 def test_it_is_said_in_words() -> None:

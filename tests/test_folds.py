@@ -77,6 +77,21 @@ def test_an_interval_over_few_groups_or_a_large_one_is_marked(names: list[str], 
     assert all("holds" not in str(e.optimistic) for e in figures(Units(units.ids, without)).values())
 
 
+@pytest.mark.parametrize("what", ["tokens", "documents", "largest", "active", "ids"])
+def test_folds_that_are_not_of_the_documents_beside_them_are_told(what: str) -> None:
+    """More groups than there are make an interval narrow, fewer firings make latents dead."""
+    active = counts(60, 80)
+    documents = Units(
+        tuple(f"document {i}" for i in range(60)), {"tokens": np.full(60, float(TOKENS)), "active": active.sum(1) * 1.0}
+    )
+    units = table(active)
+    assert folds.disagree({"document": documents, "fold": units}) is None
+    assert folds.disagree({"fold": units}) is None
+    columns = {name: column + (column > 0) if name == what else column for name, column in units.columns.items()}
+    ids = units.ids[::-1] if what == "ids" else units.ids
+    assert folds.disagree({"document": documents, "fold": Units(ids, columns)}) is not None
+
+
 @pytest.mark.parametrize("n", [1, 3, 4])
 def test_few_documents_have_figures_and_no_interval(n: int) -> None:
     for name, e in figures(table(counts(n, 40))).items():

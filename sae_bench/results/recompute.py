@@ -60,6 +60,7 @@ def differences(result: Result, tables: Mapping[str, Units], task_dir: str | Non
     spec = _measured(spec, result, own)
     n, wrong = 0, _lacking(result, spec, own, tables)
     wrong += [said for label, _, kept in groups[1:] for said in _chosen(spec, label, own, kept, seed)]
+    wrong += [f"{label}{said}" for label, _, kept in groups for said in _disagreeing(spec, kept)]
     marked = result.schema_version >= MARKED_FROM
     for label, claimed, units in groups:
         try:
@@ -85,6 +86,20 @@ def differences(result: Result, tables: Mapping[str, Units], task_dir: str | Non
     return n, wrong or _against(result, spec, own, tables)  # of wrong figures no difference is right
 
 
+def _disagreeing(spec: TaskSpec, tables: Mapping[str, Units]) -> list[str]:
+    """What one table of an SAE or control says, and another denies."""
+    used = sorted({metric.table for metric in spec.metrics.values()} & tables.keys())
+    try:
+        return [said for name in used if (said := kind(name).disagree(tables))]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        return [f"the tables {', '.join(used)} cannot be held against each other: {error}"]
+
+
+def unchecked(result: Result, tables: Mapping[str, Units]) -> list[str]:
+    """What stands beside the SAE with figures, and has no units that they could be computed from."""
+    return [name for name in result.controls if name not in registry.controls() and not _control(name, tables)]
+
+
 def _against(result: Result, spec: TaskSpec, own: Mapping[str, Units], tables: Mapping[str, Units]) -> list[str]:
     """What the result says of the SAE beside its controls, and the units do not; what it left out is no claim."""
     sides = {name: Side(kept) for name in result.against if (kept := _control(name, tables))}
@@ -92,7 +107,11 @@ def _against(result: Result, spec: TaskSpec, own: Mapping[str, Units], tables: M
         found = against(result, spec, Side(own), sides)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, SaeBenchError) as error:
         return [f"the SAE cannot be held against its controls by their units: {error}"]
-    wrong = []
+    wrong = [
+        f"the SAE is held against {name}, which has no figures in the result"
+        for name in result.against
+        if name not in result.controls
+    ]
     for name in sides:
         for metric, claimed in result.against[name].items():
             ours = found.get(name, {}).get(metric)

@@ -22,7 +22,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -72,6 +72,27 @@ def table(documents: Units, active: NDArray[Any], contribution: Array) -> Units:
         "contribution": dealt.reshape(FOLDS, -1),
     }
     return Units(tuple(f"{i:02d}:{_digest(own)}" for i, own in enumerate(held)), columns)
+
+
+def disagree(tables: Mapping[str, Units]) -> str | None:
+    """What the folds say of the documents beside them that is not so; None where there is nothing to hold them against.
+
+    Latents that are active in other folds than the result says are found by measuring them again alone.
+    """
+    own, documents = tables["fold"], tables.get("document")
+    if documents is None or "tokens" not in documents.columns:
+        return None
+    again = table(documents, own.columns["active"], _contribution(own))
+    if own.ids != again.ids:
+        return "the folds are not of the documents that the document table has"
+    for name in ("tokens", "documents", "largest"):
+        if name in own.columns and not np.array_equal(own.columns[name], again.columns[name]):
+            return f"{name} of the folds are not those of the document table"
+    if (active := documents.columns.get("active")) is not None:
+        by_fold = np.bincount([fold_of(unit) for unit in documents.ids], active, minlength=FOLDS)
+        if not np.array_equal(own.columns["active"].sum(axis=1, dtype=np.float64), by_fold):
+            return "firings by fold do not add up to those of the documents"
+    return None
 
 
 def _digest(names: Iterable[str]) -> str:

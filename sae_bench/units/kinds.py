@@ -63,6 +63,7 @@ class Kind:
     ``group`` maps an id to the name of what two tables may share, ``of_sae(id, weights)`` to a name that no other SAE
     has. ``total(units)`` gives column sums, ``apart(a, b)`` says why figures of two tables must not be compared.
     ``nested``: a figure is the mean over groups. ``independent``: a share of 0/1 rows has as many trials as rows.
+    ``disagree(tables)`` says what a table claims that others of its SAE deny.
     ``population``: there is one row for each of the documents that the protocol counts.
     """
 
@@ -74,6 +75,7 @@ class Kind:
     of_sae: Callable[[str, str], str] = lambda unit, weights: unit
     total: Callable[[Units], Sums] = bootstrap.total
     apart: Callable[[Units, Units], str | None] = lambda a, b: None
+    disagree: Callable[[Mapping[str, Units]], str | None] = lambda tables: None
     nested: bool = False
     independent: bool = True
     population: bool = False
@@ -112,6 +114,7 @@ FOLD = Kind(
     draw=folds.draw,
     total=folds.total,
     apart=folds.unequal,
+    disagree=folds.disagree,
     independent=False,
 )
 EXAMPLE = Kind(
