@@ -31,13 +31,14 @@ def sentences(results: Sequence[Result], specs: Mapping[str, TaskSpec]) -> list[
 
 
 def _nearest(result: Result, metric: str) -> str | None:
-    """What the strongest of the controls says of a figure; neither a copy nor what an SAE could reach is one."""
+    """What the strongest of the controls says of a figure; neither a copy nor what an SAE could reach is one.
+
+    Where no control has the figure it is the strongest of the task's references, of which some may be ceilings.
+    """
     sign, known = BETTER.get(result.metrics[metric].better, 0), registry.controls()
-    rivals = {
-        name: held[metric]
-        for name, held in result.against.items()
-        if metric in held and name != "identity" and not (name in known and known[name].bound)
-    }
+    there = {name: held[metric] for name, held in result.against.items() if metric in held and name != "identity"}
+    controls = {name: held for name, held in there.items() if name in known}
+    rivals = {name: held for name, held in (controls or there).items() if not (name in known and known[name].bound)}
     if not rivals or not sign:
         return None
     name = min(rivals, key=lambda name: sign * rivals[name].value)
