@@ -23,6 +23,7 @@ from sae_bench.show.against import in_words
 from sae_bench.show.results import result_tables
 from sae_bench.streams import beside
 from sae_bench.units import Units
+from sae_bench.units.bootstrap import too_few
 from sae_bench.units.kinds import kind
 from tests.builders.tiny_models import tiny_gpt2
 from tests.builders.token_rows import LENGTH, coder, token_rows
@@ -237,6 +238,27 @@ def test_nobody_is_better_in_what_nobody_is_ranked_by() -> None:
         against(result, spec, loaded["first"], {"random": loaded["other"]})["random"]["dead_fraction"].verdict
         == "differs"
     )
+
+
+def test_where_too_few_groups_tell_nothing_is_said_in_pairs() -> None:
+    """ "Cannot be told apart" is a finding; of two documents there is none."""
+    found = run(small(), tasks="reconstruction", limit=3)["a", "reconstruction"]
+    assert found.against["random"]["fvu"].low is None
+    said = result_tables([found], registry.tasks())
+    assert "in pairs" not in said
+    assert "design effect" not in said, "nor how wide an interval is that is not there"
+    assert "it is of 3 groups, and" in said
+    assert too_few(1, "groups").startswith("it is of 1 group, and")
+
+
+def test_the_table_says_why_a_control_that_was_asked_for_is_not_in_it() -> None:
+    found = [*run(coder("wide", n=400, k=3), tasks="reconstruction,sparsity").values()]
+    said = result_tables(found, registry.tasks())
+    assert "control random_fit has no figures: fitting a decoder of 400 latents takes 1600 calibration tokens" in said
+    assert said.count("control random_fit has") == 1
+    assert "control mean" not in said, "which has figures in one of the tables"
+    strange = found[0].model_copy(update={"details": {"controls without figures": ["x"]}})
+    assert "has no figures" not in result_tables([strange], registry.tasks())
 
 
 def test_older_results_without_it_are_read() -> None:

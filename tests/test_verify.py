@@ -725,7 +725,7 @@ def perturbed(file: Path, to: Path, kind: str, relative: float, rows: Any = slic
     return rewritten(file, to, rows=lambda tables: scaled(tables, kind, factor, rows), figures=True)
 
 
-CASES = [("reconstruction", "document"), pytest.param("loss_recovered", "document", marks=pytest.mark.slow)]
+CASES = slow_but(2, [("reconstruction", "document"), ("token_rules", "latent"), ("loss_recovered", "document")])
 
 
 @pytest.mark.parametrize(("task", "kind"), CASES)
@@ -789,7 +789,7 @@ def test_firings_that_nobody_measured_are_found(made: dict[str, Path], tmp_path:
     assert said(report, "fold"), report.wrong
 
 
-@pytest.mark.parametrize(("task", "kind"), CASES)
+@pytest.mark.parametrize(("task", "kind"), [CASES[0], CASES[2]])
 def test_a_few_rows_that_are_a_little_off_pass(made: dict[str, Path], tmp_path: Path, task: str, kind: str) -> None:
     """A latent at its threshold may flip on other hardware."""
     assert again(perturbed(made[task], tmp_path, kind, 1e-2, [5, 40]), share=1).wrong == []

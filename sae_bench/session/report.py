@@ -17,6 +17,7 @@ from sae_bench.results.against import Side, against
 from sae_bench.saes.wrap import content_sha256
 from sae_bench.schema import (
     CONTROL_RULES,
+    LOST,
     MEASURED,
     CoderRecord,
     MetricValue,
@@ -150,7 +151,7 @@ def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, A
     sides = {label: Side(own, drawn(task, own, options), reference=True) for label, own in references.items()}
     known |= {label: figures(task, side.draws, task.only_of_coders) for label, side in sides.items()}
     details = guarded(task, lambda: reader.details(task, entry, tables, draws), "details")
-    details = plain(task, details) | ({"controls without figures": lost} if lost else {})
+    details = plain(task, details) | ({LOST: lost} if lost else {})
     details |= {MEASURED: beside.measured} if beside.measured else {}
     n_latents = entry.coder.info.n_latents
     said_beside = guarded(task, lambda: list(task.cautions(tables, n_latents)), "cautions")

@@ -36,7 +36,11 @@ def _nearest(result: Result, metric: str) -> str | None:
     Where no control has the figure it is the strongest of the task's references, of which some may be ceilings.
     """
     sign, known = BETTER.get(result.metrics[metric].better, 0), registry.controls()
-    there = {name: held[metric] for name, held in result.against.items() if metric in held and name != "identity"}
+    there = {  # nobody was held against anybody where too few groups tell
+        name: held[metric]
+        for name, held in result.against.items()
+        if metric in held and held[metric].low is not None and name != "identity"
+    }
     controls = {name: held for name, held in there.items() if name in known}
     rivals = {name: held for name, held in (controls or there).items() if not (name in known and known[name].bound)}
     if not rivals or not sign:

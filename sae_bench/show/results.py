@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from sae_bench.schema import MEASURED, MetricValue, Result, TaskSpec
+from sae_bench.schema import LOST, MEASURED, MetricValue, Result, TaskSpec
 from sae_bench.show import against, judges, marks, trust
 from sae_bench.show.text import ARROWS, line, number, shortened, with_interval
 
@@ -21,9 +21,21 @@ def result_tables(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, e
     and so does what must not be read without.
     Results of one SAE on other data, another model or another mask are another table.
     """
-    return "\n".join(
-        part for own in tables_of(results).values() for part in table_of(own, specs, everything=everything)
-    )
+    parts = [part for own in tables_of(results).values() for part in table_of(own, specs, everything=everything)]
+    return "\n".join([*parts, *without_figures(results)])
+
+
+def without_figures(results: Sequence[Result]) -> list[str]:
+    """Why controls stand in none of the tables: a column that is not there says nothing of itself."""
+    shown = {name for result in results for name in result.controls}
+    found: dict[str, list[str]] = {}
+    for result in results:
+        lost = result.details.get(LOST)
+        for name, why in lost.items() if isinstance(lost, Mapping) else ():
+            if name not in shown:
+                said = f"control {name} has no figures: {shortened(str(why), MOST_SAID)}"
+                found.setdefault(said, []).append(result.sae.name)
+    return [line(f"{said} ({few(list(dict.fromkeys(names)))})") for said, names in found.items()]
 
 
 Key = tuple[str, str, str]

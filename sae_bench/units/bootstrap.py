@@ -163,7 +163,9 @@ def trusted(found: Estimate, influence: Influence | None, replicates: Array) -> 
     """An estimate with what the sample says of its interval."""
     if influence is None or found.value is None:
         return found
-    why = None if found.low is None else optimistic(influence, found.value)
+    if found.low is None:  # too few groups to say anything of their spread
+        return found
+    why = optimistic(influence, found.value)
     error = spread(narrowed(influence, found.value, replicates))
     return replace(found, optimistic=why, design_effect=design_effect(influence, error, found.value))
 
@@ -219,7 +221,7 @@ def settle(
 
 def too_few(n: int, of: str) -> str:
     """Why a figure over ``n`` of them has no interval."""
-    return f"it is of {n} {of}, and fewer than {FEWEST} tell too little"
+    return f"it is of {n} {of if n != 1 else of.removesuffix('s')}, and fewer than {FEWEST} tell too little"
 
 
 def resample(units: Units, *, seed: int, resamples: int = RESAMPLES) -> Sums:
