@@ -28,6 +28,7 @@ from sae_bench.settings import TOLD, Settings
 from sae_bench.streams import stream
 from sae_bench.streams.base import Planned, Progress
 from sae_bench.streams.captures import of_documents
+from sae_bench.switches import alone_with
 
 # settings that a result keeps, if they are not the default: with these and its inputs it can be repeated
 REPEAT = (
@@ -65,7 +66,8 @@ def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> 
     unknown = [name for name in settings if name not in fields]
     if unknown:
         raise UsageError(f"evaluate has no setting {unknown[0]!r}; {registry.suggest(unknown[0], fields)}")
-    return Session(sae, Settings(**settings)).run(progress or (lambda what, done, total: None))
+    with alone_with(settings.get("model")):
+        return Session(sae, Settings(**settings)).run(progress or (lambda what, done, total: None))
 
 
 class Session:
@@ -183,6 +185,10 @@ class Session:
 
         Of equal runs into one folder, whoever comes second waits for the first and takes what it has measured.
         """
+        with alone_with(self.settings.model):
+            return self._all(progress)
+
+    def _all(self, progress: Progress) -> list[Result]:
         self.meet()
         out = None if self.settings.out is None else at_home(self.settings.out)
         if out is None:

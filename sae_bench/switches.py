@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import _GeneratorContextManager, contextmanager, redirect_stdout
 from functools import wraps
+from weakref import WeakKeyDictionary
 
 
 def shared(change: Callable[[], Callable[[], object]]) -> Callable[[], _GeneratorContextManager[None]]:
@@ -35,6 +36,22 @@ def shared(change: Callable[[], Callable[[], object]]) -> Callable[[], _Generato
                     give_back()
 
     return entered
+
+
+_LOCKS: WeakKeyDictionary[object, threading.RLock] = WeakKeyDictionary()
+_MAKES = threading.Lock()
+
+
+@contextmanager
+def alone_with(thing: object) -> Iterator[None]:
+    """Let one thread at a time use an object in memory: what it puts on a model acts on everybody's passes."""
+    try:
+        with _MAKES:
+            own = _LOCKS.setdefault(thing, threading.RLock())
+    except TypeError:  # a text or None, which names a model that is opened anew
+        own = threading.RLock()
+    with own:
+        yield
 
 
 @shared

@@ -15,10 +15,13 @@ import torch
 from torch import nn
 from transformers.utils import logging as said_by_transformers
 
+from sae_bench.api import evaluate
 from sae_bench.models import departures
 from sae_bench.models.quiet import quiet
 from sae_bench.precision import in_full, one_thread
-from sae_bench.switches import remarks_on_stderr, shared, without_warnings
+from sae_bench.switches import alone_with, remarks_on_stderr, shared, without_warnings
+from tests.builders.tiny_models import tiny_gpt2
+from tests.builders.token_rows import coder, token_rows
 
 STATES: dict[str, tuple[Callable[[], AbstractContextManager[None]], Callable[[], Any]]] = {
     "precision of products": (in_full, torch.get_float32_matmul_precision),
@@ -105,3 +108,38 @@ def test_a_module_that_another_thread_makes_meanwhile_has_its_parameters(monkeyp
     assert built is not None
     assert built.inner.weight.device.type == "meta"  # type: ignore[union-attr]
     assert [module.weight.device.type for module in made] == ["cpu", "cpu"]
+
+
+def test_two_runs_on_one_model_in_memory_measure_what_each_would_alone() -> None:
+    """The hooks of one run act on every pass of the model: figures were wrong, and looked right."""
+    model, found = tiny_gpt2(), {}
+
+    def run(name: object) -> list[Any]:
+        given: dict[str, Any] = {"model": model, "data": token_rows(30), "tier": "full", "resamples": 20}
+        given |= {"tasks": "reconstruction,loss_recovered", "controls": "none", "calibration_cache": False}
+        found[name] = [result.metrics for result in evaluate(coder("a", n=20, k=3), **given)]
+        return found[name]
+
+    alone = run("alone")
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found.get(i) for i in range(3)] == [alone] * 3
+
+
+def test_who_is_alone_with_a_thing_keeps_others_out_and_not_itself() -> None:
+    thing, order = nn.Linear(1, 1), []
+
+    def other() -> None:
+        with alone_with(thing):
+            order.append("other")
+
+    with alone_with(thing), alone_with(thing), alone_with("a text"), alone_with(None), alone_with([1]):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.05)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "other"]

@@ -45,7 +45,8 @@ def check_sides(
         there = f"all {evaluation + calibration} of {name} (each a {unit})"
         more = "groups" if labelled else "documents"
         if labelled:
-            there += f", of {sum(tokens.n_groups for tokens in found)} groups,"
+            n = sum(tokens.n_groups for tokens in found)
+            there += f", of {n} group{'s' if n != 1 else ''},"
         raise DataError(
             f"No {empty} unit is left: {there} are on the other side; give more {more}, or "
             "take the mean from the evaluation units (--mean-from evaluation)."

@@ -203,6 +203,7 @@ class _Pair:
         if hangs is not None:
             size = max(map(abs, values))
             found = replace(found, optimistic=optimistic(hangs, size), design_effect=design_effect(hangs, error, size))
+            found = replace(found, n_units=min(n, hangs.n))
         return replace(found, detectable=detectable(error, n))
 
     def _influence(self, figures: tuple[Figure, Figure]) -> Influence | None:

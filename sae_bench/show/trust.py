@@ -88,7 +88,8 @@ def counted(figures: Sequence[tuple[str, int, float | None]]) -> list[str]:
         return []
     groups = "; ".join(f"{n} groups of {', '.join(dict.fromkeys(own))}" for n, own in tasks.items())
     effects = [design for *_, design in figures if design is not None]
-    said = f"; {DESIGN}: {effect(min(effects))} to {effect(max(effects))}" if effects else ""
+    ends = dict.fromkeys(map(effect, (min(effects), max(effects)))) if effects else {}
+    said = f"; {DESIGN}: {' to '.join(ends)}" if ends else ""
     return [f"Intervals are over {groups}{said}."]
 
 

@@ -161,13 +161,14 @@ def estimate_of(
 
 def trusted(found: Estimate, influence: Influence | None, replicates: Array) -> Estimate:
     """An estimate with what the sample says of its interval."""
-    if influence is None or found.value is None:
+    if influence is None or (value := found.value) is None:
         return found
+    known = replace(found, n_units=min(found.n_units, influence.n))  # latents of few groups are no more than those
     if found.low is None:  # too few groups to say anything of their spread
-        return found
-    why = optimistic(influence, found.value)
-    error = spread(narrowed(influence, found.value, replicates))
-    return replace(found, optimistic=why, design_effect=design_effect(influence, error, found.value))
+        return known
+    error = spread(narrowed(influence, value, replicates))
+    why, effect = optimistic(influence, value), design_effect(influence, error, value)
+    return replace(known, optimistic=why, design_effect=effect)
 
 
 def spread(replicates: Array) -> float:
