@@ -16,6 +16,7 @@ Status = Literal["ok", "degraded", "error", "skipped"]  # degraded: there are fi
 MOST_RESAMPLES = 100_000  # a file from elsewhere must not take all memory
 CAUTIONS = "cautions"  # name in the details of a result: what its figures must not be read without
 LOST = "controls without figures"  # likewise: by control, why it has none
+NO_LATENTS = "it has no latents, which this task measures"
 MEASURED = "controls as measured"  # likewise: by control, its L0 and on how many documents, if not on all
 # 1: matched to each SAE's own L0, measured on all text; 2: on a grid of L0, 9 % off at most, on a sample where that
 # tells them from it; 3: within 1 % of its L0, or not at all

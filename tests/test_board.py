@@ -19,7 +19,7 @@ from sae_bench.board import page as html_page
 from sae_bench.errors import UsageError
 from sae_bench.registry import data_folder, tasks
 from sae_bench.results import store, verified
-from sae_bench.schema import CONTROL_RULES, MetricValue
+from sae_bench.schema import CONTROL_RULES, LOST, NO_LATENTS, MetricValue
 from sae_bench.show.text import line as one_line
 from sae_bench.units import Units
 from tests.builders.boards import COLUMNS, HOSTILE, SNAPSHOTS, figure, main_board, make, of_one_l0, put, small
@@ -481,6 +481,15 @@ def test_out_writes_what_would_be_printed(tmp_path, capsys):
     assert capsys.readouterr().out == ""
     assert main_board(tmp_path / "r", "--format", "csv") == 0
     assert (tmp_path / "b.csv").read_bytes().decode() == capsys.readouterr().out
+
+
+def test_a_control_that_is_not_there_is_said_with_its_reason(tmp_path):
+    """A row that is missing says nothing of itself; that a task finds no latents in the mean is none of it."""
+    lost = {"random_fit": "fitting a decoder takes more tokens", "mean": NO_LATENTS}
+    put(tmp_path, "a", "reconstruction", {"fvu": 0.1}, details={LOST: lost})
+    shown = text.as_text(make(tmp_path))
+    assert "control random_fit has no figures: fitting a decoder takes more tokens (" in shown
+    assert shown.count("has no figures") == 1
 
 
 def test_the_board_imports_no_torch(tmp_path):

@@ -218,6 +218,20 @@ def test_where_an_interval_and_a_verdict_part_both_are_said() -> None:
     )
 
 
+def test_what_holds_all_of_the_activation_is_no_rival() -> None:
+    """A sentence that says how far the ceiling is would not say that a random dictionary is as good."""
+    result = run(small(), tasks="reconstruction")["a", "reconstruction"]
+    held = {
+        name: {"cosine": Against(value=value, low=value - 0.1, high=value + 0.1, p=0.01, n_units=9, verdict=verdict)}
+        for name, value, verdict in (
+            ("identity", -0.3, "worse"), ("full_residual", -0.2, "worse"), ("pursuit", -0.15, "worse"),
+            ("random", 0.2, "better"), ("pca", 0.4, "better"),
+        )
+    }  # fmt: skip
+    said = result_tables([result.model_copy(update={"against": held})], registry.tasks())
+    assert "in pairs: cosine better than random by 0.20 [0.10, 0.30]" in said
+
+
 def test_nobody_is_better_in_what_nobody_is_ranked_by() -> None:
     """A control with fewer dead latents is no better dictionary, which a sentence on the nearest would say."""
     spec = registry.tasks()["sparsity"]

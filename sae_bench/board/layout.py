@@ -18,7 +18,7 @@ from sae_bench.results.environment import sentence
 from sae_bench.results.verified import STATES, State
 from sae_bench.schema import CoderRecord, MetricValue, Protocol, Result
 from sae_bench.show import judges, marks, trust
-from sae_bench.show.results import cautioned, few, population, sampled
+from sae_bench.show.results import cautioned, few, population, sampled, without_figures
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,7 @@ def _table(
             [
                 *how,
                 *sampled(results),
+                *without_figures(results, {name for e in measured for name in e.controls}),
                 *marks.grouped(results),
                 *_reasons(rows, shown),
                 *_trusted(rows, shown),

@@ -16,12 +16,12 @@ from pydantic import BaseModel
 
 from sae_bench.errors import ResultError, UsageError
 from sae_bench.results import store
-from sae_bench.schema import CAUTIONS, MEASURED, Result, TaskSpec
+from sae_bench.schema import CAUTIONS, LOST, MEASURED, Result, TaskSpec
 from sae_bench.show import judges, marks
 from sae_bench.show.details import Said
 from sae_bench.show.text import some
 
-SAID = frozenset({CAUTIONS, MEASURED, *marks.SAID, *judges.SAID})  # of the details: what stands beside figures
+SAID = frozenset({CAUTIONS, LOST, MEASURED, *marks.SAID, *judges.SAID})  # of the details: what stands beside figures
 M = TypeVar("M", bound=BaseModel)
 
 

@@ -11,7 +11,7 @@ from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.errors import SaeBenchError, TaskError
 from sae_bench.results.against import Side
 from sae_bench.saes.fitted import FITTED_ON
-from sae_bench.schema import MetricValue
+from sae_bench.schema import NO_LATENTS, MetricValue
 from sae_bench.session.figures import drawn, figures, measured_tables
 from sae_bench.streams import Reader, Run, stream
 from sae_bench.streams.beside import PERMUTED
@@ -47,7 +47,7 @@ def controls(run: Run, reader: Reader, task: Task, entry: Entry, own: dict[str, 
         if not task.wants_control(name):
             continue
         if not reader.has_rows(entries[key]):
-            found.lost[name] = "it has no latents, which this task measures"
+            found.lost[name] = NO_LATENTS
             continue
         if (why := run.state.failures.get(key)) is not None:
             found.lost[name] = why

@@ -10,6 +10,7 @@ from sae_bench.show.text import span
 
 BETTER = {"higher": 1, "lower": -1}
 ALPHA = 0.05
+WHOLE = ("identity", "full_residual")  # all that an SAE could keep: a bound, and no rival
 
 
 def sentences(results: Sequence[Result], specs: Mapping[str, TaskSpec]) -> list[str]:
@@ -31,18 +32,16 @@ def sentences(results: Sequence[Result], specs: Mapping[str, TaskSpec]) -> list[
 
 
 def _nearest(result: Result, metric: str) -> str | None:
-    """What the strongest of the controls says of a figure; neither a copy nor what an SAE could reach is one.
-
-    Where no control has the figure it is the strongest of the task's references, of which some may be ceilings.
-    """
+    """What the strongest of the controls says of a figure; neither a copy nor what an SAE could reach is one."""
     sign, known = BETTER.get(result.metrics[metric].better, 0), registry.controls()
-    there = {  # nobody was held against anybody where too few groups tell
+    rivals = {
         name: held[metric]
         for name, held in result.against.items()
-        if metric in held and held[metric].low is not None and name != "identity"
+        if metric in held
+        and held[metric].low is not None  # nobody was held against anybody where too few groups tell
+        and name not in WHOLE
+        and not (name in known and known[name].bound)
     }
-    controls = {name: held for name, held in there.items() if name in known}
-    rivals = {name: held for name, held in (controls or there).items() if not (name in known and known[name].bound)}
     if not rivals or not sign:
         return None
     name = min(rivals, key=lambda name: sign * rivals[name].value)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from tabulate import tabulate
 
-from sae_bench.schema import LOST, MEASURED, MetricValue, Result, TaskSpec
+from sae_bench.schema import LOST, MEASURED, NO_LATENTS, MetricValue, Result, TaskSpec
 from sae_bench.show import against, judges, marks, trust
 from sae_bench.show.text import ARROWS, line, number, shortened, with_interval
 
@@ -25,14 +25,17 @@ def result_tables(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, e
     return "\n".join([*parts, *without_figures(results)])
 
 
-def without_figures(results: Sequence[Result]) -> list[str]:
-    """Why controls stand in none of the tables: a column that is not there says nothing of itself."""
-    shown = {name for result in results for name in result.controls}
+def without_figures(results: Sequence[Result], shown: Container[str] | None = None) -> list[str]:
+    """Why controls stand in none of the tables: a column that is not there says nothing of itself.
+
+    ``shown`` are those that do, which heads of results do not say. That `mean` has no latents, nobody needs to be told.
+    """
+    shown = {name for result in results for name in result.controls} if shown is None else shown
     found: dict[str, list[str]] = {}
     for result in results:
         lost = result.details.get(LOST)
         for name, why in lost.items() if isinstance(lost, Mapping) else ():
-            if name not in shown:
+            if name not in shown and why != NO_LATENTS:
                 said = f"control {name} has no figures: {shortened(str(why), MOST_SAID)}"
                 found.setdefault(said, []).append(result.sae.name)
     return [line(f"{said} ({few(list(dict.fromkeys(names)))})") for said, names in found.items()]
