@@ -38,6 +38,7 @@ from sae_bench.streams import stream
 from sae_bench.streams.base import Progress
 from sae_bench.streams.guard import TaskFailure
 from sae_bench.units import Units
+from sae_bench.units.kinds import alike
 
 # Rows in another environment: most agree to CLOSE; a latent at its threshold may flip, which moves a row, but not to
 # FAR. Rounding alone is far below both: other batch sizes and threads move float32 rows of the demo by at most 2e-6.
@@ -211,7 +212,8 @@ def _rows(
     for kind, table in found.items():
         # per latent there are sums over all of the text; of labelled sets, "dataset" is there for those measured
         if kind in tables and (share == 1 or kind not in of.whole):
-            report.rows += _compare(kind, tables[kind], table, report, whole=share == 1)
+            claimed, again = alike(kind, tables[kind]), alike(kind, table)
+            report.rows += _compare(kind, claimed, again, report, whole=share == 1)
     what = of.counts
     if share < 1 and (
         left := sorted(of.whole & {metric.table for metric in task.spec.metrics.values()} & tables.keys())

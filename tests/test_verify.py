@@ -749,6 +749,46 @@ def test_one_row_that_is_far_off_fails(made: dict[str, Path], tmp_path: Path, ta
     assert said(report, f"{kind} {table.ids[largest]}: ", "differs by 0.2 of its size (1 of")
 
 
+def firings(file: Path, to: Path, more: Callable[[Any], Any]) -> Report:
+    """What is found where the counts of latents ``[32, latents]`` are others, and the figures follow from these."""
+
+    def rows(tables: Tables) -> None:
+        table = tables["fold"]
+        counts = more(table.columns["active"].astype(np.int64))
+        tables["fold"] = Units(table.ids, {**table.columns, "active": counts.astype(np.uint16)})
+
+    return again(rewritten(file, to, rows=rows, figures=True), share=1)
+
+
+def test_a_latent_that_is_active_on_one_token_more_passes(made: dict[str, Path], tmp_path: Path) -> None:
+    """A rare one too: on other hardware it may be at its threshold."""
+
+    def flipped(counts: Any) -> Any:
+        often = counts.sum(0)
+        rare, frequent = often.argmin(), often.argmax()
+        fold = counts[:, frequent].argmax()
+        counts[fold, rare] += 1
+        counts[fold, frequent] -= 1
+        return counts
+
+    assert firings(made["sparsity"], tmp_path, flipped).wrong == []
+
+
+@pytest.mark.parametrize("latents", [1, None])
+def test_firings_that_nobody_measured_are_found(made: dict[str, Path], tmp_path: Path, latents: int | None) -> None:
+    """Of one latent many, or one of each, as for hiding that all are dead."""
+
+    def forged(counts: Any) -> Any:
+        fold, often = counts[:, 0].argmax(), counts.sum(0).argsort()
+        chosen = often[:latents]
+        counts[fold, chosen] += 30 if latents else 1
+        counts[fold, often[-1]] -= 30 if latents else len(often) - 1
+        return np.maximum(counts, 0)
+
+    report = firings(made["sparsity"], tmp_path, forged)
+    assert said(report, "fold"), report.wrong
+
+
 @pytest.mark.parametrize(("task", "kind"), [CASES[0], CASES[2]])
 def test_a_few_rows_that_are_a_little_off_pass(made: dict[str, Path], tmp_path: Path, task: str, kind: str) -> None:
     """A latent at its threshold may flip on other hardware."""

@@ -39,6 +39,7 @@ FOLDS = 32
 DENSE = {"1pct": 0.01, "10pct": 0.10}
 AT_ONCE = 1 << 22  # numbers of replicates in memory at once
 ROUNDING = 1e-9  # of a number of latents
+FEW = 40  # of which one is within what verify allows to a row, and ten are not
 FAR = 8.0  # standard errors: farther from a threshold, a latent is on the same side of it in all replicates
 _PIECE = re.compile(r"/\d+$")  # what stands behind the name of a document in that of its further sequences
 STEEPEST = 1.5  # by which factor the number of latents that come alive may grow from one doubling to the next
@@ -103,6 +104,17 @@ def active_tokens(units: Units) -> Array:
     """On how many tokens each latent is active ``[latents]``."""
     found: Array = units.columns["active"].sum(axis=0, dtype=np.float64)
     return found
+
+
+def by_latent(units: Units) -> Units:
+    """A row for each latent, on how many tokens it is active and what it contributes, from a table of folds.
+
+    On another machine a latent at its threshold is active on a token more or less. So that this is a small part of a
+    row, and of that of a rare latent too, counts begin at ``FEW``.
+    """
+    active = active_tokens(units)
+    columns = {"active_tokens": active + FEW, "contribution": _contribution(units)}
+    return Units(tuple(map(str, range(len(active)))), columns)
 
 
 def _contribution(units: Units) -> Array:

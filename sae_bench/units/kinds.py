@@ -63,6 +63,7 @@ class Kind:
     ``group`` maps an id to the name of what two tables may share, ``of_sae(id, weights)`` to a name that no other SAE
     has. ``total(units)`` gives column sums, ``apart(a, b)`` says why figures of two tables must not be compared.
     ``nested``: a figure is the mean over groups. ``independent``: a share of 0/1 rows has as many trials as rows.
+    ``alike(units)`` has the rows that another machine measures nearly alike.
     ``disagree(tables)`` says what a table claims that others of its SAE deny.
     ``population``: there is one row for each of the documents that the protocol counts.
     """
@@ -75,6 +76,7 @@ class Kind:
     of_sae: Callable[[str, str], str] = lambda unit, weights: unit
     total: Callable[[Units], Sums] = bootstrap.total
     apart: Callable[[Units, Units], str | None] = lambda a, b: None
+    alike: Callable[[Units], Units] = lambda units: units
     disagree: Callable[[Mapping[str, Units]], str | None] = lambda tables: None
     nested: bool = False
     independent: bool = True
@@ -114,6 +116,7 @@ FOLD = Kind(
     draw=folds.draw,
     total=folds.total,
     apart=folds.unequal,
+    alike=folds.by_latent,
     disagree=folds.disagree,
     independent=False,
 )
@@ -144,6 +147,11 @@ def kind(name: str) -> Kind:
     if not isinstance(made, Kind):
         raise SaeBenchError(f"{entry.origin or entry.code} must be a Kind of units, not {type(made).__name__}")
     return made
+
+
+def alike(name: str, units: Units) -> Units:
+    """The rows of a table that another machine measures nearly alike; of no kind of unit, the table itself."""
+    return kind(name).alike(units) if name in registry.units() else units
 
 
 def drawn(spec: TaskSpec, tables: Mapping[str, Units], *, seed: int, resamples: int) -> dict[str, Draws]:

@@ -20,7 +20,7 @@ class LabelL0(LabelledTask):
 
     def ceiling(self, view: ResidualView) -> Rows:
         """All channels of the residual stream are active, so that its length has to tell the classes apart."""
-        features, labels = view.features("test", self.pooling), view.labels("test")
+        features, labels = view.features("test", "last" if self.pooling == "last" else "mean"), view.labels("test")
         everywhere = torch.full((len(labels),), float(features.shape[1]), dtype=torch.float64)
         return _rows(everywhere, features.norm(dim=1), labels)
 
