@@ -249,7 +249,7 @@ def test_a_result_without_most_scores_is_degraded_and_shows_a_reply(
         "Well [31m it fires on things."
     )
     assert f"{TASK}: degraded: {found.reason}" in out
-    assert re.search(r"detection ↑ +\S+( \[.*\])? degraded", out)
+    assert re.search(r"detection ↑ +\S+( \[.*\]\*?)? degraded", out)
     assert f"sae-bench: alive, {TASK}: degraded: {found.reason}" in err
     assert all(mark.isprintable() or mark == "\n" for mark in out + err)
 

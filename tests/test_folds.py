@@ -191,7 +191,8 @@ def test_intervals_hold_what_draws_of_documents_give_in_the_mean(trials: int) ->
         if trials > 50:
             spread = np.std([one[name].value for one in found])
             width = np.mean([one[name].high - one[name].low for one in found])
-            assert width < 4 * 1.6 * spread, f"{name}: wider than documents are apart"
+            # where one latent of 400 is near a threshold, folds make intervals twice as wide as draws are apart
+            assert width < 4 * 2.2 * spread, f"{name}: wider than documents are apart"
 
 
 def test_replicates_are_around_the_figure() -> None:

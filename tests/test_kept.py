@@ -76,9 +76,11 @@ def test_a_second_run_takes_what_the_first_one_measured_to_the_same_bits(
 
 
 def test_another_sae_at_the_same_hook_point_takes_it_too(kept: Path) -> None:
-    other = ran(tiny_coder("relu", hook=HOOK))
+    """But for its active latents, which have to be counted for controls: of TopK that is k."""
+    other = ran(tiny_coder("relu", hook=HOOK), controls="none")
     assert took(other) == {}
-    assert figures(other) == figures(ran(tiny_coder("relu", hook=HOOK), calibration_cache=False))
+    assert figures(other) == figures(ran(tiny_coder("relu", hook=HOOK), controls="none", calibration_cache=False))
+    assert took(ran(tiny_coder("relu", hook=HOOK))).keys() == {"calibration_prefix"}
 
 
 def test_a_further_hook_point_is_measured_and_the_known_one_taken(kept: Path) -> None:
