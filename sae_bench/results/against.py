@@ -15,7 +15,7 @@ from typing import get_args
 from sae_bench import registry
 from sae_bench.metrics import metrics_of
 from sae_bench.results.compare import Difference, adjusted, difference
-from sae_bench.results.compare_load import Figure, Loaded, _figure
+from sae_bench.results.compare_load import Loaded
 from sae_bench.schema import Against, MetricValue, Result, TaskSpec, Verdict
 from sae_bench.units import Units
 from sae_bench.units.kinds import Draws, kind
@@ -41,13 +41,12 @@ class _InMemory(Loaded):
 
     draws: Mapping[str, Draws] = field(default_factory=dict)
 
-    def _drawn(self, kind_: str, units: Units) -> dict[str, Figure]:
+    def _draws(self, name: str, units: Units) -> Draws:
+        draws = self.draws.get(name) if units is self.tables[name] else None
+        if draws is not None:
+            return draws
         provenance = self.result.provenance
-        draws = self.draws.get(kind_) if units is self.tables[kind_] else None
-        if draws is None:
-            draws = kind(kind_).drawn(units, seed=provenance.protocol.seed, resamples=provenance.resamples)
-        own = {m: f for m, f in self.metrics.items() if self._measured(m) and self.spec.metrics[m].table == kind_}
-        return {name: _figure(draws, metric) for name, metric in own.items()}
+        return kind(name).drawn(units, seed=provenance.protocol.seed, resamples=provenance.resamples)
 
 
 def against(result: Result, spec: TaskSpec, own: Side, others: Mapping[str, Side]) -> Claims:

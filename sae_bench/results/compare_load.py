@@ -66,10 +66,12 @@ class Loaded:
         return self._figures[key][metric]
 
     def _drawn(self, kind: str, units: Units) -> dict[str, Figure]:
-        seed = self.result.provenance.protocol.seed
         own = {m: f for m, f in self.metrics.items() if self._measured(m) and self.spec.metrics[m].table == kind}
-        draws = kinds.kind(kind).drawn(units, seed=seed, resamples=RESAMPLES)
+        draws = self._draws(kind, units)
         return {name: _figure(draws, metric) for name, metric in own.items()}
+
+    def _draws(self, kind: str, units: Units) -> Draws:
+        return kinds.kind(kind).drawn(units, seed=self.result.provenance.protocol.seed, resamples=RESAMPLES)
 
     def _measured(self, metric: str) -> bool:
         return metric in self.result.metrics and metric in self.spec.metrics
