@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from sae_bench import registry
 from sae_bench.board import data, text
 from sae_bench.board.layout import Board, Row, Table
+from sae_bench.board.ranks import Groups
 from sae_bench.cli.main import main
 from sae_bench.registry import tasks
 from sae_bench.results import at_l0
@@ -58,7 +59,7 @@ def test_every_sae_is_held_against_all_that_are_close_to_it_and_no_others(l0s: l
     order, begin, end = at_l0.windows(l0s)
     for i, own in enumerate(l0s):
         assert set(order[begin[i] : end[i]]) == {j for j, other in enumerate(l0s) if at_l0.close(own, other)}
-    assert at_l0.pairs(l0s) == sum(at_l0.close(a, b) for i, a in enumerate(l0s) for b in l0s[:i])
+    assert Groups.of(len(l0s), l0s).n_pairs == sum(at_l0.close(a, b) for i, a in enumerate(l0s) for b in l0s[:i])
 
 
 @given(points=st.lists(st.tuples(st.integers(1, 5), st.integers(-3, 3)), min_size=1, max_size=9))

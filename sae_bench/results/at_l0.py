@@ -38,12 +38,6 @@ def windows(l0s: Sequence[float]) -> tuple[NDArray[np.int64], NDArray[np.int64],
     return order, begin, end
 
 
-def pairs(l0s: Sequence[float]) -> int:
-    """How many pairs of SAEs are close to each other."""
-    _, begin, end = windows(l0s)
-    return int((end - begin - 1).sum()) // 2
-
-
 def on_front(l0s: Sequence[float], costs: Sequence[float], rounding: float) -> list[bool]:
     """Of each SAE whether no other has as few active latents or fewer and costs as little or less, and one of it less.
 
