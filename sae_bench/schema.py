@@ -223,7 +223,8 @@ class Result(Record):
     ``definition`` is that of the task with the parameters of the run, so that its figures are shown where the task is
     not installed; its digest is ``task_sha256`` of the protocol. Results of schema 1 have none. ``units_sha256`` is the
     digest of the file of units beside the result, None where there is no file, or where older results do not say.
-    ``against`` holds by control and metric how the SAE differs from it; older results do not say it.
+    ``against`` holds by control and metric how the SAE differs from it; older results do not say it. ``suite`` is the
+    frozen suite that the run kept to, as ``name@sha256`` of its file, None of a run with settings of its own.
     """
 
     schema_version: int = Field(default=RESULT_SCHEMA, ge=1, le=RESULT_SCHEMA, strict=True)
@@ -240,6 +241,7 @@ class Result(Record):
     provenance: Provenance
     definition: TaskSpec | None = None
     units_sha256: str | None = None
+    suite: str | None = None
 
     @property
     def cautions(self) -> tuple[str, ...]:
