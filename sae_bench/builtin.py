@@ -174,7 +174,7 @@ UNITS = (
     Entry("latent", "sae_bench.units.kinds:LATENT", "a latent of one SAE: its sums over the text"),
     Entry("fold", "sae_bench.units.kinds:FOLD", "some of the documents, by a hash: what each latent does there"),
     Entry("example", "sae_bench.units.kinds:EXAMPLE", "a test example of a labelled set; a figure is a mean over sets"),
-    Entry("ablation", "sae_bench.units.kinds:ABLATION", "an ablation; documents and latents are resampled"),
+    Entry("ablation", "sae_bench.units.kinds:ABLATION", "an ablation of a latent; documents are resampled"),
 )
 STREAMS = (  # in the order in which they run
     Entry("documents", "sae_bench.streams.documents:Documents", "every document of the text"),

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from sae_bench.metrics.reconstruction import metrics as reconstruction
 from sae_bench.schema import MetricValue
-from sae_bench.units import Common, Units, bootstrap, crossed, kinds, sums, trust
+from sae_bench.units import Common, Units, bootstrap, kinds, sums, trust
 from sae_bench.units.bootstrap import Estimate, Ratio
 from sae_bench.units.groups import group_of, in_group
 from tests.builders.clusters import alone, equal_documents, nmse, packed
@@ -105,16 +105,6 @@ def counting(module: str, name: str, made: list[int]) -> Any:
         return function(columns, *rest)
 
     return counted
-
-
-def test_documents_of_one_group_have_one_weight_beside_latents() -> None:
-    ids = [f"{in_group(group, str(i))}@{i}:{i % 3}" for i, group in enumerate("aabbbccc")]
-    units = Units(tuple(ids), {"value": np.arange(8.0), "ones": np.ones(8)})
-    draws = crossed.draw(units, seed=5, resamples=50)
-    documents = bootstrap.resample_weights(("a", "b", "c"), 5, 50)[:, [0, 0, 1, 1, 1, 2, 2, 2]]
-    latents = bootstrap.resample_weights(tuple(f"latent {i}" for i in range(3)), 5, 50)[:, [i % 3 for i in range(8)]]
-    np.testing.assert_array_equal(draws.replicates.value, (documents * latents) @ np.arange(8.0))
-    assert draws.n == 3
 
 
 WIDE = {"fvu", "mse", "top_tokens_variance", "fvu_without_top_tokens", "cosine"}

@@ -46,7 +46,7 @@ from sae_bench.units.bootstrap import (
     undefined,
 )
 from sae_bench.units.kinds import kind
-from sae_bench.units.trust import Influence, design_effect, narrowed, optimistic
+from sae_bench.units.trust import Influence, design_effect, optimistic
 
 __all__ = ["Difference", "Loaded", "NotComparable", "adjusted", "comparable", "difference", "load", "refusal"]
 
@@ -174,7 +174,10 @@ class _Pair:
 
     @property
     def paired(self) -> bool:
-        return self.units[0].ids == self.units[1].ids
+        """Whether what is drawn of one is drawn of the other: rows, or the documents that rows are of."""
+        a, b = self.units
+        group = kind(self.a.spec.metrics[self.metric].table).group
+        return a.ids == b.ids or [*dict.fromkeys(map(group, a.ids))] == [*dict.fromkeys(map(group, b.ids))]
 
     def settled(self, empty: Difference) -> Difference:
         """The difference with all that is known of it."""
@@ -190,7 +193,7 @@ class _Pair:
         if n < FEWEST:
             return replace(found, reason=too_few(n, "groups"))
         hangs = self._influence(figures)
-        drawn = narrowed(hangs, value, quotient(figures[1].replicates) - quotient(figures[0].replicates))
+        drawn = quotient(figures[1].replicates) - quotient(figures[0].replicates)
         if shares := self._shares(values, drawn, n):
             return _of_shares(found, shares, self.paired)
         low, high = percentile_interval(value, drawn, n, CONFIDENCE)

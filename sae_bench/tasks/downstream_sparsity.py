@@ -24,8 +24,7 @@ from sae_bench.kernels.ranks import TOLERANCE, settled
 from sae_bench.metrics import downstream_sparsity
 from sae_bench.schema import TaskSpec
 from sae_bench.tasks.ablations import AblationTask
-from sae_bench.units import Column, Units, crossed
-from sae_bench.units.bootstrap import estimate_of
+from sae_bench.units import Column, Units, kinds
 
 BINS = 10
 BIN_RESAMPLES = 500
@@ -34,7 +33,7 @@ GAUSSIAN = 2 / math.pi  # what independent Gaussian changes of all logits score
 
 
 class DownstreamSparsity(AblationTask):
-    """Ablation table: one row an ablation; documents and latents are resampled. Beside it, the sampled latents."""
+    """Ablation table: one row an ablation; documents are resampled. Beside it, the sampled latents."""
 
     columns = (  # of the ablation table: :meth:`score`, and where the ablation is
         *("tokens", "entries", "l1", "l2_squared", "token_l1", "token_l2_squared", "kl"),
@@ -170,7 +169,8 @@ def _deciles(ablations: Units, by: NDArray[np.float64]) -> list[dict[str, Any]]:
     for i in np.unique(bins):
         members = np.flatnonzero(bins == i)
         some = Units(ablations.ids, needed).select(members)
-        e = estimate_of(crossed.draw(some, seed=0, resamples=BIN_RESAMPLES), downstream_sparsity.token_share)
+        draws = kinds.ABLATION.drawn(some, seed=0, resamples=BIN_RESAMPLES)
+        e = kinds.estimate(draws, downstream_sparsity.token_share, interval="bootstrap")
         span: dict[str, Any] = {
             "from": float(by[members].min()),
             "to": float(by[members].max()),

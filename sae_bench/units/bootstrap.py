@@ -36,7 +36,7 @@ from sae_bench.units.adding import total as total
 from sae_bench.units.sums import CommonSums, Without
 from sae_bench.units.sums import Sums as Sums
 from sae_bench.units.table import Units
-from sae_bench.units.trust import Influence, Sample, design_effect, narrowed, optimistic, some_rows
+from sae_bench.units.trust import Influence, Sample, design_effect, optimistic, some_rows
 from sae_bench.units.weights import resample_weights as resample_weights
 
 RESAMPLES = 2000
@@ -118,15 +118,14 @@ def draw(units: Units, *, seed: int, resamples: int = RESAMPLES, group: Callable
     return Draws(total(units), replicates, n, sample_of(units, groups, text=group is not None) if n else None)
 
 
-def sample_of(units: Units, groups: Units, *, text: bool, crossed: Units | None = None) -> Sample:
+def sample_of(units: Units, groups: Units, *, text: bool) -> Sample:
     """The sums without each group, and without each row where several are of one group.
 
-    ``groups`` has the rows of ``units`` added up by group, ``crossed`` by what else is drawn.
+    ``groups`` has the rows of ``units`` added up by group.
     """
     parts = pooled(groups)
     rows = _without(units, some_rows(len(units))) if len(groups) < len(units) else None
-    other = None if crossed is None else _without(crossed)
-    return Sample(_without(parts), len(groups), rows, len(units), total(units), parts.columns, text, other)
+    return Sample(_without(parts), len(groups), rows, len(units), total(units), parts.columns, text)
 
 
 def _without(units: Units, chosen: NDArray[np.int64] | None = None) -> Without:
@@ -166,7 +165,7 @@ def trusted(found: Estimate, influence: Influence | None, replicates: Array) -> 
     known = replace(found, n_units=min(found.n_units, influence.n))  # latents of few groups are no more than those
     if found.low is None:  # too few groups to say anything of their spread
         return known
-    error = spread(narrowed(influence, value, replicates))
+    error = spread(replicates)
     why, effect = optimistic(influence, value), design_effect(influence, error, value)
     return replace(known, optimistic=why, design_effect=effect)
 
@@ -216,7 +215,7 @@ def settle(
         return Estimate(value, *wilson(value, n, confidence), n)
     if n < FEWEST:
         return Estimate(value, None, None, n, no_interval=too_few(n, of))
-    low, high = percentile_interval(value, narrowed(influence, value, quotient(replicates)), n, confidence)
+    low, high = percentile_interval(value, quotient(replicates), n, confidence)
     return Estimate(value, low, high, n, no_interval=MOSTLY_UNDEFINED if low is None else None)
 
 

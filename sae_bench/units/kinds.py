@@ -16,7 +16,7 @@ import numpy as np
 from sae_bench import registry
 from sae_bench.errors import SaeBenchError
 from sae_bench.schema import TaskSpec
-from sae_bench.units import bootstrap, crossed, folds, latents, nested
+from sae_bench.units import ablated, bootstrap, folds, latents, nested
 from sae_bench.units.bootstrap import Array, Estimate, Metric, Ratio, Sums
 from sae_bench.units.groups import group_of
 from sae_bench.units.table import Units
@@ -83,7 +83,7 @@ class Kind:
     population: bool = False
 
     def drawn(self, units: Units, *, seed: int, resamples: int) -> Draws:
-        """Column sums of a table and their replicates; without rows there is nothing to nest or to cross."""
+        """Column sums of a table and their replicates; without rows there is nothing to nest."""
         return (self.draw if len(units) else bootstrap.draw)(units, seed=seed, resamples=resamples)
 
     def totals(self, units: Units) -> list[Sums]:
@@ -131,10 +131,9 @@ EXAMPLE = Kind(
 ABLATION = Kind(
     "ablation",
     "<document>@<position>:<latent>",
-    draw=crossed.draw,
-    common=lambda a, b: sharing(a, b, crossed.document_of),
-    group=crossed.document_of,
-    of_sae=crossed.of_sae,
+    draw=partial(bootstrap.draw, group=ablated.text_of),
+    common=lambda a, b: sharing(a, b, ablated.document_of),
+    group=ablated.document_of,
     independent=False,
 )
 

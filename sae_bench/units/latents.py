@@ -3,9 +3,9 @@
 A row is a latent. Beside a figure of it, ``f1``, stands by how much that hangs on each of 32 folds of the documents of
 a text, ``f1@test`` ``[latents, 32]``: its derivative by the weight of the fold. A replicate draws a weight for every
 latent and one for every fold, and adds to the figure what the weights of the folds move it by, to first order; so all
-latents move together where text moves them together (the pigeonhole bootstrap; see :mod:`sae_bench.units.crossed`).
-Weights of folds are keyed by their tokens, ``tokens@test``: two SAEs on the same text are compared in pairs of folds,
-although their latents are two samples.
+latents move together where text moves them together (the pigeonhole bootstrap; Owen 2007, "The pigeonhole
+bootstrap"). Weights of folds are keyed by their tokens, ``tokens@test``: two SAEs on the same text are compared in
+pairs of folds, although their latents are two samples.
 
 ``sampled`` is how large a part of the latents that could have been taken the rows are. The larger it is, the less would
 another draw differ, by nothing where all were taken: a dictionary is a census (the correction for a finite population;

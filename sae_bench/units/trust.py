@@ -35,7 +35,6 @@ TEXT = ("tokens", "predictions")  # columns that say how much text a row holds, 
 class Influence:
     """A figure without each group in turn, ``groups`` ``[groups]``, and without each of some rows, ``rows``.
 
-    ``crossed`` is the figure without each group of another kind, where rows are drawn by two (documents and latents).
     ``rows`` is None where every group is one row; ``of`` is how many rows there are, and ``n`` how many groups.
     ``largest`` is the share of the tokens in the largest group. ``text``: groups are of text, of which few do not stand
     for the rest.
@@ -47,7 +46,6 @@ class Influence:
     of: int = 0
     largest: float = 0.0
     text: bool = True
-    crossed: Array | None = None
 
     def minus(self, other: Influence, *, paired: bool) -> Influence:
         """That of the difference of two figures: on the same groups, or on two samples."""
@@ -58,7 +56,6 @@ class Influence:
             self.of if paired else self.of + other.of,
             max(self.largest, other.largest),
             self.text,
-            None if self.crossed is None or other.crossed is None else _joined(self.crossed, other.crossed, paired),
         )
 
 
@@ -83,7 +80,6 @@ class Sample:
     total: Sums
     columns: Mapping[str, Array]  # of the groups
     text: bool
-    crossed: Sums | None = None
 
     def influence(self, figure: Callable[[Sums], Array], weight: Callable[[Sums], Array | None]) -> Influence:
         """How ``figure`` moves; ``weight`` is its denominator, by which a group is large if no column says how much."""
@@ -95,7 +91,6 @@ class Sample:
                 self.n_rows,
                 self._largest(weight),
                 self.text,
-                None if self.crossed is None else figure(self.crossed),
             )
 
     def _largest(self, weight: Callable[[Sums], Array | None]) -> float:
@@ -118,7 +113,7 @@ def optimistic(influence: Influence, size: float) -> str | None:
         said.append(f"{influence.n} groups")
     if influence.text and influence.largest > LARGE:
         said.append(f"one group holds {100 * influence.largest:.0f} % of the tokens")
-    if not all(np.isfinite(one).all() for one in (influence.groups, influence.crossed) if one is not None):
+    if not np.isfinite(influence.groups).all():
         said.append("without one of the groups there is no figure")
     elif (tail := _tail(influence, size)) > SKEWED:
         said.append(f"a few groups decide it (skewness {tail:.1f})")
@@ -126,8 +121,7 @@ def optimistic(influence: Influence, size: float) -> str | None:
 
 
 def _tail(influence: Influence, size: float) -> float:
-    ways = [influence.groups] if influence.crossed is None else [influence.groups, influence.crossed]
-    return max(abs(skewness(one)) if jackknife(one) > ROUNDING * abs(size) else 0.0 for one in ways)
+    return abs(skewness(influence.groups)) if jackknife(influence.groups) > ROUNDING * abs(size) else 0.0
 
 
 def skewness(values: Array) -> float:
@@ -160,24 +154,6 @@ def design_effect(influence: Influence, error: float, size: float) -> float | No
     by_row = jackknife(rows, influence.of)
     effect = error / by_row if min(by_row, error) > ROUNDING * abs(size) and by_row > 0 else math.inf
     return effect if math.isfinite(effect) else None
-
-
-def narrowed(influence: Influence | None, value: float, replicates: Array) -> Array:
-    """Replicates drawn by two kinds of groups at once, brought to the spread that such a figure has.
-
-    Drawn so they count the noise that a row shares with no other three times: their variance is that by one kind, plus
-    that by the other, plus that by rows, where a figure has the sum of the two less that of rows (Cameron, Gelbach and
-    Miller 2011, "Robust inference with multiway clustering"), and no less than either. Others stay as they are.
-    """
-    if influence is None or influence.crossed is None:
-        return replicates
-    alone = influence.groups if influence.rows is None else influence.rows  # each group is a row
-    errors = jackknife(influence.groups), jackknife(influence.crossed), jackknife(alone, influence.of)
-    one, other, row = (error * error for error in errors)  # not a power, which raises where it overflows
-    if not (math.isfinite(one + other + row) and one + other + row > 0):
-        return replicates
-    share = max(one + other - row, one, other) / (one + other + row)
-    return value + math.sqrt(min(1.0, share)) * (replicates - value)
 
 
 def some_rows(n: int) -> NDArray[np.int64]:
