@@ -45,6 +45,34 @@ def test_all_latents_are_a_census_and_only_documents_are_drawn() -> None:
     assert whole == pytest.approx(0.001 * np.sqrt(FOLDS), rel=0.6)
 
 
+@pytest.mark.parametrize("measured", [200, 50])
+@pytest.mark.parametrize("sampled", [0.0, 0.25])
+def test_the_noise_of_the_text_in_each_latent_counts_once(measured: int, sampled: float) -> None:
+    """Another sample of latents and of text moves their mean by both, also where some latents stand for all."""
+    draw, n, text = np.random.default_rng(0), 200, 0.05 / np.sqrt(FOLDS)
+    hangs = draw.normal(0, text, (n, FOLDS))
+    column = draw.normal(0.5, 0.1, n) + hangs.sum(1)
+    hangs[measured:] = 0
+    hangs *= n / measured
+    columns = {"latents": np.ones(n), "f1": column, "sampled": np.full(n, sampled), "f1@test": hangs}
+    columns["tokens@test"] = np.full((n, FOLDS), 100.0)
+    found = error(Units(tuple(map(str, range(n))), columns))
+    assert found == pytest.approx(0.1 * np.sqrt((1 - sampled + 0.25) / n), rel=0.12)
+
+
+def test_latents_without_the_figure_stay_out_of_it() -> None:
+    """Of half of them nothing is measured: the mean over the others has their interval, and theirs alone."""
+    draw, n = np.random.default_rng(1), 200
+    there = np.arange(n) < 100
+    hangs = draw.normal(0, 0.02, (n, FOLDS)) * there[:, None]
+    column = (draw.normal(0.5, 0.1, n) + hangs.sum(1)) * there
+    columns = {"latents": there.astype(float), "f1": column, "f1@test": hangs}
+    columns["tokens@test"] = np.full((n, FOLDS), 100.0)
+    alone = {name: one[:100] for name, one in columns.items()}
+    ids = tuple(map(str, range(n)))
+    assert error(Units(ids, columns)) == pytest.approx(error(Units(ids[:100], alone)), rel=0.05)
+
+
 def test_a_table_of_an_older_result_reads_as_it_did() -> None:
     units = table()
     old = Units(units.ids, {name: units.columns[name] for name in ("latents", "f1")})

@@ -3,9 +3,9 @@
 A row is a latent. Beside a figure of it, ``f1``, stands by how much that hangs on each of 32 folds of the documents of
 a text, ``f1@test`` ``[latents, 32]``: its derivative by the weight of the fold. A replicate draws a weight for every
 latent and one for every fold, and adds to the figure what the weights of the folds move it by, to first order; so all
-latents move together where text moves them together (the pigeonhole bootstrap; Owen 2007, "The pigeonhole
-bootstrap"). Weights of folds are keyed by their tokens, ``tokens@test``: two SAEs on the same text are compared in
-pairs of folds, although their latents are two samples.
+latents move together where text moves them together, and the noise of the text in each is counted once (variance
+components; the pigeonhole bootstrap of Owen 2007 counts it three times). Weights of folds are keyed by their tokens,
+``tokens@test``: two SAEs on the same text are compared in pairs of folds, although their latents are two samples.
 
 ``sampled`` is how large a part of the latents that could have been taken the rows are. The larger it is, the less would
 another draw differ, by nothing where all were taken: a dictionary is a census (the correction for a finite population;
@@ -55,14 +55,6 @@ def draw(units: Units, *, seed: int, resamples: int) -> Draws:
         return bootstrap.draw(units, seed=seed, resamples=resamples)
     spread = math.sqrt(max(0.0, 1 - float(columns["sampled"].max()))) if "sampled" in columns else 1.0
     weights = resample_weights(units.ids, seed, resamples) if spread else None
-
-    def over_latents(column: Array) -> Array:
-        whole = column.sum(axis=0, dtype=np.float64)
-        if weights is None:
-            return np.broadcast_to(whole, (resamples, *whole.shape))
-        moved: Array = whole + spread * (weighted(weights, column) - whole)
-        return moved
-
     there = min(int((column[0] > 0).sum()) for column in texts.values())
     n = there if weights is None or there < FEWEST else len(units)
     wider = t_width(there) / t_width(n) if min(n, there) > 1 else 1.0
@@ -71,11 +63,35 @@ def draw(units: Units, *, seed: int, resamples: int) -> Draws:
     for name, column in columns.items():
         if column.ndim > 1:
             continue
-        sums[name] = over_latents(column).copy()
-        for text, extra in folds.items():
-            if (hangs := columns.get(by_fold(name, text))) is not None:
-                sums[name] += (over_latents(hangs) * extra).sum(axis=1)
+        hangs = {text: columns[by_fold(name, text)] for text in folds if by_fold(name, text) in columns}
+        sums[name] = np.full(resamples, column.sum(dtype=np.float64))
+        if weights is not None:
+            own = _without_noise(column, [*hangs.values()], spread)
+            sums[name] += spread * (weighted(weights, own) - own.sum())
+        for text, one in hangs.items():
+            sums[name] += folds[text] @ one.sum(axis=0, dtype=np.float64)
     return Draws(total(units), Sums(sums), n, _of_texts(columns))
+
+
+def _without_noise(column: Array, hangs: list[Array], spread: float) -> Array:
+    """A figure of latents by what they are alone, brought nearer to its mean by the noise of the text in each.
+
+    How much latents differ holds that noise, which folds count already. Of a text of which some latents stand for all
+    (:func:`sae_bench.tasks.rule_noise.of_some`) folds count too much of it, and latents give that back. Latents without
+    the figure, which hang on nothing, stay as they are.
+    """
+    there = (column != 0) | np.any([(one != 0).any(axis=1) for one in hangs], axis=0) if hangs else column != 0
+    if not hangs or not there.any():
+        return column
+    mean = column[there].mean()
+    differ = float(((column[there] - mean) ** 2).sum())
+    noise = 0.0
+    for one in hangs:
+        counted, measured = float((one.astype(np.float64) ** 2).sum()), int((one != 0).any(axis=1).sum())
+        own = counted * measured / int(there.sum())
+        noise += own + (counted - own) / spread**2
+    kept = math.sqrt(max(0.0, 1 - noise / differ)) if differ > 0 else 0.0
+    return np.where(there, mean + kept * (column - mean), column)
 
 
 def _of_texts(columns: Mapping[str, Array]) -> Influence | None:
