@@ -167,11 +167,11 @@ def test_the_figures_that_are_named_exist(heading: str, document: str) -> None:
 
 
 def test_words_of_other_libraries_are_those_of_the_cards() -> None:
-    """What SAEBench calls a figure is said once in the card of its task, where the difference is derived."""
+    """What others call a figure stands in the card of its task too, with the commit at which it was read."""
     cards = "".join(text(f"tasks/{task}/README.md") for task in registry.tasks())
     for row in table_below("In the words of SAELens and SAEBench"):
         if re.search(r"`[a-z]+\w*`", row[0]) and "--" not in row[0]:
-            for name in re.findall(r"`([a-z]\w*)`", row[2]):
+            for name in re.findall(r"`([a-z]\w*)`", row[1]):
                 assert f"`{name}`" in cards, name
 
 
