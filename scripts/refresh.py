@@ -1,11 +1,12 @@
-"""Make again what follows from the code: the lock of definitions, tables of README and cards, results, the board.
+"""Make again what follows from the code: the lock of definitions, tables of documents, results, the board.
 
     python scripts/refresh.py             the lock and the tables that need no measurement
     python scripts/refresh.py --check     say what is not current, and change nothing (exit code 1)
-    python scripts/refresh.py --results   also measure results/ and the README's demo again, then the board
+    python scripts/refresh.py --results   also measure results/ and the demo's tables again, then the board, its picture
 
 Nobody edits these by hand. A table stands between ``<!-- sae-bench ... -->``, the command that prints it, and
-``<!-- end -->``; the parameters of a task stand in its card between ``<!-- parameters -->`` and ``<!-- end -->``.
+``<!-- end -->``; so do the parameters of a task in its card (``<!-- parameters -->``), and the tasks in the README
+(``<!-- tasks -->``).
 
 The lock, ``tasks/versions.lock``, has a line ``id version digest [release]`` for every definition. A definition that a
 release has shipped never changes under its version. Until CHANGELOG names that release, a task has one unreleased
@@ -20,6 +21,7 @@ import io
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -37,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "tasks" / "versions.lock"
 RESULTS = ["--tasks", "reconstruction,sparsity,loss_recovered,downstream_sparsity", "--limit", "128"]
 MEASURED = "sae-bench run "  # how the commands begin that take minutes
-TABLE = re.compile(r"(<!-- (?P<what>sae-bench [^\n]*?|parameters) -->\n)(?P<old>.*?)(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- (?P<what>sae-bench [^\n]*?|parameters|tasks) -->\n)(?P<old>.*?)(<!-- end -->)", re.DOTALL)
 
 
 class Locked(NamedTuple):
@@ -89,6 +91,8 @@ def tables(file: Path, *, measure: bool) -> str:
         what = found["what"]
         if what == "parameters":
             new = parameters(file.parent.name)
+        elif what == "tasks":
+            new = tasks()
         elif what.startswith(MEASURED) and not measure:
             return found[0]
         else:
@@ -104,6 +108,16 @@ def parameters(task: str) -> str:
     record: type[TaskParameters] = registry.load(spec.figures).Parameters
     rows = [(f"`{name}`", f"`{default!r}`", record.about(name)) for name, default in spec.parameters.items()]
     return tabulate(rows, headers=["parameter", "default", "what it does"], tablefmt="github", disable_numparse=True)
+
+
+def tasks() -> str:
+    """The tasks that ship as a table, with the question of each and what it needs beside a language model."""
+    rows = []
+    for name, spec in registry.tasks().items():
+        labelled = registry.load(spec.code).stream == "labelled"
+        needs = "text, a judge" if spec.judge else "labelled texts" if labelled else "text"
+        rows.append((f"[`{name}`](tasks/{name}/README.md)", spec.question, needs))
+    return tabulate(rows, headers=["task", "question", "needs"], tablefmt="github")
 
 
 def printed(command: str) -> str:
@@ -137,6 +151,7 @@ def measure_results() -> None:
         shutil.copytree(folder / "results", ROOT / "results")
     board = ROOT / "leaderboard" / "README.md"
     sae_bench(["board", str(ROOT / "results"), "--format", "github", "--out", str(board)])
+    subprocess.run([sys.executable, str(ROOT / "scripts" / "picture.py")], check=False)  # it says itself what it lacks
 
 
 def wanted(*, measure: bool) -> dict[Path, str]:
@@ -144,7 +159,12 @@ def wanted(*, measure: bool) -> dict[Path, str]:
     release = released((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
     lines = relocked(read_lock(LOCK.read_text()), list(registry.tasks().values()), release)
     found = {LOCK: "".join(f"{line}\n" for line in lines)}
-    for file in (ROOT / "README.md", *sorted((ROOT / "tasks").glob("*/README.md"))):
+    documents = (
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+        *sorted((ROOT / "tasks").glob("*/README.md")),
+    )
+    for file in documents:
         found[file] = tables(file, measure=measure)
     return found
 
@@ -153,7 +173,7 @@ def main() -> int:
     """Refresh, or say what is not current."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if something is not current")
-    parser.add_argument("--results", action="store_true", help="also measure results/ and the README's demo (minutes)")
+    parser.add_argument("--results", action="store_true", help="also measure results/ and the demo (minutes)")
     given = parser.parse_args()
     os.environ["SAE_BENCH_CALIBRATION_CACHE"] = ""  # what results count is what a first run takes
     stale = {f: text for f, text in wanted(measure=given.results).items() if f.read_text(encoding="utf-8") != text}

@@ -22,7 +22,8 @@ from sae_bench.settings import Settings
 ROOT = Path(__file__).resolve().parents[1]
 CODE = sorted((ROOT / "sae_bench").rglob("*.py"))
 DOCUMENTS = sorted(
-    [ROOT / "README.md", *(ROOT / "tasks").glob("*/*.md"), *(ROOT / "leaderboard").glob("*.toml")]
+    [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "tasks").glob("*/*.md")]
+    + [*(ROOT / "leaderboard").glob("*.toml")]
     + [path for path in (ROOT / "examples").rglob("*.md") if ".venv" not in path.parts]
 )
 _PACKAGE = ROOT / "sae_bench"

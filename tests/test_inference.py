@@ -182,8 +182,8 @@ def test_a_run_says_itself_what_is_not_finite():
     assert session.work[0].entry.coder.checks is False
 
 
-def test_the_readme_says_what_runs():
-    path = Path(__file__).parent.parent / "README.md"
+def test_the_document_of_python_says_what_runs():
+    path = Path(__file__).parent.parent / "docs" / "python.md"
     if not path.is_file():
         pytest.skip("needs the checkout")
     block = next(b for b in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL) if "load_sae" in b)

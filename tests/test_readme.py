@@ -1,25 +1,61 @@
-"""What the README says is what the program says."""
+"""What README and documents say is what the program says."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sae_bench.cli.main import main
+from sae_bench.cli.main import main, parser
+from sae_bench.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
+WITH_COMMANDS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "tasks").glob("*/*.md"))]
 
 
-@pytest.mark.skipif(not (ROOT / "README.md").is_file(), reason="needs the checkout")
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of every command of ours in blocks of shell, and in steps of a workflow."""
+    for block in re.findall(r"^```(?:sh|yaml)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in re.split(r"&&|;|- run:", line):
+                words = shlex.split(part, comments=True) if "sae-bench" in part else []
+                if words and words[0].rpartition("/")[2] == "sae-bench":
+                    yield words[1:]
+
+
+@pytest.mark.parametrize("document", WITH_COMMANDS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_commands_of_documents_can_be_given(document: Path) -> None:
+    """A reader who copies one is told of no unknown flag, and of no argument that is missing."""
+    wrong = []
+    for words in commands(document.read_text(encoding="utf-8")):
+        try:
+            parser().parse_args(words)
+        except UsageError as error:
+            wrong.append(f"sae-bench {shlex.join(words)}: {error}")
+    assert wrong == []
+
+
+def test_commands_are_found() -> None:
+    text = "```sh\nx=1; sae-bench run \\\n  --sae a # b\n.venv/bin/sae-bench ls tasks && pip install\n```\n"
+    assert list(commands(text)) == [["run", "--sae", "a"], ["ls", "tasks"]]
+    assert [words[0] for words in commands((ROOT / "README.md").read_text(encoding="utf-8"))][:3] == [
+        "run",
+        "run",
+        "check",
+    ]
+
+
+@pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="needs the checkout")
 def test_the_table_of_layouts_is_that_of_the_registry(capsys):
-    """Mend it with: sae-bench ls formats --markdown, pasted between the marks."""
+    """Mend it with: python scripts/refresh.py."""
     assert main(["ls", "formats", "--markdown"]) == 0
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "saes.md").read_text(encoding="utf-8")
     pasted = re.search(r"<!-- sae-bench ls formats --markdown -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
     assert pasted is not None
     assert pasted[1].strip() == capsys.readouterr().out.strip()

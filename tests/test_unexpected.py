@@ -164,10 +164,10 @@ def test_a_process_that_may_open_no_file_says_so(tmp_path: Path, files: int) -> 
 # --- exit codes ------------------------------------------------------------------------------------------------------
 
 
-def test_the_readme_and_help_have_the_table_of_the_code(cli: Run) -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    assert as_markdown() in readme
-    assert len(re.findall(r"^\| code \|", readme, re.MULTILINE)) == 1, "the codes stand once"
+def test_the_documents_and_help_have_the_table_of_the_code(cli: Run) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "reading.md").read_text(encoding="utf-8")
+    assert as_markdown() in page
+    assert len(re.findall(r"^\| code \|", page, re.MULTILINE)) == 1, "the codes stand once"
     assert as_text() in parser().format_help()
     assert set(MEANING) == set(Exit)
     assert [int(code) for code in Exit] == [0, 1, 2, 3, 4, 70, 130]

@@ -1,4 +1,4 @@
-"""The exit codes: what a script may rely on. The README's table and ``--help`` are made from this."""
+"""The exit codes: what a script may rely on. The table of docs/reading.md and ``--help`` are made from this."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def as_text() -> str:
 
 
 def as_markdown() -> str:
-    """The table of the README."""
+    """The table of docs/reading.md."""
     return "\n".join(["| code | |", "|---|---|", *(f"| {code:d} | {what} |" for code, what in MEANING.items())])

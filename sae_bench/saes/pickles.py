@@ -84,7 +84,7 @@ def _check_instructions(file: Path, pickle: bytes) -> None:
                 raise CoderError(
                     f"{file} is a pickled object that needs {plain(named.replace(' ', '.'))}, and opening it could run "
                     "any code, so sae-bench does not; load it in code of your own that you trust and give --sae "
-                    "module:factory (see the README), or save its state_dict()"
+                    "module:factory (see docs/saes.md), or save its state_dict()"
                 )
             tuples += opcode.name.startswith("TUPLE")
     except CoderError:

@@ -86,7 +86,7 @@ def _rule(config: Config) -> Nonlinearity:
     unknown = set(config.values) - _KEYS
     if unknown:
         raise CoderError(
-            f"{config.file} has unknown fields: {listed(unknown)}; the README lists the fields of this layout"
+            f"{config.file} has unknown fields: {listed(unknown)}; docs/saes.md lists the fields of this layout"
         )
     if (version := config.get("format_version")) != 1:
         raise CoderError(

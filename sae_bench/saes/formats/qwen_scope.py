@@ -23,7 +23,7 @@ from sae_bench.settings import Told
 _REPOSITORY = re.compile(r"SAE-Res-(.+)-W\d+K-L0_\d+")
 _SETTLE = (
     "if it is ReLU and subtracts b_dec, --format connor_rob reads it; otherwise write it in sae-bench's own layout, "
-    "which says all of this (see the README)"
+    "which says all of this (see docs/saes.md)"
 )
 
 
