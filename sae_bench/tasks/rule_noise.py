@@ -59,7 +59,8 @@ def of_matches(fires: Bools, matches: Bools, fold: Ints) -> dict[str, NDArray[np
 def left_out(watched: Tracked, text: str, figures: Figures) -> dict[str, NDArray[np.float32]]:
     """How figures ``[latents]`` hang on each fold of "fit" or "test", by leaving out an eighth of the folds in turn.
 
-    A block's influence is shared by its folds so that their weights together give its variance.
+    A block's influence is shared by its folds so that their weights together give the variance of the jackknife, which
+    is 7/8 of the sum of the squares over 8 blocks.
     """
     each = [figures(watched.without(text, block, BLOCKS)) for block in range(BLOCKS)]
     own = watched.fit if text == "fit" else watched.test
@@ -67,7 +68,7 @@ def left_out(watched: Tracked, text: str, figures: Figures) -> dict[str, NDArray
     found = {}
     for name in each[0]:
         values = np.nan_to_num(np.stack([one[name] for one in each], axis=1))  # [latents, blocks]
-        hangs = (values.mean(axis=1, keepdims=True) - values) @ apart / math.sqrt(FOLDS / BLOCKS)
+        hangs = (values.mean(axis=1, keepdims=True) - values) @ apart * math.sqrt((BLOCKS - 1) / FOLDS)
         found[by_fold(name, text)] = hangs[:, np.arange(FOLDS) % BLOCKS].astype(np.float32)
     return found
 

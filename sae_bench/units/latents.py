@@ -64,32 +64,39 @@ def draw(units: Units, *, seed: int, resamples: int) -> Draws:
         if column.ndim > 1:
             continue
         hangs = {text: columns[by_fold(name, text)] for text in folds if by_fold(name, text) in columns}
+        there = (column != 0) | np.any([(one != 0).any(axis=1) for one in hangs.values()], axis=0)
+        moves = {text: _together(one, int(there.sum())) for text, one in hangs.items()}
         sums[name] = np.full(resamples, column.sum(dtype=np.float64))
         if weights is not None:
-            own = _without_noise(column, [*hangs.values()], spread)
+            own = _alone(column, there, sum(noise for _, noise in moves.values()))
             sums[name] += spread * (weighted(weights, own) - own.sum())
-        for text, one in hangs.items():
-            sums[name] += folds[text] @ one.sum(axis=0, dtype=np.float64)
+        for text, (all_latents, _) in moves.items():
+            sums[name] += folds[text] @ all_latents
     return Draws(total(units), Sums(sums), n, _of_texts(columns))
 
 
-def _without_noise(column: Array, hangs: list[Array], spread: float) -> Array:
-    """A figure of latents by what they are alone, brought nearer to its mean by the noise of the text in each.
+def _together(hangs: Array, there: int) -> tuple[Array, float]:
+    """By how much a sum over latents hangs on each fold ``[32]``, and the variance that is the noise of single latents.
 
-    How much latents differ holds that noise, which folds count already. Of a text of which some latents stand for all
-    (:func:`sae_bench.tasks.rule_noise.of_some`) folds count too much of it, and latents give that back. Latents without
-    the figure, which hang on nothing, stay as they are.
+    Where some latents stand for all ``there`` are (:func:`sae_bench.tasks.rule_noise.of_some`), their noise counts as
+    often as they stand for others; the sum is brought down to what it would be if all had been measured.
     """
-    there = (column != 0) | np.any([(one != 0).any(axis=1) for one in hangs], axis=0) if hangs else column != 0
-    if not hangs or not there.any():
+    added = hangs.sum(axis=0, dtype=np.float64)
+    counted, whole = float((hangs.astype(np.float64) ** 2).sum()), float((added**2).sum())
+    noise = counted * int((hangs != 0).any(axis=1).sum()) / max(1, there)
+    kept = min(1.0, max(whole - (counted - noise), noise) / whole) if whole > 0 else 1.0
+    return math.sqrt(kept) * added, noise
+
+
+def _alone(column: Array, there: NDArray[np.bool_], noise: float) -> Array:
+    """A figure of latents without the ``noise`` of the text in it, which folds count already: nearer to its mean.
+
+    Latents that are not ``there``, which lack the figure, stay as they are.
+    """
+    if not noise or not there.any():
         return column
-    mean = column[there].mean()
+    mean = float(column[there].mean())
     differ = float(((column[there] - mean) ** 2).sum())
-    noise = 0.0
-    for one in hangs:
-        counted, measured = float((one.astype(np.float64) ** 2).sum()), int((one != 0).any(axis=1).sum())
-        own = counted * measured / int(there.sum())
-        noise += own + (counted - own) / spread**2
     kept = math.sqrt(max(0.0, 1 - noise / differ)) if differ > 0 else 0.0
     return np.where(there, mean + kept * (column - mean), column)
 
