@@ -16,6 +16,7 @@ from sae_bench.results.heads import Heads
 from sae_bench.results.recompute import differences
 from sae_bench.schema import MetricValue, Result, TaskSpec
 from sae_bench.show import marks
+from sae_bench.suites.claims import Claims
 from sae_bench.units.groups import group_of
 from sae_bench.units.kinds import kind
 
@@ -34,20 +35,23 @@ class Checked:
     problems: tuple[str, ...]
 
 
-def check(file: Path, task_dir: str | None = None) -> Checked:
-    """Everything that can be checked of a result without the SAE, the model or a network."""
+def check(file: Path, task_dir: str | None = None, claims: Claims | None = None) -> Checked:
+    """Everything that can be checked of a result without the SAE, the model or a network.
+
+    ``claims`` holds the suite that it names against the suites there are, by default those that ship.
+    """
     try:
         regular(file)
         if file.stat().st_size > MOST_JSON:
             return Checked(file, None, (f"{file} is larger than {MOST_JSON >> 20} MiB",))
         result = store.read(file)
-        problems = tuple(_problems(file, result, task_dir))
+        problems = tuple(_problems(file, result, task_dir, claims or Claims()))
         return Checked(file, Heads(registry.tasks(task_dir)).of(result), problems)
     except (ResultError, OSError) as error:
         return Checked(file, None, (str(error),))
 
 
-def _problems(file: Path, result: Result, task_dir: str | None) -> Iterator[str]:
+def _problems(file: Path, result: Result, task_dir: str | None, claims: Claims) -> Iterator[str]:
     if result.status != "ok":
         yield f"the status is {result.status} ({result.reason}); only results with the status ok are taken"
         return
@@ -58,6 +62,8 @@ def _problems(file: Path, result: Result, task_dir: str | None) -> Iterator[str]
         yield f"it is of {not_installed(result.task, known)}"
         return
     spec, protocol = known[result.task], result.provenance.protocol
+    if (why := claims.problem(result)) is not None:
+        yield f"it is unofficial, and the board takes results of sealed suites: {why}"
     yield from _definition(result, spec)
     if protocol.parameters.keys() & spec.parameters.keys():
         changed = ", ".join(sorted(protocol.parameters.keys() & spec.parameters.keys()))
