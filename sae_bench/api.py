@@ -82,7 +82,7 @@ class Session:
         settings, self.suite = keep.explicit(settings)
         self.tasks, self.controls = chosen.tasks(settings), chosen.control_names(settings.controls)
         if self.suite is not None:
-            defaults.check_there(self.suite, settings)
+            defaults.check_there(self.suite, settings.model, settings.data)
         saes = given.saes(sae, settings)
         infos = [one.info for one in saes]
         settings = self._settled(settings, infos)
@@ -122,7 +122,9 @@ class Session:
                 f"({self.suite.word}; --suite none keeps to none)",
                 stacklevel=2,
             )
-            defaults.check_there(self.suite, settings)
+            defaults.check_there(self.suite, settings.model, settings.data)
+        if self.suite is None:
+            defaults.check_model(source, defaults.foreseen_text(settings, infos, source))
         self.model = resolve.opened(settings, source, self.suite)
         if self.suite is not None:
             keep.check_model(self.suite, self.model.digests, self.model.tokenizer_sha256)
@@ -190,7 +192,8 @@ class Session:
         }
         weights = [w.record.n_latents * (w.record.d_in + w.record.d_out) for w in todo]
         size = memory(weights, self._batch_tokens(), self.subject.vocab_size)
-        return cost | self.stream_cost() | self.judge_cost() | {"memory beside the model, MiB, roughly": size}
+        each = {f"cost of {name}": self._cost_of(name) for name in self.tasks}
+        return cost | self.stream_cost() | self.judge_cost() | each | {"memory beside the model, MiB, roughly": size}
 
     def stream_cost(self, *, announced: bool = False) -> dict[str, Any]:
         """What reading will cost, by the streams of the tasks that are left; ``announced``: of dear streams alone."""
@@ -202,6 +205,17 @@ class Session:
                 planned = Planned(self.inputs, self.subject, own, [w.entry for w in todo], self.controls)
                 cost |= stream(name).cost(planned)
         return cost
+
+    def _cost_of(self, name: str) -> str:
+        """What one task takes of the model, in runs or tokens, and how dear it was where it was measured."""
+        if name in self.skipped:
+            return f"nothing: {self.skipped[name]}"
+        task = self.tasks[name]
+        todo = [work.entry for work in self.missing if name not in work.finished]
+        planned = Planned(self.inputs, self.subject, {name: task}, todo, self.controls)
+        parts = [part for what, value in stream(task.stream).cost(planned).items() if (part := _words(what, value))]
+        runs = "; ".join(parts) or "no run of the model beyond the shared pass"
+        return f"{runs}; CPU time where measured, reconstruction = 1: {registry.cost(task.spec)}"
 
     def judge_cost(self) -> dict[str, Any]:
         """How much the judge will be asked; empty if not at all."""
@@ -339,6 +353,14 @@ class Session:
             self.surroundings(),
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _words(what: str, value: Any) -> str:
+    """A part of a forecast in words; nothing of decoders and pursuits, which all tasks share."""
+    if isinstance(value, dict):
+        told = ", ".join(f"{n} {kind}" for kind, n in value.items())
+        return f"{what}: {told}" if told and what.startswith("forwards") else ""
+    return f"{what}: {value}" if isinstance(value, int) else ""
 
 
 def _waiting(out: Path, holder: str) -> None:

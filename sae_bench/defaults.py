@@ -96,17 +96,20 @@ def text_repository(known: Known, revision: str | None = None) -> hub.Repository
     return hub.Repository(text.source, "dataset", revision or "main") if text.files else None
 
 
-def check_there(known: Known, settings: Settings) -> None:
-    """That the model and text of a suite are here or can be had, before anything is loaded. Raises UsageError."""
+def check_there(known: Known, model: Any, data: Any) -> None:
+    """That the model and text of a suite are here or can be had, before anything is loaded. Raises UsageError.
+
+    ``model`` and ``data`` were given for them, None where nothing was.
+    """
     seal = known.suite.seal
     needed: list[hub.Repository] = []
-    if settings.model is None and known.suite.model.id != "demo":
-        model = repository(known.suite.model.id, seal.model_revision if seal is not None else None)
-        needed += [model] if model is not None else []
-    if settings.data is None:
+    if model is None and known.suite.model.id != "demo":
+        own = repository(known.suite.model.id, seal.model_revision if seal is not None else None)
+        needed += [own] if own is not None else []
+    if data is None:
         text = text_repository(known, seal.text_revision if seal is not None else None)
         needed += [text] if text is not None else []
-    instead = "folders with --model and --data" if known.sealed else "another suite"
+    instead = "a folder with --model and a text with --data" + ("" if known.sealed else ", without --suite")
     hub.lacking(needed, f"the suite {known.suite.name}", instead, UsageError)
 
 
@@ -169,7 +172,20 @@ def no_text(name: str, why: str) -> str:
     )
 
 
-def check_model(source: Any) -> None:
-    """That a model of the hub is here or can be had. Raises ModelError."""
+def check_model(source: Any, text: Any = None) -> None:
+    """That a model of the hub is here or can be had; if not, the ``text`` is said too that lacks then. ModelError."""
     if (wanted := repository(source)) is not None:
-        hub.lacking([wanted], "the run", "a folder with --model", ModelError)
+        name = of_hub(text)
+        also = [] if name is None or wanted.cached is not None else [hub.Repository(name, "dataset")]
+        instead = "a folder with --model" + (" and a text with --data" if also else "")
+        hub.lacking([wanted, *also], "the run", instead, ModelError)
+
+
+def foreseen_text(settings: Settings, infos: Sequence[Any], model: Any) -> Any:
+    """What :func:`default_text` will read, as far as that can be said before the model is loaded; else None."""
+    if settings.data is not None:
+        return settings.data
+    if (known := keep.of_model(model if isinstance(model, str) else None)) is not None:
+        return known.suite.text.source
+    declared = {_declared(info) for info in infos} - {None}
+    return declared.pop() if len(declared) == 1 else None

@@ -98,7 +98,6 @@ class Opened:
 def opened(settings: Settings, source: Any, known: Known | None = None) -> Opened:
     """Load the language model that is meant, of a suite at its revision. Raises UsageError, ModelError."""
     place = defaults.model_place(source, known)
-    defaults.check_model(place.where)
     found: list[ModelDigests] = []
     device, dtype = _asked(settings)
     of_hub = any(defaults.repository(one) is not None for one in (place.where, settings.tokenizer))

@@ -1,7 +1,7 @@
 """Sealing a suite: what its names stand for today is looked up, loaded and written down as digests.
 
-A coder that gives everything back stands for the SAE that is not there. What is measured with it of the model alone, and
-of the control that needs no SAE, are the suite's reference rows.
+A coder that gives everything back stands for the SAE that is not there. What is measured with it of the model alone,
+and of the control that needs no SAE, are the suite's reference rows.
 """
 
 from __future__ import annotations

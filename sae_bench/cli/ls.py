@@ -45,8 +45,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tasks(args: argparse.Namespace) -> list[dict[str, Any]]:
+    from sae_bench.settings import CORE
+
     return [
-        {"task": name, "version": spec.version, "metrics": len(spec.metrics), "question": spec.question}
+        {
+            "task": name,
+            "version": spec.version,
+            "core": "yes" if name in CORE else "",
+            "cost (reconstruction = 1)": registry.cost(spec),
+            "metrics": len(spec.metrics),
+            "question": spec.question,
+        }
         for name, spec in registry.tasks(args.task_dir).items()
     ]
 
@@ -158,4 +167,9 @@ _ROWS = {
     },
     **{"units": _units, "models": _models, "results": _results},
 }
-_WIDTHS = {"suites": [None, None, None, None, None, 40, None], "formats": [None, 50, 40, 40], "models": [None, 40, 70]}
+_WIDTHS = {
+    "tasks": [None, None, None, 24, None, 48],
+    "suites": [None, None, None, None, None, 40, None],
+    "formats": [None, 50, 40, 40],
+    "models": [None, 40, 70],
+}

@@ -91,7 +91,7 @@ class Unsaid:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and say by the exit code whether an SAE failed, or a limit of the judge was reached."""
-    show_progress = not args.quiet
+    show_progress, given = not args.quiet, _given(args)
     if show_progress:
         print("loading ...", file=sys.stderr)
     from sae_bench.api import Session
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.show.results import result_tables
     from sae_bench.show.text import json_text, printable
 
-    session = Session(args.sae, Settings(**_given(args)))
+    session = Session(args.sae, Settings(**given))
     if args.dry_run:
         forecast = session.forecast()
         print(json_text(forecast) if args.json else _listing(forecast))
@@ -138,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that were said; what contradicts the suite is refused. Raises UsageError."""
+    from sae_bench import defaults
     from sae_bench.suites import keep
 
     given = {name: value for name in FIELDS if (value := getattr(args, name)) is not None and value is not False}
@@ -145,7 +146,9 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
     given |= {name: value for name, value in judge.items() if value is not None and value is not False and value != {}}
     given |= {"parameters": _parameters(args.param)} if args.param else {}
     given |= {"calibration_cache": args.calibration_cache}
-    keep.refuse(given)
+    known = keep.refuse(given)
+    if known is not None:  # before anything large is imported
+        defaults.check_there(known, given.get("model"), given.get("data"))
     if "suite" not in given and keep.said(given):
         given["suite"] = keep.NONE
     return given

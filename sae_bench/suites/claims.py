@@ -1,4 +1,4 @@
-"""Whether a result is of the suite that it names: anybody can write a name, so the protocol is held against the file."""
+"""Whether a result is of the suite that it names: anybody can write a name, so its protocol is held against a file."""
 
 from __future__ import annotations
 

@@ -58,11 +58,11 @@ def setting(name: str) -> str:
     return name
 
 
-def refuse(given: Mapping[str, Any], named: Named = flag) -> None:
-    """Refuse what contradicts the suite that ``given`` names, of settings that were said. Raises UsageError."""
+def refuse(given: Mapping[str, Any], named: Named = flag) -> Known | None:
+    """Refuse what contradicts the suite that ``given`` names, of settings that were said; returns it. UsageError."""
     name = given.get("suite", AUTO)
     if name in (AUTO, NONE):
-        return
+        return None
     known = find(name)
     fixed = values(known.suite)
     text_given = given.get("data") is not None
@@ -77,6 +77,7 @@ def refuse(given: Mapping[str, Any], named: Named = flag) -> None:
             f"{named(one)} {_shown(value)} contradicts the suite {known.suite.name}, which fixes {_shown(fixed[one])}: "
             f"leave it out, or run without {named('suite')} (such results are unofficial)"
         )
+    return known
 
 
 def _shown(value: Any) -> str:
@@ -125,7 +126,7 @@ def _applied(settings: Settings, known: Known) -> Settings:
 
 
 def of_model(model: str | None) -> Known | None:
-    """The suite of a model, by what it is called: a sealed one before others, then the last by name; None if none is."""
+    """The suite of a model by its name: a sealed one before others, then the last by name; None where there is none."""
     if model is None:
         return None
     found = [k for k in every().values() if model in (k.suite.model.id, *k.suite.model.also)]
