@@ -164,7 +164,8 @@ def folder(of: Repository, patterns: Sequence[str], raises: type[SaeBenchError])
     if (why := silent()) is not None:
         there = of.cached
         assert there is not None
-        warnings.warn(f"{of} is taken from the cache, at commit {there.name[:12]}: {why}", stacklevel=2)
+        if there.name != of.revision:  # a commit is what it is
+            warnings.warn(f"{of} is taken from the cache, at commit {there.name[:12]}: {why}", stacklevel=2)
         return there, there.name
     try:
         found = huggingface_hub.snapshot_download(
