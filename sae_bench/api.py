@@ -13,13 +13,12 @@ from typing import Any
 
 from sae_bench import chosen, defaults, demo, given, judging, locks, registry, resolve
 from sae_bench.engine.checkpoint import FORMAT, Checkpoint
-from sae_bench.engine.plan import batch_tokens, memory
 from sae_bench.errors import SaeBenchError, UsageError
 from sae_bench.files import at_home
-from sae_bench.models.subject import SubjectModel
+from sae_bench.forecasting import Forecasting
 from sae_bench.modules import as_declared
 from sae_bench.results import store
-from sae_bench.schema import Result, TaskSpec
+from sae_bench.schema import Result
 from sae_bench.session.environment import environment, machine, versions
 from sae_bench.session.identity import Conditions, Work, identify, judged_by, look_again
 from sae_bench.session.keeping import keeping
@@ -27,8 +26,7 @@ from sae_bench.session.report import coder_record, results, skipped
 from sae_bench.session.run import measure
 from sae_bench.settings import TOLD, Settings
 from sae_bench.streams import stream
-from sae_bench.streams.base import Planned, Progress
-from sae_bench.streams.captures import of_documents
+from sae_bench.streams.base import Progress
 from sae_bench.suites import keep
 from sae_bench.switches import alone_with
 
@@ -75,7 +73,7 @@ def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> 
         return Session(sae, Settings(**settings)).run(progress or (lambda what, done, total: None))
 
 
-class Session:
+class Session(Forecasting):
     """An evaluation that is ready to run: everything is loaded and checked, nothing has been measured."""
 
     def __init__(self, sae: Any, settings: Settings) -> None:
@@ -152,76 +150,6 @@ class Session:
     def _named(self, result: Result) -> Result:
         """The result with the suite that the run keeps to."""
         return result if self.suite is None else result.model_copy(update={"suite": self.suite.claim})
-
-    @property
-    def subject(self) -> SubjectModel:
-        """The language model."""
-        return self.model.subject
-
-    @property
-    def specs(self) -> dict[str, TaskSpec]:
-        """The definitions of the tasks, with the parameters of this run."""
-        return {name: task.spec for name, task in self.tasks.items()}
-
-    @property
-    def missing(self) -> list[Work]:
-        """SAEs that still have something to measure: all of them where a task looks at several at once."""
-        left = [work for work in self.work if set(self.specs) - set(work.finished) - set(self.skipped)]
-        pairs = any(s.pairs and n not in w.finished for w in left for n, s in self.specs.items())
-        return self.work if pairs else left
-
-    def forecast(self) -> dict[str, Any]:
-        """What :meth:`run` will do and cost: plain JSON."""
-        todo = self.missing
-        tokens = self.inputs.corpus.evaluation
-        cost: dict[str, Any] = {
-            "saes": [w.record.name for w in self.work],
-            "tasks": list(self.specs),
-            "controls": list(self.controls),
-            "already there": [f"{w.record.name} {name}" for w in self.work for name in w.finished],
-            "model": self.subject.name,
-            "suite": "none" if self.suite is None else f"{self.suite.suite.name}, {self.suite.word}",
-            "data": self.inputs.corpus.source,
-            "documents": tokens.n_units,
-            "groups": tokens.n_groups,
-            "sequences": len(tokens),
-            "tokens": tokens.n_tokens,
-            "calibration documents": self.inputs.corpus.calibration.n_units,
-            "batches": len(of_documents(tokens, self.inputs.options, self._batch_tokens())),
-            "forwards of the first part of the model, a document": 1 if todo else 0,
-        }
-        weights = [w.record.n_latents * (w.record.d_in + w.record.d_out) for w in todo]
-        size = memory(weights, self._batch_tokens(), self.subject.vocab_size)
-        each = {f"cost of {name}": self._cost_of(name) for name in self.tasks}
-        return cost | self.stream_cost() | self.judge_cost() | each | {"memory beside the model, MiB, roughly": size}
-
-    def stream_cost(self, *, announced: bool = False) -> dict[str, Any]:
-        """What reading will cost, by the streams of the tasks that are left; ``announced``: of dear streams alone."""
-        todo = self.missing
-        left = {n: t for n, t in self.tasks.items() if any(n not in w.finished for w in todo)}
-        cost: dict[str, Any] = {}
-        for name, own in chosen.by_stream(left).items():
-            if stream(name).announced or not announced:
-                planned = Planned(self.inputs, self.subject, own, [w.entry for w in todo], self.controls)
-                cost |= stream(name).cost(planned)
-        return cost
-
-    def _cost_of(self, name: str) -> str:
-        """What one task takes of the model, in runs or tokens, and how dear it was where it was measured."""
-        if name in self.skipped:
-            return f"nothing: {self.skipped[name]}"
-        task = self.tasks[name]
-        todo = [work.entry for work in self.missing if name not in work.finished]
-        planned = Planned(self.inputs, self.subject, {name: task}, todo, self.controls)
-        parts = [part for what, value in stream(task.stream).cost(planned).items() if (part := _words(what, value))]
-        runs = "; ".join(parts) or "no run of the model beyond the shared pass"
-        return f"{runs}; CPU time where measured, reconstruction = 1: {registry.cost(task.spec)}"
-
-    def judge_cost(self) -> dict[str, Any]:
-        """How much the judge will be asked; empty if not at all."""
-        asks = {name: task for name, task in self.tasks.items() if name not in self.skipped}
-        todo = [w for w in self.missing if any(name not in w.finished for name in asks)]
-        return judging.forecast(asks, self.judge, len(todo))
 
     def meet(self) -> str | None:
         """Ask the judge, if there is one to ask, who it is: results count as there only if they are its own.
@@ -339,10 +267,6 @@ class Session:
             by_name[result.sae.name].finished[result.task] = result
             progress("intervals", i + 1, len(todo) * len(names))
 
-    def _batch_tokens(self) -> int:
-        longest = self.inputs.corpus.evaluation.longest
-        return batch_tokens(self.inputs.options, self.subject.vocab_size, self.subject.device, longest)
-
     def _run_key(self) -> str:
         """Names the folder of a run in progress: two runs share it only if they would measure the same."""
         parts = [
@@ -353,14 +277,6 @@ class Session:
             self.surroundings(),
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def _words(what: str, value: Any) -> str:
-    """A part of a forecast in words; nothing of decoders and pursuits, which all tasks share."""
-    if isinstance(value, dict):
-        told = ", ".join(f"{n} {kind}" for kind, n in value.items())
-        return f"{what}: {told}" if told and what.startswith("forwards") else ""
-    return f"{what}: {value}" if isinstance(value, int) else ""
 
 
 def _waiting(out: Path, holder: str) -> None:

@@ -53,6 +53,13 @@ RELATIVE_COST = {
 }
 
 
+def cost(task: str, *, judged: bool = False) -> str:
+    """What a task costs in CPU time, as measured once: in times of ``reconstruction``, each alone."""
+    if judged:
+        return "a judge's requests (run --dry-run counts them)"
+    return f"{RELATIVE_COST[task]:g}" if task in RELATIVE_COST else "not measured"
+
+
 # in the order in which they are tried: what is refused comes first, since crosscoders have the names of other layouts
 FORMATS = (
     _format(

@@ -21,17 +21,7 @@ from importlib.metadata import entry_points as _read_entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sae_bench.builtin import (
-    BACKENDS,
-    CONTROLS,
-    DEFAULT_CONTROLS,
-    FORMATS,
-    RELATIVE_COST,
-    STREAMS,
-    UNITS,
-    Entry,
-    Format,
-)
+from sae_bench.builtin import BACKENDS, CONTROLS, DEFAULT_CONTROLS, FORMATS, STREAMS, UNITS, Entry, Format
 from sae_bench.errors import SaeBenchError, TaskError, UsageError, named
 from sae_bench.files import read_bytes
 from sae_bench.parsing import read_record
@@ -40,7 +30,6 @@ if TYPE_CHECKING:
     from sae_bench.schema import TaskSpec
 
 __all__ = ["BACKENDS", "CONTROLS", "DEFAULT_CONTROLS", "FORMATS", "STREAMS", "UNITS", "Entry", "Format"]  # built-in
-_NOT_MEASURED = "not measured"
 _PACKAGE = Path(__file__).parent
 
 
@@ -150,13 +139,6 @@ def tasks(extra: str | Path | None = None) -> dict[str, TaskSpec]:
     the folder that the user named.
     """
     return {name: known.spec for name, known in _tasks(extra if extra is None else str(extra)).items()}
-
-
-def cost(spec: TaskSpec) -> str:
-    """What a task costs in CPU time, as measured once: in times of ``reconstruction``, each alone."""
-    if spec.judge:
-        return "a judge's requests (run --dry-run counts them)"
-    return f"{RELATIVE_COST[spec.id]:g}" if spec.id in RELATIVE_COST else _NOT_MEASURED
 
 
 def card(name: str, extra: str | Path | None = None) -> str | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -27,15 +26,12 @@ from sae_bench.models.digests import ModelDigests, digests
 from sae_bench.models.loading import check_asked, load_subject
 from sae_bench.models.subject import SubjectModel
 from sae_bench.models.tokenizer_identity import tokenizer_sha256
-from sae_bench.models.tokenizers import check_tokens
+from sae_bench.models.tokenizers import check_tokens, text_of, token_text
 from sae_bench.saes.model_names import hub_id
-from sae_bench.settings import ABLATION_TIERS, PROBE_TIERS, TEXT_FIELD, TIERS, TRACKED_TIERS, Settings
+from sae_bench.settings import ABLATION_TIERS, DEFAULT_CONTEXT, PROBE_TIERS, TEXT_FIELD, TIERS, TRACKED_TIERS, Settings
 from sae_bench.streams import Inputs, stream
 from sae_bench.suites.record import Known
 from sae_bench.tasks.base import Context, Task
-
-DEFAULT_CONTEXT = 128
-T = TypeVar("T")
 
 
 def device_name(name: str) -> str:
@@ -201,20 +197,6 @@ def vocabulary(tokenizer: Any, subject: SubjectModel) -> int:
     return min(known, subject.vocab_size) or subject.vocab_size
 
 
-def token_text(tokenizer: Any) -> Callable[[int], str]:
-    """How a token is shown: as its text, or by its number without a tokenizer."""
-    if tokenizer is None:
-        return str
-    return lambda token: str(tokenizer.decode([token]))
-
-
-def text_of(tokenizer: Any) -> Callable[[Sequence[int]], str]:
-    """How a run of tokens is shown: as text, or by their numbers without a tokenizer."""
-    if tokenizer is None:
-        return lambda tokens: " ".join(map(str, tokens))
-    return lambda tokens: str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
-
-
 def padding_token(tokenizer: Any, subject: SubjectModel) -> int:
     """A token that stands for "nothing" in a text: " _" (Gao et al. 2024), else BOS or EOS, else the padding."""
     known = tokenizer.get_vocab() if tokenizer is not None else {}
@@ -263,7 +245,7 @@ def _text(settings: Settings, infos: Sequence[Any], model: Opened, place: defaul
             if name is not None and (why := hub.silent()) is not None:
                 raise DataError(defaults.no_text(name, why)) from error
             raise
-    return text if place.name is None else dataclasses.replace(text, source=place.name)
+    return text if place.name is None else replace(text, source=place.name)
 
 
 def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, tokenizer: Any, data: Any) -> Corpus:

@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tasks(args: argparse.Namespace) -> list[dict[str, Any]]:
+    from sae_bench.builtin import cost
     from sae_bench.settings import CORE
 
     return [
@@ -52,7 +53,7 @@ def _tasks(args: argparse.Namespace) -> list[dict[str, Any]]:
             "task": name,
             "version": spec.version,
             "core": "yes" if name in CORE else "",
-            "cost (reconstruction = 1)": registry.cost(spec),
+            "cost (reconstruction = 1)": cost(name, judged=spec.judge),
             "metrics": len(spec.metrics),
             "question": spec.question,
         }
