@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sae_bench import chosen, given, judging, locks, registry, resolve
+from sae_bench import chosen, defaults, demo, given, judging, locks, registry, resolve
 from sae_bench.engine.checkpoint import FORMAT, Checkpoint
-from sae_bench.engine.plan import batch_tokens, memory
 from sae_bench.errors import SaeBenchError, UsageError
 from sae_bench.files import at_home
-from sae_bench.models.subject import SubjectModel
+from sae_bench.forecasting import Forecasting
 from sae_bench.modules import as_declared
 from sae_bench.results import store
-from sae_bench.schema import Result, TaskSpec
+from sae_bench.schema import Result
 from sae_bench.session.environment import environment, machine, versions
 from sae_bench.session.identity import Conditions, Work, identify, judged_by, look_again
 from sae_bench.session.keeping import keeping
@@ -26,8 +26,8 @@ from sae_bench.session.report import coder_record, results, skipped
 from sae_bench.session.run import measure
 from sae_bench.settings import TOLD, Settings
 from sae_bench.streams import stream
-from sae_bench.streams.base import Planned, Progress
-from sae_bench.streams.captures import of_documents
+from sae_bench.streams.base import Progress
+from sae_bench.suites import keep
 from sae_bench.switches import alone_with
 
 # settings that a result keeps, if they are not the default: with these and its inputs it can be repeated
@@ -66,22 +66,29 @@ def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> 
     unknown = [name for name in settings if name not in fields]
     if unknown:
         raise UsageError(f"evaluate has no setting {unknown[0]!r}; {registry.suggest(unknown[0], fields)}")
+    keep.refuse(settings, keep.setting)
+    if "suite" not in settings and keep.said(settings):
+        settings["suite"] = keep.NONE
     with alone_with(settings.get("model")):
         return Session(sae, Settings(**settings)).run(progress or (lambda what, done, total: None))
 
 
-class Session:
+class Session(Forecasting):
     """An evaluation that is ready to run: everything is loaded and checked, nothing has been measured."""
 
     def __init__(self, sae: Any, settings: Settings) -> None:
-        self.settings = settings
+        settings, self.suite = keep.explicit(settings)
         self.tasks, self.controls = chosen.tasks(settings), chosen.control_names(settings.controls)
+        if self.suite is not None:
+            defaults.check_there(self.suite, settings.model, settings.data)
         saes = given.saes(sae, settings)
         infos = [one.info for one in saes]
-        self.model = resolve.opened(settings, infos)
+        settings = self._settled(settings, infos)
         entries = given.entries(saes, self.subject)
         self.judge = judging.configure(self.tasks, settings, self.controls)
-        self.inputs = resolve.inputs(settings, infos, self.model, self.tasks, self.controls)
+        settings, place = self._text(settings, infos)
+        self.settings = settings
+        self.inputs = resolve.inputs(settings, infos, self.model, self.tasks, self.controls, place)
         self.skipped = chosen.skipped(self.tasks, self.model.context, self.inputs, self.judge)
         for name, own in chosen.by_stream(self.tasks).items():
             stream(name).check(entries, own)
@@ -93,63 +100,56 @@ class Session:
         model = (self.subject, self.model.digests, self.model.tokenizer_sha256)
         self._conditions = Conditions(settings, self.inputs, *model, self.controls, judged)
         self.populations = identify(self.work, self.tasks, self._conditions)
+        if self.suite is not None:
+            protocols = [protocol for work in self.work for _, protocol in work.protocols.values()]
+            keep.check(self.suite, protocols, registry.tasks(), "what was loaded")
 
-    @property
-    def subject(self) -> SubjectModel:
-        """The language model."""
-        return self.model.subject
+    def _settled(self, settings: Settings, infos: Sequence[Any]) -> Settings:
+        """Open the language model; the settings with those of its suite, where nothing else is said."""
+        known = self.suite
+        if known is not None:
+            source = defaults.suite_model(known, settings.model)
+        else:
+            source = resolve.model_source(settings.model, infos)
+            name = "demo" if source == demo.MODEL_PATH else source
+            settings, self.suite = keep.adopted(settings, name if isinstance(name, str) else None)
+        if known is None and self.suite is not None:
+            self.tasks, self.controls = chosen.tasks(settings), chosen.control_names(settings.controls)
+            warnings.warn(
+                f"nothing was said of what to measure: the run keeps to the suite {self.suite.suite.name} "
+                f"({self.suite.word}; --suite none keeps to none)",
+                stacklevel=2,
+            )
+            defaults.check_there(self.suite, settings.model, settings.data)
+        if self.suite is None:
+            defaults.check_model(source, defaults.foreseen_text(settings, infos, source))
+        self.model = resolve.opened(settings, source, self.suite)
+        if self.suite is not None:
+            keep.check_model(self.suite, self.model.digests, self.model.tokenizer_sha256)
+        return settings
 
-    @property
-    def specs(self) -> dict[str, TaskSpec]:
-        """The definitions of the tasks, with the parameters of this run."""
-        return {name: task.spec for name, task in self.tasks.items()}
+    def _text(self, settings: Settings, infos: Sequence[Any]) -> tuple[Settings, defaults.Place]:
+        """Where the text lies, and the settings with how it is read. Raises DataError, UsageError."""
+        if self.suite is not None:
+            return settings, defaults.suite_text(self.suite, settings.data)
+        if settings.data is not None:
+            return settings, defaults.Place(settings.data)
+        return defaults.default_text(settings, infos, self.model.source)
 
-    @property
-    def missing(self) -> list[Work]:
-        """SAEs that still have something to measure: all of them where a task looks at several at once."""
-        left = [work for work in self.work if set(self.specs) - set(work.finished) - set(self.skipped)]
-        pairs = any(s.pairs and n not in w.finished for w in left for n, s in self.specs.items())
-        return self.work if pairs else left
+    def _claim(self, out: Path | None) -> None:
+        """Let results that were there already name the suite, whose protocol they have."""
+        if self.suite is None or self.settings.overwrite == "never":
+            return
+        for work in self.work:
+            for name, result in work.finished.items():
+                if result.suite != self.suite.claim:
+                    work.finished[name] = self._named(result)
+                    if out is not None:
+                        store.renamed(out, work.finished[name])
 
-    def forecast(self) -> dict[str, Any]:
-        """What :meth:`run` will do and cost: plain JSON."""
-        todo = self.missing
-        tokens = self.inputs.corpus.evaluation
-        cost: dict[str, Any] = {
-            "saes": [w.record.name for w in self.work],
-            "tasks": list(self.specs),
-            "controls": list(self.controls),
-            "already there": [f"{w.record.name} {name}" for w in self.work for name in w.finished],
-            "model": self.subject.name,
-            "data": self.inputs.corpus.source,
-            "documents": tokens.n_units,
-            "groups": tokens.n_groups,
-            "sequences": len(tokens),
-            "tokens": tokens.n_tokens,
-            "calibration documents": self.inputs.corpus.calibration.n_units,
-            "batches": len(of_documents(tokens, self.inputs.options, self._batch_tokens())),
-            "forwards of the first part of the model, a document": 1 if todo else 0,
-        }
-        weights = [w.record.n_latents * (w.record.d_in + w.record.d_out) for w in todo]
-        size = memory(weights, self._batch_tokens(), self.subject.vocab_size)
-        return cost | self.stream_cost() | self.judge_cost() | {"memory beside the model, MiB, roughly": size}
-
-    def stream_cost(self, *, announced: bool = False) -> dict[str, Any]:
-        """What reading will cost, by the streams of the tasks that are left; ``announced``: of dear streams alone."""
-        todo = self.missing
-        left = {n: t for n, t in self.tasks.items() if any(n not in w.finished for w in todo)}
-        cost: dict[str, Any] = {}
-        for name, own in chosen.by_stream(left).items():
-            if stream(name).announced or not announced:
-                planned = Planned(self.inputs, self.subject, own, [w.entry for w in todo], self.controls)
-                cost |= stream(name).cost(planned)
-        return cost
-
-    def judge_cost(self) -> dict[str, Any]:
-        """How much the judge will be asked; empty if not at all."""
-        asks = {name: task for name, task in self.tasks.items() if name not in self.skipped}
-        todo = [w for w in self.missing if any(name not in w.finished for name in asks)]
-        return judging.forecast(asks, self.judge, len(todo))
+    def _named(self, result: Result) -> Result:
+        """The result with the suite that the run keeps to."""
+        return result if self.suite is None else result.model_copy(update={"suite": self.suite.claim})
 
     def meet(self) -> str | None:
         """Ask the judge, if there is one to ask, who it is: results count as there only if they are its own.
@@ -195,6 +195,7 @@ class Session:
             self._run(None, Checkpoint(), progress)
         elif (folder := out / PARTIAL / self._run_key()).exists() or self.missing:
             self._run_alone(out, folder, progress)
+        self._claim(out)
         return [self._result(work, name) for work in self.work for name in self.specs]
 
     def _run_alone(self, out: Path, folder: Path, progress: Progress) -> None:
@@ -216,7 +217,7 @@ class Session:
     def _result(self, work: Work, name: str) -> Result:
         if name in self.skipped and name not in work.finished:
             given = self._provenance(name), self.inputs.options
-            return skipped(work.record, self.specs[name], work.protocols[name], self.skipped[name], *given)
+            return self._named(skipped(work.record, self.specs[name], work.protocols[name], self.skipped[name], *given))
         return work.finished[name]
 
     def surroundings(self) -> dict[str, Any]:
@@ -258,16 +259,13 @@ class Session:
         protocols = {(w.entry.key, n): w.protocols[n] for w in todo for n in names}
         records = {w.entry.key: w.record for w in todo}
         progress("intervals", 0, len(todo) * len(names))
-        for i, (result, tables) in enumerate(results(measured, records, protocols, provenance)):
+        for i, (made, tables) in enumerate(results(measured, records, protocols, provenance)):
+            result = self._named(made)
             if out is not None and result.status != "skipped":  # what waits for a batch has nothing to keep
                 with locks.held(out / PARTIAL / "writing.lock"):  # results of an unequal run may have the same name
                     result, _ = store.written(out, result, tables)
             by_name[result.sae.name].finished[result.task] = result
             progress("intervals", i + 1, len(todo) * len(names))
-
-    def _batch_tokens(self) -> int:
-        longest = self.inputs.corpus.evaluation.longest
-        return batch_tokens(self.inputs.options, self.subject.vocab_size, self.subject.device, longest)
 
     def _run_key(self) -> str:
         """Names the folder of a run in progress: two runs share it only if they would measure the same."""

@@ -14,7 +14,7 @@ import importlib
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints
 from importlib.metadata import entry_points as _read_entry_points
@@ -102,13 +102,19 @@ def load(what: str | Entry) -> Any:
         raise SaeBenchError(f"{code} cannot be imported ({named(error)}); install or correct {who}") from error
 
 
-def choose(names: str, known: Mapping[str, Any], what: str) -> list[str]:
-    """Names from "all", a comma-separated list or globs, in registry order. Raises UsageError with a suggestion."""
+def choose(
+    names: str, known: Mapping[str, Any], what: str, words: Mapping[str, Sequence[str]] | None = None
+) -> list[str]:
+    """Names from "all", a comma-separated list or globs, in registry order. Raises UsageError with a suggestion.
+
+    ``words`` stand for several names each, as "core" does.
+    """
     chosen: set[str] = set()
     for pattern in (part.strip() for part in names.split(",")):
-        matched = list(known) if pattern == "all" else fnmatch.filter(known, pattern)
+        word = (words or {}).get(pattern)
+        matched = list(known) if pattern == "all" else list(word) if word else fnmatch.filter(known, pattern)
         if not matched:
-            raise UsageError(f"no {what} is named {pattern!r}; {suggest(pattern, known)}")
+            raise UsageError(f"no {what} is named {pattern!r}; {suggest(pattern, [*known, *(words or ())])}")
         chosen.update(matched)
     return [name for name in known if name in chosen]
 

@@ -8,7 +8,7 @@ the model was trained on. Where there is a `tokenizer.json`, it is what is used 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,20 @@ def check_tokens(tokenizer: Any, texts: Callable[[], Iterable[str]]) -> None:
     chosen = getattr(tokenizer, "sae_bench_unlike", None)
     if chosen is not None and (found := _difference(chosen, tokenizer, islice(texts(), _TEXTS_COMPARED))):
         warnings.warn(_other_ids(type(chosen).__name__, tokenizer.name_or_path, found), stacklevel=2)
+
+
+def token_text(tokenizer: Any) -> Callable[[int], str]:
+    """How a token is shown: as its text, or by its number without a tokenizer."""
+    if tokenizer is None:
+        return str
+    return lambda token: str(tokenizer.decode([token]))
+
+
+def text_of(tokenizer: Any) -> Callable[[Sequence[int]], str]:
+    """How a run of tokens is shown: as text, or by their numbers without a tokenizer."""
+    if tokenizer is None:
+        return lambda tokens: " ".join(map(str, tokens))
+    return lambda tokens: str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
 
 
 def _as_transformers_does(where: str) -> tuple[Any, Exception | None]:

@@ -13,6 +13,7 @@ from sae_bench.errors import DataError
 from sae_bench.files import at_home
 from sae_bench.models.loading import load_subject
 from sae_bench.models.subject import SubjectModel
+from sae_bench.models.tokenizers import token_text
 from sae_bench.modules import as_declared
 from sae_bench.preflight.text import LEAST_LENGTH, SEQUENCES, Activations, Text, sample
 from sae_bench.saes.protocol import CoderInfo, SparseCoder
@@ -105,7 +106,7 @@ class Loader:
         bos = _bos(tokenizer, subject)
         begins = sum(int(sequence.ids[0]) == bos for sequence in tokens) > len(tokens) / 2
         sequences = sample(tokens, self.n_tokens, bos, context)
-        return Text(tuple(sequences), begins, bos, special, self.settings.mask, resolve.token_text(tokenizer))
+        return Text(tuple(sequences), begins, bos, special, self.settings.mask, token_text(tokenizer))
 
 
 def _bos(tokenizer: Any, subject: SubjectModel) -> int | None:
