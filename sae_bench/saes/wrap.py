@@ -19,7 +19,9 @@ from sae_bench.modules import as_declared, evaluating, wrapped_in
 from sae_bench.saes.decoding import decode
 from sae_bench.saes.inference import beside_arrays, of_arrays
 from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder, codes_from_dense
+from sae_bench.schema import INFERENCE
 
+_LONGEST = 200  # characters of a text of a configuration
 _PROBE_LATENTS = 64
 _PROBE_SIZES = (0.01, 1.0, 100.0)
 
@@ -177,6 +179,7 @@ def coder_or_unsized(
     hook = hook or _hook_of(sae)
     if hook is None:
         raise CoderError(f"{name} does not say where it reads the model: give hook_in=... (--hook-in)")
+    trained = _trained_as(sae)
     info = CoderInfo(
         name=name,
         n_latents=0,
@@ -184,10 +187,10 @@ def coder_or_unsized(
         d_out=0,
         hooks_in=(hook,),
         hooks_out=(hook_out or hook,),
-        architecture=kind,
+        architecture=trained or kind,
         signed=True,  # unknown, so nothing may assume that latents are positive
         format="dense module",
-        provenance={"class": class_name(sae)},
+        provenance={"class": class_name(sae), **({INFERENCE: kind} if trained else {})},
     )
     unsized = Unsized(sae, info, hook_out)
     said = d_in if d_in is not None else _d_in_of(sae)
@@ -300,6 +303,12 @@ def _parameter_type(module: Any) -> tuple[torch.dtype, torch.device]:
 def _config_of(sae: Any) -> list[Any]:
     config = getattr(sae, "cfg", getattr(sae, "config", None))
     return [sae, config, getattr(config, "metadata", None)]
+
+
+def _trained_as(sae: Any) -> str | None:
+    """The architecture of training, where a configuration names it: an object may be of the class of inference."""
+    values = (getattr(owner, "training_architecture", None) for owner in _config_of(sae))
+    return next((v for v in values if isinstance(v, str) and 0 < len(v) <= _LONGEST and v.isprintable()), None)
 
 
 def _hook_of(sae: Any) -> str | None:
