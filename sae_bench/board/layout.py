@@ -5,8 +5,9 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from sae_bench.board.alike import L0s, SaeKey, conditions, key_of
 from sae_bench.board.cells import Cell, cells_of, cost_of
@@ -23,12 +24,16 @@ from sae_bench.show.results import cautioned, few, population, sampled, without_
 
 @dataclass(frozen=True)
 class Row:
-    """An SAE in a table. ``l0`` may be measured on other text than the scores; None where it was not measured."""
+    """An SAE in a table. ``l0`` may be measured on other text than the scores; None where it was not measured.
+
+    ``files`` are the results that its scores are from, by task.
+    """
 
     sae: CoderRecord
     l0: MetricValue | None
     cells: dict[str, Cell]  # by Column.id
     checked: State
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,10 @@ class Reference:
 
 @dataclass(frozen=True)
 class Table:
-    """SAEs that were measured alike: one model, one hook point, one protocol for each task."""
+    """SAEs that were measured alike: one model, one hook point, one protocol for each task.
+
+    ``suite`` is the frozen suite that all of its results kept to (``name@sha256``), None of those of no suite.
+    """
 
     model: str
     hook: str
@@ -56,11 +64,13 @@ class Table:
     rows: tuple[Row, ...]
     references: tuple[Reference, ...]
     notes: tuple[str, ...]
+    suite: str | None = None
 
     @property
     def title(self) -> str:
         """One line that says what the table holds and how it was measured."""
-        return f"{self.group}: {self.model}, {self.hook}; {self.conditions}"
+        suite = "" if self.suite is None else f"suite {self.suite.partition('@')[0]}, "
+        return f"{suite}{self.group}: {self.model}, {self.hook}; {self.conditions}"
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,7 @@ class Board:
     header: str
     tables: tuple[Table, ...]
     problems: tuple[str, ...]
+    task_dir: str | None = None  # of further task definitions
 
 
 def make(collection: Collection, columns: Columns, *, models: str | None = None, task_dir: str | None = None) -> Board:
@@ -95,7 +106,7 @@ def make(collection: Collection, columns: Columns, *, models: str | None = None,
                 table = _table((where, part), group.name, group.columns, l0, ranker)
                 if table is not None:
                     tables.append(table)
-    return Board(columns.header, tuple(tables), tuple(problems))
+    return Board(columns.header, tuple(tables), tuple(problems), task_dir)
 
 
 def _named(model: str, patterns: str) -> bool:
@@ -108,31 +119,33 @@ def hook_of(protocol: Protocol) -> str:
     return came if came == goes else f"{came} -> {goes}"
 
 
-Place = tuple[str, str, str]  # model's name, its sha256, hook point
+Place = tuple[bool, str, str, str, str]  # of no suite; suite or ""; model's name, its sha256, hook point
 Generation = tuple[int, str, tuple[str, ...]]  # version, the later the lower; protocol; who judged
 
 
 def _contexts(entries: Sequence[Entry]) -> list[tuple[Place, list[Entry]]]:
-    """Results that may stand in one table: equal protocols but for the task, and one protocol for each task.
+    """Results that may stand in one table: of one suite, equal protocols but for the task, one protocol a task.
 
     Where a task has several protocols under equal conditions (another version or other parameters) or several judges,
     the newest is in the first table, the others in further ones: never two in one ranking. Within a place the most
     documents are first.
     """
-    hashes: dict[tuple[str, str], set[Generation]] = {}
+    hashes: dict[tuple[str | None, str, str], set[Generation]] = {}
     models: dict[str, set[str]] = {}
     alike_to = [conditions(e.result.provenance.protocol) for e in entries]
     for e, alike in zip(entries, alike_to, strict=True):
         p = e.result.provenance.protocol
-        hashes.setdefault((alike, p.task), set()).add(_generation(e.result))
+        hashes.setdefault((e.result.suite, alike, p.task), set()).add(_generation(e.result))
         models.setdefault(p.model_sha256, set()).add(p.model)
     ages = {key: {one: age for age, one in enumerate(sorted(found))} for key, found in hashes.items()}
     names = {model: " = ".join(sorted(found)) for model, found in models.items()}
     parts: dict[tuple[Place, int, str, int], list[Entry]] = {}
     for e, alike in zip(entries, alike_to, strict=True):
         p = e.result.provenance.protocol
-        place = names[p.model_sha256], p.model_sha256, hook_of(p)
-        parts.setdefault((place, -p.n_documents, alike, ages[alike, p.task][_generation(e.result)]), []).append(e)
+        suite = e.result.suite
+        place = suite is None, suite or "", names[p.model_sha256], p.model_sha256, hook_of(p)
+        age = ages[suite, alike, p.task][_generation(e.result)]
+        parts.setdefault((place, -p.n_documents, alike, age), []).append(e)
     return [(key[0], parts[key]) for key in sorted(parts)]
 
 
@@ -170,7 +183,7 @@ def _table(
     ranker: Ranker,
 ) -> Table | None:
     """The columns of a group that somebody has measured under these conditions; None if nobody has."""
-    (model, _, hook), part = context
+    (_, suite, model, _, hook), part = context
     tasks = {column.task for column in columns}
     measured = [e for e in part if e.result.task in tasks]
     present = {f"{e.result.task}.{name}" for e in measured for name in e.result.metrics}
@@ -188,7 +201,8 @@ def _table(
     rows = []
     for key, own in by_sae.items():
         checked = min((e.checked for e in own.values()), key=STATES.index)
-        rows.append(Row(first[key].sae, near[key], cells[key], checked))
+        files = {task: e.file for task, e in own.items()}
+        rows.append(Row(first[key].sae, near[key], cells[key], checked, files))
     results = [e.result for e in measured]
     return Table(
         model=model,
@@ -212,6 +226,7 @@ def _table(
                 *sentence(results, "the results of this table"),
             ]
         ),
+        suite=suite or None,
     )
 
 
