@@ -78,9 +78,12 @@ class Browser:
             self.events.append(got)
 
     def open(self, file, hash_=""):
+        """Open a file anew: another hash of the page that is open would load nothing."""
+        self.send("Page.navigate", url="about:blank")
+        self.until("location.href === 'about:blank'")
         self.events = []
         self.send("Page.navigate", url=file.as_uri() + hash_)
-        self.until("document.readyState === 'complete'")
+        self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def js(self, expression):
         got = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
