@@ -6,10 +6,12 @@ import warnings
 import pytest
 import torch
 
+from sae_bench.preflight import evidence
 from sae_bench.saes.load import load_sae
 from sae_bench.saes.wrap import as_coder
 from sae_bench.schema import INFERENCE, CoderRecord
 from sae_bench.settings import Told
+from tests.builders.dictionary_learning_files import alone
 from tests.builders.layouts import LAYOUTS, told, write
 from tests.builders.results import result
 from tests.builders.saelens_files import write_one
@@ -78,8 +80,6 @@ def test_a_threshold_that_was_told_does_not_change_what_was_trained(tmp_path):
 
 
 def test_a_file_of_either_of_two_classes_is_called_what_it_computes(tmp_path):
-    from tests.builders.dictionary_learning_files import alone
-
     file = alone(tmp_path, "AutoEncoderTopK")
     hook = "blocks.1.hook_resid_post"
     assert said(load_sae(file, told=Told(hook_in=hook, k=3)))[0] == "topk"
@@ -142,3 +142,27 @@ def test_an_older_result_is_read_as_what_its_sae_was_trained_as():
 def test_an_older_result_that_does_not_say_it_is_left(provenance):
     assert CoderRecord.model_validate(record(provenance=provenance)).architecture == "jumprelu"
     assert CoderRecord.model_validate(record(format="x", provenance=provenance)).architecture == "jumprelu"
+
+
+def test_inspect_says_both(cli, tmp_path):
+    folder = write("saelens_batchtopk_export", tmp_path / "sae")
+    _, out, _ = cli("inspect", folder)
+    words = " ".join(out.split())
+    assert "architecture: batchtopk" in words
+    assert "inference architecture: jumprelu" in words
+
+
+def test_an_older_result_is_verified_as_what_it_says_now():
+    """Records of before and of now are of one architecture, so nothing is called another SAE for it."""
+    metadata = {"metadata": {"training_architecture": "batchtopk"}}
+    old = CoderRecord.model_validate(record(provenance=metadata))
+    new = CoderRecord.model_validate(record(architecture="batchtopk", provenance=metadata | {INFERENCE: "jumprelu"}))
+    assert old == new
+
+
+def test_a_topk_sae_made_into_a_jumprelu_by_its_library_raises_no_alarm(tmp_path):
+    """Only a threshold that somebody told of makes a preflight ask for k."""
+    coder = load_sae(str(write("llama_scope", tmp_path)), told=told("llama_scope"))
+    assert coder.rule.activation == "jumprelu"
+    case = types.SimpleNamespace(linear=coder, info=coder.info, promised_l0=4)
+    assert evidence._activation(case) is None

@@ -1,7 +1,8 @@
 // ---- one SAE
-const table = (parent, head, rows) => {
+const table = (parent, head, rows, kind = "") => {
   const element = make("table", undefined, make("div", undefined, parent));
   element.parentElement.className = "wide";
+  element.className = kind;
   const top = make("tr", undefined, make("thead", undefined, element));
   for (const text of head) make("th", text, top);
   const body = make("tbody", undefined, element);
@@ -71,7 +72,7 @@ const detail = (number) => {
   for (const result of data.details[number]) {
     make("h2", result.title, page);
     make("p", result.about, page).className = "about";
-    table(page, ["metric", "score [95 % interval]", "unit", "n", ...result.controls], result.rows);
+    table(page, ["metric", "score [95 % interval]", "unit", "n", ...result.controls], result.rows, "figures");
     for (const text of result.said) make("p", text, page).className = "note";
     for (const part of result.blocks) block(page, part);
   }
