@@ -139,23 +139,22 @@ def test_results_of_two_suites_share_no_table_no_overview_and_no_plot(opened, tm
         put(tmp_path / "r", name, "reconstruction", {"fvu": 0.1}, suite=suite)
         put(tmp_path / "r", name, "sparsity", {"l0": 32.0, "dead_fraction": 0.1}, suite=suite)
     tables = make(tmp_path / "r").tables
-    assert {t.suite: {row.sae.name for row in t.rows} for t in tables} == {
-        demo: {"a", "b"}, other: {"c"}, None: {"d"},
-    }  # fmt: skip
-    assert tables[-1].suite is None, "what is of no suite is last"
+    labels = {"unofficial (no suite)": {"d"}, "unofficial, named demo-v1 (abababab)": {"a", "b"}}
+    labels |= {"unofficial, named x (cdcdcdcd)": {"c"}}  # nothing here knows files of such digests
+    assert {t.suite: {row.sae.name for row in t.rows} for t in tables} == labels
     b = opened(tmp_path / "r")
-    assert b.js("Array.from(document.querySelectorAll('.overview tbody:not(.controls)'), (t) => t.rows.length)") == [
-        2,
-        1,
-        1,
-    ]
+    bodies = "Array.from(document.querySelectorAll('.overview tbody:not(.controls)'), (t) => t.rows.length)"
+    assert b.js(bodies) == [1, 2, 1]
     assert b.js("Array.from(document.getElementById('place').options, (o) => o.textContent)") == [
-        "demo-v1 (abababab), gpt2, blocks.0.hook_resid_post", "x (cdcdcdcd), gpt2, blocks.0.hook_resid_post",
-        "gpt2, blocks.0.hook_resid_post",
-    ]  # fmt: skip
-    choose(b, "suite", "unofficial")
+        f"{label}, gpt2, blocks.0.hook_resid_post" for label in labels
+    ]
+    choose(b, "suite", "unofficial, named x (cdcdcdcd)")
     assert b.js("document.getElementById('count').textContent") == "1 of 4 SAEs"
-    assert "suite=unofficial" in hash_of(b)
+    assert b.js("document.getElementById('place').options.length") == 1
+    reopened(b)
+    assert b.js(SHOWN.replace(OVER, "Array.from(document.querySelectorAll('.overview:not([hidden]) tbody tr'))")) == [
+        "c", "control: mean",
+    ]  # fmt: skip
 
 
 def test_what_was_trained_is_shown_and_what_is_computed_stands_beside_it(opened, tmp_path):

@@ -34,12 +34,12 @@ def of_saes(saes: Iterable[CoderRecord]) -> dict[SaeKey, str]:
 
 def of_table(table: Table) -> str:
     """A name for a table: of its suite, place, group and protocols."""
-    return _digest(table.suite or "", table.model, table.hook, table.group, *sorted(table.protocols))[:_SHORT]
+    return _digest(table.suite, table.model, table.hook, table.group, *sorted(table.protocols))[:_SHORT]
 
 
-def of_place(suite: str | None, model: str, hook: str) -> str:
+def of_place(suite: str, model: str, hook: str) -> str:
     """A name for a place of a suite."""
-    return _digest(suite or "", model, hook)[:_SHORT]
+    return _digest(suite, model, hook)[:_SHORT]
 
 
 def _digest(*texts: str) -> str:

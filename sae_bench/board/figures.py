@@ -13,7 +13,7 @@ from typing import Any
 
 from sae_bench.board import beside
 from sae_bench.board.alike import SaeKey, key_of
-from sae_bench.board.collect import Collection, Entry
+from sae_bench.board.collect import UNOFFICIAL, Collection, Entry
 from sae_bench.board.columns import L0, Column, Columns
 from sae_bench.board.layout import Board, hook_of
 from sae_bench.errors import UsageError
@@ -57,21 +57,21 @@ class Place:
     axes: tuple[Axis, ...]
     plots: tuple[tuple[int, int], ...]
     controls: Mapping[str, Mapping[SaeKey, Sequence[float | None]]] = field(default_factory=dict)
-    suite: str | None = None
+    suite: str = UNOFFICIAL
 
 
 def places(board: Board, collection: Collection, columns: Columns) -> list[Place]:
     """What can be plotted, a record a suite, model and hook point that the board shows."""
     shown = {(t.suite, digest): (t.suite, t.model, t.hook) for t in board.tables for digest in t.protocols}
-    entries: dict[tuple[str | None, str, str], list[Entry]] = {(t.suite, t.model, t.hook): [] for t in board.tables}
+    entries: dict[tuple[str, str, str], list[Entry]] = {(t.suite, t.model, t.hook): [] for t in board.tables}
     for e in (e for e in collection.entries if marks.ranked(e.result)):
-        where = shown.get((e.result.suite, e.result.protocol))
+        where = shown.get((e.suite, e.result.protocol))
         model = e.result.provenance.protocol.model_sha256
         where = where or next(
             (
                 (table.suite, table.model, table.hook)
                 for table in board.tables
-                if table.suite == e.result.suite
+                if table.suite == e.suite
                 and table.hook == hook_of(e.result.provenance.protocol)
                 and model in {p.model_sha256 for p in table.protocols.values()}
             ),

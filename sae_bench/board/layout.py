@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sae_bench.board.alike import L0s, SaeKey, conditions, key_of
 from sae_bench.board.cells import Cell, cells_of, cost_of
-from sae_bench.board.collect import Collection, Entry
+from sae_bench.board.collect import UNOFFICIAL, Collection, Entry
 from sae_bench.board.columns import Column, Columns
 from sae_bench.board.ranks import DIFFERENCES_AT_MOST, PAIRS_AT_MOST, Groups, Ranker
 from sae_bench.errors import UsageError
@@ -50,9 +50,9 @@ class Reference:
 
 @dataclass(frozen=True)
 class Table:
-    """SAEs that were measured alike: one model, one hook point, one protocol for each task.
+    """SAEs that were measured alike: one suite, one model, one hook point, one protocol for each task.
 
-    ``suite`` is the frozen suite that all of its results kept to (``name@sha256``), None of those of no suite.
+    ``suite`` names the sealed suite, or says that there is none: then the table is not ``official``.
     """
 
     model: str
@@ -64,13 +64,13 @@ class Table:
     rows: tuple[Row, ...]
     references: tuple[Reference, ...]
     notes: tuple[str, ...]
-    suite: str | None = None
+    suite: str = UNOFFICIAL
+    official: bool = False
 
     @property
     def title(self) -> str:
         """One line that says what the table holds and how it was measured."""
-        suite = "" if self.suite is None else f"suite {self.suite.partition('@')[0]}, "
-        return f"{suite}{self.group}: {self.model}, {self.hook}; {self.conditions}"
+        return f"{self.group}: {self.model}, {self.hook}; {self.conditions}"
 
 
 @dataclass(frozen=True)
@@ -119,33 +119,33 @@ def hook_of(protocol: Protocol) -> str:
     return came if came == goes else f"{came} -> {goes}"
 
 
-Place = tuple[bool, str, str, str, str]  # of no suite; suite or ""; model's name, its sha256, hook point
+Place = tuple[str, str, str]  # model's name, its sha256, hook point
 Generation = tuple[int, str, tuple[str, ...]]  # version, the later the lower; protocol; who judged
 
 
 def _contexts(entries: Sequence[Entry]) -> list[tuple[Place, list[Entry]]]:
-    """Results that may stand in one table: of one suite, equal protocols but for the task, one protocol a task.
+    """Results that may stand in one table: equal protocols but for the task, and one protocol for each task.
 
     Where a task has several protocols under equal conditions (another version or other parameters) or several judges,
-    the newest is in the first table, the others in further ones: never two in one ranking. Within a place the most
-    documents are first.
+    the newest is in the first table, the others in further ones: never two in one ranking. Nor are results of two
+    suites, two files of one name included, or of a suite and of none. Within a place sealed suites are first, then the
+    most documents.
     """
-    hashes: dict[tuple[str | None, str, str], set[Generation]] = {}
+    hashes: dict[tuple[str, str], set[Generation]] = {}
     models: dict[str, set[str]] = {}
     alike_to = [conditions(e.result.provenance.protocol) for e in entries]
     for e, alike in zip(entries, alike_to, strict=True):
         p = e.result.provenance.protocol
-        hashes.setdefault((e.result.suite, alike, p.task), set()).add(_generation(e.result))
+        hashes.setdefault((alike, p.task), set()).add(_generation(e.result))
         models.setdefault(p.model_sha256, set()).add(p.model)
     ages = {key: {one: age for age, one in enumerate(sorted(found))} for key, found in hashes.items()}
     names = {model: " = ".join(sorted(found)) for model, found in models.items()}
-    parts: dict[tuple[Place, int, str, int], list[Entry]] = {}
+    parts: dict[tuple[Place, bool, str, int, str, int], list[Entry]] = {}
     for e, alike in zip(entries, alike_to, strict=True):
         p = e.result.provenance.protocol
-        suite = e.result.suite
-        place = suite is None, suite or "", names[p.model_sha256], p.model_sha256, hook_of(p)
-        age = ages[suite, alike, p.task][_generation(e.result)]
-        parts.setdefault((place, -p.n_documents, alike, age), []).append(e)
+        place, suite = (names[p.model_sha256], p.model_sha256, hook_of(p)), (not e.official, e.result.suite or "")
+        key = (place, *suite, -p.n_documents, alike, ages[alike, p.task][_generation(e.result)])
+        parts.setdefault(key, []).append(e)
     return [(key[0], parts[key]) for key in sorted(parts)]
 
 
@@ -183,7 +183,7 @@ def _table(
     ranker: Ranker,
 ) -> Table | None:
     """The columns of a group that somebody has measured under these conditions; None if nobody has."""
-    (_, suite, model, _, hook), part = context
+    (model, _, hook), part = context
     tasks = {column.task for column in columns}
     measured = [e for e in part if e.result.task in tasks]
     present = {f"{e.result.task}.{name}" for e in measured for name in e.result.metrics}
@@ -207,12 +207,14 @@ def _table(
     return Table(
         model=model,
         hook=hook,
-        conditions=f"{population(results[0])}, mask {results[0].provenance.protocol.mask}",
+        conditions=f"{part[0].suite}; {population(results[0])}, mask {results[0].provenance.protocol.mask}",
         group=group,
         columns=shown,
         protocols={r.protocol: r.provenance.protocol for r in sorted(results, key=lambda r: (r.task, r.protocol))},
         rows=tuple(sorted(rows, key=lambda row: _order(row, shown))),
         references=_references(measured, shown),
+        suite=part[0].suite,
+        official=part[0].official,
         notes=tuple(
             [
                 *how,
@@ -226,7 +228,6 @@ def _table(
                 *sentence(results, "the results of this table"),
             ]
         ),
-        suite=suite or None,
     )
 
 

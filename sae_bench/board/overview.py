@@ -22,7 +22,7 @@ class Overview:
     under other conditions alone.
     """
 
-    suite: str | None
+    suite: str
     model: str
     hook: str
     columns: tuple[Column, ...]
@@ -34,7 +34,7 @@ class Overview:
 
 def overviews(board: Board) -> list[Overview]:
     """One for each place of each suite, in the order of the board."""
-    places: dict[tuple[str | None, str, str], list[Table]] = {}
+    places: dict[tuple[str, str, str], list[Table]] = {}
     for table in board.tables:
         places.setdefault((table.suite, table.model, table.hook), []).append(table)
     return [_overview(tables) for tables in places.values()]

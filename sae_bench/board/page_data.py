@@ -18,8 +18,6 @@ from sae_bench.results import at_l0
 from sae_bench.schema import INFERENCE, CoderRecord
 from sae_bench.show.text import line
 
-UNOFFICIAL = "unofficial"  # what is of no suite
-
 
 def content(
     board: Board, collection: Collection, columns: Columns, overviews: Sequence[Overview], names: Mapping[SaeKey, str]
@@ -107,13 +105,7 @@ def _cell(cell: Any, column: Column) -> Any:
     return [score_text(cell, column), rank_text(cell), *(figures.rounded(one) for one in (v.value, v.low, v.high))]
 
 
-def where(suite: str | None, model: str, hook: str) -> dict[str, str]:
+def where(suite: str, model: str, hook: str) -> dict[str, str]:
     """A place of a suite, and its name in links."""
-    shown = {"suite": suite_text(suite), "model": line(model), "hook": line(hook)}
+    shown = {"suite": line(suite), "model": line(model), "hook": line(hook)}
     return {**shown, "key": anchors.of_place(suite, model, hook)}
-
-
-def suite_text(suite: str | None) -> str:
-    """A suite by its name and eight digits of its file, or that it is of none."""
-    name, _, digest = (suite or UNOFFICIAL).partition("@")
-    return line(f"{name} ({digest[:8]})" if digest else name)

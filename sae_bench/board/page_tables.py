@@ -9,10 +9,11 @@ from typing import Any
 from sae_bench.board import anchors, figures
 from sae_bench.board.alike import SaeKey, key_of
 from sae_bench.board.cells import Cell
+from sae_bench.board.collect import UNOFFICIAL
 from sae_bench.board.columns import Column
 from sae_bench.board.layout import Board, Reference, Row, Table
 from sae_bench.board.overview import Overview
-from sae_bench.board.page_data import UNOFFICIAL, suite_text, where
+from sae_bench.board.page_data import where
 from sae_bench.board.text import mark_text, protocols, rank_text, reference_text, score_text
 from sae_bench.schema import INFERENCE
 from sae_bench.show.text import line, number
@@ -23,7 +24,7 @@ _NOTHING = {"text": "", "interval": "", "mark": "", "rank": "", "sort": None, "v
 def choices(board: Board) -> dict[str, list[str]]:
     """What may be chosen by each filter."""
     saes = [row.sae for table in board.tables for row in table.rows]
-    suites = sorted({suite_text(table.suite) for table in board.tables})
+    suites = list(dict.fromkeys(line(table.suite) for table in board.tables))
     return {
         **({"suite": suites} if suites != [UNOFFICIAL] else {}),
         "model": sorted({line(table.model) for table in board.tables}),
@@ -62,12 +63,12 @@ def overview_view(one: Overview, names: Mapping[SaeKey, str], taken: set[str]) -
         {"name": table.group, "n": len(list(found)), "anchor": f"t-{anchors.of_table(table)}"}
         for table, found in groupby((one.sources[column.id] for column in one.columns), key=lambda table: table)
     ]
-    conditions = dict.fromkeys(f"{one.sources[c.id].conditions}" for c in one.columns)
+    conditions = dict.fromkeys(one.sources[c.id].conditions.removeprefix(f"{one.suite}; ") for c in one.columns)
     return {
         **here,
         "anchor": f"o-{here['key']}",
         "groups": groups,
-        "conditions": line("; ".join(conditions)),
+        "conditions": line("; ".join([one.suite, *conditions])),
         "columns": [_heading(column) for column in one.columns],
         "rows": rows,
         "references": _references(one.references, one.columns),

@@ -1,5 +1,5 @@
 // ---- plots
-const placeText = (where) => [where.suite === "unofficial" ? "" : where.suite, where.model, where.hook].filter(Boolean).join(", ");
+const placeText = (where) => [$("filter-suite") ? where.suite : "", where.model, where.hook].filter(Boolean).join(", ");
 let waiting;
 const places = () => {
   const menu = $("place");
