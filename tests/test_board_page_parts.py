@@ -438,6 +438,7 @@ def test_the_body_never_scrolls_sideways_and_names_stay_in_sight(opened, sized, 
     left = f"{box}.querySelector('tbody td').getBoundingClientRect().left - {box}.getBoundingClientRect().left"
     assert b.js(f"Math.abs({left}) < 2")
     assert b.js(f"{box}.querySelector('tbody td').getBoundingClientRect().width < 0.6 * innerWidth")
+    assert b.js(f"{box}.querySelector('tbody td').getBoundingClientRect().width > 100"), "no column of single letters"
     b.js("document.querySelector('.overview tbody a').click()")
     b.until("!document.getElementById('detail').hidden")
     assert b.js("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
