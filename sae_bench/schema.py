@@ -16,6 +16,7 @@ Status = Literal["ok", "degraded", "error", "skipped"]  # degraded: there are fi
 MOST_RESAMPLES = 100_000  # a file from elsewhere must not take all memory
 CAUTIONS = "cautions"  # name in the details of a result: what its figures must not be read without
 LOST = "controls without figures"  # likewise: by control, why it has none
+INFERENCE = "inference_architecture"  # in the provenance of an SAE: how it computes, where not as it was trained
 NO_LATENTS = "it has no latents, which this task measures"
 MEASURED = "controls as measured"  # likewise: by control, its L0 and on how many documents, if not on all
 # 1: matched to each SAE's own L0, measured on all text; 2: on a grid of L0, 9 % off at most, on a sample where that
@@ -143,7 +144,11 @@ class Against(Record):
 
 
 class CoderRecord(Record):
-    """The SAE that was measured."""
+    """The SAE that was measured.
+
+    ``architecture`` is how it was trained, as far as its files say it. Where it computes otherwise (BatchTopK by a
+    threshold, as a JumpReLU) the ``provenance`` says so under INFERENCE.
+    """
 
     name: str
     source: str
@@ -156,6 +161,21 @@ class CoderRecord(Record):
     hooks_in: tuple[str, ...]
     hooks_out: tuple[str, ...]
     provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_trained(cls, content: Any) -> Any:
+        """Older results of SAELens have the stored architecture, and that of training in what the files said."""
+        if not isinstance(content, dict) or content.get("format") != "saelens":
+            return content
+        origin, stored = content.get("provenance"), content.get("architecture")
+        if not isinstance(origin, dict):
+            return content
+        said = origin.get("metadata")
+        trained = said.get("training_architecture") if isinstance(said, dict) else None
+        if not isinstance(trained, str) or trained in ("", stored) or INFERENCE in origin:
+            return content
+        return {**content, "architecture": trained, "provenance": {**origin, INFERENCE: stored}}
 
 
 class Protocol(Record):

@@ -1,14 +1,7 @@
 """The page in a real browser: it renders, sorts, filters, and no text of a result becomes script."""
 
-import contextlib
-import itertools
 import json
-import os
 import re
-import select
-import shutil
-import subprocess
-import time
 from xml.etree import ElementTree
 
 import pytest
@@ -19,110 +12,9 @@ from sae_bench.board.details import blocks
 from sae_bench.registry import tasks
 from sae_bench.results.heads import whole
 from tests.builders.boards import COLUMNS, HOSTILE, SNAPSHOTS, main_board, make, put, small
+from tests.builders.browser import CHROMIUM, MISSING, Browser, html, opener
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytest.importorskip("vl_convert", reason="the extra 'board' is not installed")
-
-
-class Browser:
-    """A headless Chromium, spoken to over two pipes in the DevTools protocol: JSON, each message ended by a zero."""
-
-    def __init__(self, folder):
-        read_theirs, self.write_fd = os.pipe()
-        self.read_fd, write_theirs = os.pipe()
-        command = [
-            *(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
-            *(
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-                "--disable-extensions",
-            ),
-            *("--remote-debugging-pipe", f"--user-data-dir={folder}", "--window-size=1500,1000", "about:blank"),
-        ]
-
-        def pipes():
-            a, b = os.dup(read_theirs), os.dup(write_theirs)
-            os.dup2(a, 3)
-            os.dup2(b, 4)
-
-        self.process = subprocess.Popen(
-            command, preexec_fn=pipes, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        os.close(read_theirs)
-        os.close(write_theirs)
-        self.numbers = itertools.count(1)
-        self.buffer = b""
-        self.events = []
-        self.session = None
-        target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.send(f"{domain}.enable")
-
-    def message(self, seconds):
-        end = time.monotonic() + seconds
-        while b"\0" not in self.buffer:
-            ready, _, _ = select.select([self.read_fd], [], [], max(0.0, end - time.monotonic()))
-            if not ready:
-                raise TimeoutError("the browser does not answer")
-            self.buffer += os.read(self.read_fd, 1 << 20)
-        whole, self.buffer = self.buffer.split(b"\0", 1)
-        return json.loads(whole)
-
-    def send(self, method, **params):
-        number = next(self.numbers)
-        content = {"id": number, "method": method, "params": params}
-        if self.session is not None:
-            content["sessionId"] = self.session
-        os.write(self.write_fd, json.dumps(content).encode() + b"\0")
-        while True:
-            got = self.message(30)
-            if got.get("id") == number:
-                assert "error" not in got, got
-                return got["result"]
-            self.events.append(got)
-
-    def open(self, file, hash_=""):
-        self.events = []
-        self.send("Page.navigate", url=file.as_uri() + hash_)
-        self.until("document.readyState === 'complete'")
-
-    def js(self, expression):
-        got = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in got, got["exceptionDetails"]
-        return got["result"].get("value")
-
-    def until(self, expression):
-        for _ in range(200):
-            with contextlib.suppress(AssertionError):
-                if self.js(expression):
-                    return
-            time.sleep(0.05)
-        raise AssertionError(f"never true: {expression}")
-
-    def faults(self):
-        """What went wrong in the page: exceptions, console errors, dialogs, requests to a network."""
-        return [event for event in self.events if self.is_fault(event.get("method"), event.get("params", {}))]
-
-    @staticmethod
-    def is_fault(method, params):
-        if method == "Log.entryAdded":
-            return params["entry"]["level"] == "error"
-        if method == "Network.requestWillBeSent":
-            return params["request"]["url"].split(":")[0] not in ("file", "data", "blob", "about")
-        return method in ("Runtime.exceptionThrown", "Page.javascriptDialogOpening")
-
-    def close(self):
-        with contextlib.suppress(Exception):
-            self.send("Browser.close")
-        os.close(self.write_fd)
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        os.close(self.read_fd)
 
 
 DETAILS = {
@@ -142,11 +34,6 @@ EXPLAINED = {"explanations": [{"latent": 7, "status": "ok", "explanation": "fire
                                "windows": [{"stratum": 0, "text": "in <<Zürich>>", "p": 0.9}]}]}  # fmt: skip
 
 
-def html(folder, **options):
-    wanted = columns.read_columns(COLUMNS, tasks())
-    return page.as_html(make(folder, **options), collect(folder, tasks()), wanted)[0]
-
-
 def full(folder):
     """The small board with details of every kind."""
     small(folder)
@@ -162,7 +49,7 @@ def full(folder):
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     if CHROMIUM is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+        pytest.skip(MISSING)
     started = Browser(tmp_path_factory.mktemp("profile"))
     yield started
     started.close()
@@ -170,15 +57,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, tmp_path):
-    """A function that makes the page of a folder and opens it."""
-
-    def open_page(folder, hash_=""):
-        file = tmp_path / "board.html"
-        file.write_text(html(folder), encoding="utf-8")
-        browser.open(file, hash_)
-        return browser
-
-    return open_page
+    return opener(browser, tmp_path)
 
 
 # --- without a browser -----------------------------------------------------------------------------------------------
@@ -367,8 +246,8 @@ def test_a_long_table_begins_with_its_best_rows(opened, tmp_path):
     b.js("document.querySelectorAll('.scores')[0].querySelectorAll('th button')[4].click()")
     b.js("document.querySelectorAll('.scores')[0].querySelectorAll('th button')[4].click()")
     assert b.js(NAMES) == [f"s{i:03d}" for i in range(119, 19, -1)]
-    assert b.js("document.querySelector('.all').textContent") == "show all 120"
-    b.js("document.querySelector('.all').click()")
+    assert b.js("document.querySelector('.scores .all').textContent") == "show all 120"
+    b.js("document.querySelector('.scores .all').click()")
     assert b.js(f"{NAMES}.length") == 120
 
 
@@ -381,13 +260,13 @@ def test_a_table_of_thousands_grows_by_a_thousand_rows(opened, tmp_path):
         twin.write_text(written.replace('"one"', f'"s{i:04d}"').replace('"value": 7.0', f'"value": {6.5 + i / 1250}'))
     b = opened(tmp_path / "r")
     b.until("document.querySelectorAll('#chart0 canvas').length === 1")  # an image: a mark each would be slow
-    click = "document.querySelector('.all').click()"
+    click = "document.querySelector('.scores .all').click()"
     for shown, button in ((100, "show 1000 more of 1251"), (1100, "show all 1251")):
         assert b.js(f"{NAMES}.length") == shown
-        assert b.js("document.querySelector('.all').textContent") == button
+        assert b.js("document.querySelector('.scores .all').textContent") == button
         b.js(click)
     assert b.js(f"{NAMES}.length") == 1251
-    assert b.js("document.querySelector('.all').hidden")
+    assert b.js("document.querySelector('.scores .all').hidden")
     b.js("document.querySelectorAll('.scores')[0].querySelectorAll('th button')[0].click()")
     assert b.js(NAMES)[:2] == ["one", "s0000"]
     assert b.faults() == []
@@ -430,6 +309,7 @@ def test_any_metric_against_any(opened, tmp_path):
 def test_pointing_at_a_mark_names_its_sae(opened, tmp_path):
     b = opened(small(tmp_path / "r"))
     b.until("document.querySelectorAll('#chart0 .mark-symbol.role-mark path').length === 3")
+    b.js("document.getElementById('chart0').scrollIntoView()")
     box = "document.querySelector('#chart0 .mark-symbol.role-mark path').getBoundingClientRect()"
     x, y = b.js(f"[{box}.x + {box}.width / 2, {box}.y + {box}.height / 2]")
     b.send("Input.dispatchMouseEvent", type="mouseMoved", x=x - 3, y=y - 3)
@@ -438,7 +318,7 @@ def test_pointing_at_a_mark_names_its_sae(opened, tmp_path):
 
 
 def test_a_page_of_one_sae_has_its_details(opened, tmp_path):
-    b = opened(full(tmp_path / "r"), "#sae-0")
+    b = opened(full(tmp_path / "r"), f"#sae-{b'lab/a_1'.hex().ljust(12, '0')[:12]}")
     b.until("document.querySelectorAll('#detail .chart svg.marks').length === 1")
     shown = b.js("document.getElementById('detail').innerText")
     for part in ("lab/a_1", "topk, 1024 latents", "fvu", "0.100 [0.090, 0.110]", "mean", "is_code", "0.50 [0.40, 0.60]",
@@ -470,7 +350,7 @@ def test_a_hostile_text_runs_no_script(opened, tmp_path, name):
     b.until("document.querySelectorAll('.chart svg.marks').length === 2")
     shown = b.js("JSON.stringify(Array.from(document.querySelectorAll('tbody a'), (a) => a.textContent))")
     assert page.line(name) in json.loads(shown)
-    b.js("location.hash = '#sae-0'")
+    b.js("document.querySelector('tbody a').click()")
     b.until("document.querySelectorAll('#detail .chart svg.marks').length === 1")
     assert b.js("document.querySelectorAll('body script').length") == 3
     assert b.js("document.querySelectorAll('img, iframe, object, embed, [onerror], [onload]').length") == 0

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from sae_bench.errors import CoderError
 from sae_bench.saes.load import load_sae, load_saes
+from sae_bench.schema import INFERENCE
 from sae_bench.settings import Told
 from tests.builders.format_fixtures import assert_close, assert_matches_fixture, flat
 from tests.builders.saelens_files import (
@@ -64,7 +65,10 @@ def test_an_sae_gives_the_numbers_of_its_library(references, name):
         (described["hook_out"],),
     )
     assert (info.model, info.prepend_bos, info.context_size) == ("tiny-gpt2", True, 128)
-    assert info.architecture == described["architecture"]
+    config = json.loads((folder / "cfg.json").read_text())
+    trained = config.get("metadata", {}).get("training_architecture", described["architecture"])
+    assert info.architecture == trained
+    assert described["architecture"] in (trained, info.provenance.get(INFERENCE))
     assert info.signed == (name == "abstopk")
 
 

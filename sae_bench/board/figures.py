@@ -6,13 +6,14 @@ import importlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from sae_bench.board import beside
 from sae_bench.board.alike import SaeKey, key_of
-from sae_bench.board.collect import Collection, Entry
+from sae_bench.board.collect import UNOFFICIAL, Collection, Entry
 from sae_bench.board.columns import L0, Column, Columns
 from sae_bench.board.layout import Board, hook_of
 from sae_bench.errors import UsageError
@@ -45,27 +46,33 @@ class Axis:
 
 @dataclass(frozen=True)
 class Place:
-    """A model and a hook point with the SAEs measured there; ``plots`` are pairs of positions in ``axes``."""
+    """A model and a hook point with the SAEs measured there, by one suite or none.
+
+    ``plots`` are pairs of positions in ``axes``. ``controls`` are by name and SAE their values on every axis.
+    """
 
     model: str
     hook: str
     saes: Mapping[SaeKey, CoderRecord]
     axes: tuple[Axis, ...]
     plots: tuple[tuple[int, int], ...]
+    controls: Mapping[str, Mapping[SaeKey, Sequence[float | None]]] = field(default_factory=dict)
+    suite: str = UNOFFICIAL
 
 
 def places(board: Board, collection: Collection, columns: Columns) -> list[Place]:
-    """What can be plotted, a record a model and hook point that the board shows."""
-    shown = {digest: (table.model, table.hook) for table in board.tables for digest in table.protocols}
-    entries: dict[tuple[str, str], list[Entry]] = {(table.model, table.hook): [] for table in board.tables}
+    """What can be plotted, a record a suite, model and hook point that the board shows."""
+    shown = {(t.suite, digest): (t.suite, t.model, t.hook) for t in board.tables for digest in t.protocols}
+    entries: dict[tuple[str, str, str], list[Entry]] = {(t.suite, t.model, t.hook): [] for t in board.tables}
     for e in (e for e in collection.entries if marks.ranked(e.result)):
-        where = shown.get(e.result.protocol)
+        where = shown.get((e.suite, e.result.protocol))
         model = e.result.provenance.protocol.model_sha256
         where = where or next(
             (
-                (table.model, table.hook)
+                (table.suite, table.model, table.hook)
                 for table in board.tables
-                if table.hook == hook_of(e.result.provenance.protocol)
+                if table.suite == e.suite
+                and table.hook == hook_of(e.result.provenance.protocol)
                 and model in {p.model_sha256 for p in table.protocols.values()}
             ),
             None,
@@ -73,11 +80,12 @@ def places(board: Board, collection: Collection, columns: Columns) -> list[Place
         if where is not None:
             entries[where].append(e)
     made = []
-    for (model, hook), own in entries.items():
+    for (suite, model, hook), own in entries.items():
         axes = _axes(own, columns)
         ids = [axis.id for axis in axes]
         plots = tuple((ids.index(x), ids.index(y)) for x, y in columns.plots if x in ids and y in ids)
-        made.append(Place(model, hook, {key_of(e.result.sae): e.result.sae for e in own}, axes, plots))
+        saes = {key_of(e.result.sae): e.result.sae for e in own}
+        made.append(Place(model, hook, saes, axes, plots, beside.controls_of(own, axes), suite))
     return made
 
 

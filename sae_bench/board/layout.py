@@ -5,8 +5,9 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from sae_bench.board.alike import L0s, SaeKey, conditions, key_of
 from sae_bench.board.cells import Cell, cells_of, cost_of
@@ -23,12 +24,16 @@ from sae_bench.show.results import cautioned, few, population, sampled, without_
 
 @dataclass(frozen=True)
 class Row:
-    """An SAE in a table. ``l0`` may be measured on other text than the scores; None where it was not measured."""
+    """An SAE in a table. ``l0`` may be measured on other text than the scores; None where it was not measured.
+
+    ``files`` are the results that its scores are from, by task.
+    """
 
     sae: CoderRecord
     l0: MetricValue | None
     cells: dict[str, Cell]  # by Column.id
     checked: State
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class Board:
     header: str
     tables: tuple[Table, ...]
     problems: tuple[str, ...]
+    task_dir: str | None = None  # of further task definitions
 
 
 def make(collection: Collection, columns: Columns, *, models: str | None = None, task_dir: str | None = None) -> Board:
@@ -100,7 +106,7 @@ def make(collection: Collection, columns: Columns, *, models: str | None = None,
                 table = _table((where, part), group.name, group.columns, l0, ranker)
                 if table is not None:
                     tables.append(table)
-    return Board(columns.header, tuple(tables), tuple(problems))
+    return Board(columns.header, tuple(tables), tuple(problems), task_dir)
 
 
 def _named(model: str, patterns: str) -> bool:
@@ -195,7 +201,8 @@ def _table(
     rows = []
     for key, own in by_sae.items():
         checked = min((e.checked for e in own.values()), key=STATES.index)
-        rows.append(Row(first[key].sae, near[key], cells[key], checked))
+        files = {task: e.file for task, e in own.items()}
+        rows.append(Row(first[key].sae, near[key], cells[key], checked, files))
     results = [e.result for e in measured]
     return Table(
         model=model,

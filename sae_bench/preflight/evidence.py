@@ -17,6 +17,7 @@ from sae_bench.preflight.verdict import Finding, change
 from sae_bench.saes.conformance import check
 from sae_bench.saes.decoding import skip_share
 from sae_bench.saes.protocol import skips_itself
+from sae_bench.schema import INFERENCE
 
 CHECKED = 32  # tokens of the conformance test
 POSITION_0_MOVES = 0.15  # of log FVU
@@ -132,19 +133,20 @@ def _activation(case: Case) -> Finding | None:
     """The files name another selection of latents, or another k, than the one that is used."""
     if case.linear is None:
         return None
-    words = " ".join(str(v) for v in (case.info.architecture, case.info.provenance.get("training_architecture", "")))
+    words, origin = case.info.architecture, case.info.provenance
     batch, rule = bool(_BATCH_TOPK.search(words)), case.linear.rule
     if rule.activation == "topk" and batch:
         return Finding(
             "per_token_topk",
             "likely",
-            f"k={rule.k} latents are kept of every token, but the files say {words.strip()}, which keeps those over a "
+            f"k={rule.k} latents are kept of every token, but the files say {words}, which keeps those over a "
             "threshold",
             _suggested(case, rule.k) or "--threshold X",
         )
     k = round(case.promised_l0 or 0)
-    if k and rule.activation == "jumprelu" and _TOPK.search(words) and not batch:
-        says = f"latents over a threshold are kept, but the files say {words.strip()}"
+    stored = INFERENCE in origin and "threshold" not in origin.get("told", {})  # the files themselves hold a JumpReLU
+    if k and rule.activation == "jumprelu" and _TOPK.search(words) and not batch and not stored:
+        says = f"latents over a threshold are kept, but the files say {words}"
         return _with_k(case, "threshold_for_topk", says, {"activation": "topk", "k": k})
     if k and rule.k not in (None, k):
         return _with_k(case, "another_k", f"{rule.k} latents are kept of a token, but the files promise {k}", {"k": k})

@@ -20,6 +20,7 @@ from sae_bench.saes.protocol import CoderInfo
 from sae_bench.saes.pursuit import Pursuit, PursuitCoder
 from sae_bench.saes.source import Source
 from sae_bench.saes.weights import Weights
+from sae_bench.schema import INFERENCE
 from sae_bench.settings import Told
 
 Hooks = TypeVar("Hooks", str, tuple[str, ...])
@@ -43,7 +44,9 @@ class Reading:
 
     ``files`` are those whose contents decide the numbers (their digest is the SAE's). ``assumptions`` are sentences on
     what the files do not say and the layout's conventions do; ``warnings`` on what may change numbers. ``declared_l0``
-    is the number of active latents that the files promise, where they do.
+    is the number of active latents that the files promise, where they do. ``architecture`` is how the SAE was trained,
+    as far as the files say it, and ``inference`` what they hold where that is another: an SAE trained with BatchTopK is
+    stored as a JumpReLU. Without ``architecture`` it is the activation function of the files.
     """
 
     weights: Weights
@@ -52,6 +55,7 @@ class Reading:
     hook_in: str | None
     hook_out: str | None = None
     architecture: str = ""
+    inference: str = ""
     name: str | None = None
     n_latents: int | None = None
     d_in: int | None = None
@@ -95,7 +99,7 @@ def build(
         d_out=_size(name, "W_dec", reading.d_out, weights.W_dec, 1),
         hooks_in=(hook_in,),
         hooks_out=(hook_out,),
-        architecture=reading.architecture or getattr(rule, "activation", "unknown"),
+        architecture=reading.architecture or getattr(reading.rule, "activation", "unknown"),
         signed=rule.signed,
         prefix_widths=reading.prefix_widths,
         model=reading.model,
@@ -106,6 +110,7 @@ def build(
             "files": list(reading.files),
             "sha256": _digest(source, reading.files, changes),
             **({"told": told.given()} if told.given() else {}),
+            **_inference(reading, rule),
             **({"declared_hooks": declared} if declared else {}),
             **({"declared_l0": reading.declared_l0} if reading.declared_l0 is not None else {}),
             **({"assumptions": list(reading.assumptions)} if reading.assumptions else {}),
@@ -123,6 +128,13 @@ def build(
     return rule.coder(info, placed, dtype)
 
 
+def _inference(reading: Reading, rule: Nonlinearity | Pursuit) -> dict[str, str]:
+    """How the SAE is computed, where that is not how it was trained: by its files, or by what was told of it."""
+    own, used = (getattr(one, "activation", "") for one in (reading.rule, rule))
+    found = used if used != own else reading.inference
+    return {INFERENCE: found} if found and found != reading.architecture else {}
+
+
 def hook_points(own_in: Hooks, own_out: Hooks, told_in: Hooks | None, told_out: Hooks | None) -> tuple[Hooks, Hooks]:
     """Where an SAE reads and writes: what is told goes first, and one that writes where it reads goes on doing so."""
     hook_in = told_in or own_in
@@ -131,7 +143,7 @@ def hook_points(own_in: Hooks, own_out: Hooks, told_in: Hooks | None, told_out: 
 
 def _check_record(source: Source, reading: Reading) -> None:
     """Texts and sizes that go into results and messages as the files have them. Raises CoderError."""
-    for field_name in ("name", "hook_in", "hook_out", "model", "architecture"):
+    for field_name in ("name", "hook_in", "hook_out", "model", "architecture", "inference"):
         text = getattr(reading, field_name)
         if text is not None and (len(text) > _LONGEST or not text.isprintable()):
             what = f"the {field_name} must be text of at most {_LONGEST} printable characters"

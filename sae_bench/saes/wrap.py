@@ -16,9 +16,11 @@ from torch import Tensor
 
 from sae_bench.errors import CoderError, named
 from sae_bench.modules import as_declared, evaluating, wrapped_in
+from sae_bench.saes.declared import d_in_of, hook_of, trained_as
 from sae_bench.saes.decoding import decode
 from sae_bench.saes.inference import beside_arrays, of_arrays
 from sae_bench.saes.protocol import CoderInfo, Codes, SparseCoder, codes_from_dense
+from sae_bench.schema import INFERENCE
 
 _PROBE_LATENTS = 64
 _PROBE_SIZES = (0.01, 1.0, 100.0)
@@ -174,9 +176,10 @@ def coder_or_unsized(
         what = f"the class {sae.__name__} is no object" if isinstance(sae, type) else f"{kind} has not"
         raise CoderError(f"an SAE must be an object with encode and decode methods, but {what}")
     name = name or class_name(sae)
-    hook = hook or _hook_of(sae)
+    hook = hook or hook_of(sae)
     if hook is None:
         raise CoderError(f"{name} does not say where it reads the model: give hook_in=... (--hook-in)")
+    trained = trained_as(sae)
     info = CoderInfo(
         name=name,
         n_latents=0,
@@ -184,13 +187,13 @@ def coder_or_unsized(
         d_out=0,
         hooks_in=(hook,),
         hooks_out=(hook_out or hook,),
-        architecture=kind,
+        architecture=trained or kind,
         signed=True,  # unknown, so nothing may assume that latents are positive
         format="dense module",
-        provenance={"class": class_name(sae)},
+        provenance={"class": class_name(sae), **({INFERENCE: kind} if trained else {})},
     )
     unsized = Unsized(sae, info, hook_out)
-    said = d_in if d_in is not None else _d_in_of(sae)
+    said = d_in if d_in is not None else d_in_of(sae)
     if said is not None:
         return unsized.of_width(said)
     decoder = getattr(sae, "W_dec", None)
@@ -295,20 +298,3 @@ def _parameter_type(module: Any) -> tuple[torch.dtype, torch.device]:
     tensors = itertools.chain(module.parameters(), module.buffers()) if isinstance(module, torch.nn.Module) else ()
     first = next((t for t in tensors if t.is_floating_point()), None)
     return (torch.float32, torch.device("cpu")) if first is None else (first.dtype, first.device)
-
-
-def _config_of(sae: Any) -> list[Any]:
-    config = getattr(sae, "cfg", getattr(sae, "config", None))
-    return [sae, config, getattr(config, "metadata", None)]
-
-
-def _hook_of(sae: Any) -> str | None:
-    values = (getattr(owner, key, None) for owner in _config_of(sae) for key in ("hook_in", "hook_name", "hook_point"))
-    return next((value for value in values if isinstance(value, str)), None)
-
-
-def _d_in_of(sae: Any) -> int | None:
-    """The width that an object or its configuration declares."""
-    names = ("d_in", "activation_dim", "d_model", "input_dim")
-    values = (getattr(owner, key, None) for owner in _config_of(sae) for key in names)
-    return next((value for value in values if isinstance(value, int) and not isinstance(value, bool)), None)

@@ -38,7 +38,20 @@ def figure(task, metric, value, half=0.1):
     )
 
 
-def put(folder, name, task, values, *, sha=None, tables=None, architecture="topk", width=1024, details=None, **changes):
+def put(
+    folder,
+    name,
+    task,
+    values,
+    *,
+    sha=None,
+    tables=None,
+    architecture="topk",
+    width=1024,
+    details=None,
+    suite=None,
+    **changes,
+):
     """Write a result with the given figures; returns its file."""
     metrics = {k: v if isinstance(v, MetricValue) else figure(task, k, v) for k, v in values.items()}
     one = result(
@@ -51,7 +64,7 @@ def put(folder, name, task, values, *, sha=None, tables=None, architecture="topk
     )
     controls = {"mean": {k: figure(task, k, 1.0) for k in metrics}}
     sae = one.sae.model_copy(update={"architecture": architecture, "n_latents": width})
-    return store.write(folder, one.model_copy(update={"sae": sae, "controls": controls}), tables or {})
+    return store.write(folder, one.model_copy(update={"sae": sae, "controls": controls, "suite": suite}), tables or {})
 
 
 def of_one_l0(folder, names, l0=32.0, **changes):

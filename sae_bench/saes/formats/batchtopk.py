@@ -74,6 +74,7 @@ def read(source: Source, told: Told) -> Reading:
         files=(CONFIG, WEIGHTS),
         hook_in=config.optional("hook_point", str),
         architecture=kind,
+        inference="jumprelu" if kind == "batchtopk" else "",
         n_latents=config.integer("dict_size"),
         d_in=config.integer("act_size"),
         model=config.optional("model_name", str),

@@ -48,6 +48,7 @@ def read(source: Source, told: Told) -> Reading:
             "here are not those of the input"
         )
     activation, threshold = _activation(config, told)
+    trained = _trained(source, config, activation)
     weights = _weights(source, config)
     if threshold is not None:
         scaled = torch.tensor(threshold * (factor_out if by_norm else factor_in), dtype=torch.float64)
@@ -65,13 +66,14 @@ def read(source: Source, told: Told) -> Reading:
         files=(CONFIG, WEIGHTS),
         hook_in=hook_in,
         hook_out=hook_out if transcoder else None,
-        architecture=f"{activation} transcoder" if transcoder else activation,
+        architecture=f"{trained} transcoder" if transcoder else trained,
+        inference=activation if activation != trained else "",
         n_latents=config.integer("d_sae"),
         d_in=d,
         d_out=d,
         model=_model(source),
         declared_l0=config.integer("top_k") if activation == "topk" else None,
-        assumptions=_assumptions(threshold),
+        assumptions=_assumptions(threshold, trained),
     )
 
 
@@ -134,7 +136,13 @@ def _model(source: Source) -> str | None:
     return "meta-llama/Llama-3.1-8B" if named else None
 
 
-def _assumptions(threshold: float | None) -> tuple[str, ...]:
+def _trained(source: Source, config: Config, activation: Activation) -> str:
+    """TopK where the files or the name of the release say so: the library makes a JumpReLU of it for inference."""
+    return "topk" if config.get("act_fn") == "topk" or (activation == "jumprelu" and _model(source)) else activation
+
+
+def _assumptions(threshold: float | None, trained: str) -> tuple[str, ...]:
     if threshold is None:
         return ()
-    return ("jump_relu_threshold is in the units of raw activations: the convention of the library",)
+    said = ("jump_relu_threshold is in the units of raw activations: the convention of the library",)
+    return (*said, "trained as TopK, as all SAEs of the release Llama Scope") if trained == "topk" else said

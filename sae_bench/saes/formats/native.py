@@ -11,7 +11,8 @@
      "d_in": 768, "d_out": 768, "n_latents": 24576,
      "hook_in": "blocks.8.hook_resid_post", "hook_out": "blocks.8.hook_resid_post",
      "model": "gpt2", "prepend_bos": true, "context_size": 128, "notes": "free text",
-     "prefix_widths": [1024, 4096]}            # Matryoshka: nested dictionaries that can stand alone
+     "prefix_widths": [1024, 4096],            # Matryoshka: nested dictionaries that can stand alone
+     "training_architecture": "batchtopk"}     # how it was trained, where that is not its activation
 
 Tensors: ``W_enc [d_in, n_latents]``, ``W_dec [n_latents, d_out]``, ``b_dec [d_out]``; ``b_enc [n_latents]`` except for
 gated; ``threshold`` (jumprelu; BatchTopK is a jumprelu with one threshold); ``b_gate, b_mag, r_mag`` (gated);
@@ -42,7 +43,7 @@ TENSORS: dict[Activation, list[str]] = {
 _KEYS = {
     *("format", "format_version", "name", "activation", "k", "apply_b_dec_to_input", "normalize_activations"),
     *("rescale_acts_by_decoder_norm", "d_in", "d_out", "n_latents", "hook_in", "hook_out", "model", "prepend_bos"),
-    *("context_size", "prefix_widths", "notes"),
+    *("context_size", "prefix_widths", "notes", "training_architecture"),
 }
 
 
@@ -61,7 +62,7 @@ def read(source: Source, told: Told) -> Reading:
             f"{config.where('hook_in')} must name a hook point such as blocks.8.hook_resid_post, but it is "
             f"{shown(hook_in)}"
         )
-    d_in = config.integer("d_in")
+    d_in, trained = config.integer("d_in"), config.optional("training_architecture", str) or ""
     tensors = take(source.tensors(WEIGHTS), TENSORS[rule.activation], source.file(WEIGHTS), optional=["W_skip"])
     return Reading(
         weights=Weights(**tensors),
@@ -69,6 +70,8 @@ def read(source: Source, told: Told) -> Reading:
         files=(CONFIG, WEIGHTS),
         hook_in=hook_in,
         hook_out=config.optional("hook_out", str),
+        architecture=trained,
+        inference=rule.activation if trained else "",
         name=config.optional("name", str),
         n_latents=config.integer("n_latents"),
         d_in=d_in,

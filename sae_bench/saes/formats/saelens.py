@@ -2,8 +2,9 @@
 
 Formulas as in SAELens: gated has no ``b_enc``; transcoders never subtract ``b_dec`` from their input, nor undo its
 normalisation; with ``rescale_acts_by_decoder_norm`` latents are ``pre * ||W_dec||``, and decoding divides them again.
-BatchTopK and Matryoshka are exported as JumpReLU; their checkpoints keep one ``topk_threshold`` for all latents, in
-those scaled units. Matching pursuit has no encoder. A normalisation whose factor is not in the folder is asked for.
+BatchTopK and Matryoshka are exported as JumpReLU, and only ``training_architecture`` says what they are; their
+checkpoints keep one ``topk_threshold`` for all latents, in those scaled units. Matching pursuit has no encoder. A
+normalisation whose factor is not in the folder is asked for.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ def read(source: Source, told: Told) -> Reading:
     if scaled.factor is not None:
         made = rule.scaled(found, scaled.factor)
     details = metadata.section("training_architecture_details")
+    trained, stored = _trained(config, metadata, name, kind)
     d_in, n_latents = config.integer("d_in"), config.integer("d_sae")
     return Reading(
         rule=made[0],
@@ -56,7 +58,8 @@ def read(source: Source, told: Told) -> Reading:
         files=(CONFIG, WEIGHTS, *scaled.files),
         hook_in=subject.hook_in,
         hook_out=subject.hook_out,
-        architecture=name,
+        architecture=trained,
+        inference=stored,
         n_latents=n_latents,
         d_in=d_in,
         d_out=config.integer("d_out") if kind.transcoder else d_in,
@@ -80,6 +83,14 @@ def _architecture(config: Config) -> str:
         )
     config.choice("reshape_activations", ("none", "hook_z"), "none")  # activations of heads are flat here anyhow
     return config.choice("architecture", ARCHITECTURES, otherwise="give an SAE of another kind as --sae module:factory")
+
+
+def _trained(config: Config, metadata: Config, name: str, kind: Architecture) -> tuple[str, str]:
+    """How the SAE was trained, and the architecture in which it is stored; both alike where nothing else is said."""
+    said = next((text for where in (metadata, config) if (text := where.optional("training_architecture", str))), name)
+    if said != name:
+        return said, name
+    return said, "jumprelu" if kind.threshold == "topk_threshold" else ""
 
 
 def _rule(
