@@ -128,9 +128,11 @@ def _points(args: argparse.Namespace, collection: Collection, only: Only, paper:
     drawn = draw.fitted(lambda size: xy.draw(figure, paper, size), paper, grid)
     notes = list(made.notes)
     if drawn.left_out:
-        left = "numbers" if drawn.numbers else "names"
+        of = len({(p.sae.name, p.sae.weights_sha256) for p in figure.points})
+        what = "number" if drawn.numbers else "name"
         notes.append(
-            f"{len(drawn.left_out)} of {len(figure.points)} {left} have no room; give a larger --width, or --sae"
+            f"{len(drawn.left_out)} of {of} SAEs have no {what} in the figure, where there is no room; give a larger "
+            "--width, or fewer by --sae"
         )
     return drawn.spec, caption.of_points(made, columns, args.kind, drawn.numbers, entries), tuple(notes)
 

@@ -18,7 +18,7 @@ from sae_bench.plot.style import RADIUS, text_width
 
 Boxes = NDArray[np.float64]  # [n, 4]: left, top, right, bottom
 MOST = 80  # names for which places are sought; more cannot be read in any figure
-_RINGS = (2.0, 7.0, 13.0, 20.0, 28.0, 38.0, 50.0)
+_RINGS = (2.0, 7.0, 13.0, 20.0, 28.0, 38.0, 50.0, 64.0)
 _NEAR = 6.0  # without a line
 _ANGLES = tuple(math.radians(a) for a in (0, 180, 90, 270, 35, 145, 215, 325, 65, 115, 245, 295))
 
@@ -109,8 +109,8 @@ def _greedy(
 ) -> tuple[float, list[Label]]:
     """Each name at the best place that is left, and what that costs together.
 
-    A line to a point crosses no name and no other such line, and no other point, of which it would seem to come, unless
-    there is no other place.
+    A line to a point crosses no name, and no other such line and no other point, of which it would seem to come,
+    unless there is no other place.
     """
     taken, lines, total = np.empty((0, 4)), np.empty((0, 2)), 0.0
     made: list[Label] = []
@@ -122,7 +122,7 @@ def _greedy(
             way = _along(points[i], (x, y)) if leads else np.empty((0, 2))
             if _touches(box, taken).any() or _inside(lines, box):
                 continue
-            if leads and (any(_inside(way, b) for b in (*taken, *others)) or _meets(way, lines)):
+            if leads and (any(_inside(way, b) for b in (*taken, *others)) or _meets(way, lines) > 3 * crosses):
                 continue
             made.append(Label(i, texts[i], x, y, align, leads))
             taken, lines, total = np.vstack([taken, box]), np.vstack([lines, way]), total + cost + 100 * crosses
@@ -135,9 +135,11 @@ def _same(a: tuple[float, float], b: tuple[float, float]) -> bool:
     return math.dist(a, b) < 1.5 * RADIUS
 
 
-def _meets(way: NDArray[np.float64], lines: NDArray[np.float64]) -> bool:
-    """Whether a line comes within a point and a half of places along others."""
-    return bool(len(lines)) and bool((np.linalg.norm(way[:, None] - lines[None], axis=2) < 1.5).any())
+def _meets(way: NDArray[np.float64], lines: NDArray[np.float64]) -> int:
+    """How many places along a line come within a point and a half of others: few where it crosses one."""
+    if not len(lines):
+        return 0
+    return int((np.linalg.norm(way[:, None] - lines[None], axis=2) < 1.5).any(axis=1).sum())
 
 
 def _along(a: tuple[float, float], b: tuple[float, float]) -> NDArray[np.float64]:

@@ -163,7 +163,7 @@ def control_boxes(panel: Panel, frame: Frame, paper: Paper) -> list[Box]:
         for corner in reversed(corners(control, frame)):
             end, level = frame.at(*corner)
             right = min(max(end, wide), frame.size[0] - 1)
-            for rank, top in enumerate((level - tall - 1.5, level + 1.5, level - 2 * tall, level + tall)):
+            for rank, top in enumerate(level + step * tall - tall / 2 for step in (-0.7, 0.7, -1.4, 1.4, -2.1, 2.1)):
                 kept = min(max(top, 0.0), frame.size[1] - tall)
                 box = (right - wide, kept, right, kept + tall)
                 over = 50 * sum(overlap(box, other) for other in (*made, *taken))

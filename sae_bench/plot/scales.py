@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_PADDED = 0.05  # of the axis, at either end
+_PADDED = 0.07  # of the axis, at either end
 _STEPS = (1.0, 2.0, 5.0)
 
 
