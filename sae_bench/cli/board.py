@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sae_bench.cli import latex_flags
 from sae_bench.cli.exits import Exit
 from sae_bench.files import at_home
 
@@ -39,15 +40,18 @@ def add(verbs: Any) -> None:
     p.add_argument("--columns", metavar="FILE", help="another file instead of leaderboard/columns.toml")
     p.add_argument("--plots", metavar="DIR", help="also write the plots as SVG and PNG into this folder")
     p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
+    latex_flags.add(p)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print or write the board; what cannot be shown is said on standard error."""
     from sae_bench import registry
     from sae_bench.board import collect, columns, layout
+    from sae_bench.board.latex import as_latex
     from sae_bench.files import write_atomically
     from sae_bench.show.text import line
 
+    writing = latex_flags.options(args)
     collection = collect.collect(at_home(args.results), registry.tasks(args.task_dir))
     file = at_home(args.columns) if args.columns else registry.data_folder("leaderboard") / "columns.toml"
     wanted = columns.read_columns(file, collection.specs, everything=args.all_metrics or bool(args.metrics))
@@ -66,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         for problem in problems:
             print(f"sae-bench: {line(problem)}", file=sys.stderr)
     else:
-        content = _writer(args.format)(board)
+        content = as_latex(board, writing) if args.format == "latex" else _writer(args.format)(board)
     if args.plots:
         from sae_bench.board.figures import write_plots
 
@@ -93,7 +97,6 @@ def _writer(name: str) -> Callable[[Board], str]:
     writers = {
         "text": text.as_text,
         "github": text.as_github,
-        "latex": text.as_latex,
         "csv": data.as_csv,
         "json": data.as_json,
     }

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from sae_bench.cli import latex_flags
 from sae_bench.cli.exits import Exit
 from sae_bench.errors import UsageError
 from sae_bench.files import at_home
@@ -28,22 +29,25 @@ def add(verbs: Any) -> None:
     p.add_argument("--all-metrics", action="store_true", help="show all metrics, not only headline ones")
     p.add_argument("--other-text", action="store_true",
                    help="also compare results that were measured on other text, as independent samples")  # fmt: skip
-    p.add_argument("--format", default="text", choices=["text", "markdown", "json"],
-                   help="text (default), markdown, or json")  # fmt: skip
+    p.add_argument("--format", default="text", choices=["text", "markdown", "latex", "json"],
+                   help="text (default), markdown, latex, or json")  # fmt: skip
     p.add_argument("--pairs", choices=["first", "every"],
                    help="for json: the first SAE against every other, or every pair (default: every, up to 26 SAEs); "
                    "of n SAEs there are n (n - 1) / 2 pairs")  # fmt: skip
     p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
+    latex_flags.add(p)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison; 3 where nothing could be compared."""
+    from sae_bench.cli.compare_latex import as_latex
     from sae_bench.cli.compare_tables import as_json, as_tables, at_l0, besides, reasons
     from sae_bench.results.compare import NotComparable
     from sae_bench.results.compare_sides import EVERY_PAIR, choose_metrics, comparisons, match, read_sides
     from sae_bench.results.environment import sentence
     from sae_bench.show.text import json_text
 
+    writing = latex_flags.options(args, ranks=False, controls="none")
     if args.pairs == "every" and args.format != "json":
         raise UsageError("tables hold every SAE against the first; --pairs every needs --format json")
     sides = read_sides([at_home(one) for one in args.results], args.task_dir)
@@ -52,14 +56,22 @@ def run(args: argparse.Namespace) -> int:
     except NotComparable as error:
         return refused(error)
     chosen, lacking = choose_metrics(matches, args.metrics, everything=args.all_metrics)
-    every_pair = args.pairs == "every" or (args.format == "json" and args.pairs is None and len(sides) <= EVERY_PAIR)
+    every_pair = args.pairs == "every" or (
+        args.format in ("json", "latex") and args.pairs is None and len(sides) <= EVERY_PAIR
+    )
     found = comparisons(matches, chosen, every_pair=every_pair, other_text=args.other_text)
     measured = [loaded.result for one in matches for loaded in one.results]
-    notes = [*at_l0(sides, matches, found), *besides(sides, matches, [*notes, *lacking]), *sentence(measured)]
+    notes = [
+        *at_l0(sides, matches, found if args.format == "json" else [one for one in found if one.a == 0]),
+        *besides(sides, matches, [*notes, *lacking]),
+        *sentence(measured),
+    ]
     if args.format == "json" and args.pairs is None and not every_pair:
         notes.append(f"each of {len(sides) - 1} is held against the first alone; --pairs every compares all pairs")
     if args.format == "json":
         print(json_text(as_json(sides, found, notes), allow_nan=False))
+    elif args.format == "latex":
+        print(as_latex(sides, matches, found, notes, writing))
     else:
         print(as_tables(sides, found, notes, markdown=args.format == "markdown"))
     if all(row.value is None for one in found for row in one.rows):
