@@ -36,9 +36,10 @@ def as_latex(board: Board, options: Options | None = None) -> str:
     for place, one in zip(labels, board.tables, strict=True):
         notes = [note for note in one.notes if options.intervals != "no" or not note.startswith(trust.SIGN)]
         notes = [*notes, protocols(one)]
-        text = escaped(one.title) + "." if options.caption is None else caption(options.caption)
+        title = f"{one.group}: {shortened(one.model)}, {shortened(one.hook)}; {one.conditions}."
+        text = escaped(title) if options.caption is None else caption(options.caption)
         if options.caption is not None and len(board.tables) > 1:
-            text += f" {escaped(one.title)}."
+            text += f" {escaped(title)}"
         shown = [escaped(note) for note in notes] if options.notes else []
         references = [reference for reference in one.references if reference.name in names]
         lines = table(

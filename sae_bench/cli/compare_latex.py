@@ -187,7 +187,8 @@ def _caption(sides: Sequence[Side], options: latex.Options) -> str:
     if options.caption is not None:
         return latex.caption(options.caption)
     p = sides[0].results[0].result.provenance.protocol
-    return latex.escaped(f"{len(sides)} SAEs of {p.model}, {' + '.join(p.hooks_in)}; differences are from {label(0)}.")
+    where = f"{shortened(p.model)}, {shortened(' + '.join(p.hooks_in))}"
+    return latex.escaped(f"{len(sides)} SAEs of {where}; differences are from {label(0)}.")
 
 
 def _controls(matches: Sequence[Match], shown: Sequence[tuple[str, str]], said: str) -> dict[str, list[str]]:

@@ -17,6 +17,8 @@ from sae_bench.show.text import line
 ENDINGS = (".svg", ".pdf", ".png", ".json")
 DOTS = 300  # to the inch, of a PNG
 _TRIES = 6  # until the figure has its width
+_NAMED = re.compile(r'<(?:clipPath|linearGradient|radialGradient)\b[^>]*? id="([^"]+)"')
+_USED = re.compile(r'(\bid="|url\(#|href="#)([^")]+)(["\)])')
 _SIZE = re.compile(r'(<svg\b[^>]*?) width="([\d.]+)" height="([\d.]+)"')
 
 
@@ -69,7 +71,7 @@ def content(spec: dict[str, Any], paper: Paper, kind: str) -> bytes:
     if kind == ".json":
         return (json.dumps(spec, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     draw = drawer()
-    svg = draw.vegalite_to_svg(json.dumps(spec), vl_version=VEGA_LITE)
+    svg = _numbered_anew(draw.vegalite_to_svg(json.dumps(spec), vl_version=VEGA_LITE))
     width, height = _measured(svg)
     tall = paper.width * height / width
     if kind == ".svg":
@@ -78,3 +80,9 @@ def content(spec: dict[str, Any], paper: Paper, kind: str) -> bytes:
     points = _SIZE.sub(rf'\1 width="{paper.width:.6g}" height="{tall:.6g}"', svg, count=1)
     made: bytes = draw.svg_to_pdf(points) if kind == ".pdf" else draw.svg_to_png(points, ppi=DOTS)
     return made
+
+
+def _numbered_anew(svg: str) -> str:
+    """The drawing with the names of its clips and gradients counted from 0, which Vega counts over all it has drawn."""
+    found = {name: f"part{i}" for i, name in enumerate(dict.fromkeys(_NAMED.findall(svg)))}
+    return _USED.sub(lambda use: f"{use[1]}{found.get(use[2], use[2])}{use[3]}", svg)

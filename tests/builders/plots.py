@@ -2,11 +2,15 @@
 
 import math
 
+import numpy as np
+
 from sae_bench.registry import tasks
 from sae_bench.results import store
 from sae_bench.schema import MetricValue
+from tests.builders import boards
 from tests.builders.boards import figure
-from tests.builders.results import result
+from tests.builders.comparisons import documents, save
+from tests.builders.results import changed, result
 
 ARCHITECTURES = ("batchtopk", "jumprelu", "relu", "topk", "matryoshka")
 WORSE = {"batchtopk": 1.0, "jumprelu": 1.05, "relu": 1.9, "topk": 1.1, "matryoshka": 1.35}
@@ -35,6 +39,23 @@ def bare(task, metric, value):
 def narrow(task, metric, value):
     """A figure whose interval is too narrow."""
     return figure(task, metric, value, 0.04).model_copy(update={"optimistic": "few groups (9)"})
+
+
+def exact(task, metric, value):
+    """A figure with an interval of next to nothing."""
+    return figure(task, metric, value, 1e-4)
+
+
+def measured(folder, errors, l0=32.0):
+    """The folders of SAEs with units of reconstruction and an L0, by name and size of their error."""
+    rng, folders = np.random.default_rng(0), []
+    for i, (name, table) in enumerate(zip(errors, documents(rng, 60, errors.values(), "d"), strict=True)):
+        sha = f"{i}" * 64
+        file = save(folder / str(i), "reconstruction", {"document": table}, ["nmse"], name=name, sha=sha)
+        changed(file, "controls", value={"mean": {"nmse": exact("reconstruction", "nmse", 1.0).model_dump()}})
+        boards.put(folder / str(i), name, "sparsity", {"l0": l0}, sha=sha)
+        folders.append(file.parent)
+    return folders
 
 
 def histogram(at, n=16384, dead=100):
