@@ -29,6 +29,17 @@ def thirty(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Two SAEs, with what each kind of figure needs."""
+    folder = tmp_path_factory.mktemp("two")
+    for i, name in enumerate(("lab/a", "lab/b"), 1):
+        plots.put(folder, name, "sparsity", {"l0": 10.0 * i}, details=plots.histogram(-3))
+        plots.put(folder, name, "reconstruction", {"fvu": 0.4 / i}, controls={"mean": {"fvu": 1.0}})
+        plots.put(folder, name, "loss_recovered", {"kl": 0.2 / i})
+    return folder
+
+
+@pytest.fixture(scope="module")
 def layers(tmp_path_factory):
     return plots.layers(tmp_path_factory.mktemp("layers"))
 
@@ -134,6 +145,21 @@ def test_figures_without_intervals_are_open_and_narrow_ones_dashed(tmp_path):
 def test_bands_are_drawn_along_curves(thirty):
     spec = xy.draw(against(thirty, intervals="bands").figure, Paper(), (170.0, 120.0)).spec
     assert sum(layer["mark"]["type"] == "area" for layer in spec["layer"]) == len(plots.ARCHITECTURES)
+
+
+def test_a_narrow_interval_is_dashed_in_a_band_too(tmp_path):
+    for i in (1, 2):
+        plots.put(tmp_path, f"s{i}", "sparsity", {"l0": 10 * i})
+        plots.put(tmp_path, f"s{i}", "reconstruction", {"fvu": plots.narrow("reconstruction", "fvu", 0.3 / i)})
+    spec = xy.draw(against(tmp_path, intervals="bands").figure, Paper(), (170.0, 120.0)).spec
+    dashed = [layer for layer in spec["layer"] if layer["mark"].get("strokeDash") == [1.5, 1.2]]
+    assert sum(len(layer["data"]["values"]) for layer in dashed) == 2
+
+
+def test_a_metric_of_one_letter_says_of_which_task_it_is(tmp_path):
+    plots.put(tmp_path, "a", "sparsity", {"l0": 10})
+    plots.put(tmp_path, "a", "probe_recovery", {"probe_r": 0.5})
+    assert against(tmp_path, y="probe_r").figure.y == "R (probe recovery) ↑"
 
 
 # --- controls --------------------------------------------------------------------------------------------------------
@@ -455,10 +481,10 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_svg_is_valid_as_wide_as_asked_and_the_same_every_time(thirty, tmp_path, kind):
+def test_svg_is_valid_as_wide_as_asked_and_the_same_every_time(two, tmp_path, kind):
     files = [tmp_path / name for name in ("a.svg", "b.svg")]
     for file in files:
-        assert plot(thirty, "--kind", kind, *KINDS[kind], "--width", "9cm", "--out", file) == 0
+        assert plot(two, "--kind", kind, *KINDS[kind], "--width", "9cm", "--out", file) == 0
     assert files[0].read_bytes() == files[1].read_bytes()
     root = ET.parse(files[0]).getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -501,17 +527,17 @@ def test_hostile_names_are_text_in_a_figure(tmp_path, capsys):
         assert all(c.isprintable() or c == "\n" for c in file.read_text())
 
 
-def test_the_caption_says_what_must_be_known(thirty, tmp_path, capsys):
-    assert plot(thirty, "--out", tmp_path / "a.json", "--y", "kl") == 0
+def test_the_caption_says_what_must_be_known(two, tmp_path, capsys):
+    assert plot(two, "--out", tmp_path / "a.json", "--y", "kl") == 0
     out = capsys.readouterr().out
-    for said in ("loss_recovered.kl", "30 SAEs", "gpt2", "2 documents", "of no suite", "95 % intervals", "Lines join"):
+    for said in ("loss_recovered.kl", "2 SAEs", "gpt2", "2 documents", "of no suite", "95 % intervals", "Lines join"):
         assert said in out
     assert json.loads((tmp_path / "a.json").read_text())["description"] in out
     assert "title" not in json.loads((tmp_path / "a.json").read_text())
 
 
-def test_titles_of_axes_are_given(thirty, tmp_path):
-    assert plot(thirty, "--out", tmp_path / "a.json", "--x-title", "active", "--y-title", "lost") == 0
+def test_titles_of_axes_are_given(two, tmp_path):
+    assert plot(two, "--out", tmp_path / "a.json", "--x-title", "active", "--y-title", "lost") == 0
     encoding = json.loads((tmp_path / "a.json").read_text())["layer"][0]["encoding"]
     assert (encoding["x"]["title"], encoding["y"]["title"]) == ("active", "lost")
 
@@ -545,9 +571,9 @@ def test_titles_of_axes_are_given(thirty, tmp_path):
         (["--log", "q"], "--log must be"),
     ],
 )
-def test_bad_input_is_one_sentence_and_nothing_is_written(thirty, tmp_path, capsys, monkeypatch, flags, said):
+def test_bad_input_is_one_sentence_and_nothing_is_written(two, tmp_path, capsys, monkeypatch, flags, said):
     monkeypatch.chdir(tmp_path)
-    assert plot(thirty, *flags) == 2
+    assert plot(two, *flags) == 2
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
@@ -560,9 +586,9 @@ def test_a_folder_without_results_is_refused(tmp_path, capsys):
     assert plot(tmp_path / "none", "--out", tmp_path / "a.svg") == 2
 
 
-def test_without_the_extra_it_says_how_to_get_it(thirty, tmp_path, capsys, monkeypatch):
+def test_without_the_extra_it_says_how_to_get_it(two, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    assert plot(thirty, "--out", tmp_path / "a.svg") == 2
+    assert plot(two, "--out", tmp_path / "a.svg") == 2
     assert "pip install 'sae-bench-suite[board]'" in capsys.readouterr().err
 
 

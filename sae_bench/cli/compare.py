@@ -32,8 +32,8 @@ def add(verbs: Any) -> None:
     p.add_argument("--format", default="text", choices=["text", "markdown", "latex", "json"],
                    help="text (default), markdown, latex, or json")  # fmt: skip
     p.add_argument("--pairs", choices=["first", "every"],
-                   help="for json: the first SAE against every other, or every pair (default: every, up to 26 SAEs); "
-                   "of n SAEs there are n (n - 1) / 2 pairs")  # fmt: skip
+                   help="for json and latex: the first SAE against every other, or every pair (default: every, up to "
+                   "26 SAEs); of n SAEs there are n (n - 1) / 2 pairs")  # fmt: skip
     p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
     latex_flags.add(p)
 
@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.show.text import json_text
 
     writing = latex_flags.options(args, ranks=False, controls="none")
-    if args.pairs == "every" and args.format != "json":
-        raise UsageError("tables hold every SAE against the first; --pairs every needs --format json")
+    if args.pairs == "every" and args.format not in ("json", "latex"):
+        raise UsageError("tables hold every SAE against the first; --pairs every needs --format json or latex")
     sides = read_sides([at_home(one) for one in args.results], args.task_dir)
     try:
         matches, notes = match(sides, other_text=args.other_text)

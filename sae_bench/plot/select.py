@@ -69,7 +69,8 @@ def metric(name: str, collection: Collection, entries: Sequence[Entry]) -> Colum
         raise UsageError(f"no metric is named {line(name)[:80]!r}; {_near(name, sorted(known), sorted(bare))}")
     task, _, id_ = found[0].partition(".")
     spec = collection.specs[task].metrics[id_]
-    return Column(task, id_, spec.name, ARROWS[spec.better].strip(), spec)
+    name = spec.name if len(spec.name) > 1 else f"{spec.name} ({task.replace('_', ' ')})"
+    return Column(task, id_, name, ARROWS[spec.better].strip(), spec)
 
 
 def _near(name: str, ids: Sequence[str], bare: Sequence[str]) -> str:

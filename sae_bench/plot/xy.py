@@ -84,7 +84,9 @@ def _panel(
     frame = Frame(*axes(figure, panel), (figure.x, figure.y), size)
     looks = layers.look(figure, paper)
     banded = figure.intervals == "bands"
-    barred = [p for p in panel.points if figure.intervals == "bars" or (banded and not p.joined)]
+    barred = [
+        p for p in panel.points if figure.intervals == "bars" or (banded and (not p.joined or p.x.narrow or p.y.narrow))
+    ]
     made = layers.bands(figure, panel, frame) if banded else []
     made += layers.controls(panel, frame, paper)
     made += layers.curves(figure, panel, frame)
