@@ -243,6 +243,16 @@ def test_an_l0_of_another_suite_or_model_is_none(tmp_path):
         against(tmp_path)
 
 
+def test_a_claim_of_a_suite_that_does_not_hold_is_unofficial(tmp_path):
+    for name, suite in (("a", None), ("b", "demo-v1@" + "a" * 64)):
+        plots.put(tmp_path, name, "sparsity", {"l0": 10.0}, suite=suite)
+        plots.put(tmp_path, name, "reconstruction", {"fvu": 0.2}, suite=suite)
+    headers = sorted(panel.header for panel in against(tmp_path).figure.panels)
+    assert headers == ["unofficial (no suite)", "unofficial, named demo-v1 (aaaaaaaa)"]
+    with pytest.raises(UsageError, match="there are: unofficial"):
+        read(tmp_path, suite="demo-v1")
+
+
 def test_too_many_panels_are_refused_with_what_to_do(tmp_path):
     for n in range(select.MOST_PANELS + 1):
         plots.put(tmp_path, "a", "sparsity", {"l0": 10.0}, n_documents=n + 1)
@@ -530,7 +540,15 @@ def test_hostile_names_are_text_in_a_figure(tmp_path, capsys):
 def test_the_caption_says_what_must_be_known(two, tmp_path, capsys):
     assert plot(two, "--out", tmp_path / "a.json", "--y", "kl") == 0
     out = capsys.readouterr().out
-    for said in ("loss_recovered.kl", "2 SAEs", "gpt2", "2 documents", "of no suite", "95 % intervals", "Lines join"):
+    for said in (
+        "loss_recovered.kl",
+        "2 SAEs",
+        "gpt2",
+        "2 documents",
+        "unofficial (no suite)",
+        "95 % intervals",
+        "Lines join",
+    ):
         assert said in out
     assert json.loads((tmp_path / "a.json").read_text())["description"] in out
     assert "title" not in json.loads((tmp_path / "a.json").read_text())

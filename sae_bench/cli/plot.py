@@ -58,8 +58,9 @@ def add(verbs: Any) -> None:
     p.add_argument("--model", metavar="NAMES", help="only results of these models: names, commas, globs")
     p.add_argument("--hook", metavar="NAMES", help="only of these hook points")
     p.add_argument("--sae", metavar="NAMES", help="only of these SAEs")
-    p.add_argument("--suite", metavar="NAMES", help="only of these suites; 'unofficial' are results of none")
+    p.add_argument("--suite", metavar="NAMES", help="only of these sealed suites; 'unofficial' is all else")
     p.add_argument("--protocol", metavar="DIGEST", help="only of the protocol whose digest begins so")
+    p.add_argument("--suites", metavar="DIR", help="folder of suites that results are held against (those that ship)")
     p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
 
 
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     drawer()
     paper = Paper(length(args.width), None if args.height is None else length(args.height), args.font_size)
     check_place(out)
-    collection = collect.collect(at_home(args.results), registry.tasks(args.task_dir))
+    collection = collect.collect(at_home(args.results), registry.tasks(args.task_dir), args.suites)
     for problem in collection.problems:
         print(f"sae-bench: {line(problem)}", file=sys.stderr)
     only = select.Only(args.model, args.hook, args.sae, args.suite, args.protocol)

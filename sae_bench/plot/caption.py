@@ -10,7 +10,7 @@ from sae_bench.board.layout import hook_of
 from sae_bench.plot import controls, kinds
 from sae_bench.plot.density import Densities
 from sae_bench.plot.model import Figure
-from sae_bench.plot.select import Alike, suite_name
+from sae_bench.plot.select import Alike
 from sae_bench.results import at_l0
 from sae_bench.results.store import protocol_hash
 from sae_bench.show.results import few, population
@@ -64,7 +64,7 @@ def _measured(panels: Sequence[tuple[Alike, ...]], kind: str) -> list[str]:
         few(list(dict.fromkeys(one.protocol.model for one in every))),
         "" if kind == "depth" else few(list(dict.fromkeys(hook_of(one.protocol) for one in every))),
         few(list(dict.fromkeys(population(result) for result in first))),
-        few(list(dict.fromkeys("of no suite" if o.suite is None else f"suite {suite_name(o.suite)}" for o in every))),
+        few(list(dict.fromkeys(one.suite for one in every))),
     ]
     digests = "several hook points" if kind == "depth" else few(list(dict.fromkeys(_protocol(one) for one in every)))
     return [f"Measured on {'; '.join(part for part in parts if part)}; protocols: {digests}."]

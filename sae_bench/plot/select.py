@@ -39,10 +39,14 @@ class Only:
 
 @dataclass(frozen=True)
 class Alike:
-    """Figures of one metric that may be held against each other, by SAE."""
+    """Figures of one metric that may be held against each other, by SAE.
+
+    ``suite`` is the sealed suite that they are of, or says that they are unofficial; ``claim`` is what they say.
+    """
 
     protocol: Protocol
-    suite: str | None
+    suite: str
+    claim: str
     judge: tuple[str, ...]
     entries: Mapping[SaeKey, Entry]
 
@@ -89,7 +93,7 @@ def wanted(collection: Collection, only: Only) -> list[Entry]:
         ("model", only.model, lambda e: e.result.provenance.protocol.model),
         ("hook", only.hook, lambda e: hook_of(e.result.provenance.protocol)),
         ("sae", only.sae, lambda e: e.result.sae.name),
-        ("suite", only.suite, lambda e: suite_name(e.result.suite)),
+        ("suite", only.suite, suite_name),
     )
     for flag, patterns, of in tests:
         if patterns is None:
@@ -104,9 +108,9 @@ def wanted(collection: Collection, only: Only) -> list[Entry]:
     return entries
 
 
-def suite_name(suite: str | None) -> str:
-    """The suite that a result kept to, in a word."""
-    return "unofficial" if suite is None else suite.partition("@")[0]
+def suite_name(entry: Entry) -> str:
+    """The sealed suite of a result in a word, "unofficial" of all that are of none, whatever they claim."""
+    return (entry.result.suite or "").partition("@")[0] if entry.official else "unofficial"
 
 
 def alike(entries: Sequence[Entry], column: Column, *, depth: bool = False) -> list[Alike]:
@@ -115,7 +119,7 @@ def alike(entries: Sequence[Entry], column: Column, *, depth: bool = False) -> l
     With ``depth`` protocols that differ in their hook points alone are one: there each hook point has a place of its
     own on the axis. What must not be ranked is left out (:mod:`sae_bench.show.marks`).
     """
-    found: dict[tuple[str, str, tuple[str, ...]], dict[SaeKey, Entry]] = {}
+    found: dict[tuple[str, str, str, tuple[str, ...]], dict[SaeKey, Entry]] = {}
     protocols: dict[str, Protocol] = {}
     for e in entries:
         value = e.result.metrics.get(column.metric) if e.result.task == column.task else None
@@ -125,10 +129,10 @@ def alike(entries: Sequence[Entry], column: Column, *, depth: bool = False) -> l
         digest = protocol_hash(p.model_copy(update={"hooks_in": (), "hooks_out": ()})) if depth else e.result.protocol
         protocols.setdefault(digest, p)
         key = key_of(e.result.sae)
-        place = (digest, e.result.suite or "", judges.identity(e.result))
+        place = (digest, line(e.suite), e.result.suite or "", judges.identity(e.result))
         found.setdefault(place, {})[(key[0], f"{key[1]} {hook_of(p)}") if depth else key] = e
-    made = [Alike(protocols[d], suite or None, judge, own) for (d, suite, judge), own in found.items()]
-    return sorted(made, key=lambda one: (-len(one.entries), protocol_hash(one.protocol), one.suite or "", one.judge))
+    made = [Alike(protocols[d], suite, claim, judge, own) for (d, suite, claim, judge), own in found.items()]
+    return sorted(made, key=lambda one: (-len(one.entries), protocol_hash(one.protocol), one.claim, one.judge))
 
 
 def chosen(groups: Sequence[Alike], only: Only) -> list[Alike]:
@@ -152,7 +156,7 @@ def beside(one: Alike, others: Sequence[Alike]) -> Alike | None:
     def place(p: Protocol) -> tuple[Any, ...]:
         return p.model_sha256, p.config_sha256, p.dtype, p.hooks_in, p.hooks_out
 
-    near = [o for o in others if place(o.protocol) == place(one.protocol) and o.suite == one.suite]
+    near = [o for o in others if place(o.protocol) == place(one.protocol) and o.claim == one.claim]
     return min(
         near,
         key=lambda o: (
@@ -195,7 +199,7 @@ def headers(panels: Sequence[tuple[Alike, ...]], *, depth: bool = False) -> list
 def _digests(panel: Sequence[Alike]) -> str:
     """What no two panels have in common."""
     first = ", ".join(dict.fromkeys(protocol_hash(one.protocol)[:8] for one in panel))
-    suites = [one.suite.rpartition("@")[2][:8] for one in panel[:1] if one.suite is not None]
+    suites = [line(one.claim.rpartition("@")[2][:8]) for one in panel[:1] if one.claim]
     judge = [f"judge {digest(one.judge)}" for one in panel if one.judge]
     return ", ".join([f"protocol {first}", *(f"suite {own}" for own in suites), *judge[:2]])
 
@@ -207,7 +211,7 @@ def digest(judge: Sequence[str]) -> str:
 
 def _fields(panel: tuple[Alike, ...], depth: bool) -> dict[str, str]:
     first = panel[0]
-    made = {"suite": suite_name(first.suite), "model": first.protocol.model}
+    made = {"suite": first.suite, "model": first.protocol.model}
     if not depth:
         made["hook"] = hook_of(first.protocol)
     dumps = [one.protocol.model_dump(mode="json", exclude=_TOLD) for one in panel]
@@ -222,7 +226,7 @@ def _fields(panel: tuple[Alike, ...], depth: bool) -> dict[str, str]:
 
 def _in_words(name: str, value: str) -> str:
     if name in ("suite", "model", "hook"):
-        return value if name != "suite" or value == "unofficial" else f"suite {value}"
+        return value
     plain = shortened(value.strip('"'), 30)
     if name == "n_documents":
         return f"{plain} documents"
