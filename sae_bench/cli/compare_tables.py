@@ -89,23 +89,28 @@ def _record(row: Difference) -> dict[str, Any]:
 
 def as_tables(sides: Sequence[Side], found: Sequence[Comparison], notes: Sequence[str], *, markdown: bool) -> str:
     """Every SAE against the reference in tables, and below them what has to be known to read them."""
-    bullet, name = ("- ", code) if markdown else ("", line)
-    parts = [
-        f"{bullet}{label(i)}: {name(side.sae.name)}, weights {name(side.sae.weights_sha256[:12])}, in "
-        f"{name(str(side.path))}"
-        for i, side in enumerate(sides)
-    ]
+    bullet, parts = "- " if markdown else "", side_lines(sides, markdown=markdown)
     if len(sides) <= MANY:
-        seen = [*_reading(found), *_trusted(found), *_methods(found), *_left_out(found), *reasons(found)]
+        seen = [*_reading(found), *_trusted(found), *methods(found), *_left_out(found), *reasons(found)]
         parts += [part for one in found for part in ("", _side(one, markdown))]
     else:
-        seen = [*_reading_many(found), *_trusted_many(found), *_methods(found), *_gathered(_lost(found), len(sides))]
+        seen = [*_reading_many(found), *_trusted_many(found), *methods(found), *_gathered(_lost(found), len(sides))]
         seen += _gathered(_without(found), len(sides))
         for k in range(len(found[0].rows)):
             title, table = _metric(sides, found, k, markdown)
             parts += ["", f"**{escaped(title)}**" if markdown else line(title), "", table]
     notes = [*dict.fromkeys(seen), *notes]
     return "\n".join([*parts, "", *(f"{bullet}{escaped(note) if markdown else line(note)}" for note in notes)])
+
+
+def side_lines(sides: Sequence[Side], *, markdown: bool) -> list[str]:
+    """A line for each SAE: its letter, its name in full, its weights and where its results are."""
+    bullet, name = ("- ", code) if markdown else ("", line)
+    return [
+        f"{bullet}{label(i)}: {name(side.sae.name)}, weights {name(side.sae.weights_sha256[:12])}, in "
+        f"{name(str(side.path))}"
+        for i, side in enumerate(sides)
+    ]
 
 
 def _side(one: Comparison, markdown: bool) -> str:
@@ -208,7 +213,7 @@ def _reading_many(found: Sequence[Comparison]) -> list[str]:
     ]
 
 
-def _methods(found: Sequence[Comparison]) -> list[str]:
+def methods(found: Sequence[Comparison]) -> list[str]:
     """How differences were made that are not plain paired ones."""
     what = {
         "bootstrap": "independent samples, resampled apart (latents of two SAEs are not the same latents)",
