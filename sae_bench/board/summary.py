@@ -134,8 +134,17 @@ class _Table:
                 figures[column.key] = value.value
         best = best_control(self.of_sae[sae], self.columns.by)
         verdict = "-" if best is None else f"{VERDICTS.get(best[1].verdict, best[1].verdict)} {best[0]}"
-        control = None if best is None else best[0]
-        return Line(number, name, sae[1], texts, figures, self._rank(self.cells.get(sae)), verdict, control)
+        return Line(
+            number=number,
+            name=name,
+            weights_sha256=sae[1],
+            cells=texts,
+            figures=figures,
+            rank=self._rank(self.cells.get(sae)),
+            verdict=verdict,
+            control=None if best is None else best[0],
+            results=tuple(one.result for one in self.of_sae[sae]),
+        )
 
     def _rank(self, cell: Cell | None) -> str:
         if cell is None or (cell.rank is None and cell.unranked is None):

@@ -108,7 +108,7 @@ class Columns:
                 else f"{tokens}"
             )
         better = spec.better if spec is not None else "none"
-        return Column(f"{key[0]}.{key[1]}{again}", (above, name + again), better)
+        return Column(key[0], key[1], key[2], (above, name), better, again)
 
     def _deciding(self) -> Key | None:
         """The column that rank and verdict are of."""

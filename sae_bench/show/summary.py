@@ -5,10 +5,11 @@ What stands in it is made by :mod:`sae_bench.board.summary`; here it is drawn, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sae_bench.schema import Result
 from sae_bench.show.fitted import ranges, table, unlike, width, wrapped
 from sae_bench.show.text import ARROWS, code, line, markdown
 
@@ -20,33 +21,47 @@ LEAST = 10  # columns of a name beside all figures; with less, some stand below
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of the summary: its heading over two lines, and its whole name ``task.metric``.
+    """A figure of the summary under one protocol, with its heading over two lines.
 
-    ``sign`` is what would stand behind every figure of the column.
+    ``again``: there are such columns of other protocols before it. ``sign`` is what would stand behind all its figures.
     """
 
-    key: str
+    task: str
+    metric: str
+    protocol: str
     heading: tuple[str, str]
     better: str = "none"
+    again: str = ""
     sign: str = ""
+
+    @property
+    def key(self) -> str:
+        """``task.metric``, unlike that of any other column."""
+        return f"{self.task}.{self.metric}{self.again}"
 
     @property
     def heads(self) -> tuple[str, str]:
         """The two lines of the heading, with the arrow of the better direction."""
         arrow = ARROWS.get(self.better, "").strip()
-        return self.heading[0], f"{self.heading[1]}{self.sign} {arrow}".strip()
+        return self.heading[0], f"{self.heading[1]}{self.again}{self.sign} {arrow}".strip()
 
     @property
     def name(self) -> str:
         """The heading as a sentence names it."""
-        return " ".join(one for one in self.heading if one)
+        return _joined(self.heading) + self.again
+
+
+def _joined(heading: tuple[str, str]) -> str:
+    """A heading of two lines on one: a word that was broken between them is whole again."""
+    return " ".join(one for one in heading if one).replace("- ", "")
 
 
 @dataclass(frozen=True)
 class Line:
     """An SAE: its number, name, figures as they are shown by ``Column.key``, range of ranks and verdict.
 
-    ``figures`` are the values themselves, None where there is none. ``control`` is the one that the verdict is about.
+    ``figures`` are the values themselves, None where there is none. ``control`` is the one that the verdict is about,
+    ``results`` are the results, or their heads, that the line is made of.
     """
 
     number: int
@@ -57,6 +72,7 @@ class Line:
     rank: str = "-"
     verdict: str = "-"
     control: str | None = None
+    results: tuple[Result, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,8 +119,8 @@ class Summary:
         }
 
 
-def drawn(summary: Summary, columns: int | None) -> list[str]:
-    """The summary as lines of at most so many columns (None: as many as it takes)."""
+def drawn(summary: Summary, columns: int | None, without: Collection[str] = ()) -> list[str]:
+    """The summary as lines of at most so many columns (None: as many as it takes), without notes of such texts."""
     heads, rows, gap = *_cells(summary), 2
     if columns is not None:
         names = [row[1] for row in rows]
@@ -118,7 +134,8 @@ def drawn(summary: Summary, columns: int | None) -> list[str]:
         rows = [[row[0], short[row[1]], *row[2:]] for row in rows]
     left = frozenset({1, *(i for i, head in enumerate(heads) if head[0] == BEST)})
     made = table(heads, rows, columns=columns, left=left, keep=2, gap=gap)
-    below = [piece for one in summary.notes for piece in wrapped(_said(one), columns, then="  ")]
+    notes = [one for one in summary.notes if one.lines or one.text not in without]
+    below = [piece for one in notes for piece in wrapped(_said(one), columns, then="  ")]
     return [*wrapped(summary.title, columns, then="  "), *made, *([""] if below else []), *below]
 
 
@@ -168,7 +185,7 @@ def _cells(summary: Summary) -> tuple[list[tuple[str, str]], list[list[str]]]:
 def as_markdown(summary: Summary) -> list[str]:
     """The same table and notes as lines of Markdown, names as code and in full."""
     heads, rows = _cells(summary)
-    titles = [markdown(" ".join(part for part in head if part)) for head in heads]
+    titles = [markdown(_joined(head)) for head in heads]
     left = {1, *(i for i, head in enumerate(heads) if head[0] == BEST)}
     lines = [f"| {' | '.join(titles)} |"]
     lines.append("|" + "|".join(":--" if i in left else "--:" for i in range(len(heads))) + "|")
@@ -179,5 +196,9 @@ def as_markdown(summary: Summary) -> list[str]:
 
 
 def shown(summaries: Sequence[Summary], columns: int | None) -> str:
-    """All summaries as text, a blank line between them."""
-    return "\n\n".join("\n".join(drawn(one, columns)) for one in summaries)
+    """All summaries as text, a blank line between them; what is said of every one stands once, at the end."""
+    general = [{note.text: None for note in one.notes if not note.lines} for one in summaries]
+    common = [text for text in general[0] if all(text in one for one in general)] if len(general) > 1 else []
+    parts = [drawn(one, columns, common) for one in summaries]
+    parts += [[piece for text in common for piece in wrapped(text, columns, then="  ")]] if common else []
+    return "\n\n".join("\n".join(one) for one in parts)
