@@ -65,7 +65,7 @@ def _verdicts(summary: Summary, specs: Mapping[str, TaskSpec]) -> list[str]:
                 if (best := against.nearest(result, column.metric)) is not None:
                     held.append(f"{column.name} {against.in_words(*best)}")
         if held:
-            said.append(f"{one.number}. {markdown('; '.join(dict.fromkeys(held)))}")
+            said.append(f"- line {one.number}: {markdown('; '.join(dict.fromkeys(held)))}")
     return ["**Against the best control, by pairs**", "\n".join(said)] if said else []
 
 
@@ -127,7 +127,7 @@ def command(summary: Summary) -> str:
     names = {one.provenance.protocol.data for one in of_sets} - set(OURS)
     lines += [_flag("--probe-data", name) for name in sorted(names)]
     lines.append(_flag("--tasks", ",".join(sorted({one.task for one in results}))))
-    if (controls := results[0].provenance.controls) != DEFAULT_CONTROLS:
+    if set(controls := results[0].provenance.controls) != set(DEFAULT_CONTROLS):
         lines.append(_flag("--controls", ",".join(controls) or "none"))
     settings: dict[str, Any] = {}
     for one in results:

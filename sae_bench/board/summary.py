@@ -132,6 +132,8 @@ class _Table:
                 result, value = found[0].result, found[1]
                 texts[column.key] = figure(value.value) + self._signs(key, result, value, plain.get(key, False))
                 figures[column.key] = value.value
+            elif any((one.result.task, one.result.protocol) == (key[0], key[2]) for one in self.of_sae[sae]):
+                texts[column.key] = figure(None)  # it failed or was skipped: a note says why
         best = best_control(self.of_sae[sae], self.columns.by)
         verdict = "-" if best is None else f"{VERDICTS.get(best[1].verdict, best[1].verdict)} {best[0]}"
         return Line(
@@ -184,7 +186,9 @@ ALONE = "no other is within"
 def best_control(own: Iterable[Found], key: Key | None) -> tuple[str, Against] | None:
     """How an SAE does against the strongest control in the deciding figure; None where nothing is said of it."""
     found = None if key is None else held(list(own), key)
-    return None if found is None or key is None else against.nearest(found[0].result, key[1])
+    if found is None or key is None or found[1].value is None:
+        return None
+    return against.nearest(found[0].result, key[1])
 
 
 def _l0(own: Iterable[Found]) -> float | None:

@@ -97,15 +97,16 @@ def _verdicts(told: Told) -> list[Note]:
     if key is None:
         return []
     name = told.columns.shown[key].name
-    without, measured = [], False
+    compared, without, measured = [], [], False
     for sae, number in told.numbers.items():
         found = held(told.of_sae[sae], key)
-        if found is None:
+        if found is None or found[1].value is None:
             continue
+        compared.append(number)
         if against.nearest(found[0].result, key[1]) is None:
             without.append(number)
         measured = measured or bool(found[0].result.against)
-    if len(without) == len(told.numbers):
+    if len(without) == len(compared):
         why = "too few groups, or none that could be compared" if measured else "no control was measured beside them"
         return [Note(f"no verdict against controls: {why}")]
     said = [

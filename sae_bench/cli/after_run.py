@@ -11,7 +11,7 @@ from sae_bench.board.summary_parts import others_in
 from sae_bench.files import at_home
 from sae_bench.results import store
 from sae_bench.schema import Result, TaskSpec
-from sae_bench.show.fitted import WIDE, columns_of_output, command
+from sae_bench.show.fitted import WIDE, columns_of_output, command, for_output
 from sae_bench.show.results import result_tables
 from sae_bench.show.summary import Summary, shown
 
@@ -41,7 +41,7 @@ def as_text(
     parts = [shown(made, min(WIDE, wide or WIDE))]
     if everything:
         parts.append(result_tables(results, specs, everything=True, columns=columns_of_output(None)).strip("\n"))
-    return "\n\n".join([*parts, "\n".join(next_steps(results, made, out))])
+    return for_output("\n\n".join([*parts, "\n".join(next_steps(results, made, out))]))
 
 
 def next_steps(results: Sequence[Result], made: Sequence[Summary], out: str) -> list[str]:

@@ -13,7 +13,7 @@ from sae_bench.results.compare import Difference
 from sae_bench.results.compare_letters import columns_of, of_column
 from sae_bench.results.compare_sides import Comparison, Match, Side, label
 from sae_bench.show import marks, trust
-from sae_bench.show.fitted import WIDE, columns_of_output, table, unlike, width, wrapped
+from sae_bench.show.fitted import WIDE, columns_of_output, for_output, table, unlike, width, wrapped
 from sae_bench.show.results import few
 from sae_bench.show.text import ARROWS, code, number
 from sae_bench.show.text import markdown as escaped
@@ -79,7 +79,8 @@ def as_text(sides: Sequence[Side], made: Matrix, notes: Sequence[str]) -> str:
     rows = [[row[0], short[side.sae.name], *row[2:]] for row, side in zip(rows, sides, strict=True)]
     top = [piece for one in side_lines(sides, markdown=False) for piece in wrapped(one, columns, then="   ")]
     below = [piece for one in notes for piece in wrapped(one, columns, then="  ")]
-    return "\n".join([*top, "", *table(heads, rows, columns=columns, left=frozenset({0, 1}), keep=2), "", *below])
+    drawn = table(heads, rows, columns=columns, left=frozenset({0, 1}), keep=2)
+    return for_output("\n".join([*top, "", *drawn, "", *below]))
 
 
 def _others(heads: Sequence[tuple[str, str]]) -> list[tuple[int, tuple[str, str]]]:
@@ -99,8 +100,8 @@ def as_markdown(sides: Sequence[Side], made: Matrix, notes: Sequence[str]) -> st
 
 
 def _cells(sides: Sequence[Side], made: Matrix) -> tuple[list[tuple[str, str]], list[list[str]]]:
-    signs = [trust.SIGN * any(one.optimistic for one in column.values()) for column in made.pairs]
-    signs = [""] * len(signs) if all(signs) else signs  # then a sentence says it of all
+    every = trust.all_marked(one for column in made.pairs for one in column.values())  # then a sentence says it of all
+    signs = [trust.SIGN * any(one.optimistic and not every for one in column.values()) for column in made.pairs]
     heads = [("", ""), ("", "SAE"), *map(_head, made.names, made.better, signs)]
     rows = [[label(i), side.sae.name] for i, side in enumerate(sides)]
     for values, letters, marked in zip(made.values, made.letters, made.marked, strict=True):

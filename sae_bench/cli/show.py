@@ -94,7 +94,7 @@ def _as_text(heads: Mapping[Path, Result], known: Mapping[str, TaskSpec]) -> Ite
     from sae_bench.results.definitions import all_known
     from sae_bench.results.heads import whole
     from sae_bench.show.details import found
-    from sae_bench.show.fitted import WIDE, columns_of_output
+    from sae_bench.show.fitted import WIDE, columns_of_output, for_output
     from sae_bench.show.results import table_of, tables_of
     from sae_bench.show.summary import shown
     from sae_bench.show.terminal import drawn
@@ -104,9 +104,10 @@ def _as_text(heads: Mapping[Path, Result], known: Mapping[str, TaskSpec]) -> Ite
     specs, problems = all_known({file: head for file, head in heads.items() if head.definition is not None}, known)
     files = {id(head): file for file, head in heads.items()}
     if len(heads) > 1:
-        yield shown(summaries(heads, specs), min(WIDE, columns or WIDE))
+        yield for_output(shown(summaries(heads, specs), min(WIDE, columns or WIDE)))
     for own in tables_of(list(heads.values())).values():
-        yield from table_of([whole(files[id(head)], head) for head in own], specs, everything=True, columns=columns)
+        results = [whole(files[id(head)], head) for head in own]
+        yield from map(for_output, table_of(results, specs, everything=True, columns=columns))
     yield from map(line, problems)
     for file, head in heads.items():
         made = found(result := whole(file, head), known)

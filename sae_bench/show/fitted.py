@@ -32,6 +32,22 @@ def columns_of_output(piped: int | None) -> int | None:
         return piped
 
 
+_PLAIN = str.maketrans({MORE: "~", "↑": "^", "↓": "v"})  # one for one, so that nothing moves
+
+
+def for_output(text: str) -> str:
+    """The text as standard output can take its signs: where that has no arrows, others stand for them.
+
+    What else it lacks, such as letters of names, is escaped where it is printed.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        f"{MORE}↑↓".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return text.translate(_PLAIN)
+    return text
+
+
 def width(text: str) -> int:
     """How many columns a printable text takes."""
     if text.isascii():
@@ -159,7 +175,7 @@ def table(
     made: list[str] = []
     for places in _blocks(sizes, columns, keep, gap):
         made += [""] if made else []
-        for level in range(deep):
+        for level in (level for level in range(deep) if any(top[i][level] for i in places)):
             made.append(_row([top[i][level] for i in places], places, sizes, left, gap))
         made.append((" " * gap).join("-" * sizes[i] for i in places))
         for row in body:

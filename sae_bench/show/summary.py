@@ -14,7 +14,8 @@ from sae_bench.show.fitted import ranges, table, unlike, width, wrapped
 from sae_bench.show.text import ARROWS, code, line, markdown
 
 TIE, WORSE, CLOSE, GAP = "~", "!", "*", "?"  # behind a figure; notes say what they mean
-SHORTEST = 16  # columns of a name before figures move closer together
+SHORTEST = 24  # columns of a name before figures move closer together
+NAME = 16  # columns of a name where some figures stand below
 BEST = "best control"
 LEAST = 10  # columns of a name beside all figures; with less, some stand below
 
@@ -129,7 +130,7 @@ def drawn(summary: Summary, columns: int | None, without: Collection[str] = ()) 
         room = columns - _taken(heads, rows, gap)
         if room < min(LEAST, enough):  # some columns stand below: what decides does not
             heads, rows = _deciding_first(summary, heads, rows)
-            room = SHORTEST
+            room = NAME
         short = unlike(names, room)
         rows = [[row[0], short[row[1]], *row[2:]] for row in rows]
     left = frozenset({1, *(i for i, head in enumerate(heads) if head[0] == BEST)})
