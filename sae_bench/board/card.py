@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sae_bench.builtin import DEFAULT_CONTROLS
-from sae_bench.results.environment import took_part
+from sae_bench.results.environment import sentence, took_part
 from sae_bench.schema import Result, TaskSpec
 from sae_bench.show import against, judges
 from sae_bench.show.fitted import shell
@@ -102,6 +102,7 @@ def _measured(results: Sequence[Result]) -> Iterator[str]:
         yield markdown(words)
     versions = took_part(p.versions, p.backend)
     yield f"versions: {markdown(', '.join(f'{name} {version}' for name, version in sorted(versions.items())))}"
+    yield from map(markdown, sentence(results))
     yield f"machine: {markdown(f'{p.platform}, {p.device}')}; back end {code(p.backend)}; seed {p.protocol.seed}"
 
 

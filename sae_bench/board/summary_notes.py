@@ -10,6 +10,7 @@ from sae_bench.board.alike import SaeKey
 from sae_bench.board.cells import Cell
 from sae_bench.board.summary_columns import Columns, held
 from sae_bench.board.summary_parts import Found
+from sae_bench.results.environment import sentence
 from sae_bench.schema import Result
 from sae_bench.show import against, judges, marks, trust
 from sae_bench.show.fitted import ranges
@@ -199,13 +200,14 @@ def _controls(told: Told) -> Iterator[tuple[int, str]]:
 
 
 def _left_out(told: Told) -> list[Note]:
-    """What was measured and has no column, and who judged."""
+    """What was measured and has no column, who judged, and in which environments, if in several."""
     judged = {
         f"{result.task}: judged by {judges.in_words(result)}": None
         for _, result in told.results()
         if judges.judged(result)
     }
-    notes = [Note(one) for one in judged]
+    environments = sentence([result for _, result in told.results() if result.measured])
+    notes = [Note(one) for one in (*judged, *environments)]
     if told.columns.left_out:
         notes.append(Note(f"measured too: {some(told.columns.left_out)} (not in this table)"))
     return notes

@@ -23,9 +23,9 @@ def summary_of(
 ) -> list[Summary]:
     """The summaries of a run, its SAEs ranked also among those that lie in the folder under the same protocols."""
     files = {_file(one, out): one for one in results}
-    tasks = {task for task, _ in (*DECIDING, L0)} | {
-        one.task for one in results if one.task not in dict([*DECIDING, L0])
-    }
+    measured = {one.task for one in results}
+    deciding = {task for task, _ in DECIDING} & measured or measured  # of others no more is read than ranks need
+    tasks = deciding | {L0[0]}
     return summaries(files, specs, others=others_in(out, results, tasks), task_dir=task_dir)
 
 
