@@ -13,6 +13,7 @@ from sae_bench.results.at_l0 import said as sentence_at_l0
 from sae_bench.results.compare import Difference
 from sae_bench.results.compare_sides import Comparison, Match, Side, label
 from sae_bench.show import marks, trust
+from sae_bench.show.fitted import columns_of_output, for_output, table, wrapped
 from sae_bench.show.marks import beside
 from sae_bench.show.results import bounded_cautions, few
 from sae_bench.show.text import ARROWS, code, line, number, shortened, span
@@ -100,7 +101,11 @@ def as_tables(sides: Sequence[Side], found: Sequence[Comparison], notes: Sequenc
             title, table = _metric(sides, found, k, markdown)
             parts += ["", f"**{escaped(title)}**" if markdown else line(title), "", table]
     notes = [*dict.fromkeys(seen), *notes]
-    return "\n".join([*parts, "", *(f"{bullet}{escaped(note) if markdown else line(note)}" for note in notes)])
+    if markdown:
+        return "\n".join([*parts, "", *(f"{bullet}{escaped(note)}" for note in notes)])
+    return "\n".join(
+        [*parts, "", *(piece for note in notes for piece in wrapped(note, columns_of_output(None), then="  "))]
+    )
 
 
 def side_lines(sides: Sequence[Side], *, markdown: bool) -> list[str]:
@@ -183,11 +188,13 @@ def _verdict(row: Difference, a: str, b: str) -> str:
 
 
 def _drawn(headers: list[str], rows: list[list[str]], markdown: bool) -> str:
-    safe = escaped if markdown else line
-    headers, rows = [safe(h) for h in headers], [[safe(cell) for cell in row] for row in rows]
-    style = "pipe" if markdown else "simple"
-    table: str = tabulate(rows, headers=headers, tablefmt=style, disable_numparse=True)
-    return table
+    if not markdown:
+        left = frozenset(range(len(headers)))
+        drawn = table([[header] for header in headers], rows, columns=columns_of_output(None), left=left, keep=2)
+        return for_output("\n".join(drawn))
+    headers, rows = [escaped(h) for h in headers], [[escaped(cell) for cell in row] for row in rows]
+    marked: str = tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
+    return marked
 
 
 def p_text(p: float | None) -> str:
