@@ -59,9 +59,10 @@ def test_the_table_shows_every_sae_between_its_controls(cli: Run) -> None:
         "demo/topk_k16",
         "--sae",
         "demo/relu",
-        *("--limit", 8, "--tier", "smoke", "--quiet", "--resamples", 50, "--tasks", ON_TEXT),
+        *("--limit", 8, "--tier", "smoke", "--quiet", "--resamples", 50, "--tasks", ON_TEXT, "--all-metrics"),
     )
     assert code == 0
+    assert out.index("best control") < out.index("permuted"), "the summary comes first"
     for text in ("demo/topk_k16", "demo/relu", "fvu", "permuted", "random_l0", "["):
         assert text in out
     code, listed, _ = cli("ls", "results")

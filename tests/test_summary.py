@@ -20,7 +20,7 @@ from sae_bench.show.fitted import command, padded, ranges, shell, table, unlike,
 from sae_bench.show.summary import Summary, as_markdown, shown
 from tests.builders.boards import HOSTILE
 from tests.builders.results import result
-from tests.builders.summaries import SNAPSHOTS, family, heads, lay, made, many, of, value
+from tests.builders.summaries import SNAPSHOTS, SPECS, family, heads, lay, made, many, of, value
 from tests.builders.verbs import runner
 
 WIDTHS = (60, 80, 100)
@@ -251,6 +251,25 @@ def test_a_control_that_could_not_be_made_is_told_where_verdicts_rest_on_it():
     lost = {"controls without figures": {"random_fit": "4096 calibration tokens are too few"}}
     (summary,) = of([made("a", "loss_recovered", {"kl": 0.1}, against={"pca": {"kl": "better"}}, details=lost)])
     assert "control random_fit has no figures in loss_recovered: 4096 calibration" in shown([summary], 200)
+
+
+def test_where_every_task_failed_the_lines_say_only_that():
+    results = [made(n, "loss_recovered", {}, status="error", reason="it decodes to NaN") for n in ("a", "b")]
+    (summary,) = of(results)
+    text = shown([summary], 100)
+    assert [one.split() for one in text.splitlines() if one.startswith(("1", "2"))] == [["1", "a"], ["2", "b"]]
+    assert "lines 1, 2: loss_recovered: error: it decodes to NaN" in text
+
+
+def test_a_task_of_a_package_that_is_not_here_is_shown_by_its_own_definition():
+    fvu = SPECS["reconstruction"].metrics["fvu"].model_copy(update={"table": "window", "name": "width of it"})
+    spec = SPECS["sparsity"].model_copy(update={"id": "foreign", "metrics": {"width_of_it": fvu}})
+    metric = value("reconstruction", "fvu", 0.25)
+    one = result(task="foreign", metrics={"width_of_it": metric}).model_copy(update={"definition": spec})
+    (summary,) = of([one])
+    assert [(column.name, column.better) for column in summary.columns] == [("width of it", "lower")]
+    (bare,) = of([one.model_copy(update={"definition": None})])
+    assert list(bare.lines[0].cells.values()) == ["0.25"]
 
 
 # ---------------------------------------------------------------- names and widths

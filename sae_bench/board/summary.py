@@ -8,6 +8,7 @@ hold (``Result.against``). Nothing depends on the order of the results.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -85,11 +86,11 @@ class _Table:
     def summary(self, first: int, model: str) -> Summary:
         """The summary, its lines ordered by L0 and then by the deciding figure, and numbered from ``first``."""
         order = sorted(self.of_sae, key=self._order)
-        alike = {sae[0] for sae in order if sum(sae[0] == other[0] for other in order) > 1}
+        called = Counter(name for name, _ in order)
         plain = self._plain()
         lines = []
         for number, sae in enumerate(order, first):
-            name = f"{sae[0]} ({sae[1][:8]})" if sae[0] in alike else sae[0]
+            name = f"{sae[0]} ({sae[1][:8]})" if called[sae[0]] > 1 else sae[0]
             lines.append(self._line(number, sae, name, plain))
         told = Told(
             numbers={sae: number for number, sae in enumerate(order, first)},

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sae_bench import registry
 from sae_bench.board.alike import SaeKey, key_of
 from sae_bench.board.layout import hook_of
 from sae_bench.errors import ResultError, SaeBenchError
@@ -51,9 +52,12 @@ def labelled(result: Result, specs: Mapping[str, TaskSpec]) -> bool:
     if "coverage" in result.provenance.data:
         return True
     spec = specs.get(result.task) or result.definition
+    if spec is None or not spec.metrics:
+        return False
+    known = registry.units()
     try:
-        return spec is not None and bool(spec.metrics) and all(kind(m.table).nested for m in spec.metrics.values())
-    except SaeBenchError:  # a kind of unit of a package that is not installed here
+        return all(m.table in known and kind(m.table).nested for m in spec.metrics.values())
+    except SaeBenchError:  # a kind of a package that cannot be used here says nothing
         return False
 
 

@@ -14,6 +14,7 @@ from sae_bench.schema import Result, TaskSpec
 from sae_bench.show.fitted import WIDE, columns_of_output, command, for_output
 from sae_bench.show.results import result_tables
 from sae_bench.show.summary import Summary, shown
+from sae_bench.show.text import line
 
 MOST_COMPARED = 6  # SAEs that a suggested comparison names
 
@@ -62,4 +63,7 @@ def next_steps(results: Sequence[Result], made: Sequence[Summary], out: str) -> 
         (command("card", out, options={"--out": str(at_home(out) / "CARD.md")}), "this table for a model card")
     )
     steps.append((command("board", out), "a table of all results there"))
-    return ["next:", *(piece for step, what in steps for piece in (f"  {step}", f"    {what}"))]
+    return [
+        f"Results are in {line(out)}. Next:",
+        *(piece for step, what in steps for piece in (f"  {step}", f"    {what}")),
+    ]

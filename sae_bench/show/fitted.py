@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
@@ -99,11 +100,11 @@ def unlike(names: Sequence[str], columns: int) -> dict[str, str]:
         made = {name: _without_middle(text, columns, before) for name, text in lines.items()}
         if len(set(made.values())) == len(every):
             return made
+    called = Counter(lines.values())
     for digits in range(4, 65, 4):  # they differ where none of these cuts shows it, or in what cannot be printed
         made = {}
         for name, text in lines.items():
-            alike = any(other != name and one == text for other, one in lines.items())
-            if width(text) <= columns and not alike:
+            if width(text) <= columns and called[text] == 1:
                 made[name] = text
             else:
                 digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
