@@ -14,11 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sae_bench.board import collect, columns, layout
+from sae_bench.board.summary import summaries
+from sae_bench.board.summary_parts import others_in
 from sae_bench.cli import show as show_verb
 from sae_bench.cli.after_run import next_steps
+from sae_bench.results import store
 from sae_bench.show.fitted import command, padded, ranges, shell, table, unlike, width, wrapped
 from sae_bench.show.summary import Summary, as_markdown, shown
-from tests.builders.boards import HOSTILE
+from tests.builders.boards import COLUMNS, HOSTILE
 from tests.builders.results import result
 from tests.builders.summaries import SNAPSHOTS, SPECS, family, heads, lay, made, many, of, value
 from tests.builders.verbs import runner
@@ -171,6 +175,42 @@ def test_saes_that_lie_beside_are_ranked_among_and_have_no_line():
     assert [one.name for one in beside.lines] == ["lab/a"]
     assert beside.lines[0].rank == "2 of 2"
     assert "the SAE of this table and 2 more in the same folder under the same protocol" in shown([beside], 200)
+
+
+def test_the_others_of_a_folder_are_found_by_their_protocol(tmp_path):
+    own = family("lab/a", 32.0, 0.1)
+    others = [*family("lab/b", 32.1, 0.01), *family("lab/c", 32.2, 0.01, seed=5), *family("lab/d", 32.3, 0.3)]
+    out = lay(tmp_path, [*own, *others])
+    found = others_in(out, own, {"loss_recovered", "sparsity"})
+    assert sorted({one.sae.name for one in found.values()}) == ["lab/b", "lab/d"], "c was measured with another seed"
+    assert {one.task for one in found.values()} == {"loss_recovered", "sparsity"}
+    for file in (file for file, one in found.items() if one.sae.name == "lab/d"):
+        file.write_text("{")
+    assert {one.sae.name for one in others_in(out, own, {"loss_recovered"}).values()} == {"lab/b"}
+    assert others_in(tmp_path / "nowhere", own, {"loss_recovered"}) == {}
+    files = {store.path_of(out, r.sae, r.task, r.version, r.protocol): r for r in own}
+    (summary,) = summaries(files, SPECS, others=found)
+    assert summary.lines[0].rank == "2 of 3"
+
+
+def test_ranks_are_those_of_the_board():
+    """Of the results that ship, whose units are there: by paired differences, as the board makes them."""
+    shipped = Path(__file__).parents[1] / "results"
+    wanted = columns.chosen(columns.read_columns(COLUMNS, SPECS), "loss_recovered.kl")
+    (table,) = layout.make(collect.collect(shipped, SPECS), wanted).tables
+    cells = {row.sae.name: row.cells["loss_recovered.kl"] for row in table.rows}
+    (summary,) = [one for one in summaries(heads(shipped), SPECS) if one.by == "loss_recovered.kl"]
+    assert {one.name for one in summary.lines} == set(cells)
+    for one in summary.lines:
+        cell = cells[one.name]
+        assert one.figures["loss_recovered.kl"] == cell.value.value
+        if cell.rank is None or cell.group is None:
+            assert one.rank == "alone"
+        else:
+            low, high = cell.rank
+            assert one.rank == f"{low if low == high else f'{low}-{high}'} of {cell.group.n}"
+    assert any(one.rank not in ("-", "alone") for one in summary.lines)
+    assert {one.verdict.split()[0] for one in summary.lines} <= {"beats", "ties", "below"}
 
 
 # ---------------------------------------------------------------- what must be seen
