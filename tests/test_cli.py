@@ -47,6 +47,10 @@ def test_a_run_prints_json_and_writes_files(cli: Run, tmp_path: Path) -> None:
             assert set(metric) >= {"value", "low", "high", "unit", "better", "n_units"}
             assert metric["value"] is None or metric["low"] <= metric["value"] <= metric["high"]
             assert (metric["value"] is None) == (metric["reason"] is not None)
+    (summary,) = json.loads(out)["summary"]
+    (line,) = summary["saes"]
+    assert line["figures"]["loss_recovered.kl"] == results[2]["metrics"]["kl"]["value"]
+    assert summary["by"] == "loss_recovered.kl"
     files = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())
     assert sum(f.endswith(".json") for f in files) == 4
     assert sum(f.endswith(".units.safetensors") for f in files) == 3
