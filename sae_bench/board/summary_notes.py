@@ -98,25 +98,30 @@ def _verdicts(told: Told) -> list[Note]:
     if key is None:
         return []
     name = told.columns.shown[key].name
-    compared, without, measured = [], [], False
+    compared, without = 0, list[tuple[int, str]]()
     for sae, number in told.numbers.items():
         found = held(told.of_sae[sae], key)
         if found is None or found[1].value is None:
             continue
-        compared.append(number)
+        compared += 1
         if against.nearest(found[0].result, key[1]) is None:
-            without.append(number)
-        measured = measured or bool(found[0].result.against)
-    if len(without) == len(compared):
-        why = "too few groups, or none that could be compared" if measured else "no control was measured beside them"
-        return [Note(f"no verdict against controls: {why}")]
-    said = [
-        Note(
-            f"best control: the strongest that an SAE has to beat in {name} (no copy and no bound), by pairs on the "
-            "same units; beats and below: p < 0.05 adjusted for all controls, ties: cannot be told apart"
-        )
-    ]
-    return said + ([Note("no verdict: nothing could be held against it", tuple(without))] if without else [])
+            without.append((number, f"no verdict against controls: {_without(found[0].result)}"))
+    if len(without) == compared:
+        return gathered(without)
+    said = (
+        f"best control: the strongest that an SAE has to beat in {name} (no copy and no bound), by pairs on the same "
+        "units; beats and below: p < 0.05 adjusted for all controls, ties: cannot be told apart"
+    )
+    return [Note(said), *gathered(without)]
+
+
+def _without(result: Result) -> str:
+    """Why a result says of no control that has to be beaten how the SAE does against it."""
+    if result.against:
+        return "too few groups, or no control that has to be beaten has figures"
+    if result.provenance.controls:
+        return "the result holds no pair with one: an older sae-bench wrote it, or no control has figures"
+    return "none was measured"
 
 
 def _signs(told: Told) -> list[Note]:

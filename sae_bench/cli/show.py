@@ -119,7 +119,7 @@ def _as_text(heads: Mapping[Path, Result], known: Mapping[str, TaskSpec]) -> Ite
     for file, head in heads.items():
         made = found(result := whole(file, head), known)
         yield "\n" + line(f"{result.task}, what else it holds:")
-        yield from (one for block in made.blocks for one in drawn(block))
+        yield from (for_output(one) for block in made.blocks for one in drawn(block, columns=columns))
         yield from (line(f"  {problem}") for problem in made.problems)
         yield from (line(f"  skipped: {name}: {why}") for name, why in skipped(result).items())
 
