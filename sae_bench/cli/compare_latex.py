@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sae_bench import registry
 from sae_bench.results.at_l0 import close, l0_of
 from sae_bench.results.compare import Difference
+from sae_bench.results.compare_letters import columns_of
 from sae_bench.results.compare_sides import Comparison, Match, Side, label
 from sae_bench.schema import MetricSpec
 from sae_bench.show import latex, trust
@@ -30,7 +31,7 @@ def as_latex(
     specs = {(m.task, name): spec for m in matches for name, spec in m.results[0].spec.metrics.items()}
     shown = [(row.task, row.metric) for row in found[0].rows]
     l0s = [l0_of(loaded.result for loaded in side.results) for side in sides]
-    grids = [_grid(len(sides), found, k) for k in range(len(shown))]
+    grids = [_grid(len(sides), pairs) for pairs in _pairs(sides, found)]
     whole = len(found) == len(sides) * (len(sides) - 1) // 2
     held, leading = [], []
     for grid, key in zip(grids, shown, strict=True):
@@ -50,7 +51,7 @@ def as_latex(
         blocks,
         align,
         (_caption(sides, options), latex.label(options.label)),
-        [*_reading(found, any(leading), options), *([latex.escaped(n) for n in notes] if options.notes else [])],
+        [*_reading(grids, any(leading), options), *([latex.escaped(n) for n in notes] if options.notes else [])],
     )
     return "\n".join([latex.PACKAGES, *lines, *([] if options.notes else latex.commented(notes))])
 
@@ -108,11 +109,15 @@ def _upright(
     return head, [lead, rows], "l" + "r" * (len(head) - 1)
 
 
-def _grid(n: int, found: Sequence[Comparison], k: int) -> Grid:
-    made: Grid = [[None] * n for _ in range(n)]
-    for one in found:
-        made[one.a][one.b] = one.rows[k]
-    return made
+def _pairs(sides: Sequence[Side], found: Sequence[Comparison]) -> list[dict[tuple[int, int], Difference]]:
+    """The differences of each metric by pair: of two SAEs adjusted over metrics, of more over the pairs."""
+    if len(sides) > 2:
+        return columns_of(found)
+    return [{(one.a, one.b): one.rows[k] for one in found} for k in range(len(found[0].rows))]
+
+
+def _grid(n: int, pairs: Mapping[tuple[int, int], Difference]) -> Grid:
+    return [[pairs.get((a, b)) for b in range(n)] for a in range(n)]
 
 
 def _verdict(grid: Grid, i: int, j: int) -> str | None:
@@ -213,19 +218,18 @@ def _controls(matches: Sequence[Match], shown: Sequence[tuple[str, str]], said: 
     return made
 
 
-def _reading(found: Sequence[Comparison], bold: bool, options: latex.Options) -> list[str]:
+def _reading(grids: Sequence[Grid], bold: bool, options: latex.Options) -> list[str]:
     """How the table is read; this is LaTeX."""
     said = []
+    over = "the metrics" if len(grids[0]) == 2 else "all pairs of a metric"
     if bold:
         said.append(latex.BOLD)
-    verdicts = {row.verdict for one in found if one.a == 0 for row in one.rows}
+    verdicts = {row.verdict for grid in grids for row in grid[0] if row is not None}
     if verdicts & {"better", "worse"}:
         said.append(f"$^{{+}}$, $^{{-}}$: surely better, surely worse than {label(0)}.")
     if options.intervals != "no":
         said.append(
             f"Below or behind a figure: how it differs from {label(0)} on common units, with the 95 \\% interval."
         )
-    said.append(
-        "Verdicts are of pairs, adjusted over the metrics of a pair (Holm), and at equal L0 where a figure needs that."
-    )
+    said.append(f"Verdicts are of pairs, adjusted over {over} (Holm), and at equal L0 where a figure needs that.")
     return [" ".join(said)]
