@@ -100,6 +100,12 @@ def test_of_a_metric_that_is_better_higher_the_curve_is_the_upper_one(tmp_path):
     assert [p.name for p in against(tmp_path, y="probe_r").figure.points if p.joined] == ["a", "b"]
 
 
+def test_of_a_metric_that_ranks_nobody_the_curve_goes_through_all(tmp_path):
+    for name, l0, dead in (("a", 10, 0.1), ("b", 12, 0.4), ("c", 20, 0.3)):
+        plots.put(tmp_path, name, "sparsity", {"l0": l0, "dead_fraction": dead})
+    assert all(p.joined for p in against(tmp_path, y="dead_fraction").figure.points)
+
+
 def test_widths_are_told_apart_and_share_the_colour_of_their_architecture(tmp_path):
     for width in (1024, 4096):
         for kind in ("topk", "relu"):
@@ -596,6 +602,14 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(two, tmp_path, capsys,
     assert said in err
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_is_named_it_reads_where_run_wrote(two, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert plot("--out", "a.json") == 2
+    assert "runs is not here" in capsys.readouterr().err
+    (tmp_path / "runs").symlink_to(two)
+    assert plot("--out", "a.json") == 0
 
 
 def test_a_folder_without_results_is_refused(tmp_path, capsys):

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sae_bench.cli.places import RUNS, RUNS_HELP, results_in
 from sae_bench.errors import UsageError
 from sae_bench.files import at_home
 
@@ -36,8 +37,8 @@ def add(verbs: Any) -> None:
         "panels of their own. Needs sae-bench-suite[board].",
     )
     p.set_defaults(function=run)
-    p.add_argument("results", metavar="RESULTS", nargs="?", default="results",
-                   help="folder of results, or one result file (results)")  # fmt: skip
+    p.add_argument("results", metavar="RESULTS", nargs="?", default=RUNS,
+                   help=f"folder of results, or one result file {RUNS_HELP}")  # fmt: skip
     p.add_argument("--kind", choices=list(KINDS), default="pareto", help="what is drawn (pareto)")
     p.add_argument("--out", metavar="FILE",
                    help=".svg, .pdf, .png (300 dpi), or .json for the Vega-Lite specification (KIND.pdf)")  # fmt: skip
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     drawer()
     paper = Paper(length(args.width), None if args.height is None else length(args.height), args.font_size)
     check_place(out)
-    collection = collect.collect(at_home(args.results), registry.tasks(args.task_dir), args.suites)
+    collection = collect.collect(results_in(args.results), registry.tasks(args.task_dir), args.suites)
     for problem in collection.problems:
         print(f"sae-bench: {line(problem)}", file=sys.stderr)
     only = select.Only(args.model, args.hook, args.sae, args.suite, args.protocol)

@@ -17,7 +17,9 @@ BEST = "best"  # the word for the best of the controls that an SAE has to beat
 
 
 def cost(value: float, column: Column) -> float | None:
-    """What is small where the figure is good; None where a figure has no better direction and no target."""
+    """What is small where the figure is good; None of a figure by which nobody is ranked, or without a direction."""
+    if not column.spec.ranked:
+        return None
     if column.spec.target is not None:
         return abs(value - column.spec.target)
     return {"lower": value, "higher": -value, "none": None}[column.spec.better]
