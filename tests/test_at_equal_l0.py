@@ -278,7 +278,7 @@ def test_compare_of_many_keeps_the_order_given_and_says_it_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = [measured(tmp_path, f"s{i}", 32.0 if i == 3 else 64.0 + i, 0.3 - i / 50) for i in range(10)]
-    assert main(["compare", *map(str, [files[3], *files[:3], *files[4:]]), "--metrics", "fvu"]) == 0
+    assert main(["compare", *map(str, [files[3], *files[:3], *files[4:]]), "--metrics", "fvu", "--pairs", "first"]) == 0
     shown = capsys.readouterr().out
     rows = [line.split()[1] for line in shown.splitlines() if line[:3].strip() in set("BCDEFGHIJ")]
     assert rows == ["s0", "s1", "s2", "s4", "s5", "s6", "s7", "s8", "s9"]

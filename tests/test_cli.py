@@ -47,6 +47,10 @@ def test_a_run_prints_json_and_writes_files(cli: Run, tmp_path: Path) -> None:
             assert set(metric) >= {"value", "low", "high", "unit", "better", "n_units"}
             assert metric["value"] is None or metric["low"] <= metric["value"] <= metric["high"]
             assert (metric["value"] is None) == (metric["reason"] is not None)
+    (summary,) = json.loads(out)["summary"]
+    (line,) = summary["saes"]
+    assert line["figures"]["loss_recovered.kl"] == results[2]["metrics"]["kl"]["value"]
+    assert summary["by"] == "loss_recovered.kl"
     files = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())
     assert sum(f.endswith(".json") for f in files) == 4
     assert sum(f.endswith(".units.safetensors") for f in files) == 3
@@ -59,9 +63,10 @@ def test_the_table_shows_every_sae_between_its_controls(cli: Run) -> None:
         "demo/topk_k16",
         "--sae",
         "demo/relu",
-        *("--limit", 8, "--tier", "smoke", "--quiet", "--resamples", 50, "--tasks", ON_TEXT),
+        *("--limit", 8, "--tier", "smoke", "--quiet", "--resamples", 50, "--tasks", ON_TEXT, "--all-metrics"),
     )
     assert code == 0
+    assert out.index("best control") < out.index("permuted"), "the summary comes first"
     for text in ("demo/topk_k16", "demo/relu", "fvu", "permuted", "random_l0", "["):
         assert text in out
     code, listed, _ = cli("ls", "results")

@@ -52,7 +52,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Place:
     built = run(python, "-m", "pip", "install", *flags, folder / "source", cwd=folder)
     assert built.returncode == 0, built.stderr
     saes = ("--sae", "demo/topk_k16", "--sae", "sae_bench_extras.adapter:rotated")
-    asked = ("--tasks", ",".join(TASKS), "--controls", "default,shuffled_encoder", "--backend", "hooked")
+    asked = (
+        "--tasks",
+        ",".join(TASKS),
+        "--controls",
+        "default,shuffled_encoder",
+        "--backend",
+        "hooked",
+        "--all-metrics",
+    )
     more = (*short_texts(folder), "--limit", 64)
     done = run(python, "-m", "sae_bench.cli.main", "run", *saes, *asked, *more, cwd=folder)
     assert (done.returncode, complaints(done.stderr)) == (0, []), done.stdout + done.stderr

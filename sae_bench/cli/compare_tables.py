@@ -13,6 +13,7 @@ from sae_bench.results.at_l0 import said as sentence_at_l0
 from sae_bench.results.compare import Difference
 from sae_bench.results.compare_sides import Comparison, Match, Side, label
 from sae_bench.show import marks, trust
+from sae_bench.show.fitted import columns_of_output, for_output, table, wrapped
 from sae_bench.show.marks import beside
 from sae_bench.show.results import bounded_cautions, few
 from sae_bench.show.text import ARROWS, code, line, number, shortened, span
@@ -89,23 +90,32 @@ def _record(row: Difference) -> dict[str, Any]:
 
 def as_tables(sides: Sequence[Side], found: Sequence[Comparison], notes: Sequence[str], *, markdown: bool) -> str:
     """Every SAE against the reference in tables, and below them what has to be known to read them."""
-    bullet, name = ("- ", code) if markdown else ("", line)
-    parts = [
-        f"{bullet}{label(i)}: {name(side.sae.name)}, weights {name(side.sae.weights_sha256[:12])}, in "
-        f"{name(str(side.path))}"
-        for i, side in enumerate(sides)
-    ]
+    bullet, parts = "- " if markdown else "", side_lines(sides, markdown=markdown)
     if len(sides) <= MANY:
-        seen = [*_reading(found), *_trusted(found), *_methods(found), *_left_out(found), *reasons(found)]
+        seen = [*_reading(found), *_trusted(found), *methods(found), *_left_out(found), *reasons(found)]
         parts += [part for one in found for part in ("", _side(one, markdown))]
     else:
-        seen = [*_reading_many(found), *_trusted_many(found), *_methods(found), *_gathered(_lost(found), len(sides))]
+        seen = [*_reading_many(found), *_trusted_many(found), *methods(found), *_gathered(_lost(found), len(sides))]
         seen += _gathered(_without(found), len(sides))
         for k in range(len(found[0].rows)):
             title, table = _metric(sides, found, k, markdown)
             parts += ["", f"**{escaped(title)}**" if markdown else line(title), "", table]
     notes = [*dict.fromkeys(seen), *notes]
-    return "\n".join([*parts, "", *(f"{bullet}{escaped(note) if markdown else line(note)}" for note in notes)])
+    if markdown:
+        return "\n".join([*parts, "", *(f"{bullet}{escaped(note)}" for note in notes)])
+    return "\n".join(
+        [*parts, "", *(piece for note in notes for piece in wrapped(note, columns_of_output(None), then="  "))]
+    )
+
+
+def side_lines(sides: Sequence[Side], *, markdown: bool) -> list[str]:
+    """A line for each SAE: its letter, its name in full, its weights and where its results are."""
+    bullet, name = ("- ", code) if markdown else ("", line)
+    return [
+        f"{bullet}{label(i)}: {name(side.sae.name)}, weights {name(side.sae.weights_sha256[:12])}, in "
+        f"{name(str(side.path))}"
+        for i, side in enumerate(sides)
+    ]
 
 
 def _side(one: Comparison, markdown: bool) -> str:
@@ -178,11 +188,13 @@ def _verdict(row: Difference, a: str, b: str) -> str:
 
 
 def _drawn(headers: list[str], rows: list[list[str]], markdown: bool) -> str:
-    safe = escaped if markdown else line
-    headers, rows = [safe(h) for h in headers], [[safe(cell) for cell in row] for row in rows]
-    style = "pipe" if markdown else "simple"
-    table: str = tabulate(rows, headers=headers, tablefmt=style, disable_numparse=True)
-    return table
+    if not markdown:
+        left = frozenset(range(len(headers)))
+        drawn = table([[header] for header in headers], rows, columns=columns_of_output(None), left=left, keep=2)
+        return for_output("\n".join(drawn))
+    headers, rows = [escaped(h) for h in headers], [[escaped(cell) for cell in row] for row in rows]
+    marked: str = tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
+    return marked
 
 
 def p_text(p: float | None) -> str:
@@ -208,7 +220,7 @@ def _reading_many(found: Sequence[Comparison]) -> list[str]:
     ]
 
 
-def _methods(found: Sequence[Comparison]) -> list[str]:
+def methods(found: Sequence[Comparison]) -> list[str]:
     """How differences were made that are not plain paired ones."""
     what = {
         "bootstrap": "independent samples, resampled apart (latents of two SAEs are not the same latents)",

@@ -95,9 +95,9 @@ def run(args: argparse.Namespace) -> int:
     if show_progress:
         print("loading ...", file=sys.stderr)
     from sae_bench.api import Session
+    from sae_bench.cli import after_run
     from sae_bench.judging import short_of, spent, usage
     from sae_bench.settings import Settings
-    from sae_bench.show.results import result_tables
     from sae_bench.show.text import json_text, printable
 
     session = Session(args.sae, Settings(**given))
@@ -116,13 +116,13 @@ def run(args: argparse.Namespace) -> int:
             print(spent(used), file=sys.stderr)
         raise
     used = usage(session.asks)
+    made = after_run.summary_of(results, session.specs, args.out, args.task_dir)
     if args.json:
         beside = {"judge": used} if used else {}
-        print(json_text({"results": [brief(result) for result in results]} | beside))
+        content = {"results": [brief(result) for result in results], **beside}
+        print(json_text(content | {"summary": [one.to_json() for one in made]}))
     else:
-        print(result_tables(results, session.specs, everything=args.all_metrics))
-        place = printable(str(args.out))
-        print(f"\nresults are in {place}; a score stands between its controls ('sae-bench ls controls')")
+        print(after_run.as_text(results, made, session.specs, args.out, everything=args.all_metrics))
         if used:
             print(spent(used))
     failed = [result for result in results if result.status == "error"]

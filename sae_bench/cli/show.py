@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +43,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _task(name: str, known: Any, args: argparse.Namespace) -> str:
-    from tabulate import tabulate
-
     from sae_bench.show.text import json_text, printable
 
     spec = known[name]
@@ -55,12 +53,21 @@ def _task(name: str, known: Any, args: argparse.Namespace) -> str:
             for m, s in spec.metrics.items()]  # fmt: skip
     headers = ["metric", "unit", "better", "ranked", "target", "unit of table", "what"]
     parts = [printable(registry.card(name, args.task_dir) or f"{spec.title}: {spec.question}")]
-    parts.append(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
+    parts.append(_fitted(headers, rows))
     if parameters:
         shown = [{**one, "default": json.dumps(one["default"], ensure_ascii=False)} for one in parameters]
-        parts.append(tabulate(shown, headers="keys", tablefmt="simple", disable_numparse=True))
+        parts.append(_fitted(list(shown[0]), [list(one.values()) for one in shown]))
         parts.append(f"--param {name}.NAME=VALUE changes a parameter, and with it the protocol.")
     return "\n\n".join(part.rstrip() for part in parts)
+
+
+def _fitted(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table that keeps to the terminal."""
+    from sae_bench.show.fitted import columns_of_output, for_output, table
+
+    heads, left = [[one] for one in headers], frozenset(range(len(headers)))
+    cells = [[str(cell) for cell in row] for row in rows]
+    return for_output("\n".join(table(heads, cells, columns=columns_of_output(None), left=left)))
 
 
 def _parameters(spec: TaskSpec) -> list[dict[str, Any]]:
@@ -90,22 +97,29 @@ def _results(path: Path, known: Mapping[str, TaskSpec], as_json: bool) -> Iterat
 
 
 def _as_text(heads: Mapping[Path, Result], known: Mapping[str, TaskSpec]) -> Iterator[str]:
+    from sae_bench.board.summary import summaries
     from sae_bench.results.definitions import all_known
     from sae_bench.results.heads import whole
     from sae_bench.show.details import found
+    from sae_bench.show.fitted import WIDE, columns_of_output, for_output
     from sae_bench.show.results import table_of, tables_of
+    from sae_bench.show.summary import shown
     from sae_bench.show.terminal import drawn
     from sae_bench.show.text import line
 
+    columns = columns_of_output(None)
     specs, problems = all_known({file: head for file, head in heads.items() if head.definition is not None}, known)
     files = {id(head): file for file, head in heads.items()}
+    if len(heads) > 1:
+        yield for_output(shown(summaries(heads, specs), min(WIDE, columns or WIDE)))
     for own in tables_of(list(heads.values())).values():
-        yield from table_of([whole(files[id(head)], head) for head in own], specs, everything=True)
+        results = [whole(files[id(head)], head) for head in own]
+        yield from map(for_output, table_of(results, specs, everything=True, columns=columns))
     yield from map(line, problems)
     for file, head in heads.items():
         made = found(result := whole(file, head), known)
         yield "\n" + line(f"{result.task}, what else it holds:")
-        yield from (one for block in made.blocks for one in drawn(block))
+        yield from (for_output(one) for block in made.blocks for one in drawn(block, columns=columns))
         yield from (line(f"  {problem}") for problem in made.problems)
         yield from (line(f"  skipped: {name}: {why}") for name, why in skipped(result).items())
 

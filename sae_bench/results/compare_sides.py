@@ -81,7 +81,12 @@ def read_side(path: Path, task_dir: str | None = None, *, pass_over: bool = Fals
 
 
 def read_sides(paths: Sequence[Path], task_dir: str | None = None) -> list[Side]:
-    """One side a path. Raises UsageError for fewer than two, or the same one twice."""
+    """One side a path, or of a single folder of several SAEs one side an SAE.
+
+    Raises UsageError for fewer than two, or the same one twice.
+    """
+    if len(paths) == 1:
+        paths = _of_each(paths[0])
     if len(paths) < 2:
         raise UsageError(f"compare takes 2 or more results, not {len(paths)}")
     sides = [read_side(path, task_dir, pass_over=True) for path in paths]
@@ -92,6 +97,12 @@ def read_sides(paths: Sequence[Path], task_dir: str | None = None) -> list[Side]
             if twin is not side.path:
                 raise UsageError(f"{own.file} is given twice ({twin} and {side.path}); compare different results")
     return sides
+
+
+def _of_each(path: Path) -> list[Path]:
+    """The folders of the SAEs below a folder, or the path itself."""
+    folders = sorted({file.parent for file in store.results_below(path)})
+    return folders if path.is_dir() and len(folders) > 1 else [path]
 
 
 def match(sides: Sequence[Side], *, other_text: bool = False) -> tuple[list[Match], list[str]]:

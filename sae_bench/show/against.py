@@ -26,13 +26,18 @@ def sentences(results: Sequence[Result], specs: Mapping[str, TaskSpec]) -> list[
             for name in result.metrics
             if spec is None or (name in spec.metrics and spec.metrics[name].headline and spec.metrics[name].orders)
         ]
-        if said := [one for name in shown if (one := _nearest(result, name)) is not None]:
+        held = [(name, one) for name in shown if (one := nearest(result, name)) is not None]
+        if said := [f"{name} {in_words(*one)}" for name, one in held]:
             found.append(f"{result.task}, in pairs: {'; '.join(said)}")
     return found
 
 
-def _nearest(result: Result, metric: str) -> str | None:
-    """What the strongest of the controls says of a figure; neither a copy nor what an SAE could reach is one."""
+def nearest(result: Result, metric: str) -> tuple[str, Against] | None:
+    """The best control of a figure, and how the SAE does against it: the strongest of those that it has to beat.
+
+    It is the one that comes nearest to the SAE, or passes it by most. Neither a copy nor what an SAE could reach is
+    one. None where the figure has no direction, or nothing was held against it.
+    """
     sign, known = BETTER.get(result.metrics[metric].better, 0), registry.controls()
     rivals = {
         name: held[metric]
@@ -44,8 +49,8 @@ def _nearest(result: Result, metric: str) -> str | None:
     }
     if not rivals or not sign:
         return None
-    name = min(rivals, key=lambda name: sign * rivals[name].value)
-    return f"{metric} {in_words(name, rivals[name])}"
+    name = min(rivals, key=lambda name: (sign * rivals[name].value, name))
+    return name, rivals[name]
 
 
 def in_words(name: str, held: Against) -> str:

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 
-from tabulate import tabulate
-
 from sae_bench.schema import LOST, MEASURED, NO_LATENTS, MetricValue, Result, TaskSpec
 from sae_bench.show import against, judges, marks, trust
+from sae_bench.show.fitted import table, wrapped
 from sae_bench.show.text import ARROWS, line, number, shortened, with_interval
 
 DESIGN = "design effect"
 MOST_CAUTIONS, MOST_SAID = 8, 400  # sentences beside a result, and characters of each
 
 
-def result_tables(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, everything: bool = False) -> str:
+def result_tables(
+    results: Sequence[Result],
+    specs: Mapping[str, TaskSpec],
+    *,
+    everything: bool = False,
+    columns: int | None = None,
+) -> str:
     """One table an SAE: a row a metric, the SAE's score with its interval, then the score of every control.
 
-    Only headline metrics unless ``everything``. Metrics without a value, errors and skipped tasks follow with reasons,
-    and so does what must not be read without.
+    Only headline metrics unless ``everything``. Lines keep to so many ``columns``; None: to none. Metrics without a
+    value, errors and skipped tasks follow with reasons, and so does what must not be read without.
     Results of one SAE on other data, another model or another mask are another table.
     """
-    parts = [part for own in tables_of(results).values() for part in table_of(own, specs, everything=everything)]
-    return "\n".join([*parts, *without_figures(results)])
+    tables = tables_of(results).values()
+    parts = [part for own in tables for part in table_of(own, specs, everything=everything, columns=columns)]
+    return "\n".join([*parts, *_sentences(without_figures(results), columns)])
+
+
+def _sentences(said: Sequence[str], columns: int | None) -> list[str]:
+    return [piece for one in said for piece in wrapped(one, columns, then="  ")]
 
 
 def without_figures(results: Sequence[Result], shown: Container[str] | None = None) -> list[str]:
@@ -33,12 +43,20 @@ def without_figures(results: Sequence[Result], shown: Container[str] | None = No
     shown = {name for result in results for name in result.controls} if shown is None else shown
     found: dict[str, list[str]] = {}
     for result in results:
-        lost = result.details.get(LOST)
-        for name, why in lost.items() if isinstance(lost, Mapping) else ():
-            if name not in shown and why != NO_LATENTS:
-                said = f"control {name} has no figures: {shortened(str(why), MOST_SAID)}"
-                found.setdefault(said, []).append(result.sae.name)
+        for name, why in lost_controls(result).items():
+            if name not in shown:
+                found.setdefault(f"control {name} has no figures: {why}", []).append(result.sae.name)
     return [line(f"{said} ({few(list(dict.fromkeys(names)))})") for said, names in found.items()]
+
+
+def lost_controls(result: Result) -> dict[str, str]:
+    """Why controls have no figures, by name, but for those that have no latents in a task that measures these."""
+    lost = result.details.get(LOST)
+    return {
+        str(name): shortened(str(why), MOST_SAID)
+        for name, why in (lost.items() if isinstance(lost, Mapping) else ())
+        if why != NO_LATENTS
+    }
 
 
 Key = tuple[str, str, str]
@@ -52,13 +70,20 @@ def tables_of(results: Sequence[Result]) -> dict[Key, list[Result]]:
     return found
 
 
-def table_of(results: Sequence[Result], specs: Mapping[str, TaskSpec], *, everything: bool = False) -> list[str]:
+def table_of(
+    results: Sequence[Result],
+    specs: Mapping[str, TaskSpec],
+    *,
+    everything: bool = False,
+    columns: int | None = None,
+) -> list[str]:
     """One of the tables, with its header and notes."""
     measured = [result for result in results if result.measured]
-    drawn = [_table(measured, specs, everything)] if measured else []
+    drawn = _table(measured, specs, everything, columns) if measured else []
     shown = [(name, metric) for _, name, metric in _shown(measured, specs, everything)]
-    below = map(line, [*against.sentences(measured, specs), *trusted(shown), *sampled(results)])
-    return [_header(results), *drawn, *below, *_notes(results, specs, everything)]
+    below = [*against.sentences(measured, specs), *trusted(shown), *sampled(results)]
+    said = _sentences([*below, *_notes(results, specs, everything)], columns)
+    return ["", *_sentences([_header(results)], columns), *drawn, *said]
 
 
 def _key(result: Result) -> Key:
@@ -71,7 +96,7 @@ def _header(results: Sequence[Result]) -> str:
     sae, p = results[0].sae, results[0].provenance
     protocols = ", ".join(f"{result.task} {result.protocol[:8]}" for result in results)
     hooks = sae.hooks_in[0] if sae.hooks_in == sae.hooks_out else f"{sae.hooks_in[0]} -> {sae.hooks_out[0]}"
-    return "\n" + line(
+    return line(
         f"{sae.name}: {sae.architecture}, {sae.n_latents} latents, {hooks} of {p.protocol.model}; "
         f"{population(results[0])}{_calibration(results[0])}, mask {p.protocol.mask}, protocol {protocols}"
     )
@@ -98,7 +123,9 @@ def population(result: Result) -> str:
     return f"{p.protocol.n_documents} documents ({p.n_tokens} tokens{left_out})"
 
 
-def _table(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything: bool) -> str:
+def _table(
+    results: Sequence[Result], specs: Mapping[str, TaskSpec], everything: bool, columns: int | None
+) -> list[str]:
     controls = list(dict.fromkeys(name for result in results for name in result.controls))
     shown = _shown(results, specs, everything)
     every = trust.all_marked(metric for _, _, metric in shown)
@@ -110,11 +137,9 @@ def _table(results: Sequence[Result], specs: Mapping[str, TaskSpec], everything:
         score = marks.beside(with_interval(metric, plain=every), marks.of(result))
         row = [result.task, f"{name} {ARROWS[metric.better]}".rstrip() + target, score, str(metric.n_units)]
         row += [trust.effect(metric.design_effect)] if clustered else []
-        rows.append([line(cell) for cell in row] + [_control(result, control, name) for control in controls])
-    headers = ["task", "metric", "score [95 % interval]", "groups", *([DESIGN] if clustered else [])]
-    headers += map(line, controls)
-    table: str = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
-    return table
+        rows.append([*row, *(_control(result, control, name) for control in controls)])
+    headers = ["task", "metric", "score [95 % interval]", "groups", *([DESIGN] if clustered else []), *controls]
+    return table([[header] for header in headers], rows, columns=columns, left=frozenset(range(len(headers))), keep=2)
 
 
 def _shown(

@@ -8,6 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from sae_bench.show.blocks import AnyBlock, Cell, Context, Contexts, Histogram, Plot, Table, Text
+from sae_bench.show.fitted import width, wrapped
 from sae_bench.show.text import line, number
 
 MOST = 20  # rows of a block
@@ -17,19 +18,31 @@ NARROW = 24  # characters of a cell that stands beside others
 BAR = 40
 
 
-def drawn(block: AnyBlock, most: int = MOST) -> list[str]:
-    """The block as lines that may be printed, and how much was left out."""
+def drawn(block: AnyBlock, most: int = MOST, columns: int | None = None) -> list[str]:
+    """The block as lines that may be printed, and how much was left out.
+
+    Lines are broken at so many ``columns`` (None: at none), and a table that is wider is written a row at a time.
+    """
     short = block.shortened(most)
     lines = [] if isinstance(short, Table) and short.pairs and not short.more else [f"  {bounded(short.title)}:"]
-    lines += _body(short)
+    lines += _body(short, min(WIDEST, columns or WIDEST))
     if short.more:
         lines.append(f"  and {short.more} more (--json shows them)")
-    return [line(one) for one in lines]
+    return [piece for one in lines for piece in _broken(one, columns)]
 
 
-def _body(block: AnyBlock) -> Iterator[str]:
+def _broken(text: str, columns: int | None) -> list[str]:
+    """A line within so many columns, what does not fit a little further in."""
+    text = line(text)
+    if columns is None or width(text) <= columns:
+        return [text]
+    indent = " " * (len(text) - len(text.lstrip(" ")))
+    return wrapped(text.lstrip(" "), columns, first=indent, then=f"{indent}  ")
+
+
+def _body(block: AnyBlock, widest: int) -> Iterator[str]:
     if isinstance(block, Table):
-        yield from _table(block)
+        yield from _table(block, widest)
     elif isinstance(block, Histogram):
         top = max((count for _, _, count in block.bins), default=0) or 1
         for low, high, count in block.bins:
@@ -58,14 +71,14 @@ def bounded(text: str) -> str:
     return shown if len(shown) <= LONGEST else shown[: LONGEST - 1] + "…"
 
 
-def _table(block: Table) -> Iterator[str]:
+def _table(block: Table, widest: int) -> Iterator[str]:
     rows = [[cell(one) for one in row] for row in block.rows]
     head = [bounded(name) for name in block.head]
     if block.pairs:
         yield from (f"  {what}: {value}" for what, value in rows)
         return
     shown = tabulate(rows, headers=head, tablefmt="simple", disable_numparse=True).splitlines()
-    if max(map(len, shown), default=0) <= WIDEST:
+    if max(map(len, shown), default=0) <= widest:
         yield from (f"  {one}" for one in shown)
         return
     for row in rows:
