@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sae_bench import chosen, given, judging, locks, registry, resolve
+from sae_bench import chosen, defaults, demo, given, judging, locks, registry, resolve
 from sae_bench.engine.checkpoint import FORMAT, Checkpoint
 from sae_bench.engine.plan import batch_tokens, memory
 from sae_bench.errors import SaeBenchError, UsageError
@@ -28,6 +29,7 @@ from sae_bench.settings import TOLD, Settings
 from sae_bench.streams import stream
 from sae_bench.streams.base import Planned, Progress
 from sae_bench.streams.captures import of_documents
+from sae_bench.suites import keep
 from sae_bench.switches import alone_with
 
 # settings that a result keeps, if they are not the default: with these and its inputs it can be repeated
@@ -66,6 +68,9 @@ def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> 
     unknown = [name for name in settings if name not in fields]
     if unknown:
         raise UsageError(f"evaluate has no setting {unknown[0]!r}; {registry.suggest(unknown[0], fields)}")
+    keep.refuse(settings, keep.setting)
+    if "suite" not in settings and keep.said(settings):
+        settings["suite"] = keep.NONE
     with alone_with(settings.get("model")):
         return Session(sae, Settings(**settings)).run(progress or (lambda what, done, total: None))
 
@@ -74,14 +79,18 @@ class Session:
     """An evaluation that is ready to run: everything is loaded and checked, nothing has been measured."""
 
     def __init__(self, sae: Any, settings: Settings) -> None:
-        self.settings = settings
+        settings, self.suite = keep.explicit(settings)
         self.tasks, self.controls = chosen.tasks(settings), chosen.control_names(settings.controls)
+        if self.suite is not None:
+            defaults.check_there(self.suite, settings.model, settings.data)
         saes = given.saes(sae, settings)
         infos = [one.info for one in saes]
-        self.model = resolve.opened(settings, infos)
+        settings = self._settled(settings, infos)
         entries = given.entries(saes, self.subject)
         self.judge = judging.configure(self.tasks, settings, self.controls)
-        self.inputs = resolve.inputs(settings, infos, self.model, self.tasks, self.controls)
+        settings, place = self._text(settings, infos)
+        self.settings = settings
+        self.inputs = resolve.inputs(settings, infos, self.model, self.tasks, self.controls, place)
         self.skipped = chosen.skipped(self.tasks, self.model.context, self.inputs, self.judge)
         for name, own in chosen.by_stream(self.tasks).items():
             stream(name).check(entries, own)
@@ -93,6 +102,56 @@ class Session:
         model = (self.subject, self.model.digests, self.model.tokenizer_sha256)
         self._conditions = Conditions(settings, self.inputs, *model, self.controls, judged)
         self.populations = identify(self.work, self.tasks, self._conditions)
+        if self.suite is not None:
+            protocols = [protocol for work in self.work for _, protocol in work.protocols.values()]
+            keep.check(self.suite, protocols, registry.tasks(), "what was loaded")
+
+    def _settled(self, settings: Settings, infos: Sequence[Any]) -> Settings:
+        """Open the language model; the settings with those of its suite, where nothing else is said."""
+        known = self.suite
+        if known is not None:
+            source = defaults.suite_model(known, settings.model)
+        else:
+            source = resolve.model_source(settings.model, infos)
+            name = "demo" if source == demo.MODEL_PATH else source
+            settings, self.suite = keep.adopted(settings, name if isinstance(name, str) else None)
+        if known is None and self.suite is not None:
+            self.tasks, self.controls = chosen.tasks(settings), chosen.control_names(settings.controls)
+            warnings.warn(
+                f"nothing was said of what to measure: the run keeps to the suite {self.suite.suite.name} "
+                f"({self.suite.word}; --suite none keeps to none)",
+                stacklevel=2,
+            )
+            defaults.check_there(self.suite, settings.model, settings.data)
+        if self.suite is None:
+            defaults.check_model(source, defaults.foreseen_text(settings, infos, source))
+        self.model = resolve.opened(settings, source, self.suite)
+        if self.suite is not None:
+            keep.check_model(self.suite, self.model.digests, self.model.tokenizer_sha256)
+        return settings
+
+    def _text(self, settings: Settings, infos: Sequence[Any]) -> tuple[Settings, defaults.Place]:
+        """Where the text lies, and the settings with how it is read. Raises DataError, UsageError."""
+        if self.suite is not None:
+            return settings, defaults.suite_text(self.suite, settings.data)
+        if settings.data is not None:
+            return settings, defaults.Place(settings.data)
+        return defaults.default_text(settings, infos, self.model.source)
+
+    def _claim(self, out: Path | None) -> None:
+        """Let results that were there already name the suite, whose protocol they have."""
+        if self.suite is None or self.settings.overwrite == "never":
+            return
+        for work in self.work:
+            for name, result in work.finished.items():
+                if result.suite != self.suite.claim:
+                    work.finished[name] = self._named(result)
+                    if out is not None:
+                        store.renamed(out, work.finished[name])
+
+    def _named(self, result: Result) -> Result:
+        """The result with the suite that the run keeps to."""
+        return result if self.suite is None else result.model_copy(update={"suite": self.suite.claim})
 
     @property
     def subject(self) -> SubjectModel:
@@ -121,6 +180,7 @@ class Session:
             "controls": list(self.controls),
             "already there": [f"{w.record.name} {name}" for w in self.work for name in w.finished],
             "model": self.subject.name,
+            "suite": "none" if self.suite is None else f"{self.suite.suite.name}, {self.suite.word}",
             "data": self.inputs.corpus.source,
             "documents": tokens.n_units,
             "groups": tokens.n_groups,
@@ -132,7 +192,8 @@ class Session:
         }
         weights = [w.record.n_latents * (w.record.d_in + w.record.d_out) for w in todo]
         size = memory(weights, self._batch_tokens(), self.subject.vocab_size)
-        return cost | self.stream_cost() | self.judge_cost() | {"memory beside the model, MiB, roughly": size}
+        each = {f"cost of {name}": self._cost_of(name) for name in self.tasks}
+        return cost | self.stream_cost() | self.judge_cost() | each | {"memory beside the model, MiB, roughly": size}
 
     def stream_cost(self, *, announced: bool = False) -> dict[str, Any]:
         """What reading will cost, by the streams of the tasks that are left; ``announced``: of dear streams alone."""
@@ -144,6 +205,17 @@ class Session:
                 planned = Planned(self.inputs, self.subject, own, [w.entry for w in todo], self.controls)
                 cost |= stream(name).cost(planned)
         return cost
+
+    def _cost_of(self, name: str) -> str:
+        """What one task takes of the model, in runs or tokens, and how dear it was where it was measured."""
+        if name in self.skipped:
+            return f"nothing: {self.skipped[name]}"
+        task = self.tasks[name]
+        todo = [work.entry for work in self.missing if name not in work.finished]
+        planned = Planned(self.inputs, self.subject, {name: task}, todo, self.controls)
+        parts = [part for what, value in stream(task.stream).cost(planned).items() if (part := _words(what, value))]
+        runs = "; ".join(parts) or "no run of the model beyond the shared pass"
+        return f"{runs}; CPU time where measured, reconstruction = 1: {registry.cost(task.spec)}"
 
     def judge_cost(self) -> dict[str, Any]:
         """How much the judge will be asked; empty if not at all."""
@@ -195,6 +267,7 @@ class Session:
             self._run(None, Checkpoint(), progress)
         elif (folder := out / PARTIAL / self._run_key()).exists() or self.missing:
             self._run_alone(out, folder, progress)
+        self._claim(out)
         return [self._result(work, name) for work in self.work for name in self.specs]
 
     def _run_alone(self, out: Path, folder: Path, progress: Progress) -> None:
@@ -216,7 +289,7 @@ class Session:
     def _result(self, work: Work, name: str) -> Result:
         if name in self.skipped and name not in work.finished:
             given = self._provenance(name), self.inputs.options
-            return skipped(work.record, self.specs[name], work.protocols[name], self.skipped[name], *given)
+            return self._named(skipped(work.record, self.specs[name], work.protocols[name], self.skipped[name], *given))
         return work.finished[name]
 
     def surroundings(self) -> dict[str, Any]:
@@ -258,7 +331,8 @@ class Session:
         protocols = {(w.entry.key, n): w.protocols[n] for w in todo for n in names}
         records = {w.entry.key: w.record for w in todo}
         progress("intervals", 0, len(todo) * len(names))
-        for i, (result, tables) in enumerate(results(measured, records, protocols, provenance)):
+        for i, (made, tables) in enumerate(results(measured, records, protocols, provenance)):
+            result = self._named(made)
             if out is not None and result.status != "skipped":  # what waits for a batch has nothing to keep
                 with locks.held(out / PARTIAL / "writing.lock"):  # results of an unequal run may have the same name
                     result, _ = store.written(out, result, tables)
@@ -279,6 +353,14 @@ class Session:
             self.surroundings(),
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _words(what: str, value: Any) -> str:
+    """A part of a forecast in words; nothing of decoders and pursuits, which all tasks share."""
+    if isinstance(value, dict):
+        told = ", ".join(f"{n} {kind}" for kind, n in value.items())
+        return f"{what}: {told}" if told and what.startswith("forwards") else ""
+    return f"{what}: {value}" if isinstance(value, int) else ""
 
 
 def _waiting(out: Path, holder: str) -> None:

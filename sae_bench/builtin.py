@@ -41,6 +41,18 @@ def _format(name: str, description: str, files: str, asks: str = "", weights: tu
     return Format(name, f"sae_bench.saes.formats.{name}", description, files, asks, weights)
 
 
+# CPU time of a run of one task alone, that of reconstruction being 1: python benchmarks/tasks.py (docs/suites.md)
+RELATIVE_COST = {
+    "reconstruction": 1.0,
+    "sparsity": 0.8,
+    "loss_recovered": 1.8,
+    "downstream_sparsity": 2.1,
+    "token_rules": 3.0,
+    "probe_recovery": 15.0,
+    "sparse_probing": 16.0,
+}
+
+
 # in the order in which they are tried: what is refused comes first, since crosscoders have the names of other layouts
 FORMATS = (
     _format(

@@ -13,7 +13,7 @@ from sae_bench import registry
 from sae_bench.errors import SaeBenchError, TaskError, UsageError, named
 from sae_bench.judge import JudgeOptions
 from sae_bench.schema import TaskSpec
-from sae_bench.settings import Settings
+from sae_bench.settings import CORE, Settings
 from sae_bench.streams import Inputs, stream
 from sae_bench.tasks.base import Context, Task
 from sae_bench.units.kinds import kind
@@ -25,10 +25,15 @@ NO_JUDGE = (
 )
 
 
+def asked_for(settings: Settings) -> str:
+    """The names of tasks that were asked for."""
+    return "core" if settings.tasks is None else settings.tasks
+
+
 def task_specs(settings: Settings) -> dict[str, TaskSpec]:
     """The chosen tasks, in the order in which they are shown. Raises UsageError, TaskError."""
     known = registry.tasks(settings.task_dir)
-    chosen = {name: known[name] for name in registry.choose(settings.tasks, known, "task")}
+    chosen = {name: known[name] for name in registry.choose(asked_for(settings), known, "task", {"core": CORE})}
     for path, value in settings.parameters.items():
         name, _, parameter = path.partition(".")
         if name not in chosen:
@@ -71,9 +76,9 @@ def tasks(settings: Settings) -> dict[str, Task]:
     """The chosen tasks, in the order in which they are shown. Raises SaeBenchError; see :func:`_usable`."""
     specs = task_specs(settings)
     origins = {name: registry.origin_of_task(name, settings.task_dir) for name in specs}
-    found = _usable(settings.tasks, origins, lambda name: task(specs[name], origins[name]))
+    found = _usable(asked_for(settings), origins, lambda name: task(specs[name], origins[name]))
     if not found:
-        raise UsageError(f"no task is left of --tasks {settings.tasks}; see the warnings above")
+        raise UsageError(f"no task is left of --tasks {asked_for(settings)}; see the warnings above")
     return found
 
 

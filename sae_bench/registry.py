@@ -14,14 +14,24 @@ import importlib
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints
 from importlib.metadata import entry_points as _read_entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sae_bench.builtin import BACKENDS, CONTROLS, DEFAULT_CONTROLS, FORMATS, STREAMS, UNITS, Entry, Format
+from sae_bench.builtin import (
+    BACKENDS,
+    CONTROLS,
+    DEFAULT_CONTROLS,
+    FORMATS,
+    RELATIVE_COST,
+    STREAMS,
+    UNITS,
+    Entry,
+    Format,
+)
 from sae_bench.errors import SaeBenchError, TaskError, UsageError, named
 from sae_bench.files import read_bytes
 from sae_bench.parsing import read_record
@@ -30,6 +40,7 @@ if TYPE_CHECKING:
     from sae_bench.schema import TaskSpec
 
 __all__ = ["BACKENDS", "CONTROLS", "DEFAULT_CONTROLS", "FORMATS", "STREAMS", "UNITS", "Entry", "Format"]  # built-in
+_NOT_MEASURED = "not measured"
 _PACKAGE = Path(__file__).parent
 
 
@@ -102,13 +113,19 @@ def load(what: str | Entry) -> Any:
         raise SaeBenchError(f"{code} cannot be imported ({named(error)}); install or correct {who}") from error
 
 
-def choose(names: str, known: Mapping[str, Any], what: str) -> list[str]:
-    """Names from "all", a comma-separated list or globs, in registry order. Raises UsageError with a suggestion."""
+def choose(
+    names: str, known: Mapping[str, Any], what: str, words: Mapping[str, Sequence[str]] | None = None
+) -> list[str]:
+    """Names from "all", a comma-separated list or globs, in registry order. Raises UsageError with a suggestion.
+
+    ``words`` stand for several names each, as "core" does.
+    """
     chosen: set[str] = set()
     for pattern in (part.strip() for part in names.split(",")):
-        matched = list(known) if pattern == "all" else fnmatch.filter(known, pattern)
+        word = (words or {}).get(pattern)
+        matched = list(known) if pattern == "all" else list(word) if word else fnmatch.filter(known, pattern)
         if not matched:
-            raise UsageError(f"no {what} is named {pattern!r}; {suggest(pattern, known)}")
+            raise UsageError(f"no {what} is named {pattern!r}; {suggest(pattern, [*known, *(words or ())])}")
         chosen.update(matched)
     return [name for name in known if name in chosen]
 
@@ -133,6 +150,13 @@ def tasks(extra: str | Path | None = None) -> dict[str, TaskSpec]:
     the folder that the user named.
     """
     return {name: known.spec for name, known in _tasks(extra if extra is None else str(extra)).items()}
+
+
+def cost(spec: TaskSpec) -> str:
+    """What a task costs in CPU time, as measured once: in times of ``reconstruction``, each alone."""
+    if spec.judge:
+        return "a judge's requests (run --dry-run counts them)"
+    return f"{RELATIVE_COST[spec.id]:g}" if spec.id in RELATIVE_COST else _NOT_MEASURED
 
 
 def card(name: str, extra: str | Path | None = None) -> str | None:

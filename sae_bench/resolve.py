@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from sae_bench import demo
+from sae_bench import defaults, demo, hub
 from sae_bench.data import roles as data_roles
 from sae_bench.data.calibration import limits, warn_of_little
 from sae_bench.data.documents import Corpus, DataOptions, load_corpus
@@ -30,6 +31,7 @@ from sae_bench.models.tokenizers import check_tokens
 from sae_bench.saes.model_names import hub_id
 from sae_bench.settings import ABLATION_TIERS, PROBE_TIERS, TEXT_FIELD, TIERS, TRACKED_TIERS, Settings
 from sae_bench.streams import Inputs, stream
+from sae_bench.suites.record import Known
 from sae_bench.tasks.base import Context, Task
 
 DEFAULT_CONTEXT = 128
@@ -93,22 +95,24 @@ class Opened:
         return Context(token_text(self.tokenizer), text_of(self.tokenizer), padding_token(self.tokenizer, self.subject))
 
 
-def opened(settings: Settings, infos: Sequence[Any]) -> Opened:
-    """Load the language model that is meant. Raises UsageError, ModelError."""
-    source = model_source(settings.model, infos)
+def opened(settings: Settings, source: Any, known: Known | None = None) -> Opened:
+    """Load the language model that is meant, of a suite at its revision. Raises UsageError, ModelError."""
+    place = defaults.model_place(source, known)
     found: list[ModelDigests] = []
     device, dtype = _asked(settings)
-    subject, tokenizer = load_subject(
-        source,
-        backend=settings.backend,
-        device=device,
-        dtype=dtype,
-        tokenizer=settings.tokenizer,
-        before=lambda model: found.append(digests(model, in_memory=isinstance(source, torch.nn.Module))),
-    )
+    of_hub = any(defaults.repository(one) is not None for one in (place.where, settings.tokenizer))
+    with hub.patiently(needed=of_hub):
+        subject, tokenizer = load_subject(
+            place.where,
+            backend=settings.backend,
+            device=device,
+            dtype=dtype,
+            tokenizer=settings.tokenizer,
+            before=lambda model: found.append(digests(model, in_memory=isinstance(source, torch.nn.Module))),
+        )
     made = Opened(source, subject, tokenizer, *found)
-    if made.is_demo:
-        subject.name = "demo"
+    if made.is_demo or place.name is not None:
+        subject.name = place.name or "demo"
     return made
 
 
@@ -222,14 +226,14 @@ def padding_token(tokenizer: Any, subject: SubjectModel) -> int:
 
 
 def inputs(
-    settings: Settings, infos: Sequence[Any], model: Opened, tasks: Mapping[str, Task], controls: tuple[str, ...]
+    settings: Settings,
+    infos: Sequence[Any],
+    model: Opened,
+    tasks: Mapping[str, Task],
+    controls: tuple[str, ...],
+    place: defaults.Place,
 ) -> Inputs:
-    """What the tasks read. Raises DataError."""
-    data = settings.data
-    if data is None:
-        if not model.is_demo:
-            raise DataError("text to evaluate on is needed: give --data FILE, a folder, or a data set's hub id")
-        data = "demo"
+    """What the tasks read; ``place`` is where the text lies. Raises DataError."""
     options = Options(
         mask=settings.mask,
         controls=controls,
@@ -242,10 +246,24 @@ def inputs(
         ablation_documents=ABLATION_TIERS[settings.tier],
         tracked_documents=TRACKED_TIERS[settings.tier],
     )
-    text = corpus(settings, infos, model.subject, model.tokenizer, data)
+    text = _text(settings, infos, model, place)
     labels = any(stream(task.stream).labels for task in tasks.values())
-    suite = labelled_suite(settings, infos, model, (data, text.source)) if labels else None
+    with hub.patiently(needed=labels and settings.probe_data is None and not model.is_demo):
+        suite = labelled_suite(settings, infos, model, (place.where, text.source)) if labels else None
     return Inputs(text, suite, options)
+
+
+def _text(settings: Settings, infos: Sequence[Any], model: Opened, place: defaults.Place) -> Corpus:
+    """The text of a run, under the name of its place. Raises DataError."""
+    name = defaults.of_hub(place.where)
+    with hub.patiently(needed=name is not None):
+        try:
+            text = corpus(settings, infos, model.subject, model.tokenizer, place.where)
+        except DataError as error:
+            if name is not None and (why := hub.silent()) is not None:
+                raise DataError(defaults.no_text(name, why)) from error
+            raise
+    return text if place.name is None else dataclasses.replace(text, source=place.name)
 
 
 def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, tokenizer: Any, data: Any) -> Corpus:

@@ -41,6 +41,8 @@ PROBE_TIERS: dict[str, tuple[int | None, int | None]] = {
 }
 ABLATION_TIERS: dict[str, int | None] = {"smoke": 8, "standard": 64, "full": 512}  # documents with ablations
 TRACKED_TIERS: dict[str, int | None] = {"smoke": 32, "standard": 512, "full": 2048}  # documents to explain from
+# What is measured without a word about tasks: what costs least beside the pass over the text (docs/suites.md).
+CORE = ("reconstruction", "sparsity", "loss_recovered", "token_rules")
 DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
 DEFAULT_CONTEXT = 128
 TEXT_FIELD = "text"
@@ -68,7 +70,7 @@ class Told:
         return {name: value for name in TOLD if (value := getattr(self, name)) is not None}
 
 
-PATHS = ("model", "data", "tokenizer", "task_dir", "probe_data", "judge_cache", "judge_batch", "out")
+PATHS = ("model", "data", "tokenizer", "task_dir", "suite", "probe_data", "judge_cache", "judge_batch", "out")
 TOLD = tuple(f.name for f in fields(Told))
 
 
@@ -78,7 +80,11 @@ class Settings(Told):
 
     ``model``: a folder, a hub id, "demo", or a ``transformers`` model in memory; by default what the SAE declares.
     ``name``: what the results of a single SAE are called; see :mod:`sae_bench.given` for what they are called without.
-    ``data``: a file, folder, hub id, "demo", a list of texts, or token ids ``[sequences, length]``.
+    ``suite``: the frozen suite that the run keeps to, by name or file; what contradicts it is refused. "auto": that of
+    the model if nothing else is said of what is measured, "none": none. See :mod:`sae_bench.suites`.
+    ``tasks``: "core" (the default: :data:`CORE`), "all" that the inputs allow, or names and globs.
+    ``data``: a file, folder, hub id, "demo", a list of texts, or token ids ``[sequences, length]``; by default the text
+    of a suite of the model, else what the SAE says that it was trained on.
     Ids are read as they are, less padding on the right: ``packed``, ``bos``, ``text_field``, ``split`` and a
     ``context`` beyond their length are refused; a shorter one, that of the SAE or the model cuts rows, with a warning.
     ``mask``: what is left out everywhere: "special" BOS and EOS ids, and position 0 of every sequence; "first" position
@@ -115,7 +121,8 @@ class Settings(Told):
     data: Any = None
     tokenizer: Any = None
     name: str | None = None
-    tasks: str = "all"
+    tasks: str | None = None
+    suite: str | Path = "auto"
     task_dir: str | Path | None = None
     tier: Literal["smoke", "standard", "full"] = "standard"
     limit: int | None = None

@@ -111,7 +111,7 @@ def _settings(result: Result, given: Mapping[str, Any]) -> Settings:
         own = {name: value for name, value in kept["parameters"].items() if name.startswith(f"{result.task}.")}
         kept["parameters"] = own
     chosen = {name: value for name, value in given.items() if value is not None}
-    return Settings(**(kept | chosen | {"tasks": result.task, "controls": "none", "out": None}))
+    return Settings(**(kept | chosen | {"tasks": result.task, "controls": "none", "suite": "none", "out": None}))
 
 
 @cache

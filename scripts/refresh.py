@@ -35,7 +35,7 @@ from sae_bench.schema import TaskSpec
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "tasks" / "versions.lock"
-RESULTS = ["--tasks", "reconstruction,sparsity,loss_recovered,downstream_sparsity", "--limit", "128"]
+RESULTS = ["--suite", "demo-v1"]
 MEASURED = "sae-bench run "  # how the commands begin that take minutes
 TABLE = re.compile(r"(<!-- (?P<what>sae-bench [^\n]*?|parameters) -->\n)(?P<old>.*?)(<!-- end -->)", re.DOTALL)
 

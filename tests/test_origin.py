@@ -23,7 +23,7 @@ import yaml
 from huggingface_hub import constants, errors
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 
-from sae_bench import resolve
+from sae_bench import hub, resolve
 from sae_bench.errors import CoderError
 from sae_bench.saes import releases
 from sae_bench.saes.hub import Place, chosen, parse
@@ -116,6 +116,7 @@ def online(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Online:
     def start(files: Files, **sizes: int) -> Hub:
         there = Hub(cache, files, sizes)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(hub, "silent", lambda: None)
         monkeypatch.setattr(huggingface_hub, "HfApi", lambda: there)
         monkeypatch.setattr(huggingface_hub, "snapshot_download", there.snapshot_download)
         return there

@@ -22,9 +22,11 @@ from sae_bench.files import sha256
 from sae_bench.results import store, submit
 from sae_bench.results.submit import LEAST_DOCUMENTS, MOST_JSON, MOST_UNITS, NAME, check, result_files
 from sae_bench.schema import Protocol
+from sae_bench.suites import record
 from sae_bench.units import Units, pack
 from tests.builders.results import changed
 from tests.builders.said import complaints
+from tests.builders.suites import sealed
 from tests.conftest import Run
 
 ROOT = Path(__file__).parents[1]
@@ -35,13 +37,29 @@ Tables = dict[str, Units]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def suites(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sealed suite that the results of this file are of."""
+    folder = tmp_path_factory.mktemp("suites")
+    sets = '[labelled]\nsets = "base64,code_comment,contains_number,has_question,uppercase_word"'
+    text = {"limit": 64, "context": 128}
+    tasks = (*FIT, "downstream_sparsity")
+    sealed(folder, "tried-v1", tasks=tasks, text=text, controls="default", resamples=50, rest=sets)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, suites: Path) -> dict[str, Path]:
     """Results of one SAE of the demo world by task; the one of downstream_sparsity is of 8 documents."""
     out = tmp_path_factory.mktemp("made")
-    sets = "base64,code_comment,contains_number,has_question,uppercase_word"
-    tasks = ",".join((*FIT, "downstream_sparsity"))
-    evaluate("demo", tasks=tasks, tier="smoke", limit=64, resamples=50, probe_sets=sets, out=out)
+    evaluate("demo", suite=suites / "tried-v1.toml", out=out)
     return {store.read(file).task: file for file in store.find(out)}
+
+
+@pytest.fixture(autouse=True)
+def known_suites(suites: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suites there are, in all tests but that of the repository."""
+    if "repository" not in request.node.name:
+        monkeypatch.setattr(record, "folder_of", lambda folder=None: suites if folder is None else Path(folder))
 
 
 def copied(file: Path, to: Path) -> Path:
@@ -251,7 +269,9 @@ def test_an_edited_protocol(made: dict[str, Path], tmp_path: Path, rehashed: boo
     if not rehashed:
         only(file, "'protocol' must be the hash of 'provenance.protocol'")
     else:
-        only(file, "5000", "64")  # there are 64 rows
+        problems = check(file).problems  # there are 64 rows, and the suite fixes 64 documents
+        assert any("unofficial" in problem for problem in problems)
+        assert any("5000" in problem and "unofficial" not in problem for problem in problems)
 
 
 def test_a_changed_parameter_is_named(made: dict[str, Path], tmp_path: Path) -> None:
@@ -514,12 +534,12 @@ def in_process_of_its_own(code: str) -> str:
     return done.stdout
 
 
-def test_checking_imports_no_torch(made: dict[str, Path]) -> None:
+def test_checking_imports_no_torch(made: dict[str, Path], suites: Path) -> None:
     """The job that checks a pull request installs little and reads files from strangers."""
     files = [str(made[task]) for task in FIT]
     out = in_process_of_its_own(
         "import sys\nfrom sae_bench.cli.main import main\n"
-        f"assert main(['submit', *{files!r}, '--check-only']) == 0\n"
+        f"assert main(['submit', *{files!r}, '--check-only', '--suites', {str(suites)!r}]) == 0\n"
         "print(sorted({'torch', 'transformers', 'transformer_lens', 'datasets', 'openai'} & set(sys.modules)))\n"
     )
     assert out.splitlines() == ["3 results are fit for the board", "[]"]

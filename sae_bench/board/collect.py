@@ -17,8 +17,10 @@ from sae_bench.results.heads import Heads
 from sae_bench.results.verified import STATES, State, state_of
 from sae_bench.schema import Result, TaskSpec
 from sae_bench.show import judges
+from sae_bench.suites.claims import Claims
 
 CONFIDENCE = 0.95  # of every interval on the board
+UNOFFICIAL = "unofficial (no suite)"
 
 
 Controls = Mapping[str, Mapping[str, float]]  # by control and metric, those that have a value
@@ -26,12 +28,17 @@ Controls = Mapping[str, Mapping[str, float]]  # by control and metric, those tha
 
 @dataclass(frozen=True)
 class Entry:
-    """The head of a result, the file it is from, how far it was checked, and the values of its controls."""
+    """The head of a result, the file it is from, how far it was checked, and the values of its controls.
+
+    ``suite`` is the sealed suite that it is of, or says that it is of none ("unofficial ..."); ``official`` which.
+    """
 
     file: Path
     result: Result
     checked: State
     controls: Controls
+    suite: str = UNOFFICIAL
+    official: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,14 @@ class Collection:
     installed: Mapping[str, TaskSpec]
 
 
-def collect(folder: Path, installed: Mapping[str, TaskSpec]) -> Collection:
-    """Read all results below ``folder``, or the one file. Raises UsageError where there is no result at all."""
+def collect(folder: Path, installed: Mapping[str, TaskSpec], suites: str | Path | None = None) -> Collection:
+    """Read all results below ``folder``, or the one file. Raises UsageError where there is no result at all.
+
+    What a result says of its suite is held against the files of suites, those in the folder ``suites`` or those that
+    ship: one whose claim does not hold is shown as unofficial, and the reason is a problem.
+    """
     entries: list[Entry] = []
-    heads, names = Heads(installed), _Names()
+    heads, names, claims = Heads(installed), _Names(), Claims(suites)
 
     def load(file: Path) -> tuple[Result, Controls]:
         result = _consistent(file, store.read(file))
@@ -66,7 +77,11 @@ def collect(folder: Path, installed: Mapping[str, TaskSpec]) -> Collection:
             problems.append(f"{file}: 'status' is {result.status}, so it is not shown: {result.reason}")
             continue
         if result.task in specs:
-            entries.append(Entry(file, _known_metrics(file, result, specs[result.task], problems), state, controls))
+            shown = _known_metrics(file, result, specs[result.task], problems)
+            why = claims.problem(result)
+            if why is not None and result.suite is not None:
+                problems.append(f"{file}: it is shown as unofficial: {why}")
+            entries.append(Entry(file, shown, state, controls, claims.label(result), why is None))
     return Collection(tuple(_without_duplicates(entries, problems)), tuple(problems), specs, installed)
 
 

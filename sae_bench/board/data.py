@@ -20,6 +20,7 @@ FIELDS = (
     *("no_interval", "optimistic", "design_effect"),
     *("rank_low", "rank_high", "rank_of", "rank_l0_low", "rank_l0_high", "front", "unranked"),
     *("checked", "control", "mark"),
+    *("suite", "official"),
 )
 
 
@@ -50,7 +51,10 @@ def _guarded(value: Any) -> Any:
 
 
 def _shared(table: Table) -> dict[str, Any]:
-    return {"model": table.model, "hook": table.hook, "group": table.group, "conditions": table.conditions}
+    return {
+        **{"model": table.model, "hook": table.hook, "group": table.group, "conditions": table.conditions},
+        **{"suite": table.suite, "official": "yes" if table.official else "no"},
+    }
 
 
 def _identity(row: Row) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sae_bench.board.alike import L0s, SaeKey, conditions, key_of
 from sae_bench.board.cells import Cell, cells_of, cost_of
-from sae_bench.board.collect import Collection, Entry
+from sae_bench.board.collect import UNOFFICIAL, Collection, Entry
 from sae_bench.board.columns import Column, Columns
 from sae_bench.board.ranks import DIFFERENCES_AT_MOST, PAIRS_AT_MOST, Groups, Ranker
 from sae_bench.errors import UsageError
@@ -45,7 +45,10 @@ class Reference:
 
 @dataclass(frozen=True)
 class Table:
-    """SAEs that were measured alike: one model, one hook point, one protocol for each task."""
+    """SAEs that were measured alike: one suite, one model, one hook point, one protocol for each task.
+
+    ``suite`` names the sealed suite, or says that there is none: then the table is not ``official``.
+    """
 
     model: str
     hook: str
@@ -56,6 +59,8 @@ class Table:
     rows: tuple[Row, ...]
     references: tuple[Reference, ...]
     notes: tuple[str, ...]
+    suite: str = UNOFFICIAL
+    official: bool = False
 
     @property
     def title(self) -> str:
@@ -116,8 +121,9 @@ def _contexts(entries: Sequence[Entry]) -> list[tuple[Place, list[Entry]]]:
     """Results that may stand in one table: equal protocols but for the task, and one protocol for each task.
 
     Where a task has several protocols under equal conditions (another version or other parameters) or several judges,
-    the newest is in the first table, the others in further ones: never two in one ranking. Within a place the most
-    documents are first.
+    the newest is in the first table, the others in further ones: never two in one ranking. Nor are results of two
+    suites, two files of one name included, or of a suite and of none. Within a place sealed suites are first, then the
+    most documents.
     """
     hashes: dict[tuple[str, str], set[Generation]] = {}
     models: dict[str, set[str]] = {}
@@ -128,11 +134,12 @@ def _contexts(entries: Sequence[Entry]) -> list[tuple[Place, list[Entry]]]:
         models.setdefault(p.model_sha256, set()).add(p.model)
     ages = {key: {one: age for age, one in enumerate(sorted(found))} for key, found in hashes.items()}
     names = {model: " = ".join(sorted(found)) for model, found in models.items()}
-    parts: dict[tuple[Place, int, str, int], list[Entry]] = {}
+    parts: dict[tuple[Place, bool, str, int, str, int], list[Entry]] = {}
     for e, alike in zip(entries, alike_to, strict=True):
         p = e.result.provenance.protocol
-        place = names[p.model_sha256], p.model_sha256, hook_of(p)
-        parts.setdefault((place, -p.n_documents, alike, ages[alike, p.task][_generation(e.result)]), []).append(e)
+        place, suite = (names[p.model_sha256], p.model_sha256, hook_of(p)), (not e.official, e.result.suite or "")
+        key = (place, *suite, -p.n_documents, alike, ages[alike, p.task][_generation(e.result)])
+        parts.setdefault(key, []).append(e)
     return [(key[0], parts[key]) for key in sorted(parts)]
 
 
@@ -193,12 +200,14 @@ def _table(
     return Table(
         model=model,
         hook=hook,
-        conditions=f"{population(results[0])}, mask {results[0].provenance.protocol.mask}",
+        conditions=f"{part[0].suite}; {population(results[0])}, mask {results[0].provenance.protocol.mask}",
         group=group,
         columns=shown,
         protocols={r.protocol: r.provenance.protocol for r in sorted(results, key=lambda r: (r.task, r.protocol))},
         rows=tuple(sorted(rows, key=lambda row: _order(row, shown))),
         references=_references(measured, shown),
+        suite=part[0].suite,
+        official=part[0].official,
         notes=tuple(
             [
                 *how,

@@ -38,6 +38,8 @@ def add(verbs: Any) -> None:
     p.add_argument("--model", metavar="NAMES", help="only results of these models: names, commas, globs")
     p.add_argument("--columns", metavar="FILE", help="another file instead of leaderboard/columns.toml")
     p.add_argument("--plots", metavar="DIR", help="also write the plots as SVG and PNG into this folder")
+    p.add_argument("--suites", metavar="DIR", help="folder of suites that results are held against (default: those "
+                   "that ship)")  # fmt: skip
     p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
 
 
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.files import write_atomically
     from sae_bench.show.text import line
 
-    collection = collect.collect(at_home(args.results), registry.tasks(args.task_dir))
+    collection = collect.collect(at_home(args.results), registry.tasks(args.task_dir), args.suites)
     file = at_home(args.columns) if args.columns else registry.data_folder("leaderboard") / "columns.toml"
     wanted = columns.read_columns(file, collection.specs, everything=args.all_metrics or bool(args.metrics))
     if args.metrics:

@@ -15,7 +15,9 @@ from sae_bench.files import at_home
 def add(verbs: Any) -> None:
     """Register the verb."""
     p = verbs.add_parser(
-        "ls", help="list tasks, formats, controls, back ends, models, results, ...", description="List what there is."
+        "ls",
+        help="list tasks, suites, formats, controls, back ends, models, results, ...",
+        description="List what there is.",
     )
     p.set_defaults(function=run)
     p.add_argument("what", nargs="?", default="tasks", choices=list(_ROWS))
@@ -43,9 +45,35 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tasks(args: argparse.Namespace) -> list[dict[str, Any]]:
+    from sae_bench.settings import CORE
+
     return [
-        {"task": name, "version": spec.version, "metrics": len(spec.metrics), "question": spec.question}
+        {
+            "task": name,
+            "version": spec.version,
+            "core": "yes" if name in CORE else "",
+            "cost (reconstruction = 1)": registry.cost(spec),
+            "metrics": len(spec.metrics),
+            "question": spec.question,
+        }
         for name, spec in registry.tasks(args.task_dir).items()
+    ]
+
+
+def _suites(args: argparse.Namespace) -> list[dict[str, Any]]:
+    from sae_bench.suites.record import every
+
+    return [
+        {
+            "suite": name,
+            "": known.word,
+            "model": known.suite.model.id,
+            "text": known.suite.text.source,
+            "documents": known.suite.seal.documents if known.suite.seal else known.suite.text.limit or "",
+            "tasks": ", ".join(known.suite.tasks),
+            "digest": known.sha256[:8],
+        }
+        for name, known in every().items()
     ]
 
 
@@ -129,7 +157,19 @@ def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 _ROWS = {
-    **{"tasks": _tasks, "formats": _formats, "controls": _controls, "backends": _backends, "streams": _streams},
+    **{
+        "tasks": _tasks,
+        "suites": _suites,
+        "formats": _formats,
+        "controls": _controls,
+        "backends": _backends,
+        "streams": _streams,
+    },
     **{"units": _units, "models": _models, "results": _results},
 }
-_WIDTHS = {"formats": [None, 50, 40, 40], "models": [None, 40, 70]}
+_WIDTHS = {
+    "tasks": [None, None, None, 24, None, 48],
+    "suites": [None, None, None, None, None, 40, None],
+    "formats": [None, 50, 40, 40],
+    "models": [None, 40, 70],
+}

@@ -23,6 +23,7 @@ FIELDS = (
         "name",
         "model",
         "data",
+        "suite",
         "tasks",
         "task_dir",
         "tier",
@@ -39,6 +40,7 @@ FIELDS = (
     *("mean_from", "controls", "backend", "device", "dtype", "sae_dtype", "seed", "resamples"),
     *("batch_tokens", "out", "overwrite", "probe_data", "probe_sets", "select_in", "calibration_cache", *TOLD),
 )
+ANYHOW = ("out", "overwrite", "device", "select_in", "calibration_cache")  # no part of what is measured
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -57,21 +59,39 @@ def add(verbs: Any) -> None:
         formatter_class=Help,
     )
     p.set_defaults(function=run)
-    run_flags.what(p.add_argument_group("what to measure"))
+    run_flags.what(Unsaid(p.add_argument_group("what to measure")))
     add_told(p.add_argument_group("what the files of the SAE leave open"))
-    run_flags.model(p.add_argument_group("language model"))
-    run_flags.text(p.add_argument_group("text"))
-    run_flags.labels(p.add_argument_group("labelled texts (probe_recovery, sparse_probing)"))
+    run_flags.model(Unsaid(p.add_argument_group("language model")))
+    run_flags.text(Unsaid(p.add_argument_group("text")))
+    run_flags.labels(Unsaid(p.add_argument_group("labelled texts (probe_recovery, sparse_probing)")))
     limits = (
         "All SAEs share the limits in rounds; at a limit a run ends with exit code 4, and the same command goes on."
     )
     judge_flags.add(p.add_argument_group("judge (autointerp)", limits))
-    run_flags.how(p.add_argument_group("run"))
+    run_flags.how(Unsaid(p.add_argument_group("run")))
+
+
+class Unsaid:
+    """A group of flags of which one that is not given is None: a suite may say it, else the default of settings.
+
+    Help says the default all the same.
+    """
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+
+    def add_argument(self, *names: str, **how: Any) -> None:
+        """As the group's."""
+        default = how.get("default")
+        name = names[-1].lstrip("-").replace("-", "_")
+        if name in FIELDS and name not in ANYHOW and default is not None and default is not False:
+            how |= {"default": None, "help": f"{how['help']} (default: {default})"}
+        self._group.add_argument(*names, **how)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and say by the exit code whether an SAE failed, or a limit of the judge was reached."""
-    show_progress = not args.quiet
+    show_progress, given = not args.quiet, _given(args)
     if show_progress:
         print("loading ...", file=sys.stderr)
     from sae_bench.api import Session
@@ -80,14 +100,7 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.settings import Settings
     from sae_bench.show.text import json_text, printable
 
-    session = Session(
-        args.sae,
-        Settings(
-            **{name: getattr(args, name) for name in FIELDS},
-            **judge_flags.settings(args),
-            parameters=_parameters(args.param),
-        ),
-    )
+    session = Session(args.sae, Settings(**given))
     if args.dry_run:
         forecast = session.forecast()
         print(json_text(forecast) if args.json else _listing(forecast))
@@ -121,6 +134,24 @@ def run(args: argparse.Namespace) -> int:
     for sentence in cut:
         print(printable(f"sae-bench: {sentence}"), file=sys.stderr)
     return Exit.FAILED if failed else Exit.BUDGET if cut else Exit.DONE
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were said; what contradicts the suite is refused. Raises UsageError."""
+    from sae_bench import defaults
+    from sae_bench.suites import keep
+
+    given = {name: value for name in FIELDS if (value := getattr(args, name)) is not None and value is not False}
+    judge = judge_flags.settings(args) | {"null": None if args.null == "none" else args.null}
+    given |= {name: value for name, value in judge.items() if value is not None and value is not False and value != {}}
+    given |= {"parameters": _parameters(args.param)} if args.param else {}
+    given |= {"calibration_cache": args.calibration_cache}
+    known = keep.refuse(given)
+    if known is not None:  # before anything large is imported
+        defaults.check_there(known, given.get("model"), given.get("data"))
+    if "suite" not in given and keep.said(given):
+        given["suite"] = keep.NONE
+    return given
 
 
 def _announce(session: Session, met: str | None, out: str) -> None:

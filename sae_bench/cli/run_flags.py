@@ -16,9 +16,11 @@ def what(what: Any) -> None:
     what.add_argument("--name", metavar="NAME", help="what results are called, of a single SAE (default: as its files "
                       "say, else as its folder or module.factory is called; equal names in a run get how their paths "
                       "or weights differ)")  # fmt: skip
-    what.add_argument(
-        "--tasks", default="all", help="all, ids separated by commas, or a glob (see: sae-bench ls tasks)"
-    )
+    what.add_argument("--suite", metavar="NAME", help="frozen suite, which fixes all that is measured: a name (see: "
+                      "sae-bench ls suites) or a file; none keeps to no suite (default: that of the model, if nothing "
+                      "else is said of what is measured)")  # fmt: skip
+    what.add_argument("--tasks", help="core, all that the inputs allow, ids separated by commas, or a glob (see: "
+                      "sae-bench ls tasks; default: those of the suite, else core)")  # fmt: skip
     what.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
     what.add_argument("--controls", default="default", help="none, default, all, or names (see: sae-bench ls controls)")
     what.add_argument("--tier", default="standard", choices=["smoke", "standard", "full"],
@@ -47,8 +49,8 @@ def model(model: Any) -> None:
 def text(text: Any) -> None:
     """The text and how it is cut into sequences."""
     text.add_argument("--data", metavar="D", help=".txt, .jsonl[.gz], .parquet, data set folder, hub id, or token ids "
-                      "in .npy or .safetensors, padded on the right or with an attention_mask (default for the demo "
-                      "model: demo)")  # fmt: skip
+                      "in .npy or .safetensors, padded on the right or with an attention_mask (default: that of a "
+                      "suite of the model, else what the SAE was trained on)")  # fmt: skip
     text.add_argument("--text-field", default="text", metavar="NAME", help="column that holds the text")
     text.add_argument("--group-field", metavar="NAME", help="column that says what each text belongs to (its source, "
                       "its author), or tensor beside the ids in .safetensors (the document of each row): what "

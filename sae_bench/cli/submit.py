@@ -15,14 +15,16 @@ def add(verbs: Any) -> None:
     p = verbs.add_parser(
         "submit",
         help="check results and put them where the board finds them",
-        description="Check results as CI does, copy them to where they belong in a checkout of this project, and say "
-        "how to open the pull request. Nothing is sent anywhere. Exit code 0: all are fit; 2: one is not, and none is "
-        "copied.",
+        description="Check results of sealed suites as CI does, copy them to where they belong in a checkout of this "
+        "project, and say how to open the pull request. Nothing is sent anywhere. Exit code 0: all are fit; 2: one is "
+        "not, and none is copied.",
     )
     p.set_defaults(function=run)
     p.add_argument("results", nargs="+", metavar="RESULT", help="result files, or folders of results")
     p.add_argument("--to", default="results", metavar="DIR", help="the results folder of the checkout (results)")
     p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
+    p.add_argument("--suites", metavar="DIR", help="folder of suites that results are held against (default: those "
+                   "that ship)")  # fmt: skip
     p.add_argument("--check-only", action="store_true", help="check, and copy nothing")
 
 
@@ -30,8 +32,10 @@ def run(args: argparse.Namespace) -> int:
     """Check all, then copy all."""
     from sae_bench.results.submit import check, place, result_files
     from sae_bench.show.text import line, printable
+    from sae_bench.suites.claims import Claims
 
-    checked = [check(file, args.task_dir) for file in result_files([at_home(path) for path in args.results])]
+    claims = Claims(args.suites)
+    checked = [check(file, args.task_dir, claims) for file in result_files([at_home(path) for path in args.results])]
     for one in checked:
         for problem in one.problems:
             print(line(f"sae-bench: {one.file}: {problem}"), file=sys.stderr)

@@ -51,6 +51,12 @@ def open_source(
     return opened if groups is None else _grouped(opened, labels_given(groups))
 
 
+def hub_name(source: str) -> str | None:
+    """The id of the data set on the hub that a text means, without its configuration; None where it means none."""
+    is_id = HUB_ID.fullmatch(source) is not None and not source.lower().endswith(FILE_SUFFIXES)
+    return source.partition(":")[0] if is_id else None
+
+
 def _grouped(opened: TextSource | RowSource, labels: list[str]) -> TextSource | RowSource:
     """The source with a label for each of its texts or rows. Raises UsageError, DataError."""
     size = opened.size if isinstance(opened, TextSource) else opened.shape[0]
@@ -114,7 +120,7 @@ def _open_named(source: str | Path, fields: Fields, split: str | None) -> TextSo
         return _open_folder(path, fields, split)
     if is_there:
         return _open_file(path, fields)
-    if isinstance(source, str) and HUB_ID.fullmatch(source) and not source.lower().endswith(FILE_SUFFIXES):
+    if isinstance(source, str) and hub_name(source):
         return _open_hub(source, fields, split)
     raise DataError(
         f"There is no file or folder {shown}: give a path that exists, a hub id such as org/name, or 'demo'."

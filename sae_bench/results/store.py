@@ -81,6 +81,12 @@ def written(out: str | Path, result: Result, tables: dict[str, Units]) -> tuple[
     return result, file
 
 
+def renamed(out: str | Path, result: Result) -> None:
+    """Write the result again where it is, under another claim of a suite; its units stay. Raises ResultError."""
+    file = path_of(out, result.sae, result.task, result.version, result.protocol)
+    write_atomically(file, to_json(result.model_dump(mode="json")))
+
+
 def check_units(file: Path, result: Result) -> None:
     """That the file of units beside the result ``file`` is the one it was made of, and what it shares. ResultError."""
     unit_files.check(file, result.units_sha256)

@@ -16,6 +16,7 @@ from sae_bench.results.heads import Heads
 from sae_bench.results.recompute import differences
 from sae_bench.schema import MetricValue, Result, TaskSpec
 from sae_bench.show import marks
+from sae_bench.suites.claims import Claims
 from sae_bench.units.groups import group_of
 from sae_bench.units.kinds import kind
 
@@ -34,20 +35,23 @@ class Checked:
     problems: tuple[str, ...]
 
 
-def check(file: Path, task_dir: str | None = None) -> Checked:
-    """Everything that can be checked of a result without the SAE, the model or a network."""
+def check(file: Path, task_dir: str | None = None, claims: Claims | None = None) -> Checked:
+    """Everything that can be checked of a result without the SAE, the model or a network.
+
+    ``claims`` holds the suite that it names against the suites there are, by default those that ship.
+    """
     try:
         regular(file)
         if file.stat().st_size > MOST_JSON:
             return Checked(file, None, (f"{file} is larger than {MOST_JSON >> 20} MiB",))
         result = store.read(file)
-        problems = tuple(_problems(file, result, task_dir))
+        problems = tuple(_problems(file, result, task_dir, claims or Claims()))
         return Checked(file, Heads(registry.tasks(task_dir)).of(result), problems)
     except (ResultError, OSError) as error:
         return Checked(file, None, (str(error),))
 
 
-def _problems(file: Path, result: Result, task_dir: str | None) -> Iterator[str]:
+def _problems(file: Path, result: Result, task_dir: str | None, claims: Claims) -> Iterator[str]:
     if result.status != "ok":
         yield f"the status is {result.status} ({result.reason}); only results with the status ok are taken"
         return
@@ -58,23 +62,32 @@ def _problems(file: Path, result: Result, task_dir: str | None) -> Iterator[str]
         yield f"it is of {not_installed(result.task, known)}"
         return
     spec, protocol = known[result.task], result.provenance.protocol
-    yield from _definition(result, spec)
-    if protocol.parameters.keys() & spec.parameters.keys():
-        changed = ", ".join(sorted(protocol.parameters.keys() & spec.parameters.keys()))
-        yield f"the board takes tasks as they are defined, but {changed} was changed with --param"
-    if protocol.seed != 0:
-        yield f"the seed is {protocol.seed}; the board takes seed 0, since a seed can be chosen"
+    why = claims.problem(result)
+    own = [*_definition(result, spec), *(_chosen(result, spec) if why is not None else ())]
+    yield from own
+    if why is not None and not own:
+        yield f"it is unofficial, and the board takes results of sealed suites: {why}"
     if protocol.n_documents < LEAST_DOCUMENTS:
         yield f"it was measured on {protocol.n_documents} documents; the board takes {LEAST_DOCUMENTS} or more"
-    lacking = [name for name in registry.DEFAULT_CONTROLS if name not in result.provenance.controls]
-    if lacking and not spec.judge:
-        yield f"it was measured without the controls {', '.join(lacking)}; run with --controls default"
     if result.provenance.controls and not result.controls:
         yield "its controls are named, but have no figures"
     for text in (result.sae.name, result.sae.architecture, protocol.model, protocol.data):
         if len(text) > NAME or not text.isprintable():
             yield f"a name is longer than {NAME} characters or holds what cannot be printed: {text[:60]!r}"
     yield from _units(file, result, task_dir)
+
+
+def _chosen(result: Result, spec: TaskSpec) -> Iterator[str]:
+    """What people choose who run without a suite, of what suites fix."""
+    protocol = result.provenance.protocol
+    if protocol.parameters.keys() & spec.parameters.keys():
+        changed = ", ".join(sorted(protocol.parameters.keys() & spec.parameters.keys()))
+        yield f"the board takes tasks as they are defined, but {changed} was changed with --param"
+    if protocol.seed != 0:
+        yield f"the seed is {protocol.seed}; the board takes seed 0, since a seed can be chosen"
+    lacking = [name for name in registry.DEFAULT_CONTROLS if name not in result.provenance.controls]
+    if lacking and not spec.judge:
+        yield f"it was measured without the controls {', '.join(lacking)}; run with --controls default"
 
 
 def _definition(result: Result, spec: TaskSpec) -> Iterator[str]:

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from sae_bench import hub
 from sae_bench.errors import CoderError
 from sae_bench.files import KIB, read_text
 from sae_bench.registry import FORMATS
@@ -99,6 +100,8 @@ def _sizes(place: Place) -> dict[str, int]:
     """Bytes of every file of the repository, by path. Raises what huggingface_hub raises."""
     from huggingface_hub.hf_api import RepoFile
 
+    if (why := hub.silent()) is not None:
+        raise ConnectionError(why)
     api = huggingface_hub.HfApi()
     # Unlike the listing, this request is not tried again and again, so a hub that is out of reach costs no minute.
     info = api.repo_info(place.repository, revision=place.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)

@@ -217,6 +217,7 @@ SETTINGS: dict[str, list[Row] | str] = {
         same(tokenizer=TinyTokenizer()),
     ],
     "name": [same(name="called otherwise")],
+    "suite": [same(suite="none")],
     "tasks": [same({"tasks": "reconstruction"}, tasks="reconstruction")],
     "task_dir": [by(lambda w: {"task_dir": _tasks(w)}, is_named=False)],
     "tier": [named(base={"limit": None}, tier="full", limit=None), same(ON_LABELS, tier="standard", **ON_LABELS)],

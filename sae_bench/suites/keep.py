@@ -1,0 +1,183 @@
+"""How a run keeps to a suite: its values become settings, and what contradicts them is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sae_bench import registry
+from sae_bench.errors import UsageError
+from sae_bench.schema import Protocol, TaskSpec
+from sae_bench.settings import CORE, Settings
+from sae_bench.suites.claims import differences
+from sae_bench.suites.record import Known, Suite, every, find
+
+AUTO, NONE = "auto", "none"
+NEUTRAL = {"bos": "auto", "dtype": "auto"}  # values that leave it to something else, and so to the suite
+# Where the text lies and how its files are read: digests say whether it is the suite's.
+READ = ("text_field", "group_field", "split")
+Named = Callable[[str], str]  # how a setting is called where it was given
+
+
+def values(suite: Suite) -> dict[str, Any]:
+    """What a suite fixes, by the names of settings."""
+    text = suite.text
+    judge = suite.judge
+    return {
+        **{name: getattr(text, name) for name in ("tier", "limit", "tokens", "context", "packed", "bos", *READ)},
+        **{name: getattr(suite, name) for name in ("mask", "mean_from", "controls", "seed", "resamples")},
+        "groups": None,
+        "backend": suite.model.backend,
+        "dtype": suite.model.dtype,
+        "sae_dtype": "auto",
+        "parameters": dict(suite.parameters),
+        "probe_data": None,
+        "probe_sets": suite.labelled.sets,
+        "judge_model": judge.model if judge else None,
+        "judge_base_url": judge.base_url if judge else None,
+        "task_dir": None,
+    }
+
+
+FIXED = ("tasks", "data", "judge_params", "null")  # said of what is measured too, though no suite has a value for it
+
+
+def said(given: Mapping[str, Any]) -> list[str]:
+    """Which of some settings say what is measured: with one of them a run without ``suite`` keeps to none."""
+    return [name for name in given if name in FIXED or name in _NAMES]
+
+
+def flag(name: str) -> str:
+    """How the command line calls a setting."""
+    return {"parameters": "--param"}.get(name, f"--{name.replace('_', '-')}")
+
+
+def setting(name: str) -> str:
+    """How Python calls a setting."""
+    return name
+
+
+def refuse(given: Mapping[str, Any], named: Named = flag) -> Known | None:
+    """Refuse what contradicts the suite that ``given`` names, of settings that were said; returns it. UsageError."""
+    name = given.get("suite", AUTO)
+    if name in (AUTO, NONE):
+        return None
+    known = find(name)
+    fixed = values(known.suite)
+    text_given = given.get("data") is not None
+    for one, value in given.items():
+        if one == "tasks":
+            _subset(known.suite, value, named)
+        if one not in fixed or value == fixed[one] or value == NEUTRAL.get(one, fixed[one]):
+            continue
+        if text_given and one in READ:
+            continue
+        raise UsageError(
+            f"{named(one)} {_shown(value)} contradicts the suite {known.suite.name}, which fixes {_shown(fixed[one])}: "
+            f"leave it out, or run without {named('suite')} (such results are unofficial)"
+        )
+    return known
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={one}" for name, one in value.items()) or "none"
+    return "none" if value is None else "" if value is True else str(value)[:80]
+
+
+def _subset(suite: Suite, tasks: str | None, named: Named) -> list[str]:
+    """The tasks of a suite that were chosen, all by default. Raises UsageError for others."""
+    if tasks is None:
+        return list(suite.tasks)
+    known = registry.tasks()
+    chosen = registry.choose(tasks, known, "task", {"core": CORE})
+    if others := [name for name in chosen if name not in suite.tasks]:
+        raise UsageError(
+            f"{named('tasks')} {tasks}: {others[0]} is no task of the suite {suite.name}, whose tasks are "
+            f"{', '.join(suite.tasks)}; run without {named('suite')} (such results are unofficial)"
+        )
+    return chosen
+
+
+def explicit(settings: Settings) -> tuple[Settings, Known | None]:
+    """The settings of a run with those of the suite that it names. Raises UsageError for what contradicts it."""
+    if settings.suite in (AUTO, NONE):
+        return settings, None
+    changed = {name: getattr(settings, name) for name in defaults() if not _is_default(settings, name)}
+    refuse(changed | {"suite": settings.suite}, setting)
+    return _applied(settings, known := find(settings.suite)), known
+
+
+def adopted(settings: Settings, model: str | None) -> tuple[Settings, Known | None]:
+    """The settings with those of the suite of a model, where nothing was said of what is measured; else as they are."""
+    if settings.suite != AUTO or any(not _is_default(settings, name) for name in (*_NAMES, *FIXED)):
+        return settings, None
+    known = of_model(model)
+    return (settings, None) if known is None else (_applied(settings, known), known)
+
+
+def _applied(settings: Settings, known: Known) -> Settings:
+    chosen = ",".join(_subset(known.suite, settings.tasks, setting))
+    fixed = values(known.suite)
+    if settings.data is not None:  # which says how its files are read
+        fixed |= {name: getattr(settings, name) for name in READ}
+    return dataclasses.replace(settings, **fixed, tasks=chosen)
+
+
+def of_model(model: str | None) -> Known | None:
+    """The suite of a model by its name: a sealed one before others, then the last by name; None where there is none."""
+    if model is None:
+        return None
+    found = [k for k in every().values() if model in (k.suite.model.id, *k.suite.model.also)]
+    return max(found, key=lambda known: (known.sealed, known.suite.name), default=None)
+
+
+def check(known: Known, protocols: Sequence[Protocol], specs: Mapping[str, TaskSpec], what: str) -> None:
+    """Refuse what was loaded where it is not what the suite fixes. Raises UsageError."""
+    for protocol in protocols:
+        if found := differences(known, protocol, specs):
+            raise UsageError(
+                f"{what} is not what the suite {known.suite.name} fixes: {found[0]}; measure on the suite's own, or "
+                "without it (such results are unofficial)"
+            )
+
+
+def check_model(known: Known, digests: Any, tokenizer_sha256: str | None) -> None:
+    """Refuse another language model than the suite's, as soon as it is loaded. Raises UsageError."""
+    if (seal := known.suite.seal) is None:
+        return
+    pairs = (
+        ("weights", digests.weights, seal.weights_sha256),
+        ("configuration", digests.config, seal.config_sha256),
+        ("tokenizer", tokenizer_sha256, seal.tokenizer_sha256),
+    )
+    for what, here, sealed in pairs:
+        if here != sealed:
+            raise UsageError(
+                f"the model is not that of the suite {known.suite.name}: its {what} {_has(here)}, and the suite's "
+                f"{_has(sealed)}; give {known.suite.model.id} as it was sealed, or run without --suite (such results "
+                "are unofficial)"
+            )
+
+
+def _has(digest: str | None) -> str:
+    return "has none" if digest is None else f"has the digest {digest[:12]}"
+
+
+def defaults() -> dict[str, Any]:
+    """The default of every setting."""
+    blank = Settings()
+    return {f.name: getattr(blank, f.name) for f in dataclasses.fields(Settings)}
+
+
+def _is_default(settings: Settings, name: str) -> bool:
+    value, default = getattr(settings, name), defaults()[name]
+    return value is default or (isinstance(value, type(default)) and bool(value == default))
+
+
+_NAMES = (
+    *("tier", "limit", "tokens", "context", "packed", "bos", *READ, "mask", "mean_from", "controls", "seed"),
+    *("resamples", "groups", "backend", "dtype", "sae_dtype", "parameters", "probe_data", "probe_sets"),
+    *("judge_model", "judge_base_url", "task_dir"),
+)
