@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -110,8 +111,11 @@ def test_every_setting_that_a_result_keeps_is_a_flag_of_run():
 
 def test_a_suite_says_all_but_the_sae():
     (summary,) = of([made("a", "loss_recovered", {"kl": 0.1}, suite="demo-v1@" + "1" * 64)])
-    assert words_of(summary) == ["sae-bench", "run", "--sae", "x", "--suite", "demo-v1"]
-    assert "suite: `demo-v1@" in as_card([summary], SPECS)
+    assert "--suite" not in words_of(summary), "who claims a suite whose file says otherwise is of none"
+    assert "- unofficial, named demo-v1 (11111111)" in as_card([summary], SPECS)
+    official = replace(summary, official=True, suite="suite demo-v1 (11111111)")
+    assert words_of(official) == ["sae-bench", "run", "--sae", "x", "--suite", "demo-v1"]
+    assert "- suite demo-v1 (11111111)" in as_card([official], SPECS)
 
 
 def test_one_sae_of_a_folder_keeps_its_rank_among_all(tmp_path, cli):

@@ -38,7 +38,7 @@ def _section(summary: Summary, specs: Mapping[str, TaskSpec]) -> list[str]:
         "\n".join(_saes(summary.lines)),
         *_verdicts(summary, specs),
         "**How it was measured**",
-        "\n".join(f"- {one}" for one in _measured(measured)),
+        "\n".join(f"- {one}" for one in (markdown(summary.suite), *_measured(measured))),
         "\n".join(_protocols(measured)),
         "**To repeat it** (a name is that of the file or folder that was read; digests say which)",
         f"```bash\n{command(summary)}\n```",
@@ -96,8 +96,6 @@ def _measured(results: Sequence[Result]) -> Iterator[str]:
     said = "; ".join(f"{n} groups of {some(sorted(own))}" for n, own in sorted(groups.items(), reverse=True) if own)
     yield f"intervals: 95 %, over {markdown(said)}"
     yield f"controls: {some([code(one) for one in p.controls], 20) or 'none'}"
-    suite = results[0].suite
-    yield "suite: none, so the results are unofficial" if suite is None else f"suite: {code(suite)}"
     for words in dict.fromkeys(f"{one.task} judged by {judges.in_words(one)}" for one in results if judges.judged(one)):
         yield markdown(words)
     versions = took_part(p.versions, p.backend)
@@ -119,7 +117,7 @@ def command(summary: Summary) -> str:
     lines = ["sae-bench run"]
     lines += [_flag("--sae", source) for source in dict.fromkeys(result.sae.source for result in results)]
     suite = results[0].suite
-    if suite is not None:
+    if suite is not None and summary.official:
         return " \\\n  ".join([*lines, _flag("--suite", suite.partition("@")[0])])
     lines.append(_flag("--model", results[0].provenance.protocol.model))
     of_sets = [one for one in results if "coverage" in one.provenance.data]

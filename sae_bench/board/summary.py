@@ -19,7 +19,7 @@ from sae_bench.board.collect import Entry
 from sae_bench.board.ranks import Ranker
 from sae_bench.board.summary_columns import L0, Columns, Key, held
 from sae_bench.board.summary_notes import Told, notes_of
-from sae_bench.board.summary_parts import Found, beside, labelled, parts
+from sae_bench.board.summary_parts import Found, beside, found_in, labelled, parts
 from sae_bench.schema import Against, MetricValue, Result, TaskSpec
 from sae_bench.show import against, marks, trust
 from sae_bench.show.results import population
@@ -39,12 +39,12 @@ def summaries(
 
     ``others`` are results of further SAEs, which have no line and are ranked among. Heads of results will do.
     """
-    further = [Found(file, one) for file, one in (others or {}).items() if file not in results]
+    further = found_in({file: one for file, one in (others or {}).items() if file not in results})
     names: dict[str, set[str]] = {}
     for one in results.values():
         names.setdefault(one.provenance.protocol.model_sha256, set()).add(one.provenance.protocol.model)
     made: list[Summary] = []
-    for part in parts([Found(file, one) for file, one in results.items()], specs):
+    for part in parts(found_in(results), specs):
         first = 1 + sum(len(one.lines) for one in made)
         model = " = ".join(sorted(names[part[0].result.provenance.protocol.model_sha256]))
         made.append(_Table(part, beside(part, further), specs, task_dir).summary(first, model))
@@ -112,6 +112,8 @@ class _Table:
             by=by,
             ranked=any(one.rank != "-" for one in lines),
             judged=any(one.control is not None for one in lines),
+            suite=self.part[0].suite,
+            official=self.part[0].official,
         )
 
     def _plain(self) -> dict[Key, bool]:
@@ -176,8 +178,7 @@ class _Table:
             if labelled(one.result, self.columns.specs) and "coverage" in one.result.provenance.data
         }
         said += sorted(of_sets.values() if largest is None else (f"{one} labelled sets" for one in of_sets))
-        suite = self.part[0].result.suite
-        said.append("no suite, so unofficial" if suite is None else f"suite {suite.partition('@')[0]}")
+        said.append(self.part[0].suite)
         return f"{model}, {self.part[0].place[1]}: {'; '.join(said)}"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sae_bench import registry
 from sae_bench.board.alike import SaeKey, key_of
+from sae_bench.board.collect import UNOFFICIAL
 from sae_bench.board.layout import hook_of
 from sae_bench.errors import ResultError, SaeBenchError
 from sae_bench.files import at_home
@@ -15,6 +16,7 @@ from sae_bench.results import store
 from sae_bench.results.heads import Heads
 from sae_bench.schema import Result, TaskSpec
 from sae_bench.show import judges
+from sae_bench.suites.claims import Claims
 from sae_bench.units.kinds import kind
 
 MOST_OTHERS = 400  # files of others that are read to rank SAEs among them: two for each SAE
@@ -23,12 +25,20 @@ _OF_THE_TASK = {"task", "version", "task_sha256", "code_sha256", "parameters", "
 _OF_THE_TEXT = {"data_sha256", "n_documents", "bos"}
 
 
+Place = tuple[str, str, bool, str]
+
+
 @dataclass(frozen=True)
 class Found:
-    """A result, or the head of one, with the file that it is in."""
+    """A result, or the head of one, with the file that it is in.
+
+    ``suite`` is the sealed suite that it is of, or says that it is of none; ``official`` which.
+    """
 
     file: Path
     result: Result
+    suite: str = UNOFFICIAL
+    official: bool = False
 
     @property
     def sae(self) -> SaeKey:
@@ -36,15 +46,21 @@ class Found:
         return key_of(self.result.sae)
 
     @property
-    def place(self) -> tuple[str, str, str]:
-        """The model's digest, the hook point, and the suite."""
+    def place(self) -> Place:
+        """The model's digest, the hook point, and the suite: results that claim one and are not of it stand apart."""
         p = self.result.provenance.protocol
-        return p.model_sha256, hook_of(p), self.result.suite or ""
+        return p.model_sha256, hook_of(p), not self.official, self.result.suite or ""
 
     @property
     def generation(self) -> tuple[object, ...]:
         """Equal for two results whose figures may be held against each other."""
         return self.result.task, self.result.protocol, judges.identity(self.result), self.place
+
+
+def found_in(results: Mapping[Path, Result]) -> list[Found]:
+    """Results with what they say of their suites, held against the files of suites."""
+    claims = Claims()
+    return [Found(file, one, claims.label(one), claims.problem(one) is None) for file, one in results.items()]
 
 
 def labelled(result: Result, specs: Mapping[str, TaskSpec]) -> bool:
@@ -66,7 +82,7 @@ def parts(found: Iterable[Found], specs: Mapping[str, TaskSpec]) -> list[list[Fo
 
     Labelled sets join every text that was measured with them. The order of ``found`` changes nothing.
     """
-    alike: dict[tuple[tuple[str, str, str], str], list[Found]] = {}
+    alike: dict[tuple[Place, str], list[Found]] = {}
     for one in sorted(found, key=lambda one: (one.sae, str(one.file))):
         conditions = one.result.provenance.protocol.model_dump_json(exclude=_OF_THE_TASK | _OF_THE_TEXT)
         alike.setdefault((one.place, conditions), []).append(one)

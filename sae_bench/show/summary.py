@@ -88,6 +88,7 @@ class Note:
 class Summary:
     """SAEs that were measured alike: one model, hook point, text and suite.
 
+    ``suite`` is the sealed one that they are of, or says that they are of none (not ``official``).
     ``by`` is the key of the column that rank and verdict are of, None where none of the figures orders SAEs.
     """
 
@@ -98,11 +99,15 @@ class Summary:
     by: str | None = None
     ranked: bool = False
     judged: bool = False
+    suite: str = ""
+    official: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The summary as plain JSON."""
         return {
             "title": line(self.title),
+            "suite": line(self.suite),
+            "official": self.official,
             "by": self.by,
             "columns": [one.key for one in self.columns],
             "saes": [
