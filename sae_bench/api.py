@@ -67,20 +67,28 @@ def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> 
     if unknown:
         raise UsageError(f"evaluate has no setting {unknown[0]!r}; {registry.suggest(unknown[0], fields)}")
     with alone_with(settings.get("model")):
-        return Session(sae, Settings(**settings)).run(progress or (lambda what, done, total: None))
+        progress = progress or silent
+        return Session(sae, Settings(**settings), progress).run(progress)
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody follows."""
 
 
 class Session:
     """An evaluation that is ready to run: everything is loaded and checked, nothing has been measured."""
 
-    def __init__(self, sae: Any, settings: Settings) -> None:
+    def __init__(self, sae: Any, settings: Settings, progress: Progress = silent) -> None:
         self.settings = settings
+        progress("SAEs", 0, 1)
         self.tasks, self.controls = chosen.tasks(settings), chosen.control_names(settings.controls)
         saes = given.saes(sae, settings)
         infos = [one.info for one in saes]
+        progress("language model", 0, 1)
         self.model = resolve.opened(settings, infos)
         entries = given.entries(saes, self.subject)
         self.judge = judging.configure(self.tasks, settings, self.controls)
+        progress("text", 0, 1)
         self.inputs = resolve.inputs(settings, infos, self.model, self.tasks, self.controls)
         self.skipped = chosen.skipped(self.tasks, self.model.context, self.inputs, self.judge)
         for name, own in chosen.by_stream(self.tasks).items():

@@ -24,6 +24,7 @@ from sae_bench.errors import DataError, UsageError
 from sae_bench.files import at_home
 from sae_bench.models.digests import ModelDigests, digests
 from sae_bench.models.loading import check_asked, load_subject
+from sae_bench.models.placement import check_device
 from sae_bench.models.subject import SubjectModel
 from sae_bench.models.tokenizer_identity import tokenizer_sha256
 from sae_bench.models.tokenizers import check_tokens
@@ -37,8 +38,9 @@ T = TypeVar("T")
 
 
 def device_name(name: str) -> str:
-    """The device that "auto" stands for, or ``name``."""
+    """The device that "auto" stands for, or ``name``. Raises UsageError where it cannot be used here."""
     if name != "auto":
+        check_device(name)
         return name
     return "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sae_bench.cli.exits import Exit
+from sae_bench.cli.places import RUNS, RUNS_HELP, results_in
 from sae_bench.files import at_home
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def add(verbs: Any) -> None:
         "results",
         metavar="RESULTS",
         nargs="?",
-        default="results",
-        help="folder of results, or one result file (results)",
+        default=RUNS,
+        help=f"folder of results, or one result file {RUNS_HELP}",
     )
     p.add_argument("--format", choices=FORMATS, default="text", help="html and plots need sae-bench-suite[board]")
     p.add_argument("--out", metavar="FILE", help="write to a file instead of to standard output")
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.files import write_atomically
     from sae_bench.show.text import line
 
-    collection = collect.collect(at_home(args.results), registry.tasks(args.task_dir))
+    collection = collect.collect(results_in(args.results), registry.tasks(args.task_dir))
     file = at_home(args.columns) if args.columns else registry.data_folder("leaderboard") / "columns.toml"
     wanted = columns.read_columns(file, collection.specs, everything=args.all_metrics or bool(args.metrics))
     if args.metrics:

@@ -7,8 +7,8 @@ import sys
 from typing import Any
 
 from sae_bench.cli.exits import Exit
+from sae_bench.cli.places import RUNS, saes_in
 from sae_bench.errors import UsageError
-from sae_bench.files import at_home
 
 
 def add(verbs: Any) -> None:
@@ -22,7 +22,10 @@ def add(verbs: Any) -> None:
     )
     p.set_defaults(function=run)
     p.add_argument(
-        "results", nargs="+", metavar="RESULT", help="result file, or folder of one SAE's results; 2 or more"
+        "results",
+        nargs="*",
+        metavar="RESULT",
+        help=f"result file, or folder of one SAE's results; 2 or more (default: all SAEs in {RUNS}, where run writes)",
     )
     p.add_argument("--metrics", metavar="IDS", help="metrics by id, separated by commas, or globs (default: headline)")
     p.add_argument("--all-metrics", action="store_true", help="show all metrics, not only headline ones")
@@ -46,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.pairs == "every" and args.format != "json":
         raise UsageError("tables hold every SAE against the first; --pairs every needs --format json")
-    sides = read_sides([at_home(one) for one in args.results], args.task_dir)
+    sides = read_sides(saes_in(args.results), args.task_dir)
     try:
         matches, notes = match(sides, other_text=args.other_text)
     except NotComparable as error:

@@ -16,7 +16,7 @@ from sae_bench.errors import ModelError, said
 from sae_bench.files import at_home
 from sae_bench.models.adapters import adapted_name, adapter_folder, base_of, load_adapted
 from sae_bench.models.leftovers import check_leftovers, check_stored_types
-from sae_bench.models.placement import check_whole, check_wrapper
+from sae_bench.models.placement import check_device, check_whole, check_wrapper
 from sae_bench.models.plausible import check_folder, check_weights
 from sae_bench.models.quiet import quiet
 from sae_bench.models.subject import Backend, SubjectModel, missing_members
@@ -77,7 +77,7 @@ def load_pretrained(
         model, name = source, _name_of(source)
         check_wrapper(model, name)
     else:
-        _check_device(device or "cpu")
+        check_device(device or "cpu")
         ours, dtype = str(source) == str(demo.MODEL_PATH), dtype or torch.float32
         model, name = copy.deepcopy(_demo(dtype)) if ours else _load_whole(str(source), _check_source(source), dtype)
     _check_model(model, name)
@@ -107,7 +107,7 @@ def check_asked(model: nn.Module, device: str | None, dtype: torch.dtype | None)
         short, is_short = (str(one).removeprefix("torch.") for one in (dtype, own.dtype))
         raise ModelError(f"dtype={short!r} cannot act on model {name!r}, which is {is_short}: {mine} model.to({dtype})")
     if device is not None:
-        _check_device(device)
+        check_device(device)
         there = own.device
         if not same_device(torch.device(device), there):
             raise ModelError(
@@ -143,13 +143,6 @@ def _check_source(source: str | Path) -> str:
     if isinstance(source, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
         raise ModelError(f"the model folder {text!r} does not exist")
     return text
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(f"device {device!r} cannot be used here: {said(error)}") from error
 
 
 def _load_whole(source: str, name: str, dtype: torch.dtype) -> tuple[nn.Module, str]:
