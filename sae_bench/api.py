@@ -67,8 +67,7 @@ def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> 
     if unknown:
         raise UsageError(f"evaluate has no setting {unknown[0]!r}; {registry.suggest(unknown[0], fields)}")
     with alone_with(settings.get("model")):
-        progress = progress or silent
-        return Session(sae, Settings(**settings), progress).run(progress)
+        return Session(sae, Settings(**settings)).run(progress or silent)
 
 
 def silent(what: str, done: int, total: int) -> None:

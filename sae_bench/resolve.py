@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ import torch
 from sae_bench import demo
 from sae_bench.data import roles as data_roles
 from sae_bench.data.calibration import limits, warn_of_little
+from sae_bench.data.chats import Chats
 from sae_bench.data.documents import Corpus, DataOptions, load_corpus
 from sae_bench.data.labelled import LabelledOptions, Suite, load_suite
 from sae_bench.data.readers import open_source
@@ -61,7 +62,10 @@ def device_of(settings: Settings) -> str:
 def _asked(settings: Settings) -> tuple[str | None, torch.dtype | None]:
     """Device and dtype of the language model; None where a model in memory has its own, and one that is loaded none."""
     in_memory = isinstance(settings.model, torch.nn.Module)
-    device = None if in_memory and settings.device == "auto" else device_name(settings.device)
+    if in_memory:
+        device = None if settings.device == "auto" else settings.device  # checked beside where the model is
+    else:
+        device = device_name(settings.device)
     return device, None if settings.dtype == "auto" else getattr(torch, settings.dtype)
 
 
@@ -258,7 +262,11 @@ def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, toke
             f"sequences hold {subject.context_length} at most",
             stacklevel=2,
         )
-    check_tokens(tokenizer, lambda: getattr(open_source(data, settings.text_field, settings.split), "texts", ()))
+
+    def texts() -> Iterable[str]:
+        return getattr(open_source(data, settings.text_field, settings.split, chats=Chats(tokenizer)), "texts", ())
+
+    check_tokens(tokenizer, texts)
     loaded = load_corpus(
         data,
         tokenizer=tokenizer,
@@ -293,7 +301,8 @@ def labelled_suite(settings: Settings, infos: Sequence[Any], model: Opened, data
     if tokenizer is None:
         return None
     source, name = data
-    opened = open_source(source, settings.text_field, settings.split, settings.group_field, settings.groups)
+    columns = settings.text_field, settings.split, settings.group_field, settings.groups
+    opened = open_source(source, *columns, Chats(tokenizer))
     train, test = PROBE_TIERS[settings.tier]
     suite = load_suite(
         probe_data=settings.probe_data,

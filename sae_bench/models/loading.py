@@ -107,7 +107,8 @@ def check_asked(model: nn.Module, device: str | None, dtype: torch.dtype | None)
         short, is_short = (str(one).removeprefix("torch.") for one in (dtype, own.dtype))
         raise ModelError(f"dtype={short!r} cannot act on model {name!r}, which is {is_short}: {mine} model.to({dtype})")
     if device is not None:
-        check_device(device)
+        if device != "meta":  # where no model is that could be used, so it is elsewhere
+            check_device(device)
         there = own.device
         if not same_device(torch.device(device), there):
             raise ModelError(
