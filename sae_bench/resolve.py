@@ -30,6 +30,7 @@ from sae_bench.models.subject import SubjectModel
 from sae_bench.models.tokenizer_identity import tokenizer_sha256
 from sae_bench.models.tokenizers import check_tokens
 from sae_bench.saes.model_names import hub_id
+from sae_bench.session import trained
 from sae_bench.settings import ABLATION_TIERS, PROBE_TIERS, TEXT_FIELD, TIERS, TRACKED_TIERS, Settings
 from sae_bench.streams import Inputs, stream
 from sae_bench.tasks.base import Context, Task
@@ -62,10 +63,8 @@ def device_of(settings: Settings) -> str:
 def _asked(settings: Settings) -> tuple[str | None, torch.dtype | None]:
     """Device and dtype of the language model; None where a model in memory has its own, and one that is loaded none."""
     in_memory = isinstance(settings.model, torch.nn.Module)
-    if in_memory:
-        device = None if settings.device == "auto" else settings.device  # checked beside where the model is
-    else:
-        device = device_name(settings.device)
+    own = None if settings.device == "auto" else settings.device  # checked beside where the model is
+    device = own if in_memory else device_name(settings.device)
     return device, None if settings.dtype == "auto" else getattr(torch, settings.dtype)
 
 
@@ -249,9 +248,22 @@ def inputs(
         tracked_documents=TRACKED_TIERS[settings.tier],
     )
     text = corpus(settings, infos, model.subject, model.tokenizer, data)
+    _warn_of_training(settings, infos, model, text)
     labels = any(stream(task.stream).labels for task in tasks.values())
     suite = labelled_suite(settings, infos, model, (data, text.source)) if labels else None
     return Inputs(text, suite, options)
+
+
+def _warn_of_training(settings: Settings, infos: Sequence[Any], model: Opened, text: Corpus) -> None:
+    """Say where the tokens that are scored are others than those that an SAE was trained on."""
+    if not (telling := [info for info in infos if trained.says_something(info)]):
+        return
+    sequences = [sequence.ids for sequence in text.evaluation]
+    bos = getattr(model.tokenizer, "bos_token_id", None)
+    scored = trained.Scored.of(sequences, settings.mask, model.special_ids, model.tokenizer, bos)
+    for info in telling:
+        for sentence in trained.differences(info, scored):
+            warnings.warn(f"{info.name}: {sentence}", stacklevel=2)
 
 
 def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, tokenizer: Any, data: Any) -> Corpus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,13 @@ from sae_bench.models.subject import Backend, SubjectModel, missing_members
 from sae_bench.models.tokenizers import load_tokenizer
 from sae_bench.models.weight_files import ADAPTER_CONFIG, folder_of, stored_tensors, weight_files
 from sae_bench.modules import same_device
+
+_OF_MANY = re.compile(  # what folders of models are called that are told apart by where they lie
+    r"(final|last|best|latest|hf|my|the|base|language|saved|trained)?[_-]?"
+    r"(lm|models?|llm|checkpoints?|weights|outputs?|out|export(ed)?|hf|final|last|best|latest|main)"
+    r"|(checkpoint|ckpt|step|epoch|iter|global_step|v)?[_-]?\d+",
+    re.IGNORECASE,
+)
 
 
 def load_subject(
@@ -129,6 +137,15 @@ def _demo_tokenizer() -> Any:
     return _tokenizer_beside(str(demo.MODEL_PATH))
 
 
+def _folder_name(folder: Path) -> str:
+    """How a model in a folder is called: by more than a name that many have, and by its id in the cache of the hub."""
+    if folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--"):
+        return folder.parents[1].name.removeprefix("models--").replace("--", "/")
+    if _OF_MANY.fullmatch(folder.name) and folder.parent.name:
+        return f"{folder.parent.name}/{folder.name}"
+    return folder.name
+
+
 def _check_source(source: str | Path) -> str:
     """Return the model's name: that of the folder, or the hub id."""
     if not str(source):
@@ -137,7 +154,7 @@ def _check_source(source: str | Path) -> str:
     if path.is_dir():
         if not (path / "config.json").is_file() and not (path / ADAPTER_CONFIG).is_file():
             raise ModelError(f"the model folder {source} has no config.json; give a folder that save_pretrained wrote")
-        return path.resolve().name
+        return _folder_name(path.resolve())
     text = str(source)
     if path.exists():
         raise ModelError(f"the model must be a folder or a hub id, but {text} is a file")
@@ -241,4 +258,4 @@ def _check_tokenizer(model: Any, name: str, tokenizer: Any) -> None:
 
 def _name_of(model: nn.Module) -> str:
     path = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
-    return Path(path).name if Path(path).is_dir() else str(path)
+    return _folder_name(Path(path).resolve()) if Path(path).is_dir() else str(path)
