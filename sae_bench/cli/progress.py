@@ -57,17 +57,18 @@ class Bar:
         self._close()
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Report that ``done`` of ``total`` steps of the phase ``what`` are finished. A single step gets no bar."""
+        """Report that ``done`` of ``total`` steps of the phase ``what`` are finished. A bar of a single step goes with it."""
         if what != self._what:
             self._close()
             self._lap()
             self._what = what
-        if not self.shown or total < 2:
+        if not self.shown:
             return
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, initial=done, desc=what, file=sys.stderr, dynamic_ncols=True)
+            kept = {"leave": total > 1, "dynamic_ncols": True}
+            self._bar = tqdm(total=total, initial=done, desc=what, file=sys.stderr, **kept)
         self._bar.update(done - self._bar.n)
 
     @property
