@@ -57,7 +57,7 @@ class Bar:
         self._close()
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Report that ``done`` of ``total`` steps of the phase ``what`` are finished. A bar of a single step goes with it."""
+        """Report that ``done`` of ``total`` steps of ``what`` are finished; a bar of one step is not kept."""
         if what != self._what:
             self._close()
             self._lap()

@@ -48,8 +48,8 @@ def model(model: Any) -> None:
 
 def text(text: Any) -> None:
     """The text and how it is cut into sequences."""
-    text.add_argument("--data", metavar="D", help=".txt, .jsonl[.gz], .csv[.gz], .tsv[.gz], .parquet, data set folder, hub "
-                      "id, or token ids in .npy or .safetensors, padded on the right or with an attention_mask "
+    text.add_argument("--data", metavar="D", help=".txt, .jsonl[.gz], .csv[.gz], .tsv[.gz], .parquet, data set folder, "
+                      "hub id, or token ids in .npy or .safetensors, padded on the right or with an attention_mask "
                       "(default for the demo model: demo)")  # fmt: skip
     text.add_argument("--text-field", default="text", metavar="NAME", help="column that holds the text, or chats as "
                       "lists of {role, content}, which the tokenizer's chat template writes")  # fmt: skip

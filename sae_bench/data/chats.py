@@ -15,7 +15,7 @@ from sae_bench.errors import DataError, said
 from sae_bench.files import LINE
 
 DATE = "26 July 2024"  # a Friday, which the templates of Llama 3 take where they are told none
-_ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
+_ROLES = {"human": "user", "gpt": "assistant"}  # of ShareGPT
 _DATE = {
     **{"%Y": "2024", "%y": "24", "%m": "07", "%b": "Jul", "%B": "July", "%d": "26", "%e": "26", "%a": "Fri"},
     **{"%A": "Friday", "%H": "12", "%I": "12", "%M": "00", "%S": "00", "%p": "PM", "%j": "208", "%Z": "", "%z": ""},
@@ -38,15 +38,20 @@ def messages_in(value: Any) -> list[dict[str, Any]] | None:
             roles, contents = value.get(role), value.get(content)
             if isinstance(roles, list) and isinstance(contents, list) and len(roles) == len(contents):
                 pairs = zip(roles, contents, strict=True)
-                return [{"role": who, "content": what} for who, what in pairs]
+                return [{"role": _role(who), "content": what} for who, what in pairs]
         return None
     if not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value):
         return None
     if all({"role", "content"} <= one.keys() for one in value):
         return [{name: part for name, part in one.items() if part is not None} for one in value]
     if all({"from", "value"} <= one.keys() for one in value):
-        return [{"role": _ROLES.get(one["from"], one["from"]), "content": one["value"]} for one in value]
+        return [{"role": _role(one["from"]), "content": one["value"]} for one in value]
     return None
+
+
+def _role(who: Any) -> Any:
+    """The role that ShareGPT calls so; that of others is as it is."""
+    return _ROLES.get(who, who) if isinstance(who, str) else who
 
 
 class Chats:
