@@ -65,8 +65,8 @@ def test_lines_that_end_in_a_carriage_return_alone_and_empty_ones(tmp_path: Path
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"body,n\na,1\n", r"a\.csv row 0 has no field 'text' \(found: 'body', 'n'\)"),
-        (b"text;n\na;1\n", r"has no field 'text' \(found: 'text;n'\)"),
+        (b"body,n\na,1\n", r"a\.csv has no column 'text' \(found: 'body', 'n'\)"),
+        (b"text;n\na;1\n", r"has no column 'text' \(found: 'text;n'\)"),
         (b"text,text\na,b\n", "has several columns 'text'"),
         (b"text,n\na,1\nb, c,2\n", r"a\.csv row 1 has 3 columns and the header 2; put texts with commas"),
         (b"text,n\na\n", "row 0 has 1 columns and the header 2"),

@@ -131,7 +131,7 @@ def _table(path: Path, fields: Fields) -> Iterator[Document]:
     """Rows count from 0, without the line of names, as in a data frame. An empty cell is an empty text."""
     delimiter = next(mark for suffix, mark in TABLES.items() if path.name.lower().endswith(suffix))
     with reading(str(path), csv.Error), opened(path, DataError) as file:
-        for row, values in enumerate(csv_rows(_lines(file, path), path, delimiter, fields.names)):
+        for row, values in enumerate(csv_rows(_lines(file, path), str(path), delimiter, fields.names)):
             yield document_of(values, fields, f"{path} row {row}")
 
 

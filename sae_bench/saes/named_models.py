@@ -64,4 +64,4 @@ def _text(values: Mapping[str, Any], key: str) -> str | None:
 
 def _same(name: str) -> str:
     """What two names of one model have in common: the last part of the id on the hub."""
-    return (hub_id(name) or name).rstrip("/").rpartition("/")[2].lower()
+    return (hub_id(name) or name).rstrip("/").rpartition("/")[2].lower().removeprefix("meta-")
