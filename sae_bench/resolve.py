@@ -24,8 +24,7 @@ from sae_bench.engine.plan import Options
 from sae_bench.errors import DataError, UsageError
 from sae_bench.files import at_home
 from sae_bench.models.digests import ModelDigests, digests
-from sae_bench.models.loading import check_asked, load_subject
-from sae_bench.models.placement import check_device
+from sae_bench.models.loading import asked, load_subject
 from sae_bench.models.subject import SubjectModel
 from sae_bench.models.tokenizer_identity import tokenizer_sha256
 from sae_bench.models.tokenizers import check_tokens
@@ -37,35 +36,6 @@ from sae_bench.tasks.base import Context, Task
 
 DEFAULT_CONTEXT = 128
 T = TypeVar("T")
-
-
-def device_name(name: str) -> str:
-    """The device that "auto" stands for, or ``name``. Raises UsageError where it cannot be used here."""
-    if name != "auto":
-        check_device(name)
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def device_of(settings: Settings) -> str:
-    """Where a run computes: as given, else where a model in memory is, else on a GPU if there is one.
-
-    Raises ModelError for a model in memory that is elsewhere, or of another dtype than was asked for.
-    """
-    model = settings.model
-    if not isinstance(model, torch.nn.Module):
-        return device_name(settings.device)
-    check_asked(model, *_asked(settings))
-    there = next((str(p.device) for p in model.parameters() if not p.is_meta), "cpu")
-    return there if settings.device == "auto" else settings.device
-
-
-def _asked(settings: Settings) -> tuple[str | None, torch.dtype | None]:
-    """Device and dtype of the language model; None where a model in memory has its own, and one that is loaded none."""
-    in_memory = isinstance(settings.model, torch.nn.Module)
-    own = None if settings.device == "auto" else settings.device  # checked beside where the model is
-    device = own if in_memory else device_name(settings.device)
-    return device, None if settings.dtype == "auto" else getattr(torch, settings.dtype)
 
 
 @dataclass(frozen=True)
@@ -102,7 +72,7 @@ def opened(settings: Settings, infos: Sequence[Any]) -> Opened:
     """Load the language model that is meant. Raises UsageError, ModelError."""
     source = model_source(settings.model, infos)
     found: list[ModelDigests] = []
-    device, dtype = _asked(settings)
+    device, dtype = asked(settings)
     subject, tokenizer = load_subject(
         source,
         backend=settings.backend,
@@ -248,22 +218,10 @@ def inputs(
         tracked_documents=TRACKED_TIERS[settings.tier],
     )
     text = corpus(settings, infos, model.subject, model.tokenizer, data)
-    _warn_of_training(settings, infos, model, text)
+    trained.warn(infos, text.evaluation, settings.mask, model.special_ids, model.tokenizer)
     labels = any(stream(task.stream).labels for task in tasks.values())
     suite = labelled_suite(settings, infos, model, (data, text.source)) if labels else None
     return Inputs(text, suite, options)
-
-
-def _warn_of_training(settings: Settings, infos: Sequence[Any], model: Opened, text: Corpus) -> None:
-    """Say where the tokens that are scored are others than those that an SAE was trained on."""
-    if not (telling := [info for info in infos if trained.says_something(info)]):
-        return
-    sequences = [sequence.ids for sequence in text.evaluation]
-    bos = getattr(model.tokenizer, "bos_token_id", None)
-    scored = trained.Scored.of(sequences, settings.mask, model.special_ids, model.tokenizer, bos)
-    for info in telling:
-        for sentence in trained.differences(info, scored):
-            warnings.warn(f"{info.name}: {sentence}", stacklevel=2)
 
 
 def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, tokenizer: Any, data: Any) -> Corpus:

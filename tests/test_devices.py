@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sae_bench.errors import UsageError
+from sae_bench.errors import ModelError
 from sae_bench.models.placement import check_device
 from tests.conftest import Run
 
@@ -36,7 +36,7 @@ def test_a_device_that_is_not_here(
     device: str, built: bool, gpus: int, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_gpu(monkeypatch, built=built, gpus=gpus)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(ModelError) as caught:
         check_device(device)
     assert says in str(caught.value)
 

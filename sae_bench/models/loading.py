@@ -17,13 +17,14 @@ from sae_bench.errors import ModelError, said
 from sae_bench.files import at_home
 from sae_bench.models.adapters import adapted_name, adapter_folder, base_of, load_adapted
 from sae_bench.models.leftovers import check_leftovers, check_stored_types
-from sae_bench.models.placement import check_device, check_whole, check_wrapper
+from sae_bench.models.placement import check_device, check_whole, check_wrapper, device_name
 from sae_bench.models.plausible import check_folder, check_weights
 from sae_bench.models.quiet import quiet
 from sae_bench.models.subject import Backend, SubjectModel, missing_members
 from sae_bench.models.tokenizers import load_tokenizer
 from sae_bench.models.weight_files import ADAPTER_CONFIG, folder_of, stored_tensors, weight_files
 from sae_bench.modules import same_device
+from sae_bench.settings import Settings
 
 _OF_MANY = re.compile(  # what folders of models are called that are told apart by where they lie
     r"(final|last|best|latest|hf|my|the|base|language|saved|trained)?[_-]?"
@@ -103,6 +104,27 @@ def load_pretrained(
         tokenizer = loaded
     _check_tokenizer(model, name, tokenizer)
     return model, tokenizer, name
+
+
+def device_of(settings: Settings) -> str:
+    """Where a run computes: as given, else where a model in memory is, else on a GPU if there is one.
+
+    Raises ModelError for a device that is not here, and for a model in memory that is elsewhere, or of another dtype
+    than was asked for.
+    """
+    model = settings.model
+    if not isinstance(model, nn.Module):
+        return device_name(settings.device)
+    check_asked(model, *asked(settings))
+    there = next((str(p.device) for p in model.parameters() if not p.is_meta), "cpu")
+    return there if settings.device == "auto" else settings.device
+
+
+def asked(settings: Settings) -> tuple[str | None, torch.dtype | None]:
+    """Device and dtype of the language model; None where a model in memory has its own, and one that is loaded none."""
+    own = None if settings.device == "auto" else settings.device  # checked beside where the model is
+    device = own if isinstance(settings.model, nn.Module) else device_name(settings.device)
+    return device, None if settings.dtype == "auto" else getattr(torch, settings.dtype)
 
 
 def check_asked(model: nn.Module, device: str | None, dtype: torch.dtype | None) -> None:

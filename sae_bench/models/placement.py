@@ -7,28 +7,36 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from sae_bench.errors import ModelError, UsageError, said
+from sae_bench.errors import ModelError, said
 from sae_bench.modules import wrapped_in
 
 _CHOICE = "cpu, cuda, cuda:1 and so on, mps, or auto, which takes a GPU if there is one"
 _QUANTISED = ("bitsandbytes.", "torchao.", "torch.ao.", "auto_gptq.", "gptqmodel.", "awq.", "hqq.")
 
 
+def device_name(name: str) -> str:
+    """The device that "auto" stands for, or ``name``. Raises ModelError where it cannot be used here."""
+    if name != "auto":
+        check_device(name)
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def check_device(device: str) -> None:
-    """Raise UsageError for a device on which nothing can be computed here, in words that blame nothing else."""
+    """Raise ModelError for a device on which nothing can be computed here, in words that blame nothing else."""
     try:
         named = torch.device(device)
     except RuntimeError as error:
-        raise UsageError(f"no device is called {device!r}: give {_CHOICE}") from error
+        raise ModelError(f"no device is called {device!r}: give {_CHOICE}") from error
     if named.type == "meta":
-        raise UsageError(f"nothing is computed on the device {device!r}: give {_CHOICE}")
+        raise ModelError(f"nothing is computed on the device {device!r}: give {_CHOICE}")
     if named.type == "cuda" and (why := _no_cuda(named.index)) is not None:
-        raise UsageError(f"the device {device!r} cannot be used here: {why}")
+        raise ModelError(f"the device {device!r} cannot be used here: {why}")
     try:
         torch.empty(1, device=named).add_(1)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         why = said(error) if named.type == "cuda" else "this machine or its PyTorch has none"
-        raise UsageError(f"the device {device!r} cannot be used here: {why}; give {_CHOICE}") from error
+        raise ModelError(f"the device {device!r} cannot be used here: {why}; give {_CHOICE}") from error
 
 
 def _no_cuda(index: int | None) -> str | None:

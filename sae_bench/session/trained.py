@@ -6,6 +6,7 @@ positions that it never saw where there are any. So each is counted on the very 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_bench.data.mask import Mask, inside
+from sae_bench.data.tokens import TokenSet
 from sae_bench.saes.protocol import CoderInfo
 
 SHOWN = 8  # ids
@@ -123,3 +125,14 @@ def _bos(info: CoderInfo, scored: Scored) -> Iterator[str]:
             f"trained {was} a BOS token before the text (prepend_bos), and {other} of {scored.n_sequences} sequences "
             f"begin {are} it; see --bos"
         )
+
+
+def warn(infos: Sequence[CoderInfo], tokens: TokenSet, mask: Mask, special: frozenset[int], tokenizer: Any) -> None:
+    """Say of each SAE where the tokens that are scored are others than those that it was trained on."""
+    if not (telling := [info for info in infos if says_something(info)]):
+        return
+    bos = getattr(tokenizer, "bos_token_id", None)
+    scored = Scored.of([sequence.ids for sequence in tokens], mask, special, tokenizer, bos)
+    for info in telling:
+        for sentence in differences(info, scored):
+            warnings.warn(f"{info.name}: {sentence}", stacklevel=2)
