@@ -70,22 +70,29 @@ def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> 
     if "suite" not in settings and keep.said(settings):
         settings["suite"] = keep.NONE
     with alone_with(settings.get("model")):
-        return Session(sae, Settings(**settings)).run(progress or (lambda what, done, total: None))
+        return Session(sae, Settings(**settings)).run(progress or silent)
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody follows."""
 
 
 class Session(Forecasting):
     """An evaluation that is ready to run: everything is loaded and checked, nothing has been measured."""
 
-    def __init__(self, sae: Any, settings: Settings) -> None:
+    def __init__(self, sae: Any, settings: Settings, progress: Progress = silent) -> None:
         settings, self.suite = keep.explicit(settings)
+        progress("SAEs", 0, 1)
         self.tasks, self.controls = chosen.tasks(settings), chosen.control_names(settings.controls)
         if self.suite is not None:
             defaults.check_there(self.suite, settings.model, settings.data)
         saes = given.saes(sae, settings)
         infos = [one.info for one in saes]
+        progress("language model", 0, 1)
         settings = self._settled(settings, infos)
         entries = given.entries(saes, self.subject)
         self.judge = judging.configure(self.tasks, settings, self.controls)
+        progress("text", 0, 1)
         settings, place = self._text(settings, infos)
         self.settings = settings
         self.inputs = resolve.inputs(settings, infos, self.model, self.tasks, self.controls, place)

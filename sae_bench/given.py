@@ -20,9 +20,9 @@ import torch
 from sae_bench.engine.plan import entry_of
 from sae_bench.engine.workspace import Entry
 from sae_bench.errors import CoderError, UsageError
+from sae_bench.models.loading import device_of
 from sae_bench.models.subject import SubjectModel, canonical_name
 from sae_bench.modules import same_device
-from sae_bench.resolve import device_of
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.load import from_object, load_saes
 from sae_bench.saes.protocol import CoderInfo, SparseCoder, skips_itself

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from sae_bench import defaults, demo, hub
 from sae_bench.data import roles as data_roles
 from sae_bench.data.calibration import limits, warn_of_little
+from sae_bench.data.chats import Chats
 from sae_bench.data.documents import Corpus, DataOptions, load_corpus
 from sae_bench.data.labelled import LabelledOptions, Suite, load_suite
 from sae_bench.data.readers import open_source
@@ -23,42 +24,16 @@ from sae_bench.engine.plan import Options
 from sae_bench.errors import DataError, UsageError
 from sae_bench.files import at_home
 from sae_bench.models.digests import ModelDigests, digests
-from sae_bench.models.loading import check_asked, load_subject
+from sae_bench.models.loading import asked, load_subject
 from sae_bench.models.subject import SubjectModel
 from sae_bench.models.tokenizer_identity import tokenizer_sha256
 from sae_bench.models.tokenizers import check_tokens, text_of, token_text
 from sae_bench.saes.model_names import hub_id
+from sae_bench.session import trained
 from sae_bench.settings import ABLATION_TIERS, DEFAULT_CONTEXT, PROBE_TIERS, TEXT_FIELD, TIERS, TRACKED_TIERS, Settings
 from sae_bench.streams import Inputs, stream
 from sae_bench.suites.record import Known
 from sae_bench.tasks.base import Context, Task
-
-
-def device_name(name: str) -> str:
-    """The device that "auto" stands for, or ``name``."""
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def device_of(settings: Settings) -> str:
-    """Where a run computes: as given, else where a model in memory is, else on a GPU if there is one.
-
-    Raises ModelError for a model in memory that is elsewhere, or of another dtype than was asked for.
-    """
-    model = settings.model
-    if not isinstance(model, torch.nn.Module):
-        return device_name(settings.device)
-    check_asked(model, *_asked(settings))
-    there = next((str(p.device) for p in model.parameters() if not p.is_meta), "cpu")
-    return there if settings.device == "auto" else settings.device
-
-
-def _asked(settings: Settings) -> tuple[str | None, torch.dtype | None]:
-    """Device and dtype of the language model; None where a model in memory has its own, and one that is loaded none."""
-    in_memory = isinstance(settings.model, torch.nn.Module)
-    device = None if in_memory and settings.device == "auto" else device_name(settings.device)
-    return device, None if settings.dtype == "auto" else getattr(torch, settings.dtype)
 
 
 @dataclass(frozen=True)
@@ -95,7 +70,7 @@ def opened(settings: Settings, source: Any, known: Known | None = None) -> Opene
     """Load the language model that is meant, of a suite at its revision. Raises UsageError, ModelError."""
     place = defaults.model_place(source, known)
     found: list[ModelDigests] = []
-    device, dtype = _asked(settings)
+    device, dtype = asked(settings)
     of_hub = any(defaults.repository(one) is not None for one in (place.where, settings.tokenizer))
     with hub.patiently(needed=of_hub):
         subject, tokenizer = load_subject(
@@ -229,6 +204,7 @@ def inputs(
         tracked_documents=TRACKED_TIERS[settings.tier],
     )
     text = _text(settings, infos, model, place)
+    trained.warn(infos, text.evaluation, settings.mask, model.special_ids, model.tokenizer)
     labels = any(stream(task.stream).labels for task in tasks.values())
     with hub.patiently(needed=labels and settings.probe_data is None and not model.is_demo):
         suite = labelled_suite(settings, infos, model, (place.where, text.source)) if labels else None
@@ -256,7 +232,11 @@ def corpus(settings: Settings, infos: Sequence[Any], subject: SubjectModel, toke
             f"sequences hold {subject.context_length} at most",
             stacklevel=2,
         )
-    check_tokens(tokenizer, lambda: getattr(open_source(data, settings.text_field, settings.split), "texts", ()))
+
+    def texts() -> Iterable[str]:
+        return getattr(open_source(data, settings.text_field, settings.split, chats=Chats(tokenizer)), "texts", ())
+
+    check_tokens(tokenizer, texts)
     loaded = load_corpus(
         data,
         tokenizer=tokenizer,
@@ -291,7 +271,8 @@ def labelled_suite(settings: Settings, infos: Sequence[Any], model: Opened, data
     if tokenizer is None:
         return None
     source, name = data
-    opened = open_source(source, settings.text_field, settings.split, settings.group_field, settings.groups)
+    columns = settings.text_field, settings.split, settings.group_field, settings.groups
+    opened = open_source(source, *columns, Chats(tokenizer))
     train, test = PROBE_TIERS[settings.tier]
     suite = load_suite(
         probe_data=settings.probe_data,

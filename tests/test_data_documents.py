@@ -441,7 +441,7 @@ def test_unusable_id_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"text\n", "suffix that is not known here"),
+        ("a.xls", b"text\n", "suffix that is not known here"),
         ("a.txt", b"", r"a\.txt is empty"),
         ("b.txt", b" \n\n \n", r"b\.txt holds no document"),
         ("c.txt", b"w1 w2\n\nw1 \xff", r"c\.txt is not UTF-8: byte 0xff at offset 10"),
@@ -499,13 +499,13 @@ def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_side_is_refused() -> None:
-    with pytest.raises(DataError, match=r"No calibration unit is left: .*--mean-from evaluation"):
+    with pytest.raises(DataError, match=r"1 document, so there is no calibration text .*at least 2 .*--mean-from eval"):
         load(["w1 w2"], calibration_share=0.0)
-    with pytest.raises(DataError, match="No evaluation unit is left"):
+    with pytest.raises(DataError, match="1 document, so there is no evaluation text"):
         load(["w1 w2"], calibration_share=0.9999999)
     with pytest.raises(DataError, match="list of texts is empty"):
         load([])
-    with pytest.raises(DataError, match="5 tokens and one sequence needs 99"):
+    with pytest.raises(DataError, match="one sequence needs 99: give at least 2 documents of 99 tokens or more"):
         load(["w1 w2", "w3 w4"], packed=True, context=100)
 
 

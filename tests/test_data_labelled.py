@@ -305,7 +305,7 @@ def test_rows_of_parquet_and_csv_count_from_zero(tmp_path: Path) -> None:
         ("train.csv", "text,text,label\n", "several columns 'text'"),
         ("train.csv", "", r"no column 'text' \(found: none\)"),
         ("train.csv", 'text,label\n"x,1\n', r"train\.csv cannot be read \(Error: unexpected end of data"),
-        ("train.csv", b"text,label\n\xff,1\n", r"cannot be read \(UnicodeDecodeError"),
+        ("train.csv", b"text,label\n\xff,1\n", r"is not UTF-8: byte 0xff at offset 11"),
         ("train.jsonl", '{"text": "x", "y": 1}\n', r"line 1 has no column 'label' \(found: 'text', 'y'\)"),
         ("train.jsonl", "{\n", r"train\.jsonl line 1 is not JSON \(JSONDecodeError"),
         ("train.jsonl", "[1]\n", "line 1 must be an object with 'text' and 'label', got list"),

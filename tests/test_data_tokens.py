@@ -121,11 +121,13 @@ def oracle(rows: list[tuple[int, int]], tokens: int, width: int) -> Counter[int]
         if sum(taken.values()) * width + width <= tokens and (taken[group] + 1) * width <= share:
             taken[group] += 1
     there = Counter(group for group, _ in rows)
+    places = {group: [place for place, (own, _) in enumerate(rows) if own == group] for group in there}
+    first = {group: own[taken[group]] for group, own in places.items() if taken[group] < len(own)}  # of what is left
     while sum(taken.values()) * width + width <= tokens:
         left = [group for group in there if taken[group] < there[group]]
         if not left:
             break
-        taken[min(left, key=lambda group: (taken[group], list(there).index(group)))] += 1
+        taken[min(left, key=lambda group: (taken[group], first[group]))] += 1
     return taken
 
 

@@ -234,19 +234,8 @@ def test_b_dec_is_never_subtracted_from_the_input_of_a_transcoder(tmp_path):
 @pytest.mark.parametrize(
     ("metadata", "expected"),
     [
-        ({"seqpos_slice": [5, -5]}, r"positions \[5, -5\] of every context only"),
-        ({"exclude_special_tokens": [0, 7]}, r"without the tokens \[0, 7\]"),
-    ],
-)
-def test_tokens_that_the_sae_never_saw_are_warned_of(tmp_path, metadata, expected):
-    folder = write_one(tmp_path / "sae", metadata=metadata)
-    with pytest.warns(UserWarning, match=expected):
-        load_sae(str(folder))
-
-
-@pytest.mark.parametrize(
-    ("metadata", "expected"),
-    [
+        ({"seqpos_slice": [5, -5]}, "positions [5, -5] of every context only"),
+        ({"exclude_special_tokens": [0, 7]}, "without the tokens [0, 7]"),
         ({"exclude_special_tokens": True}, "without special tokens"),
         ({"sequence_separator_token": None}, "joined without a token between them"),
         ({"sequence_separator_token": "eos"}, "joined with the token 'eos' between them"),

@@ -550,7 +550,7 @@ def test_sources_that_are_not_there(source, says, monkeypatch):
 def test_wrong_backend_device_and_tokenizer(folder):
     with pytest.raises(ModelError, match="must be 'hf'"):
         load_subject(folder, backend="jax")
-    with pytest.raises(ModelError, match="device 'nonsense' cannot be used"):
+    with pytest.raises(ModelError, match="no device is called 'nonsense'"):
         load_subject(folder, device="nonsense")
     with pytest.raises(ModelError, match="no tokenizer found"):
         load_subject(folder, tokenizer=folder)

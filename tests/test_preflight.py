@@ -326,7 +326,7 @@ def test_what_the_files_say_of_bos_is_noted_where_texts_differ(on_demo: Activati
     without = Activations(on_demo.subject, dataclasses.replace(on_demo.text, begins_with_bos=False))
     report = look(coder, without)
     assert report.findings[0].settle == "--bos yes"
-    assert any("prepend_bos=True" in note for note in report.notes)
+    assert any("trained with a BOS token" in note and "begin without it" in note for note in report.notes)
 
 
 def test_a_transposed_skip_connection_is_found(on_demo: Activations) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_bench.cli import latex_flags
 from sae_bench.cli.exits import Exit
+from sae_bench.cli.places import RUNS, RUNS_HELP, results_in
 from sae_bench.files import at_home
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def add(verbs: Any) -> None:
         "results",
         metavar="RESULTS",
         nargs="?",
-        default="results",
-        help="folder of results, or one result file (results)",
+        default=RUNS,
+        help=f"folder of results, or one result file {RUNS_HELP}",
     )
     p.add_argument("--format", choices=FORMATS, default="text", help="html and plots need sae-bench-suite[board]")
     p.add_argument("--out", metavar="FILE", help="write to a file instead of to standard output")
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.show.text import line
 
     writing = latex_flags.options(args)
-    collection = collect.collect(at_home(args.results), registry.tasks(args.task_dir), args.suites)
+    collection = collect.collect(results_in(args.results), registry.tasks(args.task_dir), args.suites)
     file = at_home(args.columns) if args.columns else registry.data_folder("leaderboard") / "columns.toml"
     wanted = columns.read_columns(file, collection.specs, everything=args.all_metrics or bool(args.metrics))
     if args.metrics:

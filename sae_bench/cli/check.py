@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_bench.cli.compare import refused
 from sae_bench.cli.exits import Exit
+from sae_bench.cli.places import RUNS, RUNS_HELP, results_in
 from sae_bench.files import at_home
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def add(verbs: Any) -> None:
         "loss lies beyond what leaderboard/gates.toml allows. Exit code 0 ok, 1 regression, 2 usage, 3 not comparable.",
     )
     p.set_defaults(function=run)
-    p.add_argument("new", metavar="NEW", help="result file, or folder of one SAE's results")
+    p.add_argument("new", metavar="NEW", nargs="?", default=RUNS,
+                   help=f"result file, or folder of one SAE's results {RUNS_HELP}")  # fmt: skip
     p.add_argument("--baseline", metavar="OLD", help="result file, or folder with results of the SAE of the same name; "
                    "without it only floors and ceilings are checked")  # fmt: skip
     p.add_argument("--sae-name", metavar="NAME", help="the SAE in the baseline folder, if it has another name")
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.show.text import line
 
     gates = gate.read_gates(at_home(args.gates) if args.gates else None, registry.tasks(args.task_dir))
-    new = read_side(at_home(args.new), args.task_dir)
+    new = read_side(results_in(args.new), args.task_dir)
     name = f"{new.sae.name} ({new.sae.weights_sha256[:12]})"
     try:
         pairs, notes = gate.baselines(

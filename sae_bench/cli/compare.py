@@ -8,7 +8,7 @@ from typing import Any
 
 from sae_bench.cli import latex_flags
 from sae_bench.cli.exits import Exit
-from sae_bench.files import at_home
+from sae_bench.cli.places import RUNS, saes_in
 
 
 def add(verbs: Any) -> None:
@@ -24,9 +24,10 @@ def add(verbs: Any) -> None:
     p.set_defaults(function=run)
     p.add_argument(
         "results",
-        nargs="+",
+        nargs="*",
         metavar="RESULT",
-        help="result file, or folder of one SAE's results; 2 or more, or a single folder of several SAEs",
+        help="result file, or folder of one SAE's results; 2 or more, or a single folder of several SAEs "
+        f"(default: all SAEs in {RUNS}, where run writes)",
     )
     p.add_argument("--metrics", metavar="IDS", help="metrics by id, separated by commas, or globs (default: headline)")
     p.add_argument("--all-metrics", action="store_true", help="show all metrics, not only headline ones")
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.show.text import json_text
 
     writing = latex_flags.options(args, ranks=False, controls="none")
-    sides = read_sides([at_home(one) for one in args.results], args.task_dir)
+    sides = read_sides(saes_in(args.results), args.task_dir)
     try:
         matches, notes = match(sides, other_text=args.other_text)
     except NotComparable as error:

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _reports(args: argparse.Namespace) -> list[tuple[dict[str, Any], list[str]]]:
     """Of every SAE what was found as plain JSON, and the lines of its preflight."""
-    from sae_bench import resolve
+    from sae_bench.models.placement import device_name
     from sae_bench.preflight.load import Loader
     from sae_bench.saes.load import load_saes
     from sae_bench.settings import Settings
@@ -82,7 +82,7 @@ def _reports(args: argparse.Namespace) -> list[tuple[dict[str, Any], list[str]]]
     told = Told(**{name: getattr(args, name) for name in TOLD})
     names = ("model", "data", "text_field", "split", "context", "bos", "mask", "backend", "device", "dtype")
     loader = Loader(Settings(**{name: getattr(args, name) for name in names}), args.tokens)
-    device = resolve.device_name(args.device)
+    device = device_name(args.device)
     found = []
     for _, coder in load_saes(args.sae, device=device, told=told):
         coder = loader.sized(coder)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_bench import registry
-from sae_bench.files import at_home
+from sae_bench.cli.places import RUNS, RUNS_HELP, results_in
 
 
 def add(verbs: Any) -> None:
@@ -21,7 +21,7 @@ def add(verbs: Any) -> None:
     )
     p.set_defaults(function=run)
     p.add_argument("what", nargs="?", default="tasks", choices=list(_ROWS))
-    p.add_argument("--out", default="runs", metavar="DIR", help="folder of results (default: runs)")
+    p.add_argument("--out", default=RUNS, metavar="DIR", help=f"folder of results {RUNS_HELP}")
     p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
     p.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -154,7 +154,7 @@ def _results(args: argparse.Namespace) -> list[dict[str, Any]]:
             "file": safe(str(file)),
         }
 
-    return list(store.read_below(at_home(args.out), row).values())
+    return list(store.read_below(results_in(args.out), row).values())
 
 
 _ROWS = {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sae_bench import __version__
 from sae_bench.cli import board, card, check, compare, inspect, judge, ls, plot, run, show, submit, suite, verify
@@ -22,7 +23,28 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Refuse arguments. Raises UsageError."""
+        if message.startswith("unrecognized arguments: -"):
+            message += " (a path that begins with a dash stands behind --, or is written ./-PATH)"
         raise UsageError(f"{message}; see {self.prog} --help")
+
+
+class VerbParser(Parser):
+    """Takes paths before, between and behind flags: else argparse ends a list of them at the first flag."""
+
+    _inside = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As :class:`argparse.ArgumentParser`, intermixed; which calls this twice itself, and forgets a ``--``."""
+        if self._inside or args is None:
+            return super().parse_known_args(args, namespace)
+        if "--" in args:
+            place = args.index("--")
+            args = [*args[:place], *(f".{os.sep}{a}" if a.startswith("-") else a for a in args[place + 1 :])]
+        self._inside = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._inside = False
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,11 +52,11 @@ def parser() -> argparse.ArgumentParser:
     top = Parser(
         prog="sae-bench",
         description="Quality of sparse-autoencoder features: an interval on every number, controls in every run.",
-        epilog=f"exit codes:\n{as_text()}\n\nStart with: sae-bench run --sae demo --tasks all",
+        epilog=f"exit codes:\n{as_text()}\n\nStart with: sae-bench run demo --tasks all",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"sae-bench {__version__}")
-    verbs = top.add_subparsers(title="commands", dest="verb", metavar="COMMAND", required=True)
+    verbs = top.add_subparsers(title="commands", dest="verb", metavar="COMMAND", required=True, parser_class=VerbParser)
     for verb in VERBS:
         verb.add(verbs)
     return top

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sae_bench.cli import judge_flags, run_flags
 from sae_bench.cli.exits import Exit
 from sae_bench.cli.pairs import named
+from sae_bench.cli.progress import Bar, bar_of
 from sae_bench.cli.saes import add_told
 from sae_bench.errors import UsageError
 from sae_bench.settings import TOLD
@@ -91,26 +92,30 @@ class Unsaid:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and say by the exit code whether an SAE failed, or a limit of the judge was reached."""
-    show_progress, given = not args.quiet, _given(args)
-    if show_progress:
-        print("loading ...", file=sys.stderr)
+    with bar_of(args) as bar:
+        if bar.shown:
+            print("loading ...", file=sys.stderr)
+        return _run(args, bar)
+
+
+def _run(args: argparse.Namespace, bar: Bar) -> int:
+    given = _given(args)
     from sae_bench.api import Session
     from sae_bench.cli import after_run
     from sae_bench.judging import short_of, spent, usage
     from sae_bench.settings import Settings
     from sae_bench.show.text import json_text, printable
 
-    session = Session(args.sae, Settings(**given))
+    session = Session(run_flags.saes(args), Settings(**given), bar)
     if args.dry_run:
         forecast = session.forecast()
         print(json_text(forecast) if args.json else _listing(forecast))
         return 0
     met = session.meet()
-    if show_progress:
+    if not args.quiet:
         _announce(session, met, args.out)
     try:
-        with Bar(show_progress) as bar:
-            results = session.run(bar)
+        results = session.run(bar)
     except BaseException:
         if (used := usage(session.asks)).get("tokens_in"):  # what was paid for is said, however a run ends
             print(spent(used), file=sys.stderr)
@@ -130,6 +135,8 @@ def run(args: argparse.Namespace) -> int:
         if result.status in ("error", "degraded"):
             how = "degraded: " if result.status == "degraded" else ""
             print(printable(f"sae-bench: {result.sae.name}, {result.task}: {how}{result.reason}"), file=sys.stderr)
+    if not args.quiet:
+        print(bar.times(), file=sys.stderr)
     cut = short_of(results, used)
     for sentence in cut:
         print(printable(f"sae-bench: {sentence}"), file=sys.stderr)
@@ -189,38 +196,6 @@ def brief(result: Result) -> dict[str, Any]:
     if "coverage" in data:
         beside |= {"coverage": data["coverage"], "left_out": data.get("skipped", {})}
     return {"sae": result.sae.name, **result.model_dump(mode="json", include=keep), **beside}
-
-
-class Bar:
-    """Progress on stderr, one bar a phase, with the time left."""
-
-    def __init__(self, shown: bool) -> None:
-        self._shown = shown
-        self._bar: Any = None
-        self._what = ""
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._close()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Report that ``done`` of ``total`` steps of the phase ``what`` are finished."""
-        if not self._shown:
-            return
-        if what != self._what:
-            from tqdm import tqdm
-
-            self._close()
-            self._what = what
-            self._bar = tqdm(total=total, initial=done, desc=what, file=sys.stderr, dynamic_ncols=True)
-        self._bar.update(done - self._bar.n)
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
 
 def _listing(forecast: dict[str, Any]) -> str:

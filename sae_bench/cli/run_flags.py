@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
+from sae_bench.cli import progress
+from sae_bench.cli.places import RUNS
 from sae_bench.cli.saes import BACKEND_HELP, SAE_HELP
+from sae_bench.errors import UsageError
 
 
 def what(what: Any) -> None:
     """What to measure: SAEs, tasks, controls and how much text."""
-    what.add_argument(
-        "--sae", action="append", required=True, metavar="SAE",
-        help=f"{SAE_HELP}; may be repeated",
-    )  # fmt: skip
+    what.add_argument("saes", nargs="*", metavar="SAE", help=f"{SAE_HELP}; several, and globs, may be given")
+    what.add_argument("--sae", action="append", default=[], metavar="SAE", help="the same as a flag; may be repeated")
     what.add_argument("--name", metavar="NAME", help="what results are called, of a single SAE (default: as its files "
                       "say, else as its folder or module.factory is called; equal names in a run get how their paths "
                       "or weights differ)")  # fmt: skip
@@ -48,10 +50,11 @@ def model(model: Any) -> None:
 
 def text(text: Any) -> None:
     """The text and how it is cut into sequences."""
-    text.add_argument("--data", metavar="D", help=".txt, .jsonl[.gz], .parquet, data set folder, hub id, or token ids "
-                      "in .npy or .safetensors, padded on the right or with an attention_mask (default: that of a "
-                      "suite of the model, else what the SAE was trained on)")  # fmt: skip
-    text.add_argument("--text-field", default="text", metavar="NAME", help="column that holds the text")
+    text.add_argument("--data", metavar="D", help=".txt, .jsonl[.gz], .csv[.gz], .tsv[.gz], .parquet, data set folder, "
+                      "hub id, or token ids in .npy or .safetensors, padded on the right or with an attention_mask "
+                      "(default: that of a suite of the model, else what the SAE was trained on)")  # fmt: skip
+    text.add_argument("--text-field", default="text", metavar="NAME", help="column that holds the text, or chats as "
+                      "lists of {role, content}, which the tokenizer's chat template writes")  # fmt: skip
     text.add_argument("--group-field", metavar="NAME", help="column that says what each text belongs to (its source, "
                       "its author), or tensor beside the ids in .safetensors (the document of each row): what "
                       "intervals resample (default: the document)")  # fmt: skip
@@ -83,7 +86,7 @@ def how(other: Any) -> None:
     """How the run goes and what it prints."""
     other.add_argument("--param", action="append", default=[], metavar="TASK.NAME=VALUE",
                        help="another value of a task parameter; it changes the protocol; may be repeated")  # fmt: skip
-    other.add_argument("--out", default="runs", metavar="DIR", help="folder for results")
+    other.add_argument("--out", default=RUNS, metavar="DIR", help="folder for results")
     other.add_argument("--overwrite", default="missing", choices=["missing", "always", "never"],
                        help="missing: what is not there or failed; always: all; never: keep what is there")  # fmt: skip
     other.add_argument("--seed", type=int, default=0, help="of all random choices")
@@ -104,4 +107,11 @@ def how(other: Any) -> None:
     other.add_argument("--dry-run", action="store_true", help="say what would be measured and what it costs, and stop")
     other.add_argument("--all-metrics", action="store_true", help="show every metric in the table, not only headlines")
     other.add_argument("--json", action="store_true", help="print results as JSON instead of a table")
-    other.add_argument("--quiet", action="store_true", help="no progress")
+    progress.add_flags(other)
+
+
+def saes(args: argparse.Namespace) -> list[str]:
+    """What was given as SAEs, with the flag or without it. Raises UsageError for none."""
+    if not (given := [*args.saes, *args.sae]):
+        raise UsageError("give at least one SAE: sae-bench run PATH, a folder or file, or 'demo'; see --help for more")
+    return given

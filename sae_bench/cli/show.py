@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_bench import registry
+from sae_bench.cli.places import RUNS, RUNS_HELP, results_in
 from sae_bench.errors import UsageError
-from sae_bench.files import at_home
 
 if TYPE_CHECKING:
     from sae_bench.schema import Result, TaskSpec
@@ -23,7 +23,8 @@ def add(verbs: Any) -> None:
         "show", help="show a task or a result", description="Show a task's definition and card, or a result in full."
     )
     p.set_defaults(function=run)
-    p.add_argument("name", metavar="TASK|RESULT", help="task id, result file, or folder of results")
+    p.add_argument("name", metavar="TASK|RESULT", nargs="?", default=RUNS,
+                   help=f"task id, result file, or folder of results {RUNS_HELP}")  # fmt: skip
     p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
     p.add_argument("--json", action="store_true", help="print JSON")
 
@@ -31,10 +32,9 @@ def add(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the task or the result."""
     known = registry.tasks(args.task_dir)
-    path = at_home(args.name)
     if args.name in known:
         print(_task(args.name, known, args))
-    elif path.exists():
+    elif (path := results_in(args.name)).exists():
         for part in _results(path, known, args.json):
             print(part)
     else:

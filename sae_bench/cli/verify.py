@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sae_bench.cli import progress
 from sae_bench.cli.exits import Exit
+from sae_bench.cli.places import RUNS, RUNS_HELP, results_in
+from sae_bench.cli.progress import bar_of
 from sae_bench.errors import UsageError
-from sae_bench.files import at_home
 
 if TYPE_CHECKING:
     from sae_bench.verify import Report
@@ -26,7 +28,11 @@ def add(verbs: Any) -> None:
     )
     p.set_defaults(function=run)
     p.add_argument(
-        "result", metavar="RESULT", help="result file, with its units beside it, or the folder of one SAE's results"
+        "result",
+        metavar="RESULT",
+        nargs="?",
+        default=RUNS,
+        help=f"result file, with its units beside it, or the folder of one SAE's results {RUNS_HELP}",
     )
     p.add_argument("--sae", required=True, metavar="SAE", help="the SAE, as for run")
     p.add_argument("--model", metavar="M", help="the language model, as for run (default: the SAE's own)")
@@ -39,21 +45,20 @@ def add(verbs: Any) -> None:
     p.add_argument("--batch-tokens", type=int, metavar="N", help="tokens in one batch")
     p.add_argument("--record", metavar="NAME", help="write beside the result that NAME has found nothing wrong")
     p.add_argument("--json", action="store_true", help="print JSON")
-    p.add_argument("--quiet", action="store_true", help="no progress")
+    progress.add_flags(p)
 
 
 def run(args: argparse.Namespace) -> int:
     """Check every result of the SAE, and say what was found."""
-    from sae_bench.cli.run import Bar
     from sae_bench.results.verified import record
     from sae_bench.show.text import json_text
     from sae_bench.verify import verify
 
-    files = _files(at_home(args.result))
+    files = _files(results_in(args.result))
     reports = {}
     given = {name: getattr(args, name) for name in GIVEN}
     for file in files:
-        with Bar(not args.quiet) as bar:
+        with bar_of(args) as bar:
             report = verify(file, args.sae, share=args.share, seed=args.seed, progress=bar, **given)
         if args.record and not report.wrong:
             record(file, "re-run" if report.rows else "recomputed", args.record)

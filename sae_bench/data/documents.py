@@ -5,28 +5,31 @@ What an interval resamples is its **group**: what a label says that it belongs t
 that holds most of it, else the unit itself with its copies. Some groups are set aside for calibration (the mean of mean
 ablation); which ones depends on nothing but the group's name (of a document its own ids) and the seed. So a smaller run
 sees a part of what a larger one sees, adding documents moves no other document to the other side, and equal texts are
-always on the same side: no text is in both, and no group.
+always on the same side: no text is in both, and no group. Where that leaves a side without any, the group that is
+nearest to it is moved there, with a warning: two documents that differ are enough for a run.
 
 Texts are read one at a time and only the ids are kept, 4 bytes a token.
 """
 
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
-from sae_bench.data.groups import Grouping, is_calibration, largest, name_of
+from sae_bench.data.chats import Chats
+from sae_bench.data.groups import Grouping, Split, largest, name_of
 from sae_bench.data.outcome import check_sides, of_side
 from sae_bench.data.packing import Packer
 from sae_bench.data.readers import open_source
 from sae_bench.data.rows import LEAST, RowOptions, Unit, read_rows, warn_of_cuts, warn_of_packing
 from sae_bench.data.sides import NO_IDS, Most, Side
 from sae_bench.data.sources import Document, RowSource, TextSource
+from sae_bench.data.texts import Added, added, documents, long_enough
 from sae_bench.data.tokens import TokenSet
 from sae_bench.errors import DataError, UsageError
 from sae_bench.settings import TEXT_FIELD
@@ -114,19 +117,49 @@ def load_corpus(
 ) -> Corpus:
     """Read `source` until both sides have the units they may have, and return them.
 
-    `source` is a file (.txt, .jsonl, .jsonl.gz, .parquet; ids in .npy or .safetensors), a folder (written by
-    `datasets.save_to_disk`, or holding .parquet/.jsonl files), a hub id (`org/name` or `org/name:configuration`),
+    `source` is a file (.txt, .jsonl, .jsonl.gz, .parquet, .csv, .tsv; ids in .npy or .safetensors), a folder (written
+    by `datasets.save_to_disk`, or holding .parquet/.jsonl files), a hub id (`org/name` or `org/name:configuration`),
     `"demo"`, a list of texts, or integer ids `[sequences, length]` in an array or tensor.
 
     Ids that come tokenised are used as they are, one row a unit: no BOS is added, padding on the right is left out
     (see :mod:`sae_bench.data.rows`), what is longer than `options.rows.longest` is cut with a warning, and no
     `tokenizer` is needed. For texts, `tokenizer` is a Hugging Face tokenizer; one without a BOS needs
-    `prepend_bos=False`. `vocab_size` is the number of ids that the language model knows.
+    `prepend_bos=False`. A chat, a list of messages in the place of a text, is written with its chat template
+    (:mod:`sae_bench.data.chats`). `vocab_size` is the number of ids that the language model knows.
 
     Raises `DataError` for data that cannot be read or used, and when either side would be empty; `UsageError` for
     flags that cannot act on ids.
     """
-    opened = open_source(source, options.text_field, options.split, options.group_field, options.groups)
+    split = Split(options.calibration_share, options.seed)
+    found = _read(source, tokenizer, vocab_size, options, split)
+    if not options.mean_from_evaluation and (moved := split.to_move()) is not None:
+        side = "calibration" if split.seen[True] else "evaluation"
+        warnings.warn(
+            f"all of the few groups of {found.opened.name} fall on the {side} side, so one is moved to the other",
+            stacklevel=2,
+        )
+        found = _read(source, tokenizer, vocab_size, options, Split(options.calibration_share, options.seed, moved))
+    return _corpus(found, options)
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A source that was read: its sides (the same twice where nothing is set aside), and what was seen on the way."""
+
+    opened: TextSource | RowSource
+    unit: str
+    evaluation: Side
+    calibration: Side
+    counts: "Counter[str]"
+    grouping: Grouping
+    whole: bool
+    chats: Chats
+
+
+def _read(source: Any, tokenizer: Any, vocab_size: int, options: DataOptions, split: Split) -> _Read:
+    """Read until both sides have what they may have."""
+    chats = Chats(tokenizer)
+    opened = open_source(source, options.text_field, options.split, options.group_field, options.groups, chats)
     counts: Counter[str] = Counter()
     if isinstance(opened, TextSource):
         _check_flags(opened, options)
@@ -136,7 +169,7 @@ def load_corpus(
         room = min(opened.shape[1], options.rows.longest or opened.shape[1])
     else:
         unit = "sequence" if options.packed else "document"
-        bos, separator = _added(opened, tokenizer, vocab_size, options)
+        bos, separator = added(opened, tokenizer, vocab_size, options)
         room = options.context - (bos is not None)
 
     def side(limit: int | None, tokens: int | None, sequences: int | None) -> Side:
@@ -157,24 +190,31 @@ def load_corpus(
         if document.group is None:
             return False
         group = name_of(document.group)
-        aside = is_calibration(Unit(NO_IDS, group=group), options.calibration_share, options.seed)
+        aside = split.aside(Unit(NO_IDS, group=group))
         return (calibration if aside else evaluation).passes_over(group, len(document.text))
 
     units = (
         read_rows(opened, vocab_size, options.rows, counts)
         if isinstance(opened, RowSource)
-        else _documents(opened, tokenizer, vocab_size, {bos, separator}, counts, passed_over, enough)
+        else documents(opened, tokenizer, vocab_size, Added({bos, separator}, chats), counts, passed_over, enough)
     )
-    units = _long_enough(units, counts) if divisible else units
-    whole = _distribute(units, evaluation, calibration, options, counts, grouping)
+    units = long_enough(units, counts) if divisible else units
+    whole = _distribute(units, evaluation, calibration, split, counts, grouping)
     counts["tokens_left_over"] = sum(packer.left for packer in packers) if whole else 0
+    return _Read(opened, unit, evaluation, calibration, counts, grouping, whole, chats)
+
+
+def _corpus(found: _Read, options: DataOptions) -> Corpus:
+    """What was read, with what is to be said of it. Raises DataError where a side is empty."""
+    opened, unit, counts, grouping = found.opened, found.unit, found.counts, found.grouping
+    evaluation, calibration = found.evaluation, found.calibration
     if isinstance(opened, RowSource):
         warn_of_cuts(opened.name, counts, options.rows)
         warn_of_packing(opened, counts)
     measured = evaluation.finish()
     set_aside = measured if calibration is evaluation else calibration.finish()
     check_sides(opened.name, unit, (measured, set_aside), (evaluation, calibration), counts, bool(grouping.labels))
-    details = {"how": opened.how, "unit": unit, **opened.notes, "read_to_the_end": whole}
+    details = {"how": opened.how, "unit": unit, **opened.notes, **found.chats.notes, "read_to_the_end": found.whole}
     details |= {name: counts[name] for name in (*COUNTED, *(OF_ROWS if unit == "row" else ()))}
     for name, one, tokens in (("evaluation", evaluation, measured), ("calibration", calibration, set_aside)):
         details |= {f"{name}_{what}": value for what, value in of_side(one, tokens).items()}
@@ -195,84 +235,18 @@ def _check_flags(opened: TextSource, options: DataOptions) -> None:
         raise UsageError(f"--text-field {options.text_field} cannot act on {opened.name}, whose texts have no fields")
 
 
-def _added(opened: TextSource, tokenizer: Any, vocab_size: int, options: DataOptions) -> tuple[int | None, int | None]:
-    """The BOS that stands before every sequence, and what separates packed documents. Raises DataError."""
-    if tokenizer is None:
-        raise DataError(f"{opened.name} holds text, which needs a tokenizer; give the one of the language model.")
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if options.prepend_bos and bos is None:
-        raise DataError("The tokenizer has no BOS token to start sequences with; give --bos no (prepend_bos=False).")
-    separator = None
-    if options.packed:
-        separator = bos if eos is None else eos
-        if separator is None:
-            raise DataError("Packing needs an EOS or BOS token between documents, and the tokenizer has neither.")
-    bos = bos if options.prepend_bos else None
-    most = max((token for token in (bos, separator) if token is not None), default=0)
-    if most >= vocab_size:
-        raise DataError(f"The tokenizer's BOS or EOS id {most} is not below the vocabulary size {vocab_size}.")
-    return bos, separator
-
-
-def _documents(
-    opened: TextSource,
-    tokenizer: Any,
-    vocab_size: int,
-    added: set[int | None],
-    counts: "Counter[str]",
-    passed_over: Callable[[Document], bool],
-    enough: Callable[[], bool],
-) -> Iterator[Unit]:
-    """Ids of each text, less the ids at its start that are to be added anyway, with its label.
-
-    A text whose label says that it cannot be taken is ``passed_over``: making ids is what costs most.
-    """
-    for number, (text, group) in enumerate(opened.documents, start=1):
-        if passed_over(Document(text, group)):
-            counts["documents_read"] += 1
-            counts["units_beyond_a_limit"] += 1
-            if enough():
-                return
-            continue
-        try:
-            # verbose: what is longer than the model takes is cut up here, so its warning would mislead.
-            found = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        except (
-            Exception
-        ) as error:  # half of a surrogate pair, a word that has no id: tokenizers raise whatever they like
-            raise DataError(f"Document {number} of {opened.name} cannot be tokenised: {error}.") from error
-        start = next((place for place, token in enumerate(found) if token not in added), len(found))
-        ids = np.asarray(found[start:], dtype=np.int64)
-        counts["documents_read"] += 1
-        if len(ids) and (ids.min() < 0 or ids.max() >= vocab_size):
-            position = int(np.argmax((ids < 0) | (ids >= vocab_size)))
-            raise DataError(
-                f"Token ids must be below the vocabulary size {vocab_size}: the tokenizer gives {ids[position]} in "
-                f"document {number}, position {start + position}, of {opened.name}; use the language model's tokenizer."
-            )
-        yield Unit(ids.astype(np.int32), group=group)
-
-
-def _long_enough(documents: Iterator[Unit], counts: "Counter[str]") -> Iterator[Unit]:
-    for document in documents:
-        if len(document.ids) >= LEAST:
-            yield document
-        else:
-            counts["documents_skipped_as_too_short"] += 1
-
-
 def _distribute(
     units: Iterator[Unit],
     evaluation: Side,
     calibration: Side,
-    options: DataOptions,
+    split: Split,
     counts: "Counter[str]",
     grouping: Grouping,
 ) -> bool:
     """Offer units to their sides until both are full; True if the source was read to its end."""
     for read in units:
         unit = grouping.named(read)
-        aside = calibration is evaluation or is_calibration(unit, options.calibration_share, options.seed)
+        aside = calibration is evaluation or split.aside(unit)
         (calibration if aside else evaluation).offer(unit, counts)
         if evaluation.full and calibration.full:
             break

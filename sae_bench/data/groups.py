@@ -75,12 +75,40 @@ class Grouping:
         return unit._replace(group=self._first.setdefault(content_of(unit.ids), name))
 
 
-def is_calibration(unit: Unit, share: float, seed: int) -> bool:
-    """A keyed hash of the group's name decides, or of the content where there is none: no group is on both sides."""
-    content = unit.ids.astype("<i4").tobytes() if unit.group is None else unit.group.encode()
-    key = str(seed).encode()[:64]
-    digest = hashlib.blake2b(content, digest_size=8, key=key, person=b"calibration").digest()
-    return int.from_bytes(digest, "little") < share * 2.0**64
+class Split:
+    """Which groups are set aside for calibration, and how many of each side were seen.
+
+    A keyed hash of the group's name decides, or of the content where there is none: no group is on both sides, and none
+    changes sides as others come. The group ``moved`` alone is on the other side: see :meth:`to_move`.
+    """
+
+    def __init__(self, share: float, seed: int, moved: bytes | None = None) -> None:
+        self._share, self._moved = share, moved
+        self._key = str(seed).encode()[:64]
+        self.seen = {True: 0, False: 0}
+        self._nearest: tuple[float, bytes] | None = None  # to the bound between the sides
+        self._several = False
+
+    def aside(self, unit: Unit) -> bool:
+        """Whether a unit is for calibration."""
+        name = unit.ids.astype("<i4").tobytes() if unit.group is None else unit.group.encode()
+        digest = hashlib.blake2b(name, digest_size=8, key=self._key, person=b"calibration").digest()
+        place = int.from_bytes(digest, "little")
+        aside = (place < self._share * 2.0**64) != (digest == self._moved)
+        self.seen[aside] += 1
+        near = abs(place - self._share * 2.0**64), digest
+        self._several |= self._nearest is not None and self._nearest != near
+        self._nearest = min(self._nearest or near, near)
+        return aside
+
+    def to_move(self) -> bytes | None:
+        """The group that would have to change sides, where all of several are on one: that nearest to the other.
+
+        None where there is a group on each, or only one in all, or none may be set aside.
+        """
+        if all(self.seen.values()) or not self._several or self._nearest is None or not self._share:
+            return None
+        return self._nearest[1]
 
 
 def largest(tokens: TokenSet, labels: Mapping[str, str]) -> list[dict[str, Any]]:

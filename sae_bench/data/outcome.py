@@ -40,25 +40,43 @@ def check_sides(
                 f"{side.most.tokens} tokens are less than one {unit} of {name}: give a larger --tokens, or a shorter "
                 "--context."
             )
-    if evaluation or calibration:
-        empty = "calibration" if evaluation else "evaluation"
-        there = f"all {evaluation + calibration} of {name} (each a {unit})"
-        more = "groups" if labelled else "documents"
-        if labelled:
-            n = sum(tokens.n_groups for tokens in found)
-            there += f", of {n} group{'s' if n != 1 else ''},"
-        raise DataError(
-            f"No {empty} unit is left: {there} are on the other side; give more {more}, or "
-            "take the mean from the evaluation units (--mean-from evaluation)."
-        )
     read = counts["documents_read"]
     if unit == "sequence" and read:
-        left, room = counts["tokens_left_over"], sides[0].room
-        where = "" if left < room else " on the evaluation or on the calibration side"
+        raise DataError(_too_little_to_pack(name, found, sides, counts))
+    several = "rows" if unit == "row" else "documents"
+    least = 1 if sides[0] is sides[1] else 2
+    enough = f"at least {least} {several}{' that differ' if least > 1 else ''}, each of {LEAST} tokens or more"
+    if evaluation or calibration:
+        empty = "calibration" if evaluation else "evaluation"
+        groups = sum(tokens.n_groups for tokens in found)
+        own = f"{evaluation + calibration} {several if evaluation + calibration > 1 else several[:-1]}"
+        own += f" of {groups} group{'s' if groups != 1 else ''}" if labelled else ""
+        alike = ", all alike" if evaluation + calibration > 1 and groups == 1 and not labelled else ""
+        wanted = f"at least {least} groups" if labelled else enough
         raise DataError(
-            f"{name} has {left} tokens and one sequence needs {room}{where}: give more text or a shorter context."
+            f"{name} holds {own}{alike}, so there is no {empty} text beside it: give {wanted}, or take the mean from "
+            "the evaluation text (--mean-from evaluation), for which 1 is enough."
         )
     if unit == "row":
-        raise DataError(f"{name} holds {counts['rows_read']} rows of less than {LEAST} ids beside padding.")
+        raise DataError(
+            f"{name} holds {counts['rows_read']} rows of less than {LEAST} ids beside padding; give {enough}."
+        )
     what = f"only documents of less than {LEAST} tokens ({read} of them)" if read else "no document"
-    raise DataError(f"{name} holds {what}; give text to measure on.")
+    raise DataError(f"{name} holds {what}; give {enough}.")
+
+
+def _too_little_to_pack(
+    name: str, found: tuple[TokenSet, TokenSet], sides: tuple[Side, Side], counts: Counter[str]
+) -> str:
+    """What is said where packed documents do not fill a sequence on each side."""
+    left, room = counts["tokens_left_over"], sides[0].room
+    if sides[0] is sides[1]:
+        return f"{name} has {left} tokens and one sequence needs {room}: give more text or a shorter --context."
+    there = " and ".join(
+        f"{tokens.n_units} {side}" for tokens, side in zip(found, ("evaluation", "calibration"), strict=True)
+    )
+    return (
+        f"{name} makes {there} sequences and leaves {left} tokens over, and one sequence needs {room}: give at least 2 "
+        f"documents of {room} tokens or more, or a shorter --context, or take the mean from the evaluation text "
+        "(--mean-from evaluation)."
+    )

@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from sae_bench.data.chats import Chats, messages_in
+from sae_bench.data.csv_files import TABLES
 from sae_bench.data.groups import labels_given
 from sae_bench.data.ids import open_npy, open_safetensors, row_source
 from sae_bench.data.sources import Document, RowSource, TextSource, quoted, reading
 from sae_bench.data.splits import of_split
-from sae_bench.data.text_files import TEXT_SUFFIXES, Fields, check_fields, document_of, open_texts, string_of
+from sae_bench.data.text_files import RECORDS, TEXT_SUFFIXES, Fields, check_fields, document_of, open_texts, string_of
 from sae_bench.errors import DataError, UsageError, named
 from sae_bench.files import below, read_json, regular
 
@@ -29,20 +31,26 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
 DEMO_DOCUMENTS = 2000
 # What nobody means as a hub id, although `data/text.csv` has the form of one.
 NO_DATA = ("dataset_info.json", "dataset_infos.json", "README.txt", "LICENSE.txt")  # lie beside files of data
-FILE_SUFFIXES = (*TEXT_SUFFIXES, ".npy", ".npz", ".safetensors", ".json", ".csv", ".tsv", ".gz", ".zst", ".zip", ".pt")
+FILE_SUFFIXES = (*TEXT_SUFFIXES, ".npy", ".npz", ".safetensors", ".json", ".gz", ".zst", ".zip", ".pt")
 
 
 def open_source(
-    source: Any, text_field: str, split: str | None, group_field: str | None = None, groups: Any = None
+    source: Any,
+    text_field: str,
+    split: str | None,
+    group_field: str | None = None,
+    groups: Any = None,
+    chats: Chats | None = None,
 ) -> TextSource | RowSource:
     """Open whatever `load_corpus` accepts; raises DataError for anything else, UsageError for flags that cannot act.
 
     `group_field` is the column (of ids the tensor) that says what each text or row belongs to, `groups` says it of
-    texts in memory and of rows.
+    texts in memory and of rows. `chats` writes what is a list of messages instead of a text; without it such a list is
+    refused.
     """
     if groups is not None and group_field is not None:
         raise UsageError(f"groups and group_field={group_field!r} both say what texts belong to: give one of them")
-    opened = _opened(source, Fields(text_field, group_field), split)
+    opened = _opened(source, Fields(text_field, group_field, chats), split)
     if group_field is not None and "group_field" not in opened.notes:
         what = "whose texts have no fields"
         if isinstance(opened, RowSource):
@@ -89,8 +97,9 @@ def _opened(source: Any, fields: Fields, split: str | None) -> TextSource | RowS
         raise DataError(f"Data must be a path, a hub id, 'demo', a list of texts or an array of ids, got {kind}.")
     if not source:
         raise DataError("The given list of texts is empty; give at least two documents.")
-    if any(isinstance(item, str) for item in source):
-        texts = (string_of(text, f"text {row} of the given list") for row, text in enumerate(source))
+    if any(isinstance(item, str) or (item and messages_in(item) is not None) for item in source):
+        chats = fields.chats
+        texts = (string_of(text, f"text {row} of the given list", chats) for row, text in enumerate(source))
         return TextSource("the given texts", "list of texts", map(Document, texts), size=len(source))
     try:
         array = np.asarray(source)
@@ -155,12 +164,16 @@ def _open_folder(path: Path, fields: Fields, split: str | None) -> TextSource:
     with reading(str(path)):
         inside = sorted(item.relative_to(path) for item in path.rglob("*") if item.is_file())
     shown = [name for name in inside if name.name[0] not in "._" and name.name not in NO_DATA]
-    files = [name for name in shown if name.name.lower().endswith(TEXT_SUFFIXES[:3])]
+    files = [name for name in shown if name.name.lower().endswith(RECORDS)]
+    files = files or [name for name in shown if name.name.lower().endswith(tuple(TABLES))]
     others = [name for name in shown if name not in files and name.name.lower().endswith(FILE_SUFFIXES)]
     files = of_split(files, split, str(path))
     if not files:
         wanted = "" if split is None else f" of the split {split!r}"
-        raise DataError(f"{path} holds no .parquet, .jsonl or .jsonl.gz file{wanted}; give a folder that does.")
+        raise DataError(
+            f"{path} holds no .parquet, .jsonl or .jsonl.gz file{wanted}, and no table in .csv or .tsv; "
+            "give a folder that does."
+        )
     sources = (_open_file(path / name, fields) for name in files)
     texts = (one for opened in sources if isinstance(opened, TextSource) for one in opened.documents)
     notes: dict[str, Any] = {**fields.notes, "files": [name.as_posix() for name in files]}

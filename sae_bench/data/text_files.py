@@ -1,30 +1,35 @@
 """Text in files: documents one at a time, none longer than a bound, whatever a few bytes are packed from."""
 
+import csv
 import gzip
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sae_bench.data.chats import Chats, messages_in
+from sae_bench.data.csv_files import TABLES, csv_rows
 from sae_bench.data.groups import label_of
 from sae_bench.data.sources import Document, TextSource, quoted, reading
 from sae_bench.errors import DataError, named
 from sae_bench.files import LINE, MIB, lines, opened, regular, strict_json
 
 MARKER = b"<|endoftext|>"
-TEXT_SUFFIXES = (".jsonl.gz", ".jsonl", ".parquet", ".txt")
+RECORDS = (".jsonl.gz", ".jsonl", ".parquet")  # what a folder of data holds
+TEXT_SUFFIXES = (*RECORDS, ".txt", *TABLES)
 
 
 class Fields(NamedTuple):
-    """The columns that are read: that of the text, and that of the group, if there is one."""
+    """The columns that are read: that of the text, and that of the group, if there is one; ``chats`` writes chats."""
 
     text: str
     group: str | None = None
+    chats: Chats | None = None
 
     @property
     def names(self) -> list[str]:
         """The columns, each once."""
-        return list(dict.fromkeys(name for name in self if name is not None))
+        return list(dict.fromkeys(name for name in (self.text, self.group) if name is not None))
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -47,7 +52,9 @@ def open_texts(path: Path, suffix: str, fields: Fields) -> TextSource:
             return TextSource(
                 str(path), "txt", map(Document, _txt(path, marked)), {"documents_separated_by": separator}
             )
-    reader: Callable[[Path, Fields], Iterator[Document]] = _parquet if suffix == ".parquet" else _jsonl
+    reader: Callable[[Path, Fields], Iterator[Document]] = {".parquet": _parquet, **dict.fromkeys(TABLES, _table)}.get(
+        suffix, _jsonl
+    )
     return TextSource(str(path), suffix[1:], reader(path, fields), fields.notes)
 
 
@@ -118,6 +125,14 @@ def _jsonl(path: Path, fields: Fields) -> Iterator[Document]:
                     raise DataError(f"{where} must be an object with the field {fields.text!r}, got {kind}.")
                 yield document_of(row, fields, where)
             offset += len(line)
+
+
+def _table(path: Path, fields: Fields) -> Iterator[Document]:
+    """Rows count from 0, without the line of names, as in a data frame. An empty cell is an empty text."""
+    delimiter = next(mark for suffix, mark in TABLES.items() if path.name.lower().endswith(suffix))
+    with reading(str(path), csv.Error), opened(path, DataError) as file:
+        for row, values in enumerate(csv_rows(_lines(file, path), str(path), delimiter, fields.names)):
+            yield document_of(values, fields, f"{path} row {row}")
 
 
 def _lines(file: Any, path: Path) -> Iterator[bytes]:
@@ -195,15 +210,17 @@ def check_fields(names: Iterable[str], fields: Fields, where: str) -> None:
 def document_of(row: Mapping[str, Any], fields: Fields, where: str) -> Document:
     """The text of a row and its label. Raises DataError."""
     check_fields(row, fields, where)
-    text = string_of(row[fields.text], f"{where}, field {fields.text!r},")
+    text = string_of(row[fields.text], f"{where}, field {fields.text!r},", fields.chats)
     if fields.group is None:
         return Document(text)
     return Document(text, label_of(row[fields.group], f"{where}, field {fields.group!r},"))
 
 
-def string_of(value: Any, where: str) -> str:
-    """The value, if it is a text. Raises DataError."""
+def string_of(value: Any, where: str, chats: Chats | None = None) -> str:
+    """The value, if it is a text, or a chat that ``chats`` can write. Raises DataError."""
     if not isinstance(value, str):
+        if chats is not None and (messages := messages_in(value)) is not None:
+            return chats.text(messages, where)
         remedy = "token ids come as .npy or .safetensors" if isinstance(value, list) else "remove the row or convert it"
         raise DataError(f"{where} must be a string, got {type(value).__name__}; {remedy}.")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -16,13 +17,21 @@ from sae_bench.errors import ModelError, said
 from sae_bench.files import at_home
 from sae_bench.models.adapters import adapted_name, adapter_folder, base_of, load_adapted
 from sae_bench.models.leftovers import check_leftovers, check_stored_types
-from sae_bench.models.placement import check_whole, check_wrapper
+from sae_bench.models.placement import check_device, check_whole, check_wrapper, device_name
 from sae_bench.models.plausible import check_folder, check_weights
 from sae_bench.models.quiet import quiet
 from sae_bench.models.subject import Backend, SubjectModel, missing_members
 from sae_bench.models.tokenizers import load_tokenizer
 from sae_bench.models.weight_files import ADAPTER_CONFIG, folder_of, stored_tensors, weight_files
 from sae_bench.modules import same_device
+from sae_bench.settings import Settings
+
+_OF_MANY = re.compile(  # what folders of models are called that are told apart by where they lie
+    r"(final|last|best|latest|hf|my|the|base|language|saved|trained)?[_-]?"
+    r"(lm|models?|llm|checkpoints?|weights|outputs?|out|export(ed)?|hf|final|last|best|latest|main)"
+    r"|(checkpoint|ckpt|step|epoch|iter|global_step|v)?[_-]?\d+",
+    re.IGNORECASE,
+)
 
 
 def load_subject(
@@ -77,7 +86,7 @@ def load_pretrained(
         model, name = source, _name_of(source)
         check_wrapper(model, name)
     else:
-        _check_device(device or "cpu")
+        check_device(device or "cpu")
         ours, dtype = str(source) == str(demo.MODEL_PATH), dtype or torch.float32
         model, name = copy.deepcopy(_demo(dtype)) if ours else _load_whole(str(source), _check_source(source), dtype)
     _check_model(model, name)
@@ -97,6 +106,27 @@ def load_pretrained(
     return model, tokenizer, name
 
 
+def device_of(settings: Settings) -> str:
+    """Where a run computes: as given, else where a model in memory is, else on a GPU if there is one.
+
+    Raises ModelError for a device that is not here, and for a model in memory that is elsewhere, or of another dtype
+    than was asked for.
+    """
+    model = settings.model
+    if not isinstance(model, nn.Module):
+        return device_name(settings.device)
+    check_asked(model, *asked(settings))
+    there = next((str(p.device) for p in model.parameters() if not p.is_meta), "cpu")
+    return there if settings.device == "auto" else settings.device
+
+
+def asked(settings: Settings) -> tuple[str | None, torch.dtype | None]:
+    """Device and dtype of the language model; None where a model in memory has its own, and one that is loaded none."""
+    own = None if settings.device == "auto" else settings.device  # checked beside where the model is
+    device = own if isinstance(settings.model, nn.Module) else device_name(settings.device)
+    return device, None if settings.dtype == "auto" else getattr(torch, settings.dtype)
+
+
 def check_asked(model: nn.Module, device: str | None, dtype: torch.dtype | None) -> None:
     """Raise ModelError where a model in memory lies elsewhere, or is of another dtype, than what is asked for."""
     own = next((p for p in model.parameters() if p.is_floating_point()), None)
@@ -107,7 +137,8 @@ def check_asked(model: nn.Module, device: str | None, dtype: torch.dtype | None)
         short, is_short = (str(one).removeprefix("torch.") for one in (dtype, own.dtype))
         raise ModelError(f"dtype={short!r} cannot act on model {name!r}, which is {is_short}: {mine} model.to({dtype})")
     if device is not None:
-        _check_device(device)
+        if device != "meta":  # where no model is that could be used, so it is elsewhere
+            check_device(device)
         there = own.device
         if not same_device(torch.device(device), there):
             raise ModelError(
@@ -128,6 +159,15 @@ def _demo_tokenizer() -> Any:
     return _tokenizer_beside(str(demo.MODEL_PATH))
 
 
+def _folder_name(folder: Path) -> str:
+    """How a model in a folder is called: by more than a name that many have, and by its id in the cache of the hub."""
+    if folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--"):
+        return folder.parents[1].name.removeprefix("models--").replace("--", "/")
+    if _OF_MANY.fullmatch(folder.name) and folder.parent.name:
+        return f"{folder.parent.name}/{folder.name}"
+    return folder.name
+
+
 def _check_source(source: str | Path) -> str:
     """Return the model's name: that of the folder, or the hub id."""
     if not str(source):
@@ -136,20 +176,13 @@ def _check_source(source: str | Path) -> str:
     if path.is_dir():
         if not (path / "config.json").is_file() and not (path / ADAPTER_CONFIG).is_file():
             raise ModelError(f"the model folder {source} has no config.json; give a folder that save_pretrained wrote")
-        return path.resolve().name
+        return _folder_name(path.resolve())
     text = str(source)
     if path.exists():
         raise ModelError(f"the model must be a folder or a hub id, but {text} is a file")
     if isinstance(source, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
         raise ModelError(f"the model folder {text!r} does not exist")
     return text
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(f"device {device!r} cannot be used here: {said(error)}") from error
 
 
 def _load_whole(source: str, name: str, dtype: torch.dtype) -> tuple[nn.Module, str]:
@@ -247,4 +280,4 @@ def _check_tokenizer(model: Any, name: str, tokenizer: Any) -> None:
 
 def _name_of(model: nn.Module) -> str:
     path = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
-    return Path(path).name if Path(path).is_dir() else str(path)
+    return _folder_name(Path(path).resolve()) if Path(path).is_dir() else str(path)

@@ -7,10 +7,47 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from sae_bench.errors import ModelError
+from sae_bench.errors import ModelError, said
 from sae_bench.modules import wrapped_in
 
+_CHOICE = "cpu, cuda, cuda:1 and so on, mps, or auto, which takes a GPU if there is one"
 _QUANTISED = ("bitsandbytes.", "torchao.", "torch.ao.", "auto_gptq.", "gptqmodel.", "awq.", "hqq.")
+
+
+def device_name(name: str) -> str:
+    """The device that "auto" stands for, or ``name``. Raises ModelError where it cannot be used here."""
+    if name != "auto":
+        check_device(name)
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_device(device: str) -> None:
+    """Raise ModelError for a device on which nothing can be computed here, in words that blame nothing else."""
+    try:
+        named = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f"no device is called {device!r}: give {_CHOICE}") from error
+    if named.type == "meta":
+        raise ModelError(f"nothing is computed on the device {device!r}: give {_CHOICE}")
+    if named.type == "cuda" and (why := _no_cuda(named.index)) is not None:
+        raise ModelError(f"the device {device!r} cannot be used here: {why}")
+    try:
+        torch.empty(1, device=named).add_(1)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        why = said(error) if named.type == "cuda" else "this machine or its PyTorch has none"
+        raise ModelError(f"the device {device!r} cannot be used here: {why}; give {_CHOICE}") from error
+
+
+def _no_cuda(index: int | None) -> str | None:
+    """Why there is no such GPU, and what to do; None where there is."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"this PyTorch ({torch.__version__}) was built without CUDA; install one with it, or give --device cpu"
+    if not torch.cuda.is_available():
+        return "PyTorch finds no GPU or no driver for it; give --device cpu"
+    n = torch.cuda.device_count()
+    there = "cuda:0 is the only GPU" if n == 1 else f"there are cuda:0 to cuda:{n - 1}"
+    return f"{there}; give one that is here" if index is not None and index >= n else None
 
 
 def check_wrapper(model: nn.Module, name: str) -> None:

@@ -12,6 +12,7 @@ from sae_bench.data.rows import RowOptions
 from sae_bench.errors import DataError
 from sae_bench.files import at_home
 from sae_bench.models.loading import load_subject
+from sae_bench.models.placement import device_name
 from sae_bench.models.subject import SubjectModel
 from sae_bench.models.tokenizers import token_text
 from sae_bench.modules import as_declared
@@ -82,7 +83,7 @@ class Loader:
             self._subjects[key] = load_subject(
                 source,
                 backend=self.settings.backend,
-                device=resolve.device_name(self.settings.device),
+                device=device_name(self.settings.device),
                 dtype=None if self.settings.dtype == "auto" else getattr(torch, self.settings.dtype),
                 tokenizer=self.settings.tokenizer,
             )

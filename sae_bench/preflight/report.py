@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from sae_bench.engine.workspace import CoderFailure, Entry
 from sae_bench.models.subject import selftests_of
 from sae_bench.modules import as_declared
@@ -16,6 +18,7 @@ from sae_bench.preflight.case import Case
 from sae_bench.preflight.hypotheses import Outcome, not_tried, outcomes
 from sae_bench.preflight.text import Activations
 from sae_bench.preflight.verdict import Finding, findings
+from sae_bench.session.trained import Scored, differences
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,10 @@ def _finite(value: Any) -> Any:
 
 def _notes(case: Case, found: list[Finding]) -> list[str]:
     """What is worth knowing and no finding."""
-    notes = []
-    declared, begins = case.info.prepend_bos, case.activations.text.begins_with_bos
-    if declared is not None and declared != begins:
-        notes.append(
-            f"the SAE says prepend_bos={declared}, but these texts begin {'with' if begins else 'without'} BOS"
-        )
+    notes: list[str] = []
+    text = case.activations.text
+    read = [np.array(ids) for ids in case.activations.inputs(text.begins_with_bos)]
+    notes += differences(case.info, Scored.of(read, text.mask, text.special, None, text.bos))
     promised, l0 = case.promised_l0, case.base.l0
     if promised and l0 > 0 and not 1 / evidence.L0_OFF < l0 / promised < evidence.L0_OFF and not found:
         notes.append(f"L0 is {l0:.1f}, but the files promise {promised:g}")

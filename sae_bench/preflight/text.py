@@ -86,12 +86,12 @@ class Activations:
     @property
     def first(self) -> Tensor:
         """Whether a token of :meth:`everywhere` is the first of its sequence, bool ``[tokens]``."""
-        return torch.cat([torch.arange(len(ids)) == 0 for ids in self._inputs(self.text.begins_with_bos)])
+        return torch.cat([torch.arange(len(ids)) == 0 for ids in self.inputs(self.text.begins_with_bos)])
 
     @property
     def counted(self) -> Tensor:
         """Whether a run with this mask counts a token of :meth:`everywhere`, bool ``[tokens]``."""
-        inputs = self._inputs(self.text.begins_with_bos)
+        inputs = self.inputs(self.text.begins_with_bos)
         return torch.from_numpy(
             np.concatenate([inside(np.array(ids), self.text.mask, self.text.special) for ids in inputs])
         )
@@ -109,7 +109,7 @@ class Activations:
     def at(self, hook: str, *, bos: bool | None = None) -> Tensor:
         """Activations of the compared tokens ``[compared, d]``, float32 or as exact as the model. Raises ModelError."""
         bos = self.text.begins_with_bos if bos is None else bos
-        own = torch.cat([torch.arange(len(ids)) >= bos for ids in self._inputs(bos)])  # all but the BOS before them
+        own = torch.cat([torch.arange(len(ids)) >= bos for ids in self.inputs(bos)])  # all but the BOS before them
         return self._all(hook, bos)[own.to(self.subject.device)][self._compared.to(self.subject.device)]
 
     def everywhere(self, hook: str) -> Tensor:
@@ -121,7 +121,8 @@ class Activations:
             self._capture([hook], bos)
         return self._taken[bos][hook]
 
-    def _inputs(self, bos: bool) -> list[tuple[int, ...]]:
+    def inputs(self, bos: bool) -> list[tuple[int, ...]]:
+        """The sequences as the model reads them, with or without BOS."""
         if not bos:
             return list(self.text.sequences)
         assert self.text.bos is not None
@@ -137,7 +138,7 @@ class Activations:
     def _capture(self, hooks: list[str], bos: bool) -> None:
         if not hooks:
             return
-        inputs = [torch.tensor(ids) for ids in self._inputs(bos)]
+        inputs = [torch.tensor(ids) for ids in self.inputs(bos)]
         parts: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
         step = max(1, AT_ONCE // max(map(len, inputs)))
         for start in range(0, len(inputs), step):

@@ -16,6 +16,7 @@ from torch import Tensor
 from sae_bench.errors import CoderError, said
 from sae_bench.saes.config import shown
 from sae_bench.saes.linear import SELECTS_K, LinearCoder, Nonlinearity
+from sae_bench.saes.named_models import model_of
 from sae_bench.saes.protocol import CoderInfo
 from sae_bench.saes.pursuit import Pursuit, PursuitCoder
 from sae_bench.saes.source import Source
@@ -91,6 +92,8 @@ def build(
     _check_record(source, reading)
     rule, weights, changes = _apply(name, reading, told)
     settled = {"hook_in": reading.hook_in, "hook_out": reading.hook_out}
+    model, contradicted = model_of(source, reading.model)
+    reading = dataclasses.replace(reading, model=model, warnings=(*reading.warnings, *contradicted))
     declared = {flag: said for flag, said in settled.items() if getattr(told, flag) and said}
     info = CoderInfo(
         name=name,

@@ -76,6 +76,17 @@ class Source:
         read = _read_yaml if name.endswith((".yaml", ".yml")) else _read_json
         return Config(self.folder / name, self._once(name, read))
 
+    def front_matter(self, name: str) -> dict[str, Any]:
+        """The fields at the head of a card in Markdown, between lines of ``---``; none where they cannot be read."""
+        file = self.folder / name
+        try:
+            text = read_text(file, CoderError, _MOST_CONFIG) if file.is_file() else ""
+            head = text.removeprefix("\ufeff").split("\n---", 1)[0].removeprefix("---\n")
+            content = yaml.load(head, _Loader) if text.lstrip("\ufeff").startswith("---\n") else {}
+        except Exception:  # noqa: BLE001 - a card is prose, and PyYAML raises what it likes
+            return {}
+        return content if isinstance(content, dict) else {}
+
     def tensors(self, name: str | None = None) -> dict[str, Tensor]:
         """The tensors of a file by name, mapped rather than read. Raises CoderError.
 

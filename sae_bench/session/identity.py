@@ -77,6 +77,7 @@ def _protocol(work: Work, task: Task, of: Population, conditions: Conditions, pa
     shipped = registry.tasks(settings.task_dir)[spec.id].parameters
     parameters = {name: value for name, value in spec.parameters.items() if shipped[name] != value}
     parameters |= conditions.judge[spec.id] | stream(task.stream).parameters(inputs) | _first_position(task, inputs)
+    parameters |= _chat_template(inputs)
     parameters |= _sae_dtype(work.entry.encoder, settings)
     if spec.pairs:
         parameters["partners"] = sorted(partners)
@@ -114,6 +115,12 @@ def _first_position(task: Task, inputs: Inputs) -> dict[str, Any]:
     read = inputs.suite.tokens if stream(task.stream).labels and inputs.suite else inputs.corpus.evaluation
     bare = any(begins_bare(tokens, inputs.options.special_ids) for tokens in (read, inputs.corpus.calibration))
     return {"first_position": "left out"} if bare else {}
+
+
+def _chat_template(inputs: Inputs) -> dict[str, Any]:
+    """With what the messages of chats were written as text; results on plain text say nothing of it."""
+    digest = inputs.corpus.details.get("chat_template_sha256")
+    return {} if digest is None else {"chat_template": digest}
 
 
 def _sae_dtype(coder: SparseCoder, settings: Settings) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def measure(
     if resumed is None:
         checkpoint.save_moments(moments, counters)
         keeping.keep_moments(moments)
+    progress("controls", 0, 1)
     work = Workspace(subject, hooks, moments, waits=may_wait(subject.device))
     scored = _text(subject, inputs.options, _measured_on(inputs, size), again) if inputs.options.controls else None
     cast = with_controls(saes, work, inputs.options, text, scored)

@@ -6,12 +6,12 @@ file count from 1.
 """
 
 import csv
-import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sae_bench.data.csv_files import csv_rows
 from sae_bench.data.labelled.build import Draft, SetBuilder
 from sae_bench.data.labelled.encode import PARTS, Encoder, LabelledOptions, PartName
 from sae_bench.data.labelled.entries import NAME
@@ -136,21 +136,4 @@ def _jsonl(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 def _csv(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     where = f"Probe set {file.parent.name!r}: {file}"
     with reading(where, csv.Error), opened(file, DataError, GIB) as raw:
-        reader = csv.reader(io.TextIOWrapper(raw, encoding="utf-8-sig", newline=""), strict=True)
-        header = next(reader, [])
-        for name in COLUMNS:
-            if header.count(name) != 1:
-                problem = "no column" if name not in header else "several columns"
-                found = f"(found: {quoted(header)})"
-                raise DataError(f"{where} has {problem} {name!r} {found}; it needs a header with 'text' and 'label'.")
-        row = 0
-        for values in reader:
-            if not values:
-                continue
-            if len(values) != len(header):
-                raise DataError(
-                    f"{where} row {row} has {len(values)} columns and the header {len(header)}; put texts with commas "
-                    "in quotation marks."
-                )
-            yield row, dict(zip(header, values, strict=True))
-            row += 1
+        yield from enumerate(csv_rows(lines(raw, file, DataError), where, ",", COLUMNS))

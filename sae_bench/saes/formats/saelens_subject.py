@@ -101,20 +101,14 @@ def _loading(shaped: Shaped, told: Told, found: Subject) -> None:
 
 
 def _tokens(metadata: Config, found: Subject) -> None:
-    """Which tokens the SAE saw, where that differs from all of them. Raises CoderError."""
+    """Which tokens the SAE saw, where that differs from all of them; a run warns of those that it scores otherwise."""
     positions = metadata.get("seqpos_slice")
     if positions is not None and not (isinstance(positions, list) and all(entry is None for entry in positions)):
-        found.warnings.append(
-            f"trained on the positions {_shown(positions)} of every context only (seqpos_slice), but all are measured"
-        )
+        found.assumptions.append(f"trained on the positions {_shown(positions)} of every context only (seqpos_slice)")
     excluded = metadata.get("exclude_special_tokens")
-    if excluded is True:
-        found.assumptions.append("trained without special tokens; the default --mask special leaves them out as well")
-    elif excluded:
-        found.warnings.append(
-            f"trained without the tokens {_shown(excluded)} (exclude_special_tokens); a run leaves out BOS, EOS and "
-            "position 0, and none of the others"
-        )
+    if excluded:
+        which = "special tokens" if excluded is True else f"the tokens {_shown(excluded)}"
+        found.assumptions.append(f"trained without {which} (exclude_special_tokens)")
     if "sequence_separator_token" in metadata.values and (token := metadata.get("sequence_separator_token")) != "bos":
         joined = "without a token between them" if token is None else f"with the token {_shown(token)} between them"
         found.assumptions.append(f"trained on documents joined {joined}")
