@@ -89,6 +89,10 @@ class Unsaid:
             how |= {"default": None, "help": f"{how['help']} (default: {default})"}
         self._group.add_argument(*names, **how)
 
+    def add_mutually_exclusive_group(self) -> Unsaid:
+        """As the group's."""
+        return Unsaid(self._group.add_mutually_exclusive_group())
+
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and say by the exit code whether an SAE failed, or a limit of the judge was reached."""
