@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae_bench.board import collect, columns, data, layout, ranks, text
+from sae_bench.board import collect, columns, data, latex, layout, ranks, text
 from sae_bench.board import page as html_page
 from sae_bench.errors import UsageError
 from sae_bench.registry import data_folder, tasks
@@ -38,7 +38,7 @@ def table(board, group):
 FORMATS = {
     "text": ("board.txt", text.as_text),
     "github": ("board.md", text.as_github),
-    "latex": ("board.tex", text.as_latex),
+    "latex": ("board.tex", latex.as_latex),
     "csv": ("board.csv", data.as_csv),
     "json": ("board.json", data.as_json),
 }
@@ -269,7 +269,7 @@ def test_no_name_escapes_its_cell(tmp_path, name):
     put(tmp_path / "bad", name, "reconstruction", {"fvu": 0.1}, architecture=name, model=name)
     put(tmp_path / "plain", "plain", "reconstruction", {"fvu": 0.1}, architecture="plain", model="plain")
     bad, plain = make(tmp_path / "bad"), make(tmp_path / "plain")
-    for write in (text.as_text, text.as_github, text.as_latex):
+    for write in (text.as_text, text.as_github, latex.as_latex):
         shown = write(bad)
         assert len(shown.splitlines()) == len(write(plain).splitlines())
         assert all(c.isprintable() or c in "\n\u200b" for c in shown)
@@ -305,8 +305,10 @@ def test_latex_compiles(tmp_path):
     for i, name in enumerate([*HOSTILE, "Δ ± ↑ ü 日本 ²", "[x]", "--- ?` !`", "\\\\", "x" * 300]):
         put(tmp_path / "r", name, "reconstruction", {"fvu": 0.1 + i}, architecture=name, model=name)
     small(tmp_path / "r")
-    body = text.as_latex(make(tmp_path / "r", everything=True))
-    document = "\\documentclass{article}\n\\begin{document}\n" + body + "\\end{document}\n"
+    body = latex.as_latex(make(tmp_path / "r", everything=True))
+    document = (
+        "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n" + body + "\\end{document}\n"
+    )
     (tmp_path / "board.tex").write_text(document, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "board.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sae_bench import evaluate
-from sae_bench.board import collect, columns, data, layout, text
+from sae_bench.board import collect, columns, data, latex, layout, text
 from sae_bench.cli.main import main
 from sae_bench.errors import CoderError
 from sae_bench.registry import data_folder, tasks
@@ -207,7 +207,7 @@ def test_a_tie_with_the_permuted_control_is_told_by_result_table_and_board(
     read = collect.collect(tmp_path, tasks())
     wanted = columns.read_columns(data_folder("leaderboard") / "columns.toml", read.specs)
     board = layout.make(read, wanted)
-    drawn = [text.as_text(board), text.as_github(board), text.as_latex(board), data.as_json(board)]
+    drawn = [text.as_text(board), text.as_github(board), latex.as_latex(board), data.as_json(board)]
     if importlib.util.find_spec("vl_convert"):
         from sae_bench.board.page import as_html
 

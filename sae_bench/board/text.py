@@ -1,4 +1,4 @@
-"""The board as tables to read: in the terminal, in GitHub Markdown, in LaTeX."""
+"""The board as tables to read: in the terminal and in GitHub Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sae_bench.board.columns import Column
 from sae_bench.board.layout import Board, Reference, Row, Table
 from sae_bench.schema import MetricValue
 from sae_bench.show import trust
-from sae_bench.show.text import code, latex, latex_figure, line, markdown, number, shortened, span
+from sae_bench.show.text import code, line, markdown, number, shortened, span
 
 
 @dataclass(frozen=True)
@@ -49,37 +49,6 @@ def as_github(board: Board) -> str:
         notes = [f"- {markdown(note)}" for note in (*table.notes, protocols(table))]
         parts.append("\n".join([f"## {markdown(table.group)}", "", about, "", *lines, "", *notes]))
     return "\n\n".join(parts) + "\n"
-
-
-def as_latex(board: Board) -> str:
-    """One ``tabular`` a table, without packages: to be read by ``\\input``."""
-    style = _Style(latex, latex_figure, lambda name: latex(shortened(name)), lambda cell: f"\\textit{{{cell}}}")
-    parts = []
-    for table in board.tables:
-        head, body = _grid(table, style)
-        rows = ["\\hline", _latex_row(head), "\\hline"]
-        rows += [_latex_row(row) for row in body[: len(table.rows)]]
-        if table.references:
-            rows += ["\\hline", *(_latex_row(row) for row in body[len(table.rows) :])]
-        spec = "ll" + "r" * (len(head) - 3) + "l"
-        notes = [latex(note) for note in (*table.notes, protocols(table))]
-        parts.append(
-            "\n".join(
-                [
-                    f"\\noindent {latex(table.title)}\\par\\smallskip",
-                    f"{{\\noindent\\scriptsize\\setlength{{\\tabcolsep}}{{3pt}}\\begin{{tabular}}{{{spec}}}",
-                    *rows,
-                    "\\hline",
-                    "\\end{tabular}\\par}\\smallskip",
-                    *(f"\\noindent{{\\footnotesize {note}\\par}}" for note in notes),
-                ]
-            )
-        )
-    return "\n\n\\bigskip\n".join(parts) + "\n"
-
-
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
 
 
 def _grid(table: Table, style: _Style) -> tuple[list[str], list[list[str]]]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sae_bench.cli import latex_flags
 from sae_bench.cli.exits import Exit
 from sae_bench.files import at_home
 
@@ -41,15 +42,18 @@ def add(verbs: Any) -> None:
     p.add_argument("--suites", metavar="DIR", help="folder of suites that results are held against (default: those "
                    "that ship)")  # fmt: skip
     p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
+    latex_flags.add(p)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print or write the board; what cannot be shown is said on standard error."""
     from sae_bench import registry
     from sae_bench.board import collect, columns, layout
+    from sae_bench.board.latex import as_latex
     from sae_bench.files import write_atomically
     from sae_bench.show.text import line
 
+    writing = latex_flags.options(args)
     collection = collect.collect(at_home(args.results), registry.tasks(args.task_dir), args.suites)
     file = at_home(args.columns) if args.columns else registry.data_folder("leaderboard") / "columns.toml"
     wanted = columns.read_columns(file, collection.specs, everything=args.all_metrics or bool(args.metrics))
@@ -68,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         for problem in problems:
             print(f"sae-bench: {line(problem)}", file=sys.stderr)
     else:
-        content = _writer(args.format)(board)
+        content = as_latex(board, writing) if args.format == "latex" else _writer(args.format)(board)
     if args.plots:
         from sae_bench.board.figures import write_plots
 
@@ -95,7 +99,6 @@ def _writer(name: str) -> Callable[[Board], str]:
     writers = {
         "text": text.as_text,
         "github": text.as_github,
-        "latex": text.as_latex,
         "csv": data.as_csv,
         "json": data.as_json,
     }

@@ -1,6 +1,7 @@
-"""Figures and text from files as they may be printed: one escaper each for the terminal, Markdown and LaTeX.
+"""Figures and text from files as they may be printed: one escaper each for the terminal and Markdown.
 
-HTML needs none here: templates escape by themselves, and the page's script sets text, never markup.
+LaTeX has its own, :mod:`sae_bench.show.latex`. HTML needs none here: templates escape by themselves, and the page's
+script sets text, never markup.
 """
 
 from __future__ import annotations
@@ -102,21 +103,3 @@ def code(text: str) -> str:
     if re.fullmatch(r"[\w./+:=,()@-]+( [\w./+:=,()@-]+)*", shown):
         return f"`{shown}`"
     return "<code>" + "".join(c if c.isalnum() or c in " .-" else f"&#{ord(c)};" for c in shown) + "</code>"
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
-    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"$<$", ">": r"$>$", "|": r"$|$", '"': "''",
-    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "Δ": r"$\Delta$", "…": r"\ldots{}", "×": r"$\times$",
-    "-": "-{}", "'": "'{}", "`": "`{}", "[": "{[}", "]": "{]}", "²": "$^2$",
-}  # fmt: skip
-
-
-def latex_figure(text: str) -> str:
-    """Minus signs as such; the dash of a range of ranks stays one."""
-    return re.sub(r"(?<!\d)-(?=\d)|(?<=e)-", "$-$", text)
-
-
-def latex(text: str) -> str:
-    """Text that pdflatex prints as it stands; letters beyond Latin-1 become "?"."""
-    return "".join(_LATEX.get(c) or (c if c.isascii() or (c.isalpha() and ord(c) < 256) else "?") for c in line(text))

@@ -1,0 +1,1 @@
+"""Figures for print, made from stored results: what ``sae-bench plot`` draws."""
