@@ -37,7 +37,7 @@ def add(verbs: Any) -> None:
                    help="text (default), markdown, latex, or json")  # fmt: skip
     p.add_argument("--pairs", choices=["first", "every"],
                    help="every pair (a matrix), or the first SAE against every other (tables with intervals); default: "
-                   "every, up to 60 SAEs (26 as json and latex); of n SAEs there are n (n - 1) / 2 pairs")  # fmt: skip
+                   "every, up to 60 SAEs (26 as json or latex); of n SAEs there are n (n - 1) / 2 pairs")  # fmt: skip
     p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
     latex_flags.add(p)
 
@@ -59,19 +59,17 @@ def run(args: argparse.Namespace) -> int:
     except NotComparable as error:
         return refused(error)
     chosen, lacking = choose_metrics(matches, args.metrics, everything=args.all_metrics)
-    most = EVERY_PAIR if args.format in ("json", "latex") else compare_matrix.MOST
+    whole = args.format in ("json", "latex")  # these hold all headline metrics
+    most = EVERY_PAIR if whole else compare_matrix.MOST
     every_pair = args.pairs == "every" or (args.pairs is None and len(sides) <= most)
-    as_matrix = every_pair and len(sides) > 2 and args.format not in ("json", "latex")
-    if as_matrix and not args.metrics and not args.all_metrics:
+    if every_pair and len(sides) > 2 and not whole and not args.metrics and not args.all_metrics:
         chosen = compare_matrix.narrowed(chosen)
     found = comparisons(matches, chosen, every_pair=every_pair, other_text=args.other_text)
     measured = [loaded.result for one in matches for loaded in one.results]
     notes = [*besides(sides, matches, [*notes, *lacking]), *sentence(measured)]
     made = compare_matrix.matrix(sides, matches, found) if every_pair and len(sides) > 2 else None
-    if args.format == "latex":  # where differences are those from the first
-        notes = [*at_l0(sides, matches, [one for one in found if one.a == 0]), *notes]
-    elif args.format == "json" or made is None:
-        notes = [*at_l0(sides, matches, found), *notes]
+    if whole or made is None:
+        notes = [*at_l0(sides, matches, found if args.format == "json" else [c for c in found if c.a == 0]), *notes]
     if args.format == "json" and args.pairs is None and not every_pair:
         notes.append(f"each of {len(sides) - 1} is held against the first alone; --pairs every compares all pairs")
     if args.format == "json":
