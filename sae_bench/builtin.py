@@ -46,9 +46,9 @@ RELATIVE_COST = {
     "reconstruction": 1.0,
     "sparsity": 0.8,
     "loss_recovered": 1.8,
-    "downstream_sparsity": 2.1,
-    "token_rules": 3.0,
-    "probe_recovery": 15.0,
+    "downstream_sparsity": 2.0,
+    "token_rules": 2.9,
+    "probe_recovery": 16.0,
     "sparse_probing": 16.0,
 }
 

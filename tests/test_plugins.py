@@ -114,6 +114,10 @@ def test_what_reads_results_shows_every_plug_in_and_imports_no_torch(installed: 
     ]
     found = dict(zip(map(" ".join, commands), read(python, *commands, cwd=folder), strict=True))
     metrics = {task: list(results(folder / "runs")["rotated", task][1].metrics) for task in TASKS}
+    code, _, error = found.pop("submit runs --check-only")
+    assert code == 2, "no suite has a task of another package"
+    assert len(complaints(error)) == 6
+    assert all("it is unofficial, and the board takes results of sealed suites" in one for one in complaints(error))
     for command, (code, out, error) in found.items():
         assert code == 0, command + out + error
         assert complaints(error) == [], command
@@ -123,8 +127,6 @@ def test_what_reads_results_shows_every_plug_in_and_imports_no_torch(installed: 
             assert all(name in out for own in metrics.values() for name in own), command
         elif command.startswith("check"):
             assert all(f"{task} " in out for task in TASKS)
-        elif command.startswith("submit"):
-            assert out == "6 results are fit for the board\n"
         else:
             assert all(name in out for name in metrics[command.partition(" ")[2]])
     assert "has_question" in found["show runs"][1], "the details of a labelled task"
