@@ -176,7 +176,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("kill_at", slow_but(2, [AT_DECISION, AT_DECISION + 1, 2, AT_DECISION - 1, AT_DECISION + 6]))
+@pytest.mark.parametrize("kill_at", slow_but(1, [AT_DECISION, AT_DECISION + 1, 2, AT_DECISION - 1, AT_DECISION + 6]))
 def test_a_run_that_is_killed_anywhere_ends_with_the_same_bits(tmp_path: Path, kill_at: int) -> None:
     """In the pass over the text, at the decision, and in the second pass, of an SAE that needs one."""
     settings: dict[str, Any] = {"batch_tokens": LENGTH * 3, "checkpoint_seconds": 0}

@@ -112,7 +112,7 @@ ON_BOTH = [
 ]
 
 
-@pytest.mark.parametrize(("case", "backend"), [*slow_but(2, ((c, "hf") for c in FIRST)), *ON_BOTH])
+@pytest.mark.parametrize(("case", "backend"), [*slow_but(1, ((c, "hf") for c in FIRST)), *ON_BOTH])
 def test_every_ablation_is_that_of_two_full_passes(case: str, backend: str, tmp_path: Path) -> None:
     make, options, given = CASES[case]
     coder, model = tiny_coder(**options, dtype=torch.float64), make().double()
@@ -160,7 +160,7 @@ def linear_case(vocab: int, dtype: torch.dtype, n_latents: int = 3) -> tuple[Any
 @pytest.mark.parametrize(
     ("vocab", "horizon", "dtype"),
     slow_but(
-        4,
+        2,
         [
             *((50, 16, "float64"), (51, 1, "float64"), (51, 16, "float32"), (50, 3, "float32")),
             *((50, 16, "float32"), (51, 1, "float32"), (51, 16, "float64"), (50, 3, "float64")),

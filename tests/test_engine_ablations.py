@@ -369,7 +369,7 @@ class Raises:
 @pytest.mark.parametrize(
     ("method", "on_call", "base"),
     slow_but(
-        3,
+        1,
         [
             ("decode", 3, "reconstruction"),
             ("encode", 11, "activation"),  # in the second pass
@@ -406,7 +406,7 @@ def test_an_sae_that_raises_is_an_error_and_the_others_go_on(method: str, on_cal
     assert good.controls == alone.controls
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("number", slow_but(1, [float("nan"), float("inf")]))
 def test_a_direction_that_is_not_finite_is_an_error_and_not_an_effect_below_noise(number: float) -> None:
     """A comparison with NaN is false: the ablation would be passed over, and the figure be that of the others."""
     coder = tiny_coder("topk", dtype=torch.float64)
@@ -482,7 +482,7 @@ WHOLE = "hook points where each ablation is a run over the whole sequence"
 @pytest.mark.parametrize(
     ("controls", "base", "backend"),
     slow_but(
-        2,
+        1,
         [
             ("default", "reconstruction", "hf"),
             ("none", "activation", "tl"),

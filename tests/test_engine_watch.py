@@ -438,11 +438,14 @@ def with_value(value: float) -> Callable[[Codes], Codes]:
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [
-        (raises, "out of luck"),
-        (with_value(float("nan")), "finite|NaN"),
-        (with_value(float("inf")), "finite"),
-    ],
+    slow_but(
+        2,
+        [
+            (raises, "out of luck"),
+            (with_value(float("nan")), "finite|NaN"),
+            (with_value(float("inf")), "finite"),
+        ],
+    ),
     ids=["raises", "nan", "inf"],
 )
 @pytest.mark.parametrize("on_call", slow_but(1, [7, 1, 6, 12]))

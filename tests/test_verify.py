@@ -130,7 +130,7 @@ def said(report: Report, *parts: str) -> bool:
     "share", [pytest.param(0.05, marks=pytest.mark.slow), 0.3, pytest.param(1, marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize(
-    "task", slow_but(5, (t for t in (*TASKS[:1], *TASKS[3:4], *TASKS[5:], *TASKS[1:3], *TASKS[4:5])))
+    "task", slow_but(3, (t for t in (*TASKS[:1], *TASKS[3:4], *TASKS[5:], *TASKS[1:3], *TASKS[4:5])))
 )
 def test_an_untouched_result_passes_with_another_batch_size(made: dict[str, Path], task: str, share: float) -> None:
     report = again(made[task], share=share, batch_tokens=700)
@@ -364,7 +364,7 @@ EDITED = {
 }
 
 
-@pytest.mark.parametrize("task", slow_but(2, ["token_rules", *sorted({*EDITED} - {"token_rules"})]))
+@pytest.mark.parametrize("task", slow_but(1, ["token_rules", *sorted({*EDITED} - {"token_rules"})]))
 def test_one_edited_row_of_any_task_is_found_when_all_are_measured(
     made: dict[str, Path], tmp_path: Path, task: str
 ) -> None:
@@ -397,7 +397,7 @@ def invented(table: Units, rows: int) -> Units:
 
 
 @pytest.mark.parametrize("share", slow_but(1, [0.1, 1]))
-@pytest.mark.parametrize("forgery", [dropped, doubled, invented])
+@pytest.mark.parametrize("forgery", slow_but(2, [dropped, doubled, invented]))
 def test_rows_that_were_dropped_doubled_or_invented(
     made: dict[str, Path], tmp_path: Path, forgery: Callable[[Units, int], Units], share: float
 ) -> None:
@@ -464,7 +464,7 @@ def short(tables: Tables) -> None:  # what controls share with the SAE cannot be
     tables["document"] = tables["document"].select(range(20))
 
 
-@pytest.mark.parametrize("rows", slow_but(2, [narrow, short, without, flat]))
+@pytest.mark.parametrize("rows", slow_but(1, [narrow, short, without, flat]))
 def test_a_table_of_another_shape_is_a_sentence(
     made: dict[str, Path], tmp_path: Path, rows: Callable[[Tables], None]
 ) -> None:
@@ -646,7 +646,7 @@ def test_a_setting_that_contradicts_the_protocol_is_named(made: dict[str, Path],
 @pytest.mark.parametrize(
     ("task", "changes"),
     slow_but(
-        3,
+        1,
         [
             ("sparsity", {"bos": "no", "mask": "first"}),
             ("reconstruction", {"mask": "none", "mean_from": "evaluation"}),
