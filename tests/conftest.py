@@ -13,7 +13,7 @@ from sae_bench.cli.main import main
 
 os.environ["SAE_BENCH_CALIBRATION_CACHE"] = ""  # no test takes what another one kept, nor what the user's runs did
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test downloads, and none waits for a hub that it cannot reach
-settings.register_profile("few", max_examples=40)  # where a test does not say how many; --hypothesis-profile many
+settings.register_profile("few", max_examples=25)  # where a test does not say how many; --hypothesis-profile many
 settings.register_profile("many", max_examples=200)
 settings.load_profile("few")
 

@@ -740,8 +740,9 @@ def in_percent(watched: Tracked, tmp_path_factory: pytest.TempPathFactory) -> Ca
     return of
 
 
-@pytest.mark.parametrize("accuracy", slow_but(1, [0.8, 1.0, 0.5]))
-@pytest.mark.parametrize("name", slow_but(1, [*NOT_PERCENT[::-1], "texts with a sign"]))
+@pytest.mark.parametrize("accuracy", [0.8, 1.0, 0.5])
+@pytest.mark.parametrize("name", [*NOT_PERCENT[::-1], "texts with a sign"])
+@pytest.mark.slow
 def test_detection_does_not_depend_on_how_the_judge_writes_its_numbers(
     watched: Tracked, in_percent: Callable[[float], Judged], tmp_path: Path, name: str, accuracy: float
 ) -> None:

@@ -92,6 +92,7 @@ def test_ablations_alone_pass_their_documents_once() -> None:
     assert passed(session) == 8 + len(session.inputs.corpus.calibration) + for_l0(session)
 
 
+@pytest.mark.slow
 def test_no_figure_depends_on_which_tasks_run_beside_it() -> None:
     """To the bit: the batches are the same ones, whether or not anything is ablated."""
     together = figures(ran(f"{ON_DOCUMENTS},{ABLATIONS}")[1])
@@ -99,7 +100,8 @@ def test_no_figure_depends_on_which_tasks_run_beside_it() -> None:
     assert together == apart
 
 
-@pytest.mark.parametrize("most", slow_but(1, [6000, 0, 3000]))
+@pytest.mark.parametrize("most", [6000, 0, 3000])
+@pytest.mark.slow
 def test_beyond_the_bound_documents_pass_again_to_the_same_bits(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     tasks = f"{ON_DOCUMENTS},{ABLATIONS}"
     all_held, expected = ran(tasks)

@@ -348,8 +348,9 @@ def test_a_control_that_waits_is_marked_and_the_sae_beside_it_is_not(cli: Run, f
 
 @pytest.mark.parametrize(
     "more",
-    slow_but(1, [["--param", f"{TASK}.latents=80", "--param", f"{TASK}.null_latents=2", "--controls", "none"], []]),
+    [["--param", f"{TASK}.latents=80", "--param", f"{TASK}.null_latents=2", "--controls", "none"], []],
 )
+@pytest.mark.slow
 def test_the_smoke_tier_of_the_demo_can_be_judged(cli: Run, server: Server, more: list[str]) -> None:
     """A first try of a judge costs little, and ends in figures."""
     given = ["run", "--sae", "demo", "--tasks", TASK, "--tier", "smoke", "--resamples", 20, "--quiet", *more]

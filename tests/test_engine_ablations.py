@@ -128,7 +128,8 @@ def test_fewer_documents_give_the_same_rows(tmp_path: Path) -> None:
         assert result.provenance.protocol.n_documents == min(given.get("limit", 8), 8)
 
 
-@pytest.mark.parametrize("base", slow_but(1, ["reconstruction", "activation"]))
+@pytest.mark.parametrize("base", ["reconstruction", "activation"])
+@pytest.mark.slow
 def test_no_row_changes_with_the_batch_size(tmp_path: Path, base: str) -> None:
     given: dict[str, Any] = {"data": TEXTS, "controls": "permuted", "parameters": {f"{TASK}.base": base}, "limit": 6}
     coder = tiny_coder("relu", dtype=torch.float64)
@@ -144,6 +145,7 @@ def test_no_row_changes_with_the_batch_size(tmp_path: Path, base: str) -> None:
         assert a["positions"] == b["positions"]
 
 
+@pytest.mark.slow
 def test_saes_at_two_hook_points_at_once_are_two_runs(tmp_path: Path) -> None:
     """Their ablations share keys and values of the model, and nothing else."""
     saes = [
@@ -169,7 +171,8 @@ def test_saes_at_two_hook_points_at_once_are_two_runs(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- what must change nothing
 
 
-@pytest.mark.parametrize("activation", slow_but(1, ["topk", "relu", "jumprelu", "gated"]))
+@pytest.mark.parametrize("activation", ["topk", "relu", "jumprelu", "gated"])
+@pytest.mark.slow
 def test_the_order_of_latents_changes_nothing(tmp_path: Path, activation: str) -> None:
     weights = tiny_weights(activation, storage=torch.float64)
     order = torch.randperm(LATENTS, generator=torch.Generator().manual_seed(3))
@@ -310,8 +313,9 @@ def files_of(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize(
     ("phase", "kill_at"),
-    slow_but(1, [("ablations", 3), ("evaluation", 1), ("ablations, first pass", 2), ("ablations", 0)]),
+    [("ablations", 3), ("evaluation", 1), ("ablations, first pass", 2), ("ablations", 0)],
 )
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, phase: str, kill_at: int) -> None:
     """The folder of a run is copied at each step, as a kill there would leave it; going on gives the same files."""
     settings: dict[str, Any] = {
@@ -368,19 +372,17 @@ class Raises:
 
 @pytest.mark.parametrize(
     ("method", "on_call", "base"),
-    slow_but(
-        1,
-        [
-            ("decode", 3, "reconstruction"),
-            ("encode", 11, "activation"),  # in the second pass
-            ("decoder_rows", -1, "activation"),  # the last call: outputs are put together, after all ablations
-            ("encode", 3, "activation"),  # in the first pass
-            ("encode", 10, "reconstruction"),
-            ("decoder_rows", 2, "activation"),  # the norms of all directions
-            ("decoder_rows", 10, "activation"),
-        ],
-    ),
+    [
+        ("decode", 3, "reconstruction"),
+        ("encode", 11, "activation"),  # in the second pass
+        ("decoder_rows", -1, "activation"),  # the last call: outputs are put together, after all ablations
+        ("encode", 3, "activation"),  # in the first pass
+        ("encode", 10, "reconstruction"),
+        ("decoder_rows", 2, "activation"),  # the norms of all directions
+        ("decoder_rows", 10, "activation"),
+    ],
 )
+@pytest.mark.slow
 def test_an_sae_that_raises_is_an_error_and_the_others_go_on(method: str, on_call: int, base: str) -> None:
     settings: dict[str, Any] = {
         "model": tiny_gpt2().double(), "data": TEXTS, "tokenizer": TinyTokenizer(), "tasks": TASK, "dtype": "float64",
@@ -419,6 +421,7 @@ def test_a_direction_that_is_not_finite_is_an_error_and_not_an_effect_below_nois
     assert "NaN or infinite" in str(found.reason)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_after_a_kill_behind_the_failure_of_an_sae(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from sae_bench.kernels import topk
 from sae_bench.kernels.decode import sparse_decode
 from sae_bench.saes.protocol import Codes, codes_from_dense, indptr_of
 from tests.builders.kernel_inputs import LargestAllocation, normal, tiling
-from tests.builders.marks import slow_but, slow_but_each
+from tests.builders.marks import slow_but
 from tests.builders.tiny_saes import ACTIVATIONS, coder_of, tiny_rule, tiny_weights
 
 TILINGS = [(1, 1), (3, 1), (7, 20), (16, 64), (1000, 1 << 22)]
@@ -160,7 +160,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("activation", "stored", "tokens", "rescale"), slow_but_each(2, CASES))
+@pytest.mark.parametrize(("activation", "stored", "tokens", "rescale"), CASES)
 def test_a_wide_dictionary_never_costs_more_than_a_tile(activation, stored, tokens, rescale):
     """Neither tokens x latents (20 or 134 million numbers) nor a converted copy of a weight matrix (6.3 million)."""
     weights = tiny_weights(activation, d_in=D, n_latents=WIDE, storage=stored)

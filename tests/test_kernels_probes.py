@@ -469,6 +469,7 @@ def test_infinite_scores_are_ranked_and_nan_is_refused():
         auroc(torch.tensor([0.0, math.nan, 1.0]), labels)
 
 
+@pytest.mark.slow
 def test_the_bootstrap_of_the_pseudo_values_is_that_of_the_auroc():
     generator = np.random.default_rng(0)
     labels = generator.random(300) < 0.3

@@ -18,7 +18,7 @@ from tests.builders import tiny_models
 from tests.builders.marks import slow_but, slow_but_each
 
 FAMILIES = sorted(tiny_models.FAMILIES)
-FEW = slow_but(2, sorted(FAMILIES, key=("gemma2", "gpt2").__contains__, reverse=True))  # what differs most
+FEW = slow_but(1, sorted(FAMILIES, key=("gemma2", "gpt2").__contains__, reverse=True))  # what differs most
 SITES = [
     "hook_resid_pre",
     "hook_resid_mid",

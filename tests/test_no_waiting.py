@@ -264,8 +264,9 @@ def test_divergence_without_looking_is_the_same(monkeypatch: pytest.MonkeyPatch)
     assert one.isfinite().tolist() == [True, False, True, False, True, True, True]
 
 
-@pytest.mark.parametrize("kill_at", slow_but(1, [1, 3]))
+@pytest.mark.parametrize("kill_at", [1, 3])
 @pytest.mark.usefixtures("never_waits")
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, kill_at: int) -> None:
     """The step that nobody had read is lost with the process, and measured again."""
     kill = copied_at(kill_at, tmp_path / "first", tmp_path / "killed", KeyboardInterrupt)

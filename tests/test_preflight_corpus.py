@@ -192,6 +192,7 @@ def test_healthy_saes_of_other_sites_and_kinds_raise_no_alarm(variants: list[Hea
     assert alarms(variants) == {}
 
 
+@pytest.mark.slow
 def test_healthy_saes_raise_no_alarm_in_an_ordinary_language_model(of_lm: list[Healthy]) -> None:
     assert alarms(of_lm) == {}
 

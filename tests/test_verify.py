@@ -725,7 +725,7 @@ def perturbed(file: Path, to: Path, kind: str, relative: float, rows: Any = slic
     return rewritten(file, to, rows=lambda tables: scaled(tables, kind, factor, rows), figures=True)
 
 
-CASES = slow_but(2, [("reconstruction", "document"), ("token_rules", "latent"), ("loss_recovered", "document")])
+CASES = slow_but(1, [("reconstruction", "document"), ("token_rules", "latent"), ("loss_recovered", "document")])
 
 
 @pytest.mark.parametrize(("task", "kind"), CASES)
@@ -811,6 +811,7 @@ def test_one_flip_in_a_small_sample_passes(made: dict[str, Path], tmp_path: Path
 ODDS = re.compile(r"rows forged in (\d+) of the (\d+) (.+) would have been seen with probability (\d\.\d\d)")
 
 
+@pytest.mark.slow
 def test_the_probability_of_the_report_is_that_of_drawing_without_replacement(made: dict[str, Path]) -> None:
     for task, share, looked_at in (("sparsity", 0.05, 3), ("sparsity", 0.3, 19), ("probe_recovery", 0.4, 2)):
         report = again(made[task], share=share)
@@ -832,6 +833,7 @@ def test_the_probability_is_hypergeometric(total: int, share: float, part: float
     assert float(probability) == pytest.approx(1 - hypergeom.pmf(0, total, int(forged), looked_at), abs=0.00501)
 
 
+@pytest.mark.slow
 def test_the_probability_is_how_often_forged_rows_are_drawn() -> None:
     for part, total, looked_at in ((0.05, 64, 3), (0.2, 64, 19), (0.01, 500, 25)):
         forged, _, _, probability = ODDS.fullmatch(_odds(part, total, looked_at, "documents")).groups()  # type: ignore[union-attr]
