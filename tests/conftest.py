@@ -13,6 +13,8 @@ from sae_bench.cli.main import main
 
 os.environ["SAE_BENCH_CALIBRATION_CACHE"] = ""  # no test takes what another one kept, nor what the user's runs did
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test downloads, and none waits for a hub that it cannot reach
+# processes that tests start compile the package once, and not each: also where this variable is set for other reasons
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 settings.register_profile("few", max_examples=25)  # where a test does not say how many; --hypothesis-profile many
 settings.register_profile("many", max_examples=200)
 settings.load_profile("few")

@@ -144,6 +144,7 @@ def test_an_sae_that_fails_in_a_block_fails_in_the_same_words(monkeypatch: pytes
     assert {r.status for r in together if r.sae.name == "good"} == {"ok"}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_within_a_block_goes_on_to_the_same_bits(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ def documents(result: Result, control: str) -> set[int]:
     return {metric.n_units for metric in result.controls[control].values() if metric.value is not None}
 
 
+@pytest.mark.slow
 def test_with_a_thousand_documents_a_control_costs_as_many_passes_as_the_sample_has() -> None:
     rows = token_rows(1070)
     result = run([coder("a"), coder("b", k=6)], data=rows)["a", "loss_recovered"]

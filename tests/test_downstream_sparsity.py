@@ -276,6 +276,7 @@ def test_effects_below_noise_have_no_score_and_a_reason(tmp_path: Path, what: st
     assert (result.metrics["effect_kl"].value == 0) == (what == "directions of zeros")
 
 
+@pytest.mark.slow
 def test_half_precision_hides_more_effects_and_single_precision_none_that_it_scores(tmp_path: Path) -> None:
     found = {}
     for dtype in ("bfloat16", "float32", "float64"):

@@ -108,6 +108,7 @@ def test_rows_are_few_different_and_at_active_latents_inside_the_mask(tmp_path: 
         assert len(latents) == min(3, len(active))  # a position with few active latents has all of them
 
 
+@pytest.mark.slow
 def test_the_seed_changes_the_sample(tmp_path: Path) -> None:
     coder = tiny_coder("topk", dtype=torch.float64)
     one, other = (ablated(coder, tmp_path, seed=seed, mean_from="evaluation")[1]["ablation"] for seed in (0, 1))
@@ -117,6 +118,7 @@ def test_the_seed_changes_the_sample(tmp_path: Path) -> None:
     assert again.ids == one.ids
 
 
+@pytest.mark.slow
 def test_fewer_documents_give_the_same_rows(tmp_path: Path) -> None:
     coder = tiny_coder("topk", dtype=torch.float64)
     whole = ablated(coder, tmp_path / "whole", data=TEXTS)[1]["ablation"]

@@ -300,7 +300,8 @@ def test_two_saes_at_once_are_two_runs(sets: Path, small: tuple[dict[tuple[str, 
         assert result.protocol == beside.protocol
 
 
-@pytest.mark.parametrize("task", slow_but(1, ["sparsity,sparse_probing", "probe_recovery"]))
+@pytest.mark.parametrize("task", ["sparsity,sparse_probing", "probe_recovery"])
+@pytest.mark.slow
 def test_a_task_alone_is_the_task_beside_others(
     sets: Path, small: tuple[dict[tuple[str, str], Result], Path], task: str
 ) -> None:
@@ -447,6 +448,7 @@ def test_a_parameter_changes_the_protocol_and_is_recorded(
     assert (same.protocol, same.metrics) == (plain.protocol, plain.metrics)
 
 
+@pytest.mark.slow
 def test_other_sets_are_another_protocol(sets: Path, small: tuple[dict[tuple[str, str], Result], Path]) -> None:
     fewer = run("demo/relu", sets, probe_sets="english,numbers")
     for key, result in fewer.items():

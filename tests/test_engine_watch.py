@@ -316,6 +316,7 @@ def test_two_saes_at_once_are_two_runs(tmp_path: Path) -> None:
         assert (found.metrics, found.controls, found.details) == (alone.metrics, alone.controls, alone.details)
 
 
+@pytest.mark.slow
 def test_token_rules_make_no_pass_of_their_own() -> None:
     def counters(tasks: str) -> dict[str, int]:
         given = settings_of(tiny(tasks=tasks, controls="default", parameters={}))

@@ -84,6 +84,7 @@ def test_another_sae_at_the_same_hook_point_takes_it_too(kept: Path) -> None:
     assert took(ran(tiny_coder("relu", hook=HOOK))).keys() == {"calibration_prefix"}
 
 
+@pytest.mark.slow
 def test_a_further_hook_point_is_measured_and_the_known_one_taken(kept: Path) -> None:
     """The clean pass goes on from the deepest hook point, so what hangs on it is measured again."""
     before = files(kept)
@@ -95,6 +96,7 @@ def test_a_further_hook_point_is_measured_and_the_known_one_taken(kept: Path) ->
     assert took(ran(both)) == {}
 
 
+@pytest.mark.slow
 def test_more_documents_take_the_calibration_alone(empty: Path) -> None:
     ran(limit=20)
     second = ran(limit=30)

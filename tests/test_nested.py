@@ -111,7 +111,7 @@ def test_replicates_are_weighted_means_over_reweighted_sets() -> None:
     assert found.high == pytest.approx(high, rel=1e-12)
 
 
-@pytest.mark.parametrize(("n_sets", "trials"), [(8, 60), pytest.param(40, 500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("n_sets", "trials"), [(12, 120), pytest.param(40, 500, marks=pytest.mark.slow)])
 def test_the_interval_holds_the_mean_of_all_sets_that_could_have_been_drawn(n_sets: int, trials: int) -> None:
     """Normal effects of sets and normal noise of examples, each as large as the other in the mean of a set."""
     rng = np.random.default_rng(n_sets)

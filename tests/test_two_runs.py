@@ -39,6 +39,24 @@ from tests.builders.views import task as task_of
 from tests.conftest import Run
 
 ROOT = Path(__file__).parents[1]
+TWO = """
+import os, sys
+import sae_bench.api
+from sae_bench.cli.main import main
+
+children = []
+for name in "01":
+    children.append(os.fork())
+    if children[-1] == 0:
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), 1)
+        code = 1
+        try:
+            code = main(sys.argv[1:])
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
+print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+"""
 SLEEPY = """
 import sys, time
 from sae_bench import locks
@@ -133,18 +151,14 @@ def test_two_equal_commands_at_once_measure_once_and_agree(cli: Run, tmp_path: P
     command = ["run", "--sae", "demo/topk_k16", "--tasks", TASKS, "--quiet"]
     command += ["--limit", "16", "--batch-tokens", "128", "--resamples", "20", "--controls", "mean", "--json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-    def begin() -> subprocess.Popen[str]:
-        program = [sys.executable, "-m", "sae_bench.cli.main", *command, "--out", str(tmp_path / "both")]
-        return subprocess.Popen(program, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    ended = [(*run.communicate(), run.returncode) for run in [begin(), begin()]]
+    program = [sys.executable, "-c", TWO, *command, "--out", str(tmp_path / "both")]
+    done = subprocess.run(program, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     code, out, err = cli(*command, "--out", tmp_path / "alone")
     assert code == 0, err
-    assert [code for _, _, code in ended] == [0, 0], ended
-    assert all("Traceback" not in err for _, err, _ in ended)
+    assert (done.returncode, done.stdout) == (0, "[0, 0]\n"), done.stderr
+    assert "Traceback" not in done.stderr
     assert contents(tmp_path / "both") == contents(tmp_path / "alone")
-    assert json.loads(ended[0][0]) == json.loads(ended[1][0]) == json.loads(out)
+    assert [json.loads((tmp_path / name).read_text()) for name in "01"] == [json.loads(out)] * 2
 
 
 def test_whoever_comes_second_waits_says_so_and_measures_nothing(tmp_path: Path) -> None:
