@@ -53,7 +53,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Place:
     assert built.returncode == 0, built.stderr
     saes = ("--sae", "demo/topk_k16", "--sae", "sae_bench_extras.adapter:rotated")
     asked = ("--tasks", ",".join(TASKS), "--controls", "default,shuffled_encoder", "--backend", "hooked")
-    more = (*short_texts(folder), "--limit", 32)
+    more = (*short_texts(folder), "--limit", 64)
     done = run(python, "-m", "sae_bench.cli.main", "run", *saes, *asked, *more, cwd=folder)
     assert (done.returncode, complaints(done.stderr)) == (0, []), done.stdout + done.stderr
     (folder / "printed").write_text(done.stdout, encoding="utf-8")

@@ -41,9 +41,10 @@ from tests.conftest import Run
 ROOT = Path(__file__).parents[1]
 TWO = """
 import os, sys
-import sae_bench.api
+from sae_bench import evaluate
 from sae_bench.cli.main import main
 
+evaluate("demo", tasks="sparsity", tier="smoke", limit=8, resamples=20, controls="none")  # all that it imports is there
 children = []
 for name in "01":
     children.append(os.fork())
