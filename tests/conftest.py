@@ -1,6 +1,8 @@
 """Fixtures that every test can use."""
 
+import functools
 import gc
+import importlib
 import os
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -13,9 +15,16 @@ from sae_bench.cli.main import main
 
 os.environ["SAE_BENCH_CALIBRATION_CACHE"] = ""  # no test takes what another one kept, nor what the user's runs did
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test downloads, and none waits for a hub that it cannot reach
-settings.register_profile("few", max_examples=40)  # where a test does not say how many; --hypothesis-profile many
+os.environ["LANGUAGE"] = "C"  # argparse looks for translations once for each flag, and tests read what it says
+# processes that tests start compile the package once, and not each: also where this variable is set for other reasons
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+settings.register_profile("few", max_examples=25)  # where a test does not say how many; --hypothesis-profile many
 settings.register_profile("many", max_examples=200)
 settings.load_profile("few")
+
+# the parser of all verbs is the same for every command, and made anew it is a quarter of what a refused one costs
+main_module = importlib.import_module("sae_bench.cli.main")
+main_module.parser = functools.cache(main_module.parser)  # type: ignore[attr-defined]
 
 ON_TEXT = "reconstruction,sparsity,loss_recovered"  # tasks that read documents, and no labelled texts
 Run = Callable[..., tuple[int, str, str]]

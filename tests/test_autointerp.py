@@ -379,6 +379,7 @@ def test_a_request_that_failed_names_the_failure_not_the_reply_that_was_fine() -
 # ---------------------------------------------------------------- places and ids
 
 
+@pytest.mark.slow
 def test_a_judge_that_tires_shows_in_right_by_slot(watched: Tracked, tmp_path: Path) -> None:
     def answer(messages: Messages) -> str:
         if kind_of(messages) != DETECT:
@@ -740,8 +741,9 @@ def in_percent(watched: Tracked, tmp_path_factory: pytest.TempPathFactory) -> Ca
     return of
 
 
-@pytest.mark.parametrize("accuracy", slow_but(1, [0.8, 1.0, 0.5]))
-@pytest.mark.parametrize("name", slow_but(2, [*NOT_PERCENT[::-1], "texts with a sign"]))
+@pytest.mark.parametrize("accuracy", [0.8, 1.0, 0.5])
+@pytest.mark.parametrize("name", [*NOT_PERCENT[::-1], "texts with a sign"])
+@pytest.mark.slow
 def test_detection_does_not_depend_on_how_the_judge_writes_its_numbers(
     watched: Tracked, in_percent: Callable[[float], Judged], tmp_path: Path, name: str, accuracy: float
 ) -> None:
@@ -770,6 +772,7 @@ def test_a_judge_that_counts_to_10_gives_no_result_that_is_ok(watched: Tracked, 
     assert "the scale of the judge's answers" in str(task_of().degraded(found.details))
 
 
+@pytest.mark.slow
 def test_a_judge_that_is_known_to_count_to_100_may_say_little(watched: Tracked, tmp_path: Path) -> None:
     task = task_of({"null_latents": 2})
     task.evidence = [said for said in [read_answers('{"aa": 96, "bb": 2}', ["aa", "bb"])] if isinstance(said, Ratings)]
@@ -830,6 +833,7 @@ def test_a_refusal_inside_the_json_is_refused_and_not_asked_again(watched: Track
     assert found.requests == 30 + 2 * 28 + 2 * 2 * 2, "an explanation each, two questions, and the nulls: nothing twice"
 
 
+@pytest.mark.slow
 def test_a_judge_that_often_answers_in_ones_beside_percentages_is_degraded(watched: Tracked, tmp_path: Path) -> None:
     """What must be left out is not drawn by chance: the mean over the rest would be about other latents."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 import resource
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import torch
 from sae_bench.data.readers import open_source
 from sae_bench.files import LINE
 from tests.builders.boards import put
+from tests.builders.marks import slow_but, slow_but_each
 from tests.builders.tiny_models import LAYERS, tiny_gpt2, tiny_llama
 from tests.conftest import Run
 
@@ -140,7 +142,9 @@ TEXT: dict[str, tuple[str, Callable[[Path], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", TEXT)
+@pytest.mark.parametrize(
+    "case", slow_but(len(TEXT) - 2, sorted(TEXT, key=("bomb, parquet", "bomb of many lines").__contains__))
+)
 def test_text_with_a_fault(cli: Run, tmp_path: Path, case: str) -> None:
     name, write, mention = TEXT[case]
     write(tmp_path / name)
@@ -355,8 +359,12 @@ PARTS = ("details", "sae.provenance", "provenance.data", "provenance.settings", 
 OF_TASKS = ("details.sets", "details.explanations", "details.rules", "details.density_histogram", "details.outputs")
 
 
-@pytest.mark.parametrize("junk", JUNK)
-@pytest.mark.parametrize("part", [*PARTS, *OF_TASKS, "provenance.data.skipped", "provenance.data.coverage"])
+@pytest.mark.parametrize(
+    ("part", "junk"),
+    slow_but_each(
+        3, itertools.product([*PARTS, *OF_TASKS, "provenance.data.skipped", "provenance.data.coverage"], JUNK)
+    ),
+)
 def test_what_a_result_holds_of_other_types(cli: Run, tmp_path: Path, part: str, junk: str) -> None:
     """Such parts have no schema, and files come from elsewhere: they are drawn as they stand, or refused."""
     for name in ("a", "b"):

@@ -14,7 +14,6 @@ import torch
 
 from sae_bench import evaluate
 from sae_bench.cli.main import parser
-from tests.builders.marks import slow_but
 
 STATED = 1e-5
 # A probe on all channels with a weak penalty turns rounding of its input into more: with a model in float64 its figures
@@ -73,7 +72,8 @@ def _on_text() -> Figures:
     return figures(ON_TEXT)
 
 
-@pytest.mark.parametrize("change", slow_but(1, list(CHANGES)))
+@pytest.mark.parametrize("change", list(CHANGES))
+@pytest.mark.slow
 def test_figures_on_text_stay(on_text: Figures, change: str) -> None:
     compare(on_text, figures(ON_TEXT, **CHANGES[change]))
 

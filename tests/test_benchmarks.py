@@ -27,6 +27,7 @@ def test_the_benchmark_for_gpus_runs_on_a_cpu() -> None:
     assert "0 between exact and certified" in found.stdout
 
 
+@pytest.mark.slow
 def test_without_a_gpu_it_says_so() -> None:
     found = ran(CUDA_VISIBLE_DEVICES="")
     assert found.returncode == 2

@@ -18,6 +18,7 @@ from sae_bench.engine.workspace import Entry
 from sae_bench.saes.protocol import Codes
 from sae_bench.streams import documents
 from tests.builders import tiny_models
+from tests.builders.marks import slow_but
 from tests.builders.static_saes import StaticTopK
 from tests.builders.token_rows import coder
 
@@ -43,7 +44,7 @@ def counted(results: list[Any]) -> list[Any]:
     return [result.provenance.counters for result in results]
 
 
-@pytest.mark.parametrize("tokens", [100, 200, 10_000])
+@pytest.mark.parametrize("tokens", slow_but(1, [100, 200, 10_000]))
 def test_no_figure_and_no_counter_changes_with_the_block(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
     """To the bit: every product has the shape that it has without blocks."""
     saes = [coder("a"), coder("b", seed=1), coder("c", k=2, hook="blocks.0.hook_resid_post")]
@@ -143,6 +144,7 @@ def test_an_sae_that_fails_in_a_block_fails_in_the_same_words(monkeypatch: pytes
     assert {r.status for r in together if r.sae.name == "good"} == {"ok"}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_within_a_block_goes_on_to_the_same_bits(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

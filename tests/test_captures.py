@@ -19,7 +19,6 @@ from sae_bench.settings import Settings
 from sae_bench.streams import captures
 from sae_bench.streams.captures import Captures, of_ablations, of_documents
 from tests.builders.interrupted import Stopped, contents
-from tests.builders.marks import slow_but
 from tests.builders.tiny_models import TinyTokenizer, number_texts, tiny_gpt2
 from tests.builders.tiny_saes import coder_of, tiny_coder, tiny_rule, tiny_weights
 
@@ -92,6 +91,7 @@ def test_ablations_alone_pass_their_documents_once() -> None:
     assert passed(session) == 8 + len(session.inputs.corpus.calibration) + for_l0(session)
 
 
+@pytest.mark.slow
 def test_no_figure_depends_on_which_tasks_run_beside_it() -> None:
     """To the bit: the batches are the same ones, whether or not anything is ablated."""
     together = figures(ran(f"{ON_DOCUMENTS},{ABLATIONS}")[1])
@@ -99,7 +99,8 @@ def test_no_figure_depends_on_which_tasks_run_beside_it() -> None:
     assert together == apart
 
 
-@pytest.mark.parametrize("most", slow_but(1, [6000, 0, 3000]))
+@pytest.mark.parametrize("most", [6000, 0, 3000])
+@pytest.mark.slow
 def test_beyond_the_bound_documents_pass_again_to_the_same_bits(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     tasks = f"{ON_DOCUMENTS},{ABLATIONS}"
     all_held, expected = ran(tasks)
@@ -111,7 +112,8 @@ def test_beyond_the_bound_documents_pass_again_to_the_same_bits(monkeypatch: pyt
     assert results[0].provenance.counters["ablation_prefix"] == again
 
 
-@pytest.mark.parametrize("at", slow_but(1, ["ablations 1", "evaluation 4", "ablations, first pass 1"]))
+@pytest.mark.parametrize("at", ["ablations 1", "evaluation 4", "ablations, first pass 1"])
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_files(tmp_path: Path, at: str) -> None:
     """What was held is gone; the model passes again, which is not counted."""
 

@@ -12,6 +12,7 @@ import torch
 from sae_bench import demo
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.load import load_sae
+from tests.builders.marks import slow_but
 from tests.builders.said import complaints
 from tests.builders.tiny_saes import tiny_coder, write_native, write_saelens
 from tests.conftest import Run
@@ -42,13 +43,16 @@ def test_a_wrong_hook_point_is_named_with_the_flag_that_settles_it(cli: Run) -> 
 
 @pytest.mark.parametrize(
     ("sae", "told", "wanted"),
-    [
-        ("demo/topk_k32", ("--norm-factor", 8), "--norm-factor 1"),
-        ("demo/topk_k32", ("--k", 4), "--k 32"),
-        ("demo/jumprelu", ("--threshold", 0), "the threshold was never set"),
-        ("demo/topk_k32", ("--bos", "no"), "--bos yes"),
-        ("demo/relu", ("--mask", "none"), "position 0 decides the figures"),
-    ],
+    slow_but(
+        3,
+        [
+            ("demo/topk_k32", ("--norm-factor", 8), "--norm-factor 1"),
+            ("demo/topk_k32", ("--k", 4), "--k 32"),
+            ("demo/jumprelu", ("--threshold", 0), "the threshold was never set"),
+            ("demo/topk_k32", ("--bos", "no"), "--bos yes"),
+            ("demo/relu", ("--mask", "none"), "position 0 decides the figures"),
+        ],
+    ),
 )
 def test_what_a_user_tells_wrongly_is_found(cli: Run, sae: str, told: tuple[Any, ...], wanted: str) -> None:
     code, out, _ = cli("inspect", sae, *told, *FEW)

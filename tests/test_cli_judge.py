@@ -37,7 +37,7 @@ from tests.builders.judged_runs import (
     without_key,
     written,
 )
-from tests.builders.marks import slow_but
+from tests.builders.marks import slow_but, slow_but_each
 from tests.builders.said import complaints
 from tests.conftest import Run
 
@@ -330,7 +330,7 @@ ECHOES = {
 }
 
 
-@pytest.mark.parametrize("how", ECHOES)
+@pytest.mark.parametrize("how", slow_but_each(2, ECHOES))
 def test_a_key_that_an_explanation_holds_in_other_words_reaches_no_file(
     cli: Run, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -405,7 +405,7 @@ def test_a_dry_run_counts_and_prices_and_opens_no_connection(cli: Run, files: Pa
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"scorers": '"detection,fuzz,intruder"'}, {"windows_a_request": 3, "random": 5}]
+    "changes", slow_but(2, [{}, {"scorers": '"detection,fuzz,intruder"'}, {"windows_a_request": 3, "random": 5}])
 )
 def test_the_forecast_bounds_what_is_asked(cli: Run, files: Path, server: Server, changes: dict[str, Any]) -> None:
     """Without second tries; and it is no wild overestimate."""
@@ -432,7 +432,7 @@ IN_EXPLANATIONS, IN_ANSWERS, IN_NULLS = 4, 1 + LATENTS + 6, 1 + LATENTS + GROUPS
 @pytest.mark.parametrize(
     "limit",
     slow_but(
-        3,
+        1,
         [
             *(["--max-requests", n] for n in (IN_EXPLANATIONS, IN_NULLS)),
             ["--max-tokens", 5_000],
@@ -560,7 +560,7 @@ def test_a_batch_gives_the_result_of_a_direct_run(
     assert rounds <= 3, "the help says two rounds or three"
 
 
-@pytest.mark.parametrize("said", ["I'm sorry, I can't help with that.", "hmm"])
+@pytest.mark.parametrize("said", slow_but(1, ["I'm sorry, I can't help with that.", "hmm"]))
 def test_a_batch_that_can_never_be_read_ends_with_advice_that_works(
     cli: Run, files: Path, server: Server, said: str
 ) -> None:

@@ -96,7 +96,7 @@ def direct(files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
 @pytest.mark.parametrize(
     "limit",
     slow_but(
-        2,
+        1,
         [
             *(["--max-requests", 1 + REQUESTS], ["--max-cost", 0.02, *PRICES]),
             *(["--max-requests", 1 + 2 * REQUESTS], ["--max-tokens", 12_000], ["--max-requests", 11]),
@@ -158,7 +158,7 @@ def test_a_limit_of_nothing_asks_nobody_and_says_so(cli: Run, files: Path, serve
     assert f"0 of {LATENTS} latents judged, 0 tokens in 0 requests spent" in err
 
 
-@pytest.mark.parametrize("limit", [["--max-requests", 1], ["--max-tokens", 20], ["--max-requests", 0]])
+@pytest.mark.parametrize("limit", slow_but(1, [["--max-requests", 1], ["--max-tokens", 20], ["--max-requests", 0]]))
 def test_a_limit_that_never_gets_further_than_the_first_question_says_so(
     cli: Run, files: Path, server: Server, limit: list[Any]
 ) -> None:
@@ -348,8 +348,9 @@ def test_a_control_that_waits_is_marked_and_the_sae_beside_it_is_not(cli: Run, f
 
 @pytest.mark.parametrize(
     "more",
-    slow_but(1, [["--param", f"{TASK}.latents=80", "--param", f"{TASK}.null_latents=2", "--controls", "none"], []]),
+    [["--param", f"{TASK}.latents=80", "--param", f"{TASK}.null_latents=2", "--controls", "none"], []],
 )
+@pytest.mark.slow
 def test_the_smoke_tier_of_the_demo_can_be_judged(cli: Run, server: Server, more: list[str]) -> None:
     """A first try of a judge costs little, and ends in figures."""
     given = ["run", "--sae", "demo", "--tasks", TASK, "--tier", "smoke", "--resamples", 20, "--quiet", *more]

@@ -57,6 +57,7 @@ def documents(result: Result, control: str) -> set[int]:
     return {metric.n_units for metric in result.controls[control].values() if metric.value is not None}
 
 
+@pytest.mark.slow
 def test_with_a_thousand_documents_a_control_costs_as_many_passes_as_the_sample_has() -> None:
     rows = token_rows(1070)
     result = run([coder("a"), coder("b", k=6)], data=rows)["a", "loss_recovered"]
@@ -176,7 +177,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("kill_at", slow_but(2, [AT_DECISION, AT_DECISION + 1, 2, AT_DECISION - 1, AT_DECISION + 6]))
+@pytest.mark.parametrize("kill_at", slow_but(1, [AT_DECISION, AT_DECISION + 1, 2, AT_DECISION - 1, AT_DECISION + 6]))
 def test_a_run_that_is_killed_anywhere_ends_with_the_same_bits(tmp_path: Path, kill_at: int) -> None:
     """In the pass over the text, at the decision, and in the second pass, of an SAE that needs one."""
     settings: dict[str, Any] = {"batch_tokens": LENGTH * 3, "checkpoint_seconds": 0}

@@ -17,7 +17,6 @@ from sae_bench.saes.weights import Weights
 from sae_bench.settings import Settings
 from tests.builders.foreign_saes import Dense, wrapped
 from tests.builders.kernel_inputs import LargestAllocation
-from tests.builders.marks import slow_but
 from tests.builders.tiny_models import WIDTH, TinyTokenizer, number_texts, tiny_gpt2
 from tests.builders.tiny_saes import LATENTS, coder_of, tiny_coder, tiny_rule, tiny_weights
 from tests.builders.token_rows import LENGTH, coder, token_rows
@@ -73,7 +72,8 @@ def test_encoding_is_counted_by_token_and_by_entry() -> None:
         assert found[f"{prefix}dense_elements"] == 0
 
 
-@pytest.mark.parametrize("batch_tokens", slow_but(1, [LENGTH * 5, 1, 10_000]))
+@pytest.mark.parametrize("batch_tokens", [LENGTH * 5, 1, 10_000])
+@pytest.mark.slow
 def test_the_batch_size_changes_no_counter(batch_tokens: int) -> None:
     saes = [coder("a"), tiny_coder("relu", dtype=torch.float64)]
     given = {"tokenizer": TinyTokenizer(), "data": number_texts(12, shortest=6), "context": 16, "mask": "special"}

@@ -556,6 +556,7 @@ def test_packing_reproduces_the_reference_tokens(shared: Path) -> None:
     assert {sequence.ids.tobytes() for sequence in reference.evaluation} <= packed
 
 
+@pytest.mark.slow
 def test_real_documents_are_cut_without_loss_or_overlap_of_sides(shared: Path) -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(str(shared / "lm" / "model"))
     path = shared / "lm" / "corpus" / "corpus_val.jsonl.gz"

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sae_bench import demo
 from sae_bench.demo import english, french, german, spanish
 from sae_bench.errors import CoderError, DataError
-from tests.builders.marks import slow_but
+from tests.builders.marks import slow_but, slow_but_each
 
 # On eval documents; the README's figures with a margin.
 CE_RANGE = (1.2, 1.5)
@@ -257,7 +257,7 @@ def _codes(config: dict, w: dict[str, torch.Tensor], x: torch.Tensor) -> torch.T
     return pre.relu()
 
 
-@pytest.mark.parametrize("name", demo.SAE_NAMES)
+@pytest.mark.parametrize("name", slow_but_each(2, demo.SAE_NAMES))
 def test_each_sae_reconstructs_better_than_pca_at_its_stated_l0(name):
     folder = demo.sae_path(name)
     config = json.loads((folder / "sae_bench.json").read_text())

@@ -112,7 +112,7 @@ ON_BOTH = [
 ]
 
 
-@pytest.mark.parametrize(("case", "backend"), [*slow_but(2, ((c, "hf") for c in FIRST)), *ON_BOTH])
+@pytest.mark.parametrize(("case", "backend"), [*slow_but(1, ((c, "hf") for c in FIRST)), *ON_BOTH])
 def test_every_ablation_is_that_of_two_full_passes(case: str, backend: str, tmp_path: Path) -> None:
     make, options, given = CASES[case]
     coder, model = tiny_coder(**options, dtype=torch.float64), make().double()
@@ -160,7 +160,7 @@ def linear_case(vocab: int, dtype: torch.dtype, n_latents: int = 3) -> tuple[Any
 @pytest.mark.parametrize(
     ("vocab", "horizon", "dtype"),
     slow_but(
-        4,
+        2,
         [
             *((50, 16, "float64"), (51, 1, "float64"), (51, 16, "float32"), (50, 3, "float32")),
             *((50, 16, "float32"), (51, 1, "float32"), (51, 16, "float64"), (50, 3, "float64")),
@@ -276,6 +276,7 @@ def test_effects_below_noise_have_no_score_and_a_reason(tmp_path: Path, what: st
     assert (result.metrics["effect_kl"].value == 0) == (what == "directions of zeros")
 
 
+@pytest.mark.slow
 def test_half_precision_hides_more_effects_and_single_precision_none_that_it_scores(tmp_path: Path) -> None:
     found = {}
     for dtype in ("bfloat16", "float32", "float64"):

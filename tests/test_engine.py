@@ -84,7 +84,7 @@ def by_autocast(stack: ExitStack) -> None:
     stack.enter_context(torch.autocast("cpu", torch.bfloat16))
 
 
-@pytest.mark.parametrize("loop", [by_function, by_attribute, by_autocast])
+@pytest.mark.parametrize("loop", slow_but(1, [by_autocast, by_function, by_attribute]))
 def test_what_a_training_loop_has_set_changes_no_figure_and_stays_set(loop: Callable[[ExitStack], None]) -> None:
     """A result that says float32 is one: the model and a coder of the user's own are not run in half precision."""
     module = Watching()
@@ -206,7 +206,7 @@ class Raises:
         return self.inner.decoder_rows(latents)
 
 
-@pytest.mark.parametrize("on_call", [2, 3, 5])  # the first call identifies the coder
+@pytest.mark.parametrize("on_call", slow_but(1, [3, 2, 5]))  # the first call identifies the coder
 def test_an_sae_that_raises_is_an_error_and_the_others_go_on(on_call: int) -> None:
     alone = figures(run(coder("good"), batch_tokens=LENGTH * 4))
     both = run([Raises(coder("bad", seed=3), on_call), coder("good")], batch_tokens=LENGTH * 4)

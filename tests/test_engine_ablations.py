@@ -108,6 +108,7 @@ def test_rows_are_few_different_and_at_active_latents_inside_the_mask(tmp_path: 
         assert len(latents) == min(3, len(active))  # a position with few active latents has all of them
 
 
+@pytest.mark.slow
 def test_the_seed_changes_the_sample(tmp_path: Path) -> None:
     coder = tiny_coder("topk", dtype=torch.float64)
     one, other = (ablated(coder, tmp_path, seed=seed, mean_from="evaluation")[1]["ablation"] for seed in (0, 1))
@@ -117,6 +118,7 @@ def test_the_seed_changes_the_sample(tmp_path: Path) -> None:
     assert again.ids == one.ids
 
 
+@pytest.mark.slow
 def test_fewer_documents_give_the_same_rows(tmp_path: Path) -> None:
     coder = tiny_coder("topk", dtype=torch.float64)
     whole = ablated(coder, tmp_path / "whole", data=TEXTS)[1]["ablation"]
@@ -128,7 +130,8 @@ def test_fewer_documents_give_the_same_rows(tmp_path: Path) -> None:
         assert result.provenance.protocol.n_documents == min(given.get("limit", 8), 8)
 
 
-@pytest.mark.parametrize("base", slow_but(1, ["reconstruction", "activation"]))
+@pytest.mark.parametrize("base", ["reconstruction", "activation"])
+@pytest.mark.slow
 def test_no_row_changes_with_the_batch_size(tmp_path: Path, base: str) -> None:
     given: dict[str, Any] = {"data": TEXTS, "controls": "permuted", "parameters": {f"{TASK}.base": base}, "limit": 6}
     coder = tiny_coder("relu", dtype=torch.float64)
@@ -144,6 +147,7 @@ def test_no_row_changes_with_the_batch_size(tmp_path: Path, base: str) -> None:
         assert a["positions"] == b["positions"]
 
 
+@pytest.mark.slow
 def test_saes_at_two_hook_points_at_once_are_two_runs(tmp_path: Path) -> None:
     """Their ablations share keys and values of the model, and nothing else."""
     saes = [
@@ -169,7 +173,8 @@ def test_saes_at_two_hook_points_at_once_are_two_runs(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- what must change nothing
 
 
-@pytest.mark.parametrize("activation", slow_but(1, ["topk", "relu", "jumprelu", "gated"]))
+@pytest.mark.parametrize("activation", ["topk", "relu", "jumprelu", "gated"])
+@pytest.mark.slow
 def test_the_order_of_latents_changes_nothing(tmp_path: Path, activation: str) -> None:
     weights = tiny_weights(activation, storage=torch.float64)
     order = torch.randperm(LATENTS, generator=torch.Generator().manual_seed(3))
@@ -310,8 +315,9 @@ def files_of(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize(
     ("phase", "kill_at"),
-    slow_but(1, [("ablations", 3), ("evaluation", 1), ("ablations, first pass", 2), ("ablations", 0)]),
+    [("ablations", 3), ("evaluation", 1), ("ablations, first pass", 2), ("ablations", 0)],
 )
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, phase: str, kill_at: int) -> None:
     """The folder of a run is copied at each step, as a kill there would leave it; going on gives the same files."""
     settings: dict[str, Any] = {
@@ -368,19 +374,17 @@ class Raises:
 
 @pytest.mark.parametrize(
     ("method", "on_call", "base"),
-    slow_but(
-        3,
-        [
-            ("decode", 3, "reconstruction"),
-            ("encode", 11, "activation"),  # in the second pass
-            ("decoder_rows", -1, "activation"),  # the last call: outputs are put together, after all ablations
-            ("encode", 3, "activation"),  # in the first pass
-            ("encode", 10, "reconstruction"),
-            ("decoder_rows", 2, "activation"),  # the norms of all directions
-            ("decoder_rows", 10, "activation"),
-        ],
-    ),
+    [
+        ("decode", 3, "reconstruction"),
+        ("encode", 11, "activation"),  # in the second pass
+        ("decoder_rows", -1, "activation"),  # the last call: outputs are put together, after all ablations
+        ("encode", 3, "activation"),  # in the first pass
+        ("encode", 10, "reconstruction"),
+        ("decoder_rows", 2, "activation"),  # the norms of all directions
+        ("decoder_rows", 10, "activation"),
+    ],
 )
+@pytest.mark.slow
 def test_an_sae_that_raises_is_an_error_and_the_others_go_on(method: str, on_call: int, base: str) -> None:
     settings: dict[str, Any] = {
         "model": tiny_gpt2().double(), "data": TEXTS, "tokenizer": TinyTokenizer(), "tasks": TASK, "dtype": "float64",
@@ -406,7 +410,7 @@ def test_an_sae_that_raises_is_an_error_and_the_others_go_on(method: str, on_cal
     assert good.controls == alone.controls
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("number", slow_but(1, [float("nan"), float("inf")]))
 def test_a_direction_that_is_not_finite_is_an_error_and_not_an_effect_below_noise(number: float) -> None:
     """A comparison with NaN is false: the ablation would be passed over, and the figure be that of the others."""
     coder = tiny_coder("topk", dtype=torch.float64)
@@ -419,6 +423,7 @@ def test_a_direction_that_is_not_finite_is_an_error_and_not_an_effect_below_nois
     assert "NaN or infinite" in str(found.reason)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_after_a_kill_behind_the_failure_of_an_sae(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -482,7 +487,7 @@ WHOLE = "hook points where each ablation is a run over the whole sequence"
 @pytest.mark.parametrize(
     ("controls", "base", "backend"),
     slow_but(
-        2,
+        1,
         [
             ("default", "reconstruction", "hf"),
             ("none", "activation", "tl"),

@@ -133,6 +133,7 @@ def cli(cli: Run) -> Run:
 # ---------------------------------------------------------------- what comes out
 
 
+@pytest.mark.slow
 def test_the_demo_has_figures_with_intervals(kinds: dict[str, Result]) -> None:
     for task, result in kinds.items():
         assert (result.status, result.reason) == ("ok", None)
@@ -258,6 +259,7 @@ def test_each_text_runs_once_for_any_number_of_saes_and_tasks(
     assert small[0]["demo/relu", "sparse_probing"].provenance.counters["labelled_encode"] == 2 * len(rows)
 
 
+@pytest.mark.slow
 def test_no_figure_changes_with_the_batch_size(sets: Path) -> None:
     given: dict[str, Any] = {"dtype": "float64", "controls": "permuted"}
     given["probe_sets"] = "numbers,questions"  # which share texts
@@ -298,7 +300,8 @@ def test_two_saes_at_once_are_two_runs(sets: Path, small: tuple[dict[tuple[str, 
         assert result.protocol == beside.protocol
 
 
-@pytest.mark.parametrize("task", slow_but(1, ["sparsity,sparse_probing", "probe_recovery"]))
+@pytest.mark.parametrize("task", ["sparsity,sparse_probing", "probe_recovery"])
+@pytest.mark.slow
 def test_a_task_alone_is_the_task_beside_others(
     sets: Path, small: tuple[dict[tuple[str, str], Result], Path], task: str
 ) -> None:
@@ -429,6 +432,7 @@ def test_a_damaged_reference_between_tables_is_one_sentence(
 # ---------------------------------------------------------------- settings
 
 
+@pytest.mark.slow
 def test_a_parameter_changes_the_protocol_and_is_recorded(
     sets: Path, small: tuple[dict[tuple[str, str], Result], Path]
 ) -> None:
@@ -444,6 +448,7 @@ def test_a_parameter_changes_the_protocol_and_is_recorded(
     assert (same.protocol, same.metrics) == (plain.protocol, plain.metrics)
 
 
+@pytest.mark.slow
 def test_other_sets_are_another_protocol(sets: Path, small: tuple[dict[tuple[str, str], Result], Path]) -> None:
     fewer = run("demo/relu", sets, probe_sets="english,numbers")
     for key, result in fewer.items():
@@ -498,6 +503,7 @@ def test_values_that_cannot_work_are_one_sentence(cli: Run, sets: Path, paramete
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_pre_activations_can_be_read_with_any_type_of_the_model(sets: Path, dtype: str) -> None:
     given: dict[str, Any] = {"tasks": "probe_recovery", "dtype": dtype}
     few = quick(given)

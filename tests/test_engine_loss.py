@@ -17,6 +17,7 @@ from sae_bench.engine.loss import clean_scores, score
 from sae_bench.engine.rest import Logits
 from sae_bench.kernels.divergence import divergence, normaliser
 from tests.builders.kernel_inputs import LargestAllocation
+from tests.builders.marks import slow_but
 
 EVERY = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -132,7 +133,7 @@ def test_columns_behind_the_vocabulary_are_not_read() -> None:
 
 
 @pytest.mark.parametrize("dtype", EVERY)
-@pytest.mark.parametrize("holes", [False, True])
+@pytest.mark.parametrize("holes", slow_but(1, [True, False]))
 def test_nothing_of_the_size_of_the_logits_is_made(dtype: torch.dtype, holes: bool) -> None:
     """Also where tokens are masked here and there, the vocabulary is padded, and both runs hold -inf there."""
     batch, seq, vocabulary = 8, 64, 8000

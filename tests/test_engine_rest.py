@@ -13,6 +13,7 @@ from sae_bench.engine.layout import Layout
 from sae_bench.models.huggingface import HuggingFaceSubject
 from sae_bench.models.loading import load_subject
 from tests.builders import tiny_models
+from tests.builders.marks import slow_but
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -41,7 +42,7 @@ def expected(subject: Any, tokens: Tensor, mask: Tensor, hook: str, x: Tensor) -
 
 
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
-@pytest.mark.parametrize("value", [0.0, 0.7])
+@pytest.mark.parametrize("value", slow_but(1, [0.7, 0.0]))
 def test_ablated_texts_pass_as_one_and_give_the_logits_of_full_passes(family: str, value: float) -> None:
     """Shorter texts share the pass of the longest; one with a token outside the mask in its middle has its own."""
     subject = subject_of(tiny_models.FAMILIES[family]())

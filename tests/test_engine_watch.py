@@ -30,7 +30,6 @@ from sae_bench.show.text import number
 from sae_bench.streams.tracked import TRACKED
 from sae_bench.streams.watched import choose_latents, is_fit, tracked_units
 from sae_bench.units import Units
-from tests.builders.marks import slow_but
 from tests.builders.said import complaints
 from tests.builders.tiny_models import TinyTokenizer, number_texts, tiny_gpt2
 from tests.builders.tiny_saes import LATENTS, coder_of, tiny_coder, tiny_rule, tiny_weights, write_native
@@ -240,6 +239,7 @@ def moved_weights(weights: Weights, order: Tensor) -> Weights:
 
 
 @pytest.mark.parametrize("latents", [200, 15])
+@pytest.mark.slow
 def test_the_order_of_latents_changes_nothing(tmp_path: Path, latents: int) -> None:
     """Also not where only some latents are sampled; which latent is the null of which is settled by what they do."""
     weights = tiny_weights(storage=torch.float64)
@@ -260,6 +260,7 @@ def test_the_order_of_latents_changes_nothing(tmp_path: Path, latents: int) -> N
         assert found[name] == pytest.approx(value, rel=1e-6), name
 
 
+@pytest.mark.slow
 def test_the_scale_of_latents_changes_nothing(tmp_path: Path) -> None:
     w = tiny_weights("relu", storage=torch.float64)
     scale = 0.2 + 5 * torch.rand(LATENTS, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
@@ -275,7 +276,8 @@ def test_the_scale_of_latents_changes_nothing(tmp_path: Path) -> None:
     assert values(other) == pytest.approx(values(one), rel=1e-6)
 
 
-@pytest.mark.parametrize("activation", slow_but(1, ["topk", "relu", "abstopk"]))
+@pytest.mark.parametrize("activation", ["topk", "relu", "abstopk"])
+@pytest.mark.slow
 def test_no_figure_changes_with_the_batch_size(tmp_path: Path, activation: str) -> None:
     sae = coder(activation=activation)
     (one, first), (other, second) = (
@@ -314,6 +316,7 @@ def test_two_saes_at_once_are_two_runs(tmp_path: Path) -> None:
         assert (found.metrics, found.controls, found.details) == (alone.metrics, alone.controls, alone.details)
 
 
+@pytest.mark.slow
 def test_token_rules_make_no_pass_of_their_own() -> None:
     def counters(tasks: str) -> dict[str, int]:
         given = settings_of(tiny(tasks=tasks, controls="default", parameters={}))
@@ -369,9 +372,10 @@ def killed_and_resumed(folder: Path, at: tuple[str, int], given: dict[str, Any])
 
 
 @pytest.mark.parametrize(
-    ("phase", "kill_at"), slow_but(1, [("evaluation", 9), ("intervals", 1), ("evaluation", 1), ("intervals", 0)])
+    ("phase", "kill_at"), [("evaluation", 9), ("intervals", 1), ("evaluation", 1), ("intervals", 0)]
 )
 @pytest.mark.parametrize("dtype", ["float64", pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, phase: str, kill_at: int, dtype: str) -> None:
     """The folder of a run is copied, as a kill there would leave it; going on watches the same latents."""
     given = cut_short(dtype)
@@ -384,6 +388,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, phase: str, kill_
     assert resumed == whole
 
 
+@pytest.mark.slow
 def test_a_run_killed_behind_the_last_result_of_an_sae_leaves_nothing_behind(tmp_path: Path) -> None:
     """What is collected is as large as a result; left over from every killed run it would fill a disk."""
     given = cut_short("float64")
@@ -445,7 +450,8 @@ def with_value(value: float) -> Callable[[Codes], Codes]:
     ],
     ids=["raises", "nan", "inf"],
 )
-@pytest.mark.parametrize("on_call", slow_but(1, [7, 1, 6, 12]))
+@pytest.mark.parametrize("on_call", [7, 1, 6, 12])
+@pytest.mark.slow
 def test_an_sae_that_fails_is_an_error_and_the_others_go_on(change: Any, says: str, on_call: int) -> None:
     """Call 1 is the SAE's digest, 2 to 4 its self-check, 5 its controls, 6 the choice of latents, 7 the first batch."""
     given = settings_of(tiny(batch_tokens=48, controls="permuted"))
@@ -571,6 +577,7 @@ def test_a_control_with_nothing_to_explain_is_absent_and_no_error(cli: Run, file
     assert list(json.loads(out)["results"][0]["controls"]) == ["random"]
 
 
+@pytest.mark.slow
 def test_a_larger_tier_or_parameter_is_another_protocol(cli: Run, files: list[Any]) -> None:
     """Rules get better with more text, so these results must not stand in one column."""
     for more in ([], ["--tier", "smoke"], ["--param", f"{TASK}.latents=20"], ["--param", f"{TASK}.most_density=1"]):

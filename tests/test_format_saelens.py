@@ -15,6 +15,7 @@ from sae_bench.saes.load import load_sae, load_saes
 from sae_bench.schema import INFERENCE
 from sae_bench.settings import Told
 from tests.builders.format_fixtures import assert_close, assert_matches_fixture, flat
+from tests.builders.marks import slow_but
 from tests.builders.saelens_files import (
     assert_by_hand,
     by_hand,
@@ -145,7 +146,7 @@ def test_every_architecture_follows_its_formula(tmp_path, architecture, changes)
 
 
 @pytest.mark.parametrize(("architecture", "changes"), CASES)
-@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("beside", slow_but(1, [False, True]))
 def test_a_factor_of_activations_is_folded_as_saelens_does(tmp_path, architecture, changes, beside):
     """Also where latents have units of the decoder's norm, which the factor changes."""
     config = config_of(architecture, **changes) | {"normalize_activations": "expected_average_only_in"}

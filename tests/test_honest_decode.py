@@ -24,6 +24,7 @@ from sae_bench.saes.load import load_sae
 from sae_bench.saes.protocol import CoderInfo, Codes, TokenScale, codes_from_dense
 from sae_bench.saes.weights import Weights
 from sae_bench.settings import Told
+from tests.builders.marks import slow_but
 from tests.builders.tiny_models import WIDTH, tiny_gpt2
 from tests.builders.tiny_saes import activations, coder_of, tiny_coder, tiny_rule, tiny_weights, write_native
 from tests.builders.token_rows import HOOK, token_rows
@@ -170,7 +171,7 @@ REMEMBERING: list[Callable[[], Any]] = [Keeps, KeepsByCodes, ByAttribute, ByOrde
 
 
 @pytest.mark.parametrize("make", REMEMBERING)
-@pytest.mark.parametrize("controls", ["none", "permuted"])
+@pytest.mark.parametrize("controls", slow_but(1, ["permuted", "none"]))
 def test_a_decode_that_does_not_follow_from_its_codes_is_refused(make: Callable[[], Any], controls: str) -> None:
     for result in measured(make(), controls=controls).values():
         assert (result.status, result.metrics) == ("error", {})

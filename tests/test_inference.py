@@ -19,6 +19,7 @@ from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.pursuit import Pursuit, PursuitCoder
 from sae_bench.saes.wrap import DenseCoder, as_coder
 from tests.builders.kernel_inputs import LargestAllocation, normal
+from tests.builders.marks import slow_but
 from tests.builders.tiny_models import tiny_gpt2
 from tests.builders.tiny_saes import ACTIVATIONS, HOOK, WIDTH, activations, tiny_coder, tiny_weights, write_saelens
 from tests.builders.token_rows import token_rows
@@ -68,7 +69,7 @@ FORMS: dict[str, Any] = {
 @pytest.mark.filterwarnings("ignore:.*is wrapped")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", CODERS)
-@pytest.mark.parametrize("numbers", [1, 7 * WIDTH, 1 << 24])
+@pytest.mark.parametrize("numbers", slow_but(1, [7 * WIDTH, 1, 1 << 24]))
 def test_every_form_gives_the_codes_of_the_tensor(name, form, numbers, monkeypatch):
     monkeypatch.setattr(inference, "NUMBERS", numbers)
     x = activations(30)

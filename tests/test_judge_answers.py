@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_bench.judge import REFUSED, Ratings, Refused, read_answers, read_explanation, read_json
+from tests.builders.marks import slow_but_each
 
 IDS = ["kq", "zx", "ab"]
 FULL = {"kq": 85, "zx": 3}
@@ -233,7 +234,8 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(
-    "piece", ["{", "[", '{"a":', "[1,", '{"a": "" ', "\n", "explanation", "<think>", "//", "\\u", *HOSTILE]
+    "piece",
+    slow_but_each(2, ["{", "[", '{"a":', "[1,", '{"a": "" ', "\n", "explanation", "<think>", "//", "\\u", *HOSTILE]),
 )
 def test_hostile_replies_are_read_in_bounded_depth_and_work(piece: str) -> None:
     text = piece * (200_000 // len(piece))

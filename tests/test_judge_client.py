@@ -228,6 +228,7 @@ def verdicts(oracle: Oracle, folder: Path, n: int = 300) -> list[tuple[Completio
     return [(it, dict(said.numbers) if isinstance(said, Ratings) else {}) for it, said in read]
 
 
+@pytest.mark.slow
 def test_the_oracle_has_the_accuracy_and_the_failures_that_it_was_given(tmp_path: Path) -> None:
     found = verdicts(Oracle(listed, accuracy=0.8, parse_failure=0.2, refusal=0.1), tmp_path)
     refused = sum(it.status == "refused" for it, _ in found) / 300

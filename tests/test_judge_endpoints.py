@@ -20,7 +20,7 @@ from sae_bench.tasks.autointerp.prompts import first
 from tests.builders.explainers import EXPLAIN, kind_of, oracle
 from tests.builders.judge_server import Answer, Messages, Response, Server
 from tests.builders.judged_runs import LATENTS, REQUESTS, judge_of, make, result_in, run_of, sentence, without_key
-from tests.builders.marks import slow_but
+from tests.builders.marks import slow_but, slow_but_each
 from tests.builders.recipes import Recipe, recipes
 from tests.builders.said import complaints
 from tests.conftest import Run
@@ -149,9 +149,7 @@ def test_every_recipe_has_an_endpoint_to_be_tried_on() -> None:
     assert set(RECIPES) == set(STUBS)
 
 
-@pytest.mark.parametrize(
-    ("name", "accuracy"), slow_but(len(STUBS) + 1, [*((n, 0.8) for n in STUBS), *((n, 1.0) for n in STUBS)])
-)
+@pytest.mark.parametrize(("name", "accuracy"), slow_but(6, [*((n, 0.8) for n in STUBS), *((n, 1.0) for n in STUBS)]))
 def test_the_recipe_gives_the_figure_of_the_judge(
     cli: Run,
     files: Path,
@@ -173,7 +171,7 @@ def test_the_recipe_gives_the_figure_of_the_judge(
     assert not leaks(tmp_path, out + err)
 
 
-@pytest.mark.parametrize("name", slow_but(4, OTHERS))
+@pytest.mark.parametrize("name", slow_but(2, OTHERS))
 def test_an_endpoint_that_is_set_up_otherwise_gives_it_too(
     cli: Run, files: Path, plain: dict[float, Any], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -202,7 +200,8 @@ def test_faults_in_three_of_ten_requests_change_nothing(
     assert metrics("runs") == plain[0.8]
 
 
-@pytest.mark.parametrize("name", slow_but(1, ["Azure", *(name for name in STUBS if name != "Azure")]))
+@pytest.mark.parametrize("name", ["Azure", *(name for name in STUBS if name != "Azure")])
+@pytest.mark.slow
 def test_a_killed_run_pays_for_the_missing_completions_only(
     cli: Run, files: Path, plain: dict[float, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -230,7 +229,7 @@ def rows_in(cache: Path) -> int:
         return int(opened.execute("select count(*) from completions").fetchone()[0])
 
 
-@pytest.mark.parametrize("name", STUBS)
+@pytest.mark.parametrize("name", slow_but_each(4, STUBS))
 def test_what_an_endpoint_repeats_of_key_and_header_is_kept_and_shown_nowhere(
     cli: Run, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -269,7 +268,7 @@ ENDS: dict[str, tuple[str, Callable[..., Stub], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("name", slow_but_each(2, ENDS))
 def test_what_cannot_work_is_one_sentence_before_anything_is_measured(
     cli: Run, files: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -294,7 +293,7 @@ QUOTAS: dict[str, tuple[str, Response]] = {
 }
 
 
-@pytest.mark.parametrize("name", slow_but(3, QUOTAS))
+@pytest.mark.parametrize("name", slow_but(1, QUOTAS))
 def test_a_quota_ends_the_run_with_what_is_done_kept_and_the_same_command_goes_on(
     cli: Run, files: Path, plain: dict[float, Any], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

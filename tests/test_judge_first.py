@@ -14,6 +14,7 @@ from sae_bench.judge import Judge, JudgeError, JudgeOptions, Patience, Request
 from sae_bench.judge.abilities import FORMATS, ROOM, Abilities, merged
 from tests.builders.judge_asks import FAST, options
 from tests.builders.judge_server import BROKEN, Fault, Messages, Reply, Server, in_order
+from tests.builders.marks import slow_but_each
 
 SCHEMA = {"type": "object", "properties": {"p": {"type": "integer"}}, "additionalProperties": False}
 Body = dict[str, Any]
@@ -115,7 +116,7 @@ REFUSALS: dict[str, tuple[Fault, Refuses, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.parametrize("name", slow_but_each(3, REFUSALS))
 def test_what_is_refused_is_dropped_or_replaced_and_nothing_else(tmp_path: Path, name: str) -> None:
     fault, refuses, expected = REFUSALS[name]
     with Server(echo, lambda n, body: fault if refuses(body) else None) as server:
@@ -369,7 +370,7 @@ MINUTELY = {
 }
 
 
-@pytest.mark.parametrize("name", DAILY)
+@pytest.mark.parametrize("name", slow_but_each(3, DAILY))
 def test_a_limit_per_day_or_month_ends_the_run_as_a_budget_does(tmp_path: Path, name: str) -> None:
     used_up = Fault("status", 429, None, DAILY[name])
     with Server(echo, lambda n, body: used_up if n > 6 else None) as server:

@@ -16,6 +16,7 @@ from tests.builders.explainers import oracle
 from tests.builders.judge_asks import FAST, ask, echo, options
 from tests.builders.judge_server import Server
 from tests.builders.judged_runs import REQUESTS, make, paid, result_in, run_of, sentence, without_key
+from tests.builders.marks import slow_but
 from tests.builders.said import complaints
 from tests.conftest import Run
 
@@ -65,7 +66,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("what", OTHERS)
+@pytest.mark.parametrize("what", slow_but(2, OTHERS))
 def test_a_server_that_swaps_its_model_in_the_middle_gives_no_result(
     cli: Run, files: Path, server: Server, what: str
 ) -> None:

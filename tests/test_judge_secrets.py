@@ -25,6 +25,7 @@ from sae_bench.judge import Completion, Judge, JudgeError, JudgeOptions
 from sae_bench.judge.cache import Cache, Row
 from sae_bench.judge.secrets import NO_KEY, Scrubber
 from tests.builders.judge_asks import FAST, ask
+from tests.builders.marks import slow_but_each
 from tests.builders.raw_server import Raw, Respond, head, replying, saying
 
 KEY = "sk-3f9a51c0/7be2+468d=Qz"
@@ -211,7 +212,9 @@ SAID = ["base64 of a password", "escaped in part", "per cent", "as it is", "HTML
 
 
 @pytest.mark.parametrize("how", SAID)
-@pytest.mark.parametrize("place", ["text", "refusal", "model", "fingerprint", "names", "message of an error", "page"])
+@pytest.mark.parametrize(
+    "place", slow_but_each(2, ["text", "refusal", "model", "fingerprint", "names", "message of an error", "page"])
+)
 def test_what_an_endpoint_repeats_is_kept_and_printed_nowhere(tmp_path: Path, how: str, place: str) -> None:
     echo = f"you sent {WRITTEN[how](KEY)} to us"
     reply, status = saying("fine"), "200 OK"

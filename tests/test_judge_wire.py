@@ -18,6 +18,7 @@ import pytest
 from sae_bench.judge import Completion, Judge, JudgeError, JudgeOptions, Patience
 from tests.builders.judge_asks import FAST, ask, echo
 from tests.builders.judge_server import Server
+from tests.builders.marks import slow_but_each
 from tests.builders.raw_server import CERTIFICATES, Raw, Respond, head, replying, saying
 
 KEY = "sk-3f9a51c07be2468dQzXw"
@@ -79,7 +80,7 @@ LONG: dict[str, Callable[[], Respond]] = {
 }
 
 
-@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("name", slow_but_each(3, LONG))
 def test_a_reply_of_more_than_1_mib_is_given_up(name: str) -> None:
     """A bomb of 3 MB took 3 GB."""
     respond = LONG[name]()

@@ -32,6 +32,7 @@ from sae_bench.schema import Result
 from sae_bench.session import keeping
 from tests.builders.interrupted import Stopped
 from tests.builders.kept_runs import GIVEN, HOOK, PASSES, figures, files, ran, took
+from tests.builders.marks import slow_but, slow_but_each
 from tests.builders.tiny_models import TinyTokenizer, number_texts, tiny_gpt2
 from tests.builders.tiny_saes import tiny_coder
 from tests.conftest import Run
@@ -83,6 +84,7 @@ def test_another_sae_at_the_same_hook_point_takes_it_too(kept: Path) -> None:
     assert took(ran(tiny_coder("relu", hook=HOOK))).keys() == {"calibration_prefix"}
 
 
+@pytest.mark.slow
 def test_a_further_hook_point_is_measured_and_the_known_one_taken(kept: Path) -> None:
     """The clean pass goes on from the deepest hook point, so what hangs on it is measured again."""
     before = files(kept)
@@ -94,6 +96,7 @@ def test_a_further_hook_point_is_measured_and_the_known_one_taken(kept: Path) ->
     assert took(ran(both)) == {}
 
 
+@pytest.mark.slow
 def test_more_documents_take_the_calibration_alone(empty: Path) -> None:
     ran(limit=20)
     second = ran(limit=30)
@@ -132,12 +135,12 @@ DIFFERENT: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("what", DIFFERENT)
+@pytest.mark.parametrize("what", slow_but_each(2, DIFFERENT))
 def test_nothing_is_taken_for_another(kept: Path, what: str) -> None:
     assert took(ran(**DIFFERENT[what]())).keys() == set(PASSES)
 
 
-@pytest.mark.parametrize("what", ["threads", "variable", "processor", "code", "version", "attention"])
+@pytest.mark.parametrize("what", slow_but(3, ["threads", "variable", "processor", "code", "version", "attention"]))
 def test_nothing_is_taken_from_another_machine(kept: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     changes: dict[str, Callable[[], object]] = {
         "threads": lambda: monkeypatch.setattr(torch, "get_num_threads", lambda: 7),
@@ -267,7 +270,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("how", slow_but_each(2, DAMAGE))
 def test_what_is_damaged_is_measured_again(kept: Path, base: tuple[Path, list[Result]], how: str) -> None:
     for file in files(kept):
         if how != "under another's name" or file == files(kept)[0]:

@@ -23,6 +23,7 @@ from sae_bench.kernels.logistic import l1_logistic_cv, logistic_cv, probe_losses
 from sae_bench.kernels.probes import Columns, Probes, columns, fit_probes, fit_probes_dense, mean_difference
 from sae_bench.kernels.ranks import auroc
 from tests.builders.kernel_inputs import LargestAllocation
+from tests.builders.marks import slow_but_each
 
 STRENGTHS = [1e-3, 1e-2, 1e-1, 1.0]
 
@@ -131,7 +132,7 @@ def test_oracle_the_best_of_many_noise_latents_beats_the_base_rate_in_sample(ref
         assert fit.loss.min().item() == pytest.approx(expected["in_sample_min_ce"], rel=1e-9)
 
 
-@pytest.mark.parametrize("ridge", [1e-1, 1e-3, 1e-5])
+@pytest.mark.parametrize("ridge", slow_but_each(2, [1e-1, 1e-3, 1e-5]))
 @pytest.mark.parametrize(("n", "rate"), [(50, 0.5), (1000, 0.3), (1000, 0.001), (1000, 0.999)])
 def test_every_kind_of_column_agrees_with_scikit_learn(n, rate, ridge):
     labels = some_labels(n, rate)
@@ -468,6 +469,7 @@ def test_infinite_scores_are_ranked_and_nan_is_refused():
         auroc(torch.tensor([0.0, math.nan, 1.0]), labels)
 
 
+@pytest.mark.slow
 def test_the_bootstrap_of_the_pseudo_values_is_that_of_the_auroc():
     generator = np.random.default_rng(0)
     labels = generator.random(300) < 0.3

@@ -15,10 +15,10 @@ from sae_bench.models.hooks import known_names
 from sae_bench.models.loading import load_subject
 from sae_bench.models.subject import Capture, SubjectModel
 from tests.builders import tiny_models
-from tests.builders.marks import slow_but
+from tests.builders.marks import slow_but, slow_but_each
 
 FAMILIES = sorted(tiny_models.FAMILIES)
-FEW = slow_but(2, sorted(FAMILIES, key=("gemma2", "gpt2").__contains__, reverse=True))  # what differs most
+FEW = slow_but(1, sorted(FAMILIES, key=("gemma2", "gpt2").__contains__, reverse=True))  # what differs most
 SITES = [
     "hook_resid_pre",
     "hook_resid_mid",
@@ -115,7 +115,7 @@ def test_inner_activations_are_those_of_plain_forward_hooks_and_add_up(family):
     assert (seen["norm_out"] - x["ln2.hook_normalized"]).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_but_each(2, FAMILIES))
 def test_splice_of_the_captured_activation_changes_nothing(family):
     model = tiny_models.FAMILIES[family]()
     subject = subject_of(model)
@@ -146,7 +146,7 @@ def test_resume_is_splice_at_every_hook_point(family):
         assert subject.can_resume(name) == (name != "hook_embed")
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "gemma2"])
+@pytest.mark.parametrize("family", slow_but(2, ["gpt2", "gemma2", "llama", "qwen2"]))
 @pytest.mark.parametrize("backend", ["hf", "tl"])
 def test_residual_mid_changes_the_stream_and_mlp_in_only_the_branch(family, backend):
     model = tiny_models.FAMILIES[family]()
@@ -164,7 +164,7 @@ def test_residual_mid_changes_the_stream_and_mlp_in_only_the_branch(family, back
     torch.testing.assert_close(branch, subject.splice(tokens, mask, silent), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_but_each(2, FAMILIES))
 @pytest.mark.parametrize("backend", ["hf", "tl"])
 def test_right_padding_changes_no_real_position(family, backend):
     subject = subject_of(tiny_models.FAMILIES[family](), backend)

@@ -18,6 +18,7 @@ from sae_bench.models.leftovers import HARMLESS
 from sae_bench.models.loading import load_subject
 from sae_bench.models.weight_files import weight_files
 from tests.builders import tiny_models
+from tests.builders.marks import slow_but_each
 from tests.builders.tokenizer_files import change_file
 
 TOKENS = torch.tensor([[1, 2, 3, 4, 5, 6]])
@@ -136,7 +137,7 @@ def test_what_the_configuration_has_no_place_for_is_refused(tmp_path, case):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("case", ALLOWED)
+@pytest.mark.parametrize("case", slow_but_each(2, ALLOWED))
 def test_what_changes_no_logit_is_allowed(tmp_path, case):
     make, add, config = ALLOWED[case]
     model = make()

@@ -102,6 +102,7 @@ def test_other_prefixes_are_not_guessed(name):
         parse_hook(name, tiny_models.tiny_gpt2())
 
 
+@pytest.mark.slow
 def test_gemma_3_is_as_gemma_2_on_both_back_ends():
     """What enters the stream is the output of the norms behind attention and MLP."""
     model = text_only()

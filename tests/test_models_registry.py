@@ -125,6 +125,7 @@ def here(cls):
 # --- a back end of another package -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_back_end_of_another_package_gives_the_figures_of_the_built_in_one(register):
     register(here(Plain))
     found = {}

@@ -32,6 +32,7 @@ from sae_bench.streams import beside
 from sae_bench.streams.documents import DocumentsReader
 from tests.builders import tiny_models
 from tests.builders.interrupted import copied_at
+from tests.builders.marks import slow_but, slow_but_each
 from tests.builders.static_saes import StaticTopK
 from tests.builders.tiny_saes import tiny_coder
 from tests.builders.token_rows import LENGTH, token_rows
@@ -150,7 +151,7 @@ def _guarded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return copies
 
 
-@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+@pytest.mark.parametrize("family", slow_but(2, ["gemma2", "neox", "gpt2", "llama", "qwen2"]))
 def test_nothing_waits_between_the_start_and_the_end_of_a_batch(guarded: list[int], family: str) -> None:
     """All tasks on text, several SAEs at two hook points, a control, texts that end early, for every block layout."""
     saes = [StaticTopK("a"), StaticTopK("b", seed=1, k=7), StaticTopK("c", hook="blocks.0.hook_resid_pre")]
@@ -163,7 +164,7 @@ def test_nothing_waits_between_the_start_and_the_end_of_a_batch(guarded: list[in
     assert set(guarded) == {3}, "sums of all SAEs and tasks in one copy, counts in one, the outcomes of checks in one"
 
 
-@pytest.mark.parametrize("activation", ["relu", "topk", "abstopk", "jumprelu", "gated"])
+@pytest.mark.parametrize("activation", slow_but(2, ["relu", "abstopk", "topk", "jumprelu", "gated"]))
 def test_an_sae_of_a_file_waits_once_to_encode_and_nowhere_else(
     guarded: list[int], monkeypatch: pytest.MonkeyPatch, activation: str
 ) -> None:
@@ -265,6 +266,7 @@ def test_divergence_without_looking_is_the_same(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("kill_at", [1, 3])
 @pytest.mark.usefixtures("never_waits")
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, kill_at: int) -> None:
     """The step that nobody had read is lost with the process, and measured again."""
     kill = copied_at(kill_at, tmp_path / "first", tmp_path / "killed", KeyboardInterrupt)
@@ -332,7 +334,7 @@ def _numbered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("numbered")
-@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("at", slow_but(1, [1, 0, 2]))
 def test_an_sae_that_decodes_to_nan_fails_alone(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     given = {"controls": "none", "model": tiny_models.tiny_gpt2().double(), "dtype": "float64"}
     waiting, never = both(monkeypatch, lambda: [Breaks(at), StaticTopK("good")], **given)
@@ -422,6 +424,7 @@ description = "nothing"
 """
 FIGURES = """
 from sae_bench.units.bootstrap import Ratio
+from tests.builders.marks import slow_but, slow_but_each
 
 
 def metrics(parameters):
@@ -430,7 +433,7 @@ def metrics(parameters):
 
 
 @pytest.mark.usefixtures("numbered")
-@pytest.mark.parametrize("what", MEASURES)
+@pytest.mark.parametrize("what", slow_but_each(2, MEASURES))
 def test_a_task_that_goes_wrong_fails_in_the_same_words(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
 ) -> None:

@@ -30,6 +30,7 @@ from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.load import load_sae
 from sae_bench.saes.wrap import as_coder
 from tests.builders import tiny_models
+from tests.builders.marks import slow_but
 from tests.builders.planted_saes import at_hooks, changed, seeded
 from tests.builders.tiny_saes import HOOK, activations, tiny_coder
 
@@ -173,7 +174,9 @@ def test_a_sample_has_the_tokens_asked_for_from_many_documents() -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "neox"])
-@pytest.mark.parametrize("hook", ["blocks.1.hook_resid_post", "blocks.1.hook_mlp_out", "blocks.0.hook_resid_pre"])
+@pytest.mark.parametrize(
+    "hook", slow_but(1, ["blocks.1.hook_resid_post", "blocks.1.hook_mlp_out", "blocks.0.hook_resid_pre"])
+)
 def test_places_exist_and_are_listed_once(name: str, hook: str) -> None:
     subject = load_subject(getattr(tiny_models, f"tiny_{name}")())[0]
     names = candidates(subject, hook)

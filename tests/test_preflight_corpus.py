@@ -192,11 +192,12 @@ def test_healthy_saes_of_other_sites_and_kinds_raise_no_alarm(variants: list[Hea
     assert alarms(variants) == {}
 
 
+@pytest.mark.slow
 def test_healthy_saes_raise_no_alarm_in_an_ordinary_language_model(of_lm: list[Healthy]) -> None:
     assert alarms(of_lm) == {}
 
 
-@pytest.mark.parametrize("storage", slow_but(1, [torch.bfloat16, torch.float16]))
+@pytest.mark.parametrize("storage", slow_but(0, [torch.bfloat16, torch.float16]))
 def test_weights_of_16_bits_raise_no_alarm(demos: list[Healthy], storage: torch.dtype) -> None:
     rounded = []
     for h in demos:
@@ -205,7 +206,7 @@ def test_weights_of_16_bits_raise_no_alarm(demos: list[Healthy], storage: torch.
     assert alarms(rounded) == {}
 
 
-@pytest.mark.parametrize(("n_tokens", "skip"), slow_but(1, [(100, 0), (200, 30), (200, 60), (1000, 0)]))
+@pytest.mark.parametrize(("n_tokens", "skip"), slow_but(0, [(100, 0), (200, 30), (200, 60), (1000, 0)]))
 def test_other_documents_and_more_of_them_raise_no_alarm(
     demos: list[Healthy], world: tuple[SubjectModel, object], n_tokens: int, skip: int
 ) -> None:

@@ -21,6 +21,7 @@ from sae_bench.engine import rows as row_files
 from sae_bench.engine.checkpoint import STATE, Arrays, Checkpoint, Damaged, State
 from sae_bench.streams import loop
 from tests.builders.interrupted import contents, interrupted, settings
+from tests.builders.marks import slow_but
 from tests.builders.token_rows import coder
 
 TYPES = ("?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8")
@@ -218,7 +219,7 @@ class Interrupted(BaseException):
 
 
 @pytest.mark.parametrize("which", ["rows-", "layout-", STATE])
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("after", slow_but(1, [True, False]))
 def test_an_interrupt_while_a_save_is_written_neither_loses_nor_doubles_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str, after: bool
 ) -> None:

@@ -25,6 +25,7 @@ from sae_bench.saes.linear import LinearCoder
 from sae_bench.schema import Result
 from sae_bench.settings import Settings
 from tests.builders.by_hand import Written, figures, written
+from tests.builders.marks import slow_but_each
 from tests.builders.tiny_models import CONTEXT, VOCAB, linear_llama, tiny_gpt2
 from tests.builders.token_rows import coder
 
@@ -164,7 +165,7 @@ def special_of(special: dict[str, Any]) -> list[int]:
     return [special["bos_token_id"], special["eos_token_id"]]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but_each(2, KINDS))
 def test_rows_are_measured_on_what_is_no_padding(kind: str) -> None:
     rows, special, seen = KINDS[kind]
     results = measured(np.array(rows), special)
@@ -180,7 +181,7 @@ def test_without_a_mask_all_but_padding_counts(kind: str) -> None:
     check(results, [written(ids, first=True, last=last) for ids, last in seen], special)
 
 
-@pytest.mark.parametrize("dtype", ["<u2", ">u2", "i4", "u4", "i8", "u8", "u1"])
+@pytest.mark.parametrize("dtype", slow_but_each(2, ["<u2", ">u2", "i4", "u4", "i8", "u8", "u1"]))
 def test_the_type_of_ids_changes_nothing(dtype: str, tmp_path: Path) -> None:
     np.save(tmp_path / "ids.npy", np.array(KINDS["one id for all three"][0]).astype(dtype))
     rows = Session(sae(), Settings(model=model_of(SHARED), data=tmp_path / "ids.npy", **QUICK)).inputs.corpus

@@ -17,6 +17,7 @@ from sae_bench.saes.controls import MAX_RANDOM_LATENTS
 from sae_bench.saes.graded import GradedLinear
 from sae_bench.saes.protocol import SparseCoder
 from sae_bench.saes.weights import Weights
+from tests.builders.marks import slow_but
 from tests.builders.tiny_saes import ACTIVATIONS, LATENTS, WIDTH, K, activations, tiny_coder
 
 NAMES = tuple(registry.CONTROLS[i].name for i in range(len(registry.CONTROLS)))
@@ -57,7 +58,7 @@ def reconstruct(coder: SparseCoder, x: Tensor) -> Tensor:
     return coder.decode(coder.encode(x), x)
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dtype", slow_but(1, FLOATS))
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_control_conforms_in_both_precisions(name, activation, dtype):

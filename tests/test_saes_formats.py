@@ -10,6 +10,7 @@ import torch
 from sae_bench.saes.formats import native, saelens
 from sae_bench.saes.load import load_sae
 from sae_bench.saes.source import Source
+from tests.builders.marks import slow_but
 from tests.builders.tiny_saes import ACTIVATIONS, HOOK, activations, tiny_coder, write_native, write_saelens
 
 RULES = [
@@ -22,7 +23,7 @@ RULES = [
 
 
 @pytest.mark.parametrize(("activation", "rule"), RULES)
-@pytest.mark.parametrize("storage", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("storage", slow_but(2, [torch.bfloat16, torch.float32, torch.float16, torch.float64]))
 @pytest.mark.parametrize("write", [write_native, write_saelens])
 def test_an_sae_comes_back_from_disk_as_it_was(tmp_path, activation, rule, storage, write):
     coder = tiny_coder(activation, storage=storage, **rule)

@@ -13,6 +13,7 @@ from scipy import stats
 from sae_bench.units import Units, adding, weights
 from sae_bench.units import bootstrap as statistics
 from sae_bench.units.bootstrap import MAX_GROUPS, Ratio, Sums, estimate, percentile_interval, resample, total, wilson
+from tests.builders.marks import slow_but
 
 
 def table(ids=None, **columns):
@@ -48,15 +49,18 @@ def skewed_ratio(rng, n):
 
 @pytest.mark.parametrize(
     ("draw", "truth", "metric", "n", "interval"),
-    [
-        (skewed_ratio, 0.1 * math.exp(0.125), ratio, 150, "bootstrap"),
-        (lambda rng, n: {"a": rng.gamma(2, 1, n), "one": np.ones(n)}, 2.0, mean, 100, "bootstrap"),
-        (lambda rng, n: {"a": rng.normal(3, 1, n), "one": np.ones(n)}, 3.0, mean, 30, "bootstrap"),
-        (lambda rng, n: {"a": rng.normal(3, 1, n), "one": np.ones(n)}, 3.0, mean, 5, "bootstrap"),
-        (lambda rng, n: {"a": (rng.random(n) < 0.3) * 1.0, "one": np.ones(n)}, 0.3, mean, 200, "bootstrap"),
-        (lambda rng, n: {"a": (rng.random(n) < 0.3) * 1.0, "one": np.ones(n)}, 0.3, mean, 200, "wilson"),
-        (lambda rng, n: {"a": (rng.random(n) < 0.02) * 1.0, "one": np.ones(n)}, 0.02, mean, 400, "wilson"),
-    ],
+    slow_but(
+        4,
+        [
+            (skewed_ratio, 0.1 * math.exp(0.125), ratio, 150, "bootstrap"),
+            (lambda rng, n: {"a": rng.gamma(2, 1, n), "one": np.ones(n)}, 2.0, mean, 100, "bootstrap"),
+            (lambda rng, n: {"a": rng.normal(3, 1, n), "one": np.ones(n)}, 3.0, mean, 30, "bootstrap"),
+            (lambda rng, n: {"a": rng.normal(3, 1, n), "one": np.ones(n)}, 3.0, mean, 5, "bootstrap"),
+            (lambda rng, n: {"a": (rng.random(n) < 0.3) * 1.0, "one": np.ones(n)}, 0.3, mean, 200, "bootstrap"),
+            (lambda rng, n: {"a": (rng.random(n) < 0.3) * 1.0, "one": np.ones(n)}, 0.3, mean, 200, "wilson"),
+            (lambda rng, n: {"a": (rng.random(n) < 0.02) * 1.0, "one": np.ones(n)}, 0.02, mean, 400, "wilson"),
+        ],
+    ),
     ids=[
         "ratio of sums",
         "mean",

@@ -12,6 +12,7 @@ import pytest
 from sae_bench import demo
 from sae_bench.errors import ResultError, UsageError
 from sae_bench.files import LINE, at_home, below, lines, opened, read_json, strict_json
+from tests.builders.marks import slow_but
 from tests.builders.strange_files import STRANGE
 from tests.builders.tiny_models import tiny_gpt2
 from tests.conftest import Run
@@ -85,7 +86,7 @@ def test_what_lies_beside_a_result_is_opened_with_the_same_care(cli: Run, tmp_pa
 
 
 @pytest.mark.parametrize("kind", STRANGE)
-@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.jsonl.gz", "a.parquet", "a.npy", "a.safetensors"])
+@pytest.mark.parametrize("name", slow_but(3, ["a.txt", "a.jsonl.gz", "a.parquet", "a.jsonl", "a.npy", "a.safetensors"]))
 def test_data_that_is_no_file(cli: Run, tmp_path: Path, name: str, kind: str) -> None:
     if kind == "huge" and name in ("a.txt", "a.npy", "a.safetensors"):
         pytest.skip("data may be large: it is mapped, and read in pieces")
@@ -128,7 +129,7 @@ def test_a_cache_and_a_task_that_are_no_files(cli: Run, tmp_path: Path, kind: st
     )
 
 
-@pytest.mark.parametrize("verb", ["board", "show", "ls", "compare"])
+@pytest.mark.parametrize("verb", slow_but(2, ["board", "show", "ls", "compare"]))
 @pytest.mark.parametrize("damage", ["truncated", "binary", "list", "key twice", *STRANGE])
 def test_one_damaged_file_does_not_hide_the_others(cli: Run, tmp_path: Path, verb: str, damage: str) -> None:
     stored("topk_k16", tmp_path / "a")

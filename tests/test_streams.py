@@ -16,6 +16,7 @@ from sae_bench.cli import streams
 from sae_bench.cli.exits import Exit
 from sae_bench.cli.main import VERBS, main
 from tests.builders.boards import put
+from tests.builders.marks import slow_but, slow_but_each
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -85,7 +86,7 @@ def test_every_verb_is_tried() -> None:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+@pytest.mark.parametrize("encoding", slow_but(1, ["cp1252", "ascii"]))
 def test_no_verb_dies_of_an_encoding(folder: Path, tmp_path: Path, view: str, encoding: str) -> None:
     """In this process, with a stream of a caller: each verb prints, whatever the stream lacks."""
     raw, before = io.BytesIO(), (sys.stdout, Path.cwd())
@@ -109,7 +110,7 @@ def test_no_verb_dies_of_an_encoding(folder: Path, tmp_path: Path, view: str, en
         assert NAME in json.dumps(json.loads(said), ensure_ascii=False), "what is escaped is the same in JSON"
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("encoding", slow_but_each(2, ENCODINGS))
 @pytest.mark.parametrize("view", ["board", pytest.param("run", marks=pytest.mark.slow), "show --json"])
 def test_a_redirected_command_writes_what_was_asked_for(folder: Path, view: str, encoding: str, tmp_path: Path) -> None:
     """UTF-8, unless an encoding was named."""
@@ -135,7 +136,7 @@ def test_a_page_is_utf_8_as_it_says(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("view", ["ls", "show", "board", "board json", "help"])
+@pytest.mark.parametrize("view", slow_but(2, ["board", "help", "ls", "show", "board json"]))
 def test_a_full_disk_behind_standard_output_is_a_sentence(folder: Path, view: str) -> None:
     with open("/dev/full", "wb") as full:
         done = command(*arguments_of(view), folder=folder, stdout=full)
@@ -156,7 +157,7 @@ def test_a_run_whose_table_cannot_be_printed_keeps_its_results(folder: Path, tmp
     assert "fvu ↓" in again.stdout.decode()
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", slow_but(1, ["<&- >&- 2>&-", ">&-", "2>&-"]))
 @pytest.mark.parametrize(("arguments", "code"), [("ls", 0), ("show nothing", 2), ("--help", 0), ("ls --nonsense", 2)])
 def test_closed_streams_change_no_exit_code(folder: Path, closed: str, arguments: str, code: int) -> None:
     line = f"exec '{sys.executable}' -m sae_bench.cli.main {arguments} {closed}"
@@ -175,7 +176,9 @@ def test_nothing_is_written_into_a_file_that_took_the_place_of_a_closed_stream(f
     assert (folder / "out.txt").read_bytes() == said.stdout
 
 
-@pytest.mark.parametrize("arguments", [["ls", "formats"], ["board", "results", "--format", "json"], ["--help"]])
+@pytest.mark.parametrize(
+    "arguments", slow_but(1, [["ls", "formats"], ["board", "results", "--format", "json"], ["--help"]])
+)
 def test_a_reader_that_has_gone_is_no_fault(folder: Path, arguments: list[str]) -> None:
     gone, end = os.pipe()
     os.close(gone)

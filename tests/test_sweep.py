@@ -22,6 +22,7 @@ from sae_bench.api import evaluate
 from sae_bench.cli.main import main
 from sae_bench.results import store
 from tests.builders import architectures, plain_figures, sweeps
+from tests.builders.marks import slow_but
 
 KINDS = ("gpt_neox-serial", "granite", "phi", "openai-gpt", "gemma3n_text", "bloom", "olmo", "minimax")
 SWEPT = json.loads((Path(sae_bench.__file__).parent / "models" / "swept.json").read_text())
@@ -31,7 +32,13 @@ def swept(name: str, backend: str = "hf") -> sweeps.Sweep:
     return sweeps.sweep(architectures.tiny(name), backend)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name",
+    slow_but(
+        4,
+        ["phi", "bloom", "gpt_neox-serial", "granite", *(KINDS and ("openai-gpt", "gemma3n_text", "olmo", "minimax"))],
+    ),
+)
 def test_a_kind_of_block_is_measured_rightly_or_refused(name: str):
     found = swept(name)
     assert not found.faults

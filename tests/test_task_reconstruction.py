@@ -245,7 +245,7 @@ def test_sums_are_float64_whatever_the_model_computes_in(dtype):
     assert values(view)["fvu"] == pytest.approx(exact, rel=1e-11)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(
     seed=st.integers(0, 10_000),
     lengths=st.lists(st.integers(0, 6), min_size=2, max_size=12),

@@ -450,6 +450,7 @@ def quick(name: str) -> Any:
 
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 50), exponents=st.lists(st.floats(-4, 4), min_size=12, max_size=12))
+@pytest.mark.slow
 def test_the_scale_of_latents_changes_no_figure(seed: int, exponents: list[float]) -> None:
     """Latents have no unit: an SAE whose latents are ten times as large is the same SAE."""
     view, channels = telling(seed), separable(3)
@@ -466,6 +467,7 @@ def test_the_scale_of_latents_changes_no_figure(seed: int, exponents: list[float
 
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 50), order=st.permutations(range(12)))
+@pytest.mark.slow
 def test_the_order_of_latents_changes_no_figure(seed: int, order: list[int]) -> None:
     view = telling(seed)
     permuted = replace(view, z={part: z[:, order] for part, z in view.z.items()})

@@ -22,6 +22,7 @@ from sae_bench.schema import Result
 from sae_bench.tasks.tracked import Text
 from sae_bench.units import Units
 from tests.builders.ablations import module_of, passed
+from tests.builders.marks import slow_but
 from tests.builders.rule_scores import loop_scores
 from tests.builders.tiny_models import number_texts, tiny_gpt2
 from tests.builders.tiny_saes import HOOK, tiny_coder
@@ -308,7 +309,7 @@ def test_the_same_text_is_never_on_both_sides() -> None:
 
 
 @pytest.mark.parametrize("mask", ["special", "first", "none"])
-@pytest.mark.parametrize("bos", ["yes", "no"])
+@pytest.mark.parametrize("bos", slow_but(1, ["yes", "no"]))
 def test_masked_tokens_are_not_scored_and_are_still_the_token_before(mask: str, bos: str) -> None:
     """Also at the start of the second sequence of a long document, where the model sees nothing of the first."""
     texts = planted_texts(60, shortest=10, longest=40)

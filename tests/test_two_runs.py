@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -32,14 +33,35 @@ from sae_bench.streams.whole import check_rows, check_sequences, check_tokens, k
 from sae_bench.tasks.base import Task
 from sae_bench.units import Units
 from tests.builders.interrupted import TASKS, contents, interrupted, settings
+from tests.builders.marks import slow_but, slow_but_each
 from tests.builders.token_rows import LENGTH, coder
 from tests.builders.views import task as task_of
 from tests.conftest import Run
 
 ROOT = Path(__file__).parents[1]
+TWO = """
+import os, sys
+from sae_bench import evaluate
+from sae_bench.cli.main import main
+
+evaluate("demo", tasks="sparsity", tier="smoke", limit=8, resamples=20, controls="none")  # all that it imports is there
+children = []
+for name in "01":
+    children.append(os.fork())
+    if children[-1] == 0:
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), 1)
+        code = 1
+        try:
+            code = main(sys.argv[1:])
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
+print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+"""
 SLEEPY = """
 import sys, time
 from sae_bench import locks
+from tests.builders.marks import slow_but, slow_but_each
 from pathlib import Path
 with locks.held(Path(sys.argv[1])):
     print("held", flush=True)
@@ -128,20 +150,16 @@ def test_a_lock_in_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Pat
 def test_two_equal_commands_at_once_measure_once_and_agree(cli: Run, tmp_path: Path) -> None:
     """What was interleaved rows of both, with exit code 0."""
     command = ["run", "--sae", "demo/topk_k16", "--tasks", TASKS, "--quiet"]
-    command += ["--limit", "64", "--batch-tokens", "128", "--resamples", "50", "--controls", "mean", "--json"]
+    command += ["--limit", "16", "--batch-tokens", "128", "--resamples", "20", "--controls", "mean", "--json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-    def begin() -> subprocess.Popen[str]:
-        program = [sys.executable, "-m", "sae_bench.cli.main", *command, "--out", str(tmp_path / "both")]
-        return subprocess.Popen(program, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    ended = [(*run.communicate(), run.returncode) for run in [begin(), begin()]]
+    program = [sys.executable, "-c", TWO, *command, "--out", str(tmp_path / "both")]
+    done = subprocess.run(program, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     code, out, err = cli(*command, "--out", tmp_path / "alone")
     assert code == 0, err
-    assert [code for _, _, code in ended] == [0, 0], ended
-    assert all("Traceback" not in err for _, err, _ in ended)
+    assert (done.returncode, done.stdout) == (0, "[0, 0]\n"), done.stderr
+    assert "Traceback" not in done.stderr
     assert contents(tmp_path / "both") == contents(tmp_path / "alone")
-    assert json.loads(ended[0][0]) == json.loads(ended[1][0]) == json.loads(out)
+    assert [json.loads((tmp_path / name).read_text()) for name in "01"] == [json.loads(out)] * 2
 
 
 def test_whoever_comes_second_waits_says_so_and_measures_nothing(tmp_path: Path) -> None:
@@ -195,7 +213,7 @@ def test_unequal_runs_that_write_one_result_leave_a_pair(tmp_path: Path) -> None
         assert set(store.read_units(file)) >= {f"control/{name}/document" for name in result.provenance.controls}
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_change_nothing(kills: int) -> None:
     """Alone and two at a time; `python scripts/kills.py --kills 200` does more."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -229,7 +247,7 @@ def empty_result(file: Path) -> None:
     file.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [no_units, cut_units, units_of_another, cut_result, empty_result])
+@pytest.mark.parametrize("damage", slow_but_each(2, [no_units, cut_units, units_of_another, cut_result, empty_result]))
 def test_a_result_that_is_not_whole_is_measured_again(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     first = evaluate(coder(), **settings(tmp_path))
     before = contents(tmp_path)
@@ -294,6 +312,29 @@ def flipped(file: Path) -> None:
     file.write_bytes(content)
 
 
+@pytest.fixture(scope="module", name="whole")
+def _whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a run leaves that nothing interrupts."""
+    out = tmp_path_factory.mktemp("whole")
+    evaluate(coder(), **settings(out))
+    return contents(out)
+
+
+@pytest.fixture(scope="module", name="killed")
+def _killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run leaves that ends in the middle; to be copied."""
+    out = tmp_path_factory.mktemp("killed")
+    interrupted(out)
+    return out
+
+
+def copied(killed: Path, to: Path) -> Path:
+    """The folder of the run in progress in a copy of what one left."""
+    shutil.copytree(killed, to)
+    (folder,) = (to / ".partial").iterdir()
+    return folder
+
+
 DAMAGE: dict[str, Callable[[Path], Any]] = {
     "no JSON": lambda folder: (folder / PLAN).write_text("{"),
     "not UTF-8": lambda folder: (folder / PLAN).write_bytes(b"\xff\xfe"),
@@ -318,33 +359,37 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_run_in_progress_that_is_damaged_begins_anew(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", slow_but_each(2, DAMAGE))
+def test_a_run_in_progress_that_is_damaged_begins_anew(
+    tmp_path: Path, killed: Path, whole: dict[str, bytes], damage: str
+) -> None:
     """With a warning that names the file, and to the same bits."""
-    whole = tmp_path / "whole"
-    evaluate(coder(), **settings(whole))
-    folder = interrupted(tmp_path / "killed")
+    folder = copied(killed, tmp_path / "killed")
     DAMAGE[damage](folder)
     with pytest.warns(UserWarning, match=r"of a run in progress is damaged: .*; the run begins anew"):
         evaluate(coder(), **settings(tmp_path / "killed"))
-    assert contents(tmp_path / "killed") == contents(whole)
+    assert contents(tmp_path / "killed") == whole
 
 
 @pytest.mark.parametrize(
     "plan",
-    [
-        {"saes": [], "tasks": []},
-        {"saes": ["tiny"], "tasks": ["sparsity"]},
-        {"saes": ["tiny"], "tasks": ["reconstruction", "sparsity", "nothing"]},
-        {"saes": ["tiny", "another"], "tasks": ["reconstruction", "sparsity"]},
-    ],
+    slow_but(
+        2,
+        [
+            {"saes": [], "tasks": []},
+            {"saes": ["tiny"], "tasks": ["sparsity"]},
+            {"saes": ["tiny"], "tasks": ["reconstruction", "sparsity", "nothing"]},
+            {"saes": ["tiny", "another"], "tasks": ["reconstruction", "sparsity"]},
+        ],
+    ),
 )
-def test_a_plan_of_something_else_is_no_plan(tmp_path: Path, plan: dict[str, list[str]]) -> None:
-    evaluate(coder(), **settings(tmp_path / "whole"))
-    (interrupted(tmp_path / "killed") / PLAN).write_text(json.dumps(plan))
+def test_a_plan_of_something_else_is_no_plan(
+    tmp_path: Path, killed: Path, whole: dict[str, bytes], plan: dict[str, list[str]]
+) -> None:
+    (copied(killed, tmp_path / "killed") / PLAN).write_text(json.dumps(plan))
     with pytest.warns(UserWarning, match=r"is not the plan of what is missing now; the run begins anew"):
         evaluate(coder(), **settings(tmp_path / "killed"))
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "killed") == whole
 
 
 def test_a_result_that_is_removed_while_the_run_is_interrupted_is_measured_too(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from sae_bench.cli.exits import MEANING, Exit, as_markdown, as_text
 from sae_bench.cli.main import parser
 from sae_bench.errors import SaeBenchError
 from tests.builders.boards import put
+from tests.builders.marks import slow_but
 from tests.conftest import Run
 
 SECRET = 's3cr/t+k"ey é 123'
@@ -143,7 +144,7 @@ def test_what_the_machine_refuses_is_a_sentence_without_a_traceback(
     assert left(tmp_path) == []
 
 
-@pytest.mark.parametrize("files", [3, 4, 6])
+@pytest.mark.parametrize("files", slow_but(2, [3, 4, 6]))
 def test_a_process_that_may_open_no_file_says_so(tmp_path: Path, files: int) -> None:
     """Not even the code of the last resort can be imported then."""
     put(tmp_path, "a", "reconstruction", {"fvu": 0.1})

@@ -130,7 +130,7 @@ def said(report: Report, *parts: str) -> bool:
     "share", [pytest.param(0.05, marks=pytest.mark.slow), 0.3, pytest.param(1, marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize(
-    "task", slow_but(5, (t for t in (*TASKS[:1], *TASKS[3:4], *TASKS[5:], *TASKS[1:3], *TASKS[4:5])))
+    "task", slow_but(3, (t for t in (*TASKS[:1], *TASKS[3:4], *TASKS[5:], *TASKS[1:3], *TASKS[4:5])))
 )
 def test_an_untouched_result_passes_with_another_batch_size(made: dict[str, Path], task: str, share: float) -> None:
     report = again(made[task], share=share, batch_tokens=700)
@@ -364,7 +364,7 @@ EDITED = {
 }
 
 
-@pytest.mark.parametrize("task", slow_but(2, ["token_rules", *sorted({*EDITED} - {"token_rules"})]))
+@pytest.mark.parametrize("task", slow_but(1, ["token_rules", *sorted({*EDITED} - {"token_rules"})]))
 def test_one_edited_row_of_any_task_is_found_when_all_are_measured(
     made: dict[str, Path], tmp_path: Path, task: str
 ) -> None:
@@ -397,7 +397,7 @@ def invented(table: Units, rows: int) -> Units:
 
 
 @pytest.mark.parametrize("share", slow_but(1, [0.1, 1]))
-@pytest.mark.parametrize("forgery", [dropped, doubled, invented])
+@pytest.mark.parametrize("forgery", slow_but(2, [dropped, doubled, invented]))
 def test_rows_that_were_dropped_doubled_or_invented(
     made: dict[str, Path], tmp_path: Path, forgery: Callable[[Units, int], Units], share: float
 ) -> None:
@@ -464,7 +464,7 @@ def short(tables: Tables) -> None:  # what controls share with the SAE cannot be
     tables["document"] = tables["document"].select(range(20))
 
 
-@pytest.mark.parametrize("rows", slow_but(2, [narrow, short, without, flat]))
+@pytest.mark.parametrize("rows", slow_but(1, [narrow, short, without, flat]))
 def test_a_table_of_another_shape_is_a_sentence(
     made: dict[str, Path], tmp_path: Path, rows: Callable[[Tables], None]
 ) -> None:
@@ -646,7 +646,7 @@ def test_a_setting_that_contradicts_the_protocol_is_named(made: dict[str, Path],
 @pytest.mark.parametrize(
     ("task", "changes"),
     slow_but(
-        3,
+        1,
         [
             ("sparsity", {"bos": "no", "mask": "first"}),
             ("reconstruction", {"mask": "none", "mean_from": "evaluation"}),
@@ -725,7 +725,7 @@ def perturbed(file: Path, to: Path, kind: str, relative: float, rows: Any = slic
     return rewritten(file, to, rows=lambda tables: scaled(tables, kind, factor, rows), figures=True)
 
 
-CASES = slow_but(2, [("reconstruction", "document"), ("token_rules", "latent"), ("loss_recovered", "document")])
+CASES = slow_but(1, [("reconstruction", "document"), ("token_rules", "latent"), ("loss_recovered", "document")])
 
 
 @pytest.mark.parametrize(("task", "kind"), CASES)
@@ -811,6 +811,7 @@ def test_one_flip_in_a_small_sample_passes(made: dict[str, Path], tmp_path: Path
 ODDS = re.compile(r"rows forged in (\d+) of the (\d+) (.+) would have been seen with probability (\d\.\d\d)")
 
 
+@pytest.mark.slow
 def test_the_probability_of_the_report_is_that_of_drawing_without_replacement(made: dict[str, Path]) -> None:
     for task, share, looked_at in (("sparsity", 0.05, 3), ("sparsity", 0.3, 19), ("probe_recovery", 0.4, 2)):
         report = again(made[task], share=share)
@@ -832,6 +833,7 @@ def test_the_probability_is_hypergeometric(total: int, share: float, part: float
     assert float(probability) == pytest.approx(1 - hypergeom.pmf(0, total, int(forged), looked_at), abs=0.00501)
 
 
+@pytest.mark.slow
 def test_the_probability_is_how_often_forged_rows_are_drawn() -> None:
     for part, total, looked_at in ((0.05, 64, 3), (0.2, 64, 19), (0.01, 500, 25)):
         forged, _, _, probability = ODDS.fullmatch(_odds(part, total, looked_at, "documents")).groups()  # type: ignore[union-attr]

@@ -20,6 +20,7 @@ from sae_bench.saes.protocol import SparseCoder
 from sae_bench.saes.wrap import as_coder, content_sha256
 from sae_bench.settings import Told
 from tests.builders.foreign_saes import Dense, wrapped
+from tests.builders.marks import slow_but_each
 from tests.builders.tiny_models import tiny_gpt2
 from tests.builders.tiny_saes import HOOK, WIDTH, tiny_coder
 from tests.builders.token_rows import token_rows
@@ -94,7 +95,9 @@ def test_what_a_process_has_set_changes_no_digest(make: Callable[[], SparseCoder
         assert content_sha256(coder) == expected
 
 
-@pytest.mark.parametrize("around", sorted(set(AROUND) - {"three threads"}))  # these may change last bits
+@pytest.mark.parametrize(
+    "around", slow_but_each(2, sorted(set(AROUND) - {"three threads"}))
+)  # these may change last bits
 def test_what_a_process_has_set_changes_no_figure(around: str) -> None:
     sae, found = Dense(), []
     given = {"hook_in": HOOK, "model": tiny_gpt2(), "data": token_rows(), "tasks": "reconstruction", "resamples": 20}
@@ -150,7 +153,7 @@ WRAPPERS = {
 
 
 @pytest.mark.usefixtures("process_group")
-@pytest.mark.parametrize("kind", WRAPPERS)
+@pytest.mark.parametrize("kind", slow_but_each(2, WRAPPERS))
 def test_a_wrapper_names_what_is_inside(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wrap, names = WRAPPERS[kind]
     with pytest.raises(ModelError, match=f"wrapped in {kind}: .*{names}"):

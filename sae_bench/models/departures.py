@@ -27,6 +27,8 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _NOT_COMPARED = ("training", "name_or_path", "config", "generation_config")
 _SEQUENCES, _LENGTH = 2, 16
 _BUILDS = threading.Lock()  # one at a time: random numbers are those of the process
+_BUILT: dict[tuple[type, str], nn.Module] = {}  # modules to compare with, parameters without values; the last few
+_KEPT = 4
 _CLOSE = 1e-5  # relative; values of two builds of one thing differ by rounding alone
 
 
@@ -71,7 +73,40 @@ def _foreign(model: nn.Module) -> Iterator[str]:
 
 
 def _built(model: Any) -> nn.Module | None:
-    """The module that the configuration builds: buffers with their values, parameters without; None if it cannot."""
+    """The module that the configuration builds: buffers with their values, parameters without; None if it cannot.
+
+    A training loop measures one model many times in a process, so the module is kept.
+    """
+    try:
+        of = type(model), _in_full(model.config)
+    except TypeError:  # it holds what cannot be written down in full
+        return _build(model)
+    made = _BUILT[of] if of in _BUILT else _build(model)
+    if made is not None:
+        with _BUILDS:
+            _BUILT[of] = made
+            while len(_BUILT) > _KEPT:
+                del _BUILT[next(iter(_BUILT))]
+    return made
+
+
+def _in_full(value: Any) -> str:
+    """A configuration with all that it holds, private attributes too: equal texts build equal modules.
+
+    Raises TypeError where it holds what is no plain value.
+    """
+    if hasattr(value, "to_json_string"):  # a configuration, or one inside another
+        return f"{type(value)!r} {_in_full(vars(value))}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(sorted(f"{key!r}: {_in_full(one)}" for key, one in value.items())) + "}"
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__}[{', '.join(map(_in_full, value))}]"
+    if isinstance(value, str | int | float | torch.dtype | type | None):
+        return repr(value)
+    raise TypeError(f"{type(value).__name__} is no plain value")
+
+
+def _build(model: Any) -> nn.Module | None:
     builder = threading.get_ident()
 
     def without_values(module: nn.Module, name: str, parameter: Any) -> Any:

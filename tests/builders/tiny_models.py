@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -40,44 +41,53 @@ _LLAMA: dict[str, Any] = {
 }
 
 
-def _build(make: Callable[[], Any], seed: int) -> Any:
-    """Build with every parameter random, gains and biases too: with gains of 1 a wrong norm would go unseen."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = make().eval().float()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim > 1 else 0.2))
-    return model
+_MADE: dict[str, Any] = {}
+
+
+def _build(of: type[Any], config: type[Any], options: dict[str, Any], seed: int) -> Any:
+    """Build with every parameter random, gains and biases too: with gains of 1 a wrong norm would go unseen.
+
+    What was built once is copied, so that each caller has a module of its own.
+    """
+    key = f"{of.__name__} {sorted(options.items())} {seed} {torch.get_default_dtype()} {torch.get_default_device()}"
+    if key not in _MADE:
+        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = of(config(**options)).eval().float()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim > 1 else 0.2))
+        _MADE[key] = model
+    return copy.deepcopy(_MADE[key])
 
 
 def tiny_gpt2(seed: int = 0, **changes: Any) -> Any:
     """LayerNorm, learned positions, fused attention projection."""
     options = {"vocab_size": VOCAB, "n_embd": WIDTH, "n_layer": LAYERS, "n_head": 4, "n_positions": CONTEXT}
     special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-    return _build(lambda: GPT2LMHeadModel(GPT2Config(**(options | special | changes))), seed)
+    return _build(GPT2LMHeadModel, GPT2Config, options | special | changes, seed)
 
 
 def tiny_llama(seed: int = 0, **changes: Any) -> Any:
     """RMSNorm, rotary positions, grouped-query attention, gated MLP."""
-    return _build(lambda: LlamaForCausalLM(LlamaConfig(**(_LLAMA | changes))), seed)
+    return _build(LlamaForCausalLM, LlamaConfig, _LLAMA | changes, seed)
 
 
 def tiny_qwen2(seed: int = 0, **changes: Any) -> Any:
     """Llama-like, with biases in the attention projections."""
-    return _build(lambda: Qwen2ForCausalLM(Qwen2Config(**(_LLAMA | changes))), seed)
+    return _build(Qwen2ForCausalLM, Qwen2Config, _LLAMA | changes, seed)
 
 
 def tiny_gemma2(seed: int = 0, **changes: Any) -> Any:
     """Norms before and after attention and MLP, gains of `1 + weight`, scaled embeddings, soft-capped logits."""
     options = _LLAMA | {"head_dim": 8, "sliding_window": 8, "query_pre_attn_scalar": 8}
-    return _build(lambda: Gemma2ForCausalLM(Gemma2Config(**(options | changes))), seed)
+    return _build(Gemma2ForCausalLM, Gemma2Config, options | changes, seed)
 
 
 def tiny_neox(seed: int = 0, **changes: Any) -> Any:
     """Attention and MLP in parallel on the same residual stream, unless `use_parallel_residual=False`."""
     options = {key: value for key, value in _LLAMA.items() if key != "num_key_value_heads"}
-    return _build(lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**(options | changes))), seed)
+    return _build(GPTNeoXForCausalLM, GPTNeoXConfig, options | changes, seed)
 
 
 FAMILIES: dict[str, Callable[..., Any]] = {
