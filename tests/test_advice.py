@@ -70,7 +70,14 @@ def verbs() -> dict[str, argparse.ArgumentParser]:
 
 
 def flags_of(verb: str) -> set[str]:
-    return {flag for action in verbs()[verb]._actions for flag in action.option_strings}
+    """Of a verb, and of the verbs inside it."""
+    return {flag for one in (verbs()[verb], *inside(verb).values()) for a in one._actions for flag in a.option_strings}
+
+
+def inside(verb: str) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of verbs of a verb."""
+    nested = [a for a in verbs()[verb]._actions if isinstance(a, argparse._SubParsersAction)]
+    return {name: one for action in nested for name, one in action.choices.items()}
 
 
 def every_flag() -> set[str]:

@@ -35,7 +35,8 @@ class VerbParser(Parser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As :class:`argparse.ArgumentParser`, intermixed; which calls this twice itself, and forgets a ``--``."""
-        if self._inside or args is None:
+        verbs_inside = any(action.nargs == argparse.PARSER for action in self._get_positional_actions())
+        if self._inside or args is None or verbs_inside:  # argparse intermixes nothing with verbs of a verb
             return super().parse_known_args(args, namespace)
         if "--" in args:
             place = args.index("--")
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     top = Parser(
         prog="sae-bench",
         description="Quality of sparse-autoencoder features: an interval on every number, controls in every run.",
-        epilog=f"exit codes:\n{as_text()}\n\nStart with: sae-bench run demo --tasks all",
+        epilog=f"exit codes:\n{as_text()}\n\nStart with: sae-bench run demo",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"sae-bench {__version__}")
