@@ -18,8 +18,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test downloads, and none waits for a hu
 os.environ["LANGUAGE"] = "C"  # argparse looks for translations once for each flag, and tests read what it says
 # processes that tests start compile the package once, and not each: also where this variable is set for other reasons
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-settings.register_profile("few", max_examples=25)  # where a test does not say how many; --hypothesis-profile many
-settings.register_profile("many", max_examples=200)
+os.environ.pop("COLUMNS", None)  # tables are as wide as in a pipe, whatever runs the tests says of its terminal
+# no deadline: how long an example takes is no matter of right or wrong
+settings.register_profile(
+    "few", max_examples=25, deadline=None
+)  # where a test does not say how many; --hypothesis-profile many
+settings.register_profile("many", max_examples=200, deadline=None)
 settings.load_profile("few")
 
 # the parser of all verbs is the same for every command, and made anew it is a quarter of what a refused one costs
