@@ -118,10 +118,17 @@ def _as_text(heads: Mapping[Path, Result], known: Mapping[str, TaskSpec]) -> Ite
     yield from map(line, problems)
     for file, head in heads.items():
         made = found(result := whole(file, head), known)
-        yield "\n" + line(f"{result.task}, what else it holds:")
-        yield from (for_output(one) for block in made.blocks for one in drawn(block, columns=columns))
-        yield from (line(f"  {problem}") for problem in made.problems)
-        yield from (line(f"  skipped: {name}: {why}") for name, why in skipped(result).items())
+        rest = [for_output(one) for block in made.blocks for one in drawn(block, columns=columns)]
+        rest += [line(f"  {problem}") for problem in made.problems]
+        rest += [line(f"  skipped: {name}: {why}") for name, why in skipped(result).items()]
+        if rest:
+            whose = (
+                f"{head.sae.name}, "
+                if len({(one.sae.name, one.sae.weights_sha256) for one in heads.values()}) > 1
+                else ""
+            )
+            yield "\n" + line(f"{whose}{result.task}, what else it holds:")
+            yield from rest
 
 
 def _as_json(heads: Mapping[Path, Result], known: Mapping[str, TaskSpec]) -> Iterator[str]:
