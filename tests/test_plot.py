@@ -446,6 +446,17 @@ def test_where_names_have_no_room_numbers_stand_and_the_caption_resolves_them(th
     assert texts(json.loads((tmp_path / "c.json").read_text())) == ["control: random_fit"]
 
 
+def test_a_number_that_another_point_is_as_near_to_has_a_line():
+    """Along a diagonal the number below a point is beside the one before it."""
+    places = [(20.0 + 9 * i, 150.0 - 6 * i) for i in range(20)]
+    made = labels.place(places, [str(i) for i in range(20)], (230.0, 170.0), 7.0)
+    assert made
+    for one in made:
+        gaps = [abs(one.x - x) + abs(one.y - y) for x, y in places]
+        assert one.leads or min(gaps) == gaps[one.place], one
+    assert any(one.leads for one in made)
+
+
 def test_points_at_one_place_do_not_stop_it():
     made = labels.place([(50.0, 50.0)] * 12, [f"name {i}" for i in range(12)], (200.0, 150.0), 7.0)
     assert 1 < len(made) <= 12

@@ -454,6 +454,16 @@ def test_show_has_no_heading_over_nothing_and_says_of_which_sae_the_rest_is(tmp_
     assert [one for one in text.splitlines() if "what else it holds" in one] == ["lab/b, sparsity, what else it holds:"]
 
 
+def test_what_was_skipped_keeps_to_the_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    data = {"skipped": {"a_set": "the train part has 6 positive and 122 negative texts, and each class needs 8"}}
+    lay(tmp_path, [made("lab/" + "long" * 9, "probe_recovery", {"probe_r": 0.4}, data=data)])
+    lay(tmp_path, [made("lab/b", "sparsity", {"l0": 8.0})])
+    _, text, _ = runner(show_verb, "show", capsys)(tmp_path)
+    assert "each class needs 8" in " ".join(text.split())
+    assert widest(text) <= 40
+
+
 def test_names_are_not_broken_where_the_table_has_room():
     name = "x" * 60
     drawn = table([("", "#"), ("", "SAE"), ("", "L0")], [["1", name, "16"]], columns=80, keep=2)
