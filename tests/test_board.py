@@ -109,6 +109,13 @@ def test_fixed_decimals(tmp_path):
     assert "0.12 [0.11, 0.14]" in text.as_text(board)
 
 
+def test_official_is_true_or_false_in_json_and_a_word_in_csv(tmp_path):
+    """The word "no" is true to a program that asks whether there is anything."""
+    board = make(small(tmp_path))
+    assert {table["official"] for table in json.loads(data.as_json(board))["tables"]} == {False}
+    assert {row["official"] for row in csv.DictReader(io.StringIO(data.as_csv(board)))} == {"no"}
+
+
 def test_json_is_strict_and_holds_ranks_and_what_is_missing(tmp_path):
     put(tmp_path, "a", "reconstruction", {"fvu": MetricValue(value=None, low=None, high=None, unit="1", better="lower",
                                                               n_units=0, reason="no tokens")})  # fmt: skip

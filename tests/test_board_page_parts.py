@@ -466,6 +466,27 @@ def test_text_can_be_read_in_the_light_and_in_the_dark(opened, sized, tmp_path, 
         assert abs(ink - paper) > 0.3, fill
 
 
+def test_on_paper_it_is_light_and_no_table_is_cut(opened, sized, browser, tmp_path):
+    """A table with a scroll bar would lose on paper what is not in sight."""
+    sized(1000, dark=True)
+    b = opened(small(tmp_path / "r"))
+    b.until("document.querySelectorAll('.chart svg.marks').length === 2")
+    dark = {"name": "prefers-color-scheme", "value": "dark"}
+    browser.send("Emulation.setEmulatedMedia", media="print", features=[dark])
+    try:
+        paper = luminance(b.js("getComputedStyle(document.body).backgroundColor"))
+        assert paper > 0.9
+        for one in ("td", "td i", ".controls td", ".note", "h2"):
+            assert paper - luminance(b.js(f"getComputedStyle(document.querySelector('{one}')).color")) > 0.3, one
+        assert paper - luminance(b.js("getComputedStyle(document.querySelector('.chart svg text')).fill")) > 0.5
+        assert b.js("Array.from(document.querySelectorAll('.wide'), (e) => getComputedStyle(e).overflowX)") == [
+            "visible"
+        ] * b.js("document.querySelectorAll('.wide').length")
+        assert b.js("getComputedStyle(document.getElementById('filters')).display") == "none"
+    finally:
+        browser.send("Emulation.setEmulatedMedia", media="", features=[])
+
+
 # --- on the plots
 
 

@@ -176,6 +176,24 @@ def test_an_sae_without_units_has_a_figure_and_no_letter(six, tmp_path, cli):
     assert "nmse, not compared: A and G, B and G, C and G and 3 more: the second has no units" in out
 
 
+def test_a_matrix_without_letters_does_not_say_how_to_read_them(tmp_path, cli):
+    """That no two share a letter would say that all can be told apart."""
+    tables = documents(np.random.default_rng(0), 20, ERRORS[:3], "d")
+    files = [
+        save(tmp_path, "reconstruction", {"document": table}, ["nmse"], f"lab/{i}", units=False)
+        for i, table in enumerate(tables)
+    ]
+    code, text, _ = cli(*files)
+    assert code == Exit.NOT_COMPARABLE
+    assert "share" not in text
+    assert "not compared: A and B" in text
+    assert not any("letters" in note for note in json.loads(cli(*files, "--format", "json")[1])["notes"])
+
+
+def test_json_says_why_letters_and_verdicts_may_differ(six, cli):
+    assert any("letters are by p adjusted" in one for one in json.loads(cli(*six, "--format", "json")[1])["notes"])
+
+
 def test_where_nothing_can_be_compared_it_is_refused(tmp_path, cli):
     tables = documents(np.random.default_rng(0), 30, (0.2, 0.2, 0.2), "d")
     files = [

@@ -12,7 +12,7 @@ from sae_bench.board import collect
 from sae_bench.cli import main
 from sae_bench.cli import plot as verb
 from sae_bench.errors import UsageError
-from sae_bench.plot import controls, density, depth, kinds, labels, select, xy
+from sae_bench.plot import controls, density, depth, draw, kinds, labels, select, xy
 from sae_bench.plot.scales import Scale
 from sae_bench.plot.style import COLOURS, SHAPES, Paper, fitted, length, text_width, wrapped
 from tests.builders import plots
@@ -204,6 +204,15 @@ def test_against_another_metric_a_control_stands_at_its_own_figures(tmp_path):
     assert any("x" in note and "left out" in note for note in made.notes)
 
 
+def test_a_control_of_one_level_stands_at_its_own_figures_too(tmp_path):
+    for name in "ab":
+        plots.put(tmp_path, name, "reconstruction", {"fvu": 0.2}, controls={"mean": {"fvu": 1.0}})
+        plots.put(tmp_path, name, "loss_recovered", {"kl": 0.1}, controls={"mean": {"kl": 8.0}})
+    (control,) = against(tmp_path, KL, FVU, curves=False, controls="mean").figure.panels[0].controls
+    assert control.places[0] == (8.0, 1.0)
+    assert control.level is None, "a line across the panel would say so of every KL"
+
+
 # --- what may stand in one panel -------------------------------------------------------------------------------------
 
 OTHER = {
@@ -288,6 +297,21 @@ def test_depth_has_a_line_for_each_architecture_over_layers(layers):
     assert all(p.joined for p in panel.points)
     assert panel.controls[0].places[0][1] in {0.3 + 0.01 * i for i in range(12)}
     assert made.figure.log == (False, False)
+
+
+def test_one_layer_has_its_number_and_no_line_straight_up(thirty, tmp_path):
+    panel = over_layers(thirty).figure.panels[0]
+    assert len({value for _, value in panel.controls[0].places}) > 1
+    assert not panel.controls[0].joined
+    for layer in (0.0, 5.0, 31.0):
+        assert Scale.around([layer], log=False, whole=True).ticks(9) == [layer]
+    assert over_layers(thirty, controls="mean").figure.panels[0].controls[0].level == 1.0, "a level is one in any case"
+
+
+def test_the_caption_of_depth_has_the_protocols_of_its_hook_points(thirty, layers, tmp_path, capsys):
+    for folder, said in ((thirty, "protocols: reconstruction v1 "), (layers, "protocols: 12, one a hook point")):
+        assert plot(folder, "--kind", "depth", "--metric", "fvu", "--out", tmp_path / "x.json") == 0
+        assert said in capsys.readouterr().out
 
 
 def test_of_several_saes_in_a_layer_those_with_one_name_but_the_layer_are_a_line(tmp_path):
@@ -422,6 +446,17 @@ def test_where_names_have_no_room_numbers_stand_and_the_caption_resolves_them(th
     assert texts(json.loads((tmp_path / "c.json").read_text())) == ["control: random_fit"]
 
 
+def test_a_number_that_another_point_is_as_near_to_has_a_line():
+    """Along a diagonal the number below a point is beside the one before it."""
+    places = [(20.0 + 9 * i, 150.0 - 6 * i) for i in range(20)]
+    made = labels.place(places, [str(i) for i in range(20)], (230.0, 170.0), 7.0)
+    assert made
+    for one in made:
+        gaps = [abs(one.x - x) + abs(one.y - y) for x, y in places]
+        assert one.leads or min(gaps) == gaps[one.place], one
+    assert any(one.leads for one in made)
+
+
 def test_points_at_one_place_do_not_stop_it():
     made = labels.place([(50.0, 50.0)] * 12, [f"name {i}" for i in range(12)], (200.0, 150.0), 7.0)
     assert 1 < len(made) <= 12
@@ -509,6 +544,25 @@ def test_svg_is_valid_as_wide_as_asked_and_the_same_every_time(two, tmp_path, ki
     assert wide == pytest.approx(9 / 2.54 * 72, abs=3)
     sizes = {float(e.get("font-size").removesuffix("px")) for e in root.iter() if e.get("font-size")}
     assert min(sizes) >= 6
+
+
+def test_a_size_at_which_a_tick_comes_and_goes_is_drawn_all_the_same():
+    """The width of such a figure jumps from below its paper to above it, however often it is tried."""
+
+    def make(size):
+        wide = size[0] + (44 if size[0] < 192 else 52)
+        return xy.Drawn(
+            {"width": wide, "height": 50, "mark": "point", "autosize": {"type": "none"}, "data": {}}, {}, ()
+        )
+
+    class Library:
+        def vegalite_to_svg(self, spec, vl_version):
+            return f'<svg width="{json.loads(spec)["width"]}" height="50">'
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(draw, "drawer", Library)
+        made = draw.fitted(make, Paper(240.0, None, 8.0), (1, 1))
+    assert abs(made.spec["width"] - 240) < 0.02 * 240
 
 
 def test_pdf_and_png_have_the_size_on_paper(layers, tmp_path):

@@ -443,6 +443,34 @@ def test_show_of_a_folder_begins_with_the_summary(tmp_path, capsys, monkeypatch)
     assert widest(text) <= 80, "and so do all tables behind it"
 
 
+def test_show_has_no_heading_over_nothing_and_says_of_which_sae_the_rest_is(tmp_path, capsys):
+    kept = {"tokens": 1000, "dead_by_tokens": {"latents": 8, "tokens": [1], "expected": [1.0], "at_twice": None}}
+    for name in ("lab/a", "lab/b"):
+        details = kept if name == "lab/b" else {}
+        lay(
+            tmp_path, [made(name, "sparsity", {"l0": 8.0}, details=details), made(name, "reconstruction", {"fvu": 0.1})]
+        )
+    _, text, _ = runner(show_verb, "show", capsys)(tmp_path)
+    assert [one for one in text.splitlines() if "what else it holds" in one] == ["lab/b, sparsity, what else it holds:"]
+
+
+def test_what_was_skipped_keeps_to_the_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    data = {"skipped": {"a_set": "the train part has 6 positive and 122 negative texts, and each class needs 8"}}
+    lay(tmp_path, [made("lab/" + "long" * 9, "probe_recovery", {"probe_r": 0.4}, data=data)])
+    lay(tmp_path, [made("lab/b", "sparsity", {"l0": 8.0})])
+    _, text, _ = runner(show_verb, "show", capsys)(tmp_path)
+    assert "each class needs 8" in " ".join(text.split())
+    assert widest(text) <= 40
+
+
+def test_names_are_not_broken_where_the_table_has_room():
+    name = "x" * 60
+    drawn = table([("", "#"), ("", "SAE"), ("", "L0")], [["1", name, "16"]], columns=80, keep=2)
+    assert drawn[-1].split() == ["1", name, "16"]
+    assert len(table([("", "#"), ("", "SAE"), ("", "L0")], [["1", name, "16"]], columns=60, keep=2)) > len(drawn)
+
+
 def test_a_summary_from_disk_needs_no_torch(tmp_path):
     out = lay(tmp_path, many())
     code = (

@@ -33,7 +33,8 @@ def as_csv(board: Board) -> str:
     writer = csv.writer(stream, lineterminator="\r\n")
     writer.writerow(FIELDS)
     for table in board.tables:
-        for record in (*_scores(table), *_references(table)):
+        official = {"official": "yes" if table.official else "no"}
+        for record in (one | official for one in (*_scores(table), *_references(table))):
             writer.writerow([_guarded(record.get(field)) for field in FIELDS])
     return stream.getvalue()
 
@@ -53,7 +54,7 @@ def _guarded(value: Any) -> Any:
 def _shared(table: Table) -> dict[str, Any]:
     return {
         **{"model": table.model, "hook": table.hook, "group": table.group, "conditions": table.conditions},
-        **{"suite": table.suite, "official": "yes" if table.official else "no"},
+        **{"suite": table.suite, "official": table.official},
     }
 
 

@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         notes.append(f"each of {len(sides) - 1} is held against the first alone; --pairs every compares all pairs")
     if args.format == "json":
         letters = {} if made is None else {"letters": compare_matrix.to_json(made)}
+        notes = [*compare_matrix.families(made), *notes] if made is not None else notes
         print(json_text(as_json(sides, found, notes) | letters, allow_nan=False))
     elif args.format == "latex":
         print(as_latex(sides, matches, found, notes, writing))

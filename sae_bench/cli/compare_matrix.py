@@ -131,6 +131,8 @@ def reading(made: Matrix, found: Sequence[Comparison]) -> list[str]:
     """How letters are read, and what differences must not be read without."""
     n = len(found)
     rows = [row for one in found for row in one.rows]
+    if not any(made.letters):
+        return _apart(made)
     said = [
         "Two SAEs that share a letter cannot be told apart in that figure, two that share none are: by pairs on common "
         f"units, p < 0.05 adjusted for the {n} pairs of a column (Holm). 'a' is the group of the best, or of the most "
@@ -139,6 +141,16 @@ def reading(made: Matrix, found: Sequence[Comparison]) -> list[str]:
     ]
     said += trust.legend([(row.metric, row) for row in rows])
     return [*said, *_apart(made), *methods(found)]
+
+
+def families(made: Matrix) -> list[str]:
+    """That letters and verdicts of pairs may differ, where both are given."""
+    if not any(made.letters):
+        return []
+    return [
+        "letters are by p adjusted for all pairs of SAEs in a metric (Holm), p_adjusted and verdict of a comparison "
+        "for all metrics of its two SAEs: near 0.05 one may tell apart what the other does not"
+    ]
 
 
 def _apart(made: Matrix) -> list[str]:

@@ -101,7 +101,7 @@ def _as_text(heads: Mapping[Path, Result], known: Mapping[str, TaskSpec]) -> Ite
     from sae_bench.results.definitions import all_known
     from sae_bench.results.heads import whole
     from sae_bench.show.details import found
-    from sae_bench.show.fitted import WIDE, columns_of_output, for_output
+    from sae_bench.show.fitted import WIDE, columns_of_output, for_output, wrapped
     from sae_bench.show.results import table_of, tables_of
     from sae_bench.show.summary import shown
     from sae_bench.show.terminal import drawn
@@ -116,12 +116,16 @@ def _as_text(heads: Mapping[Path, Result], known: Mapping[str, TaskSpec]) -> Ite
         results = [whole(files[id(head)], head) for head in own]
         yield from map(for_output, table_of(results, specs, everything=True, columns=columns))
     yield from map(line, problems)
+    several = len({(one.sae.name, one.sae.weights_sha256) for one in heads.values()}) > 1
     for file, head in heads.items():
         made = found(result := whole(file, head), known)
-        yield "\n" + line(f"{result.task}, what else it holds:")
-        yield from (for_output(one) for block in made.blocks for one in drawn(block, columns=columns))
-        yield from (line(f"  {problem}") for problem in made.problems)
-        yield from (line(f"  skipped: {name}: {why}") for name, why in skipped(result).items())
+        rest = [one for block in made.blocks for one in drawn(block, columns=columns)]
+        told = [*made.problems, *(f"skipped: {name}: {why}" for name, why in skipped(result).items())]
+        rest += [piece for one in told for piece in wrapped(one, columns, first="  ", then="    ")]
+        if rest:
+            of = f"{head.sae.name}, " if several else ""
+            yield "\n" + "\n".join(wrapped(f"{of}{result.task}, what else it holds:", columns, then="  "))
+            yield from map(for_output, rest)
 
 
 def _as_json(heads: Mapping[Path, Result], known: Mapping[str, TaskSpec]) -> Iterator[str]:

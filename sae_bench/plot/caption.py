@@ -66,8 +66,17 @@ def _measured(panels: Sequence[tuple[Alike, ...]], kind: str) -> list[str]:
         few(list(dict.fromkeys(population(result) for result in first))),
         few(list(dict.fromkeys(one.suite for one in every))),
     ]
-    digests = "several hook points" if kind == "depth" else few(list(dict.fromkeys(_protocol(one) for one in every)))
-    return [f"Measured on {'; '.join(part for part in parts if part)}; protocols: {digests}."]
+    return [f"Measured on {'; '.join(part for part in parts if part)}; protocols: {_protocols(every, kind)}."]
+
+
+def _protocols(every: Sequence[Alike], kind: str) -> str:
+    """Their digests; over layers, where each hook point has its own, those of a few."""
+    digests = [_protocol(one) for one in every]
+    if kind == "depth":
+        results = [entry.result for one in every for entry in one.entries.values()]
+        digests = [f"{r.task} v{r.version} {r.protocol[:8]}" for r in results]
+    found = sorted(set(digests), key=digests.index)
+    return few(found) if kind != "depth" or len(found) < 4 else f"{len(found)}, one a hook point"
 
 
 def _protocol(one: Alike) -> str:

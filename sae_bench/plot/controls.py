@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import median
 
 from sae_bench import registry
@@ -28,7 +29,14 @@ def cost(value: float, column: Column) -> float | None:
 def beside(one: Alike, y: Column, where: Mapping[SaeKey, float], said: str) -> list[Control]:
     """The controls that ``said`` asks for, each at the x of the SAE beside which it was measured."""
     found = _found(one, y, where)
-    return [Control(_name(name), tuple(found[name].values())) for name in _wanted(found, y, said)]
+    made = []
+    for name in _wanted(found, y, said):
+        control = Control(_name(name), tuple(found[name].values()))
+        upright = (
+            control.level is None and len({x for x, _ in control.places}) < 2
+        )  # where there is one layer, or one L0
+        made.append(replace(control, joined=not upright))
+    return made
 
 
 def at_own_x(one: Alike, other: Alike, axes: tuple[Column, Column], said: str, notes: list[str]) -> list[Control]:
@@ -40,10 +48,10 @@ def at_own_x(one: Alike, other: Alike, axes: tuple[Column, Column], said: str, n
         level = Control(_name(name), tuple(found[name].values()))
         own = {key: other.entries[key].controls.get(name, {}) for key in found[name]}
         pairs = [(values[x.metric], found[name][key][1]) for key, values in own.items() if x.metric in values]
-        if level.level is not None:
-            made.append(level)
-        elif pairs:
+        if pairs:
             made.append(Control(level.name, tuple(pairs), joined=False))
+        elif level.level is not None:
+            made.append(level)
         else:
             notes.append(f"control {level.name}: has no {x.id}, so it is left out")
     return made

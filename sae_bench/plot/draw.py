@@ -16,7 +16,8 @@ from sae_bench.show.text import line
 
 ENDINGS = (".svg", ".pdf", ".png", ".json")
 DOTS = 300  # to the inch, of a PNG
-_TRIES = 6  # until the figure has its width
+_TRIES = 8  # until the figure has its width
+_OFF = 0.02  # of the paper, by which a drawing may be scaled to its width
 _NAMED = re.compile(r'<(?:clipPath|linearGradient|radialGradient)\b[^>]*? id="([^"]+)"')
 _USED = re.compile(r'(\bid="|url\(#|href="#)([^")]+)(["\)])')
 _SIZE = re.compile(r'(<svg\b[^>]*?) width="([\d.]+)" height="([\d.]+)"')
@@ -41,22 +42,26 @@ def fitted(make: Callable[[tuple[float, float]], Drawn], paper: Paper, grid: tup
     draw = drawer()
     wide = paper.width / grid[0] - 45
     tall = 0.72 * wide
-    for _ in range(_TRIES):
+    best: tuple[float, Drawn] | None = None
+    for turn in range(_TRIES):
         made = make((wide, tall))
         width, height = _measured(draw.vegalite_to_svg(json.dumps(made.spec), vl_version=VEGA_LITE))
         off = paper.width - width
         below = 0.0 if paper.height is None else paper.height - height
+        worst = max(abs(off) / paper.width, abs(below) / (paper.height or paper.width))
+        best = (worst, made) if best is None or worst < best[0] else best
         if abs(off) < 0.75 and abs(below) < 0.75:
             break
-        wide = max(30.0, wide + off / grid[0])
-        tall = 0.72 * wide if paper.height is None else max(30.0, tall + below / grid[1])
-    if abs(off) > 3 or abs(below) > 3:
+        share = 1.0 if turn < 2 else 0.5  # a size at which ticks come or go is passed over again and again
+        wide = max(30.0, wide + share * off / grid[0])
+        tall = 0.72 * wide if paper.height is None else max(30.0, tall + share * below / grid[1])
+    if best is None or best[0] > _OFF:
         raise UsageError(
             f"what stands around the panels leaves them no room in {paper.width / 72:.3g} inches"
             f"{'' if paper.height is None else f' by {paper.height / 72:.3g}'}; give a larger --width or --height, or "
             "fewer SAEs"
         )
-    return made
+    return best[1]
 
 
 def _measured(svg: str) -> tuple[float, float]:

@@ -54,7 +54,8 @@ def place(
     hard = np.concatenate([marks, np.array(taken).reshape(-1, 4)])
     soft = np.array(crossed).reshape(-1, 4)
     own = [i for i, text in enumerate(texts) if text]
-    offers = {i: _offers(points[i], texts[i], size, font, hard, soft) for i in own}
+    others = [np.array([p for p in points if p != points[i]]).reshape(-1, 2) for i in range(len(points))]
+    offers = {i: _offers(points[i], texts[i], size, font, (hard, soft, others[i])) for i in own}
     crowd = {i: sum(math.dist(points[i], points[j]) < 30 for j in own) for i in own}
     orders = [
         sorted(own, key=lambda i: (len(offers[i]), i)),
@@ -72,9 +73,14 @@ _Offer = tuple[float, tuple[float, float, float, float], float, float, str, bool
 
 
 def _offers(
-    point: tuple[float, float], text: str, size: tuple[float, float], font: float, hard: Boxes, soft: Boxes
+    point: tuple[float, float], text: str, size: tuple[float, float], font: float, around: tuple[Boxes, Boxes, Boxes]
 ) -> list[_Offer]:
-    """All places of one name that are free before any other has one, the best first."""
+    """All places of one name that are free before any other has one, the best first.
+
+    ``around``: boxes that it may not touch, such that it had better not cover, and the other points: a name that is
+    about as near to one of these as to its own has a line.
+    """
+    hard, soft, others = around
     wide, tall = text_width(text, font), font * 1.05
     made: list[_Offer] = []
     for ring in _RINGS:
@@ -88,9 +94,19 @@ def _offers(
             if box[0] < 0 or box[1] < 0 or box[2] > size[0] or box[3] > size[1] or _touches(box, hard).any():
                 continue
             covered = float(_touches(box, soft).sum()) if len(soft) else 0.0
-            straight = 4.0 if ring > _NEAR and turn < 4 else 0.0  # along a bar, it would seem to be one
-            made.append((ring + 0.3 * turn + 2.5 * covered + straight, box, x, y, align, ring > _NEAR))
+            leads = ring > _NEAR or bool((_apart(box, others) < _apart(box, np.array([point])) + RADIUS).any())
+            straight = 4.0 if leads and turn < 4 else 0.0  # along a bar, it would seem to be one
+            strange = 4.0 if leads and ring <= _NEAR else 0.0
+            made.append((ring + 0.3 * turn + 2.5 * covered + straight + strange, box, x, y, align, leads))
     return sorted(made, key=lambda offer: offer[0])
+
+
+def _apart(box: tuple[float, float, float, float], points: Boxes) -> NDArray[np.float64]:
+    """How far points are from a box."""
+    dx = np.maximum(0.0, np.maximum(box[0] - points[:, 0], points[:, 0] - box[2]))
+    dy = np.maximum(0.0, np.maximum(box[1] - points[:, 1], points[:, 1] - box[3]))
+    found: NDArray[np.float64] = np.hypot(dx, dy)
+    return found
 
 
 def _touches(box: tuple[float, float, float, float], others: Boxes) -> NDArray[np.bool_]:

@@ -65,7 +65,9 @@ class Control:
 
     @property
     def level(self) -> float | None:
-        """The figure, where it is the same (to one part in a thousand) beside every SAE."""
+        """The figure, where it is the same (to one part in a thousand) beside every SAE; single marks have none."""
+        if not self.joined:
+            return None
         values = [y for _, y in self.places]
         low, high = min(values), max(values)
         return sum(values) / len(values) if high - low <= 1e-3 * max(abs(low), abs(high)) else None

@@ -25,6 +25,7 @@ class Scale:
         low, high = (min(values), max(values)) if values else (1.0, 2.0)
         ends = [_on(low, log), _on(high, log)]
         least = 0.04 if log else 1e-9 + 0.02 * max(abs(low), abs(high))
+        least = max(least, 1.0) if whole else least  # else the only layer would have no tick
         if ends[1] - ends[0] < least:
             middle = sum(ends) / 2
             ends = [middle - least / 2, middle + least / 2]

@@ -185,7 +185,12 @@ def table(
 
 
 def _squeezed(sizes: Sequence[int], top: Sequence[Sequence[str]], columns: int, keep: int, gap: int) -> list[int]:
-    """Sizes at which every column fits beside those that are kept, whose cells are broken where that takes it."""
+    """Sizes at which every column fits beside those that are kept, whose cells are broken where that takes it.
+
+    Where the whole table has room, nothing is broken.
+    """
+    if sum(sizes) + gap * (len(sizes) - 1) <= columns:
+        return list(sizes)
     kept = list(sizes[:keep])
     most = max(1, columns // 2 - gap * keep)
     while kept and sum(kept) > most and max(kept) > 4:
