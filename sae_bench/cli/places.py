@@ -7,7 +7,6 @@ from pathlib import Path
 
 from sae_bench.errors import UsageError
 from sae_bench.files import at_home
-from sae_bench.results.store import results_below
 
 RUNS = "runs"
 RUNS_HELP = f"(default: {RUNS}, where run writes)"
@@ -15,6 +14,8 @@ RUNS_HELP = f"(default: {RUNS}, where run writes)"
 
 def saes_in(given: Sequence[str]) -> list[Path]:
     """What was given, else the folder of every SAE that was measured. Raises UsageError where there is nothing yet."""
+    from sae_bench.results.store import results_below
+
     if given:
         return [at_home(one) for one in given]
     return sorted({file.parent for file in results_below(results_in(RUNS))})
