@@ -66,6 +66,7 @@ def evaluate(sae: Any, *, progress: Progress | None = None, **settings: Any) -> 
     unknown = [name for name in settings if name not in fields]
     if unknown:
         raise UsageError(f"evaluate has no setting {unknown[0]!r}; {registry.suggest(unknown[0], fields)}")
+    Settings(**settings)  # refuses what no setting can be, before they are held against each other
     keep.refuse(settings, keep.setting)
     if "suite" not in settings and keep.said(settings):
         settings["suite"] = keep.NONE
@@ -129,7 +130,8 @@ class Session(Forecasting):
             )
             defaults.check_there(self.suite, settings.model, settings.data)
         if self.suite is None:
-            defaults.check_model(source, defaults.foreseen_text(settings, infos, source))
+            declared = settings.model is None
+            defaults.check_model(source, defaults.foreseen_text(settings, infos, source), declared=declared)
         self.model = resolve.opened(settings, source, self.suite)
         if self.suite is not None:
             keep.check_model(self.suite, self.model.digests, self.model.tokenizer_sha256)

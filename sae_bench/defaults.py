@@ -54,14 +54,13 @@ def suite_model(known: Known, given: Any) -> Any:
     own = demo.MODEL_PATH if model.id == "demo" else model.id
     if given is None or (isinstance(given, str) and given in ("demo", model.id, *model.also) and given != "demo"):
         return own
-    if isinstance(given, str) and given == "demo":
-        given = demo.MODEL_PATH
-    if not known.sealed and given != own:
+    meant = demo.MODEL_PATH if isinstance(given, str) and given == "demo" else given
+    if not known.sealed and meant != own:
         raise UsageError(
             f"--model {str(given)[:80]}: the suite {known.suite.name} is not sealed, so nothing says whether that is "
             f"its model, {model.id}: leave it out, or run without --suite"
         )
-    return given
+    return meant
 
 
 def text_of_suite(known: Known, revision: str | None = None) -> Place:
@@ -79,9 +78,15 @@ def text_of_suite(known: Known, revision: str | None = None) -> Place:
 
 def suite_text(known: Known, given: Any) -> Place:
     """The text of a suite, or one that was given for it, of which digests will tell. Raises DataError, UsageError."""
+    own = _given_text(known, given)
+    return text_of_suite(known) if own is None else own
+
+
+def _given_text(known: Known, given: Any) -> Place | None:
+    """The text that was given for a suite's; None for its own. Raises UsageError where nothing can tell them apart."""
     text = known.suite.text
     if given is None or (isinstance(given, str) and given == text.source):
-        return text_of_suite(known)
+        return None
     if not known.sealed:
         raise UsageError(
             f"--data {str(given)[:80]}: the suite {known.suite.name} is not sealed, so nothing says whether that is "
@@ -99,8 +104,10 @@ def text_repository(known: Known, revision: str | None = None) -> hub.Repository
 def check_there(known: Known, model: Any, data: Any) -> None:
     """That the model and text of a suite are here or can be had, before anything is loaded. Raises UsageError.
 
-    ``model`` and ``data`` were given for them, None where nothing was.
+    ``model`` and ``data`` were given for them, None where nothing was; what the suite refuses is refused first.
     """
+    suite_model(known, model)
+    _given_text(known, data)
     seal = known.suite.seal
     needed: list[hub.Repository] = []
     if model is None and known.suite.model.id != "demo":
@@ -172,13 +179,17 @@ def no_text(name: str, why: str) -> str:
     )
 
 
-def check_model(source: Any, text: Any = None) -> None:
-    """That a model of the hub is here or can be had; if not, the ``text`` is said too that lacks then. ModelError."""
+def check_model(source: Any, text: Any = None, *, declared: bool = False) -> None:
+    """That a model of the hub is here or can be had; if not, the ``text`` is said too that lacks then. ModelError.
+
+    It is said that the name was ``declared`` by the SAE: it may be that of a folder where it was trained.
+    """
     if (wanted := repository(source)) is not None:
         name = of_hub(text)
         also = [] if name is None or wanted.cached is not None else [hub.Repository(name, "dataset")]
         instead = "a folder with --model" + (" and a text with --data" if also else "")
-        hub.lacking([wanted, *also], "the run", instead, ModelError)
+        who = "the run (by what the files of the SAE say)" if declared else "the run"
+        hub.lacking([wanted, *also], who, instead, ModelError)
 
 
 def foreseen_text(settings: Settings, infos: Sequence[Any], model: Any) -> Any:

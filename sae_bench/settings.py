@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sae_bench import registry
 from sae_bench.errors import UsageError
@@ -180,6 +183,7 @@ class Settings(Told):
             raise UsageError(f"no backend is named {self.backend!r}; {registry.suggest(str(self.backend), known)}")
         if self.name is not None:
             check_name(self.name)
+        self._check_types()
         for name in PATHS:
             object.__setattr__(self, name, _resolved(getattr(self, name)))
         if self.sae_dtype == "bfloat16" and self.select_in == "bfloat16":
@@ -189,6 +193,14 @@ class Settings(Told):
             )
         self._check_places()
         self._check_numbers()
+
+    def _check_types(self) -> None:
+        """Refuse a setting of another type than its field's, such as a list of names, before anything asks it."""
+        for name, types in _types().items():
+            value = getattr(self, name)
+            if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+                kinds = " or ".join(_CALLED[one] for one in types if one in _CALLED)
+                raise UsageError(f"{name} must be {kinds}, but it is {str(value)[:80]!r} ({type(value).__name__})")
 
     def _check_places(self) -> None:
         """Refuse where nothing can be written, before anything is loaded."""
@@ -214,6 +226,33 @@ class Settings(Told):
                 raise UsageError(f"{name} must be at least {least}, but it is {value}")
         if self.resamples > MOST_RESAMPLES:
             raise UsageError(f"resamples must be at most {MOST_RESAMPLES}, but it is {self.resamples}")
+
+
+_CALLED = {
+    str: "a text",
+    Path: "a path",
+    Integral: "a whole number",
+    Real: "a number",
+    bool: "True or False",
+    Mapping: "a mapping",
+    type(None): "None",
+}
+
+
+@cache
+def _types() -> dict[str, tuple[type, ...]]:
+    """What the value of each setting may be an instance of, by its annotation; of those that take anything, nothing.
+
+    A number of another library, such as numpy's, is one. Choices are held against the words that may be chosen.
+    """
+    wider: dict[Any, type] = {int: Integral, float: Real}
+    found = {}
+    for name, hint in get_type_hints(Settings).items():
+        parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        types = [get_origin(one) or one for one in parts]
+        if Any not in types and Literal not in types:
+            found[name] = tuple(wider.get(one, one) for one in types)
+    return found
 
 
 def _resolved(given: Any) -> Any:

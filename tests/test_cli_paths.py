@@ -21,6 +21,7 @@ from tests.conftest import Run
 READERS: dict[str, list[str]] = {
     **{"board": [], "show": [], "compare": [], "check": [], "verify": ["--sae", "demo"]},
     "ls": ["results"],
+    **{"card": [], "plot": []},
 }
 
 
@@ -99,6 +100,11 @@ def test_one_sentence_where_nothing_was_measured(verb: str, there: str, cli: Run
     assert (code, out) == (2, "")
     assert said.startswith(f"sae-bench: the folder runs is {there}, into which sae-bench run writes")
     assert said.count("\n") == 1
+
+
+def test_a_verb_with_verbs_of_its_own_takes_flags_anywhere() -> None:
+    args: Any = parser().parse_args(["suite", "build", "--out", "x/demo-v1.toml", "demo-v1", "--device", "cpu"])
+    assert (args.what, args.name, args.out, args.device) == ("build", "demo-v1", "x/demo-v1.toml", "cpu")
 
 
 def test_flags_of_every_verb_stand_between_paths(tmp_path: Path) -> None:

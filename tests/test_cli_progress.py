@@ -33,7 +33,7 @@ def test_a_log_gets_no_bars_but_what_must_be_known(cli: Run) -> None:
     assert all(len(line) <= progress.WIDTH for line in said.splitlines())
     code, again, said = cli("run", "demo", *SMALL)
     assert again == out, "times are no part of what is printed as the result"
-    assert "already there: results of 1 SAEs in runs" in said
+    assert "already there: results of 1 SAE in runs" in said
     files = [file.read_text() for file in Path("runs").rglob("*.json")]
     assert not any('"time' in content or '"seconds' in content for content in files)
 

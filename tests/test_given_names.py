@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import sae_bench
 from sae_bench import demo, load_sae
 from sae_bench.api import REPEAT, Session
 from sae_bench.engine.workspace import Entry
@@ -181,3 +183,30 @@ def test_labels_are_keys() -> None:
     session = Session({"x": Dense()}, Settings(model=tiny_gpt2(), data=token_rows(), hook_in=HOOK, **QUICK))
     entry: Entry = session.work[0].entry
     assert (entry.key, entry.label) == ("x", "x")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"tasks": ["sparsity"]}, "tasks must be a text or None, but it is \"['sparsity']\" (list)"),
+        ({"suite": None}, "suite must be a text or a path, but it is 'None' (NoneType)"),
+        ({"controls": None}, "controls must be a text, but it is 'None'"),
+        ({"limit": "8"}, "limit must be a whole number or None, but it is '8' (str)"),
+        ({"limit": True}, "limit must be a whole number or None, but it is 'True' (bool)"),
+        ({"seed": 1.5}, "seed must be a whole number, but it is '1.5' (float)"),
+        ({"packed": "yes"}, "packed must be True or False, but it is 'yes' (str)"),
+        ({"parameters": [1]}, "parameters must be a mapping, but it is '[1]' (list)"),
+        ({"out": 3}, "out must be a text or a path or None, but it is '3' (int)"),
+        ({"device": 0}, "device must be a text, but it is '0' (int)"),
+    ],
+    ids=str,
+)
+def test_a_setting_of_another_type_is_one_sentence(given: dict[str, Any], says: str) -> None:
+    for asked in (lambda: Settings(**given), lambda: sae_bench.evaluate("demo", **given)):
+        with pytest.raises(UsageError) as refused:
+            asked()
+        assert says in str(refused.value)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert Settings(limit=np.int64(8), threshold=np.float32(0.5), checkpoint_seconds=1).limit == 8  # type: ignore[arg-type]

@@ -96,6 +96,7 @@ def test_what_an_sae_of_no_suite_lacks_is_said_at_once(tmp_path: Path, connectio
     """Its model, and the text that its configuration names."""
     with pytest.raises(ModelError) as refused:
         evaluate(sae(tmp_path, "EleutherAI/pythia-70m"))
+    assert "the run (by what the files of the SAE say) needs the model EleutherAI/pythia-70m" in str(refused.value)
     assert "the model EleutherAI/pythia-70m and the data set Skylion007/openwebtext of the hub" in str(refused.value)
     assert "run 'hf download EleutherAI/pythia-70m && hf download Skylion007/openwebtext" in str(refused.value)
     assert len(connections) <= 1

@@ -149,7 +149,8 @@ def of_a_preflight(at: Any, home: Path) -> None:
 
 
 def of_digests(at: Any, home: Path) -> None:
-    found = {resolve.opened(Settings(model=model, **QUICK), []).digests for model in (at("model"), str(home / "model"))}
+    said = [Settings(model=model, **QUICK) for model in (at("model"), str(home / "model"))]
+    found = {resolve.opened(settings, resolve.model_source(settings.model, []), None).digests for settings in said}
     assert len(found) == 1
 
 

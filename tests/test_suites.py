@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sae_bench import registry
@@ -240,6 +241,38 @@ def test_a_flag_that_contradicts_the_suite_is_named(cli: Run, small: Known, flag
     assert says in error
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"packed": True}, "packed contradicts the suite small-v1, which fixes none"),
+        ({"groups": ["a", "b"]}, "groups ['a', 'b'] contradicts"),
+        ({"groups": np.arange(3)}, "groups [0 1 2] contradicts"),
+        ({"seed": np.int64(1)}, "seed 1 contradicts the suite small-v1, which fixes 0"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_contradicts_the_suite_is_named(small: Known, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(says)):
+        evaluate(SAE, suite=small.file, **given)
+
+
+def test_none_says_nothing(small: Known) -> None:
+    """A program hands on what it was not given, and the suite fixes it all the same."""
+    unsaid = {name: None for name in ("data", "model", "tokens", "limit", "context", "groups", "split", "judge_model")}
+    assert (
+        keep.refuse({"suite": small.file, "seed": np.int64(0), "parameters": {}, "tasks": None, **unsaid}) is not None
+    )
+    assert keep.said(unsaid | {"parameters": {}}) == []
+    assert keep.said(unsaid | {"limit": 3}) == ["limit"]
+
+
+def test_what_a_suite_refuses_is_said_before_what_lacks(cli: Run) -> None:
+    for flag, what in (("--model", "model"), ("--data", "text")):
+        code, _, error = cli("run", SAE, "--suite", "gpt2-small", flag, "demo")
+        assert code == 2
+        assert f"{flag} demo: the suite gpt2-small is not sealed, so nothing says whether that is its {what}" in error
+
+
 def test_what_is_no_part_of_the_protocol_may_be_said(small: Known, tmp_path: Path) -> None:
     free = {"device": "cpu", "batch_tokens": 64, "overwrite": "always", "name": "mine", "bos": "auto", "dtype": "auto"}
     session = Session(SAE, Settings(suite=small.file, out=tmp_path, tasks="sparsity", seed=0, **free))
@@ -251,7 +284,7 @@ def test_what_is_no_part_of_the_protocol_may_be_said(small: Known, tmp_path: Pat
     ("given", "says"),
     [
         ({"data": [f"Another text, number {n}, of some words." for n in range(40)]}, "its data_sha256 is"),
-        ({"model": "other"}, "the model is not that of the suite small-v1: its weights"),
+        ({"model": "other"}, "the model is not that of the suite small-v1: the digest of its weights is"),
     ],
 )
 def test_another_text_or_model_is_refused_before_anything_is_measured(
@@ -358,10 +391,14 @@ def test_a_claim_holds_only_if_every_field_is_the_suites(folder: Path, made: lis
         ("small-v2@" + "0" * 64, "the suite 'small-v2', which is not known here; did you mean 'small-v1'?"),
         ("small-v1@" + "0" * 64, "with the digest 000000000000, and the one here has"),
         ("small-v1", "with the digest none"),
+        ("small-v1@{sha256}0", "with the digest {sha256}0, and the one here has"),
         ("open-v1", "the suite open-v1 is not sealed"),
     ],
 )
-def test_a_claim_of_another_suite_does_not_hold(folder: Path, made: list[Result], claim: str | None, says: str) -> None:
+def test_a_claim_of_another_suite_does_not_hold(
+    small: Known, folder: Path, made: list[Result], claim: str | None, says: str
+) -> None:
+    claim, says = claim and claim.replace("{sha256}", small.sha256), says.replace("{sha256}", small.sha256)
     if claim == "open-v1":
         claim = read(written(folder, "open-v1")).claim
     why = Claims(folder).problem(made[0].model_copy(update={"suite": claim}))
@@ -394,11 +431,18 @@ def test_the_board_has_a_table_a_suite(
     assert [entry.official for entry in entries] == [True, False, False]
 
 
-def test_ls_shows_suites_and_what_tasks_cost(cli: Run) -> None:
+def test_ls_shows_suites_and_what_tasks_cost(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = cli("ls", "suites")
     assert code == 0
     assert re.search(r"^demo-v1 +sealed +demo +demo +128", out, re.MULTILINE)
     assert re.search(r"^gpt2-small +unsealed +openai-community/gpt2", out, re.MULTILINE)
+    monkeypatch.setenv("COLUMNS", "100")
+    for what in ("tasks", "suites", "formats", "controls", "units", "streams", "backends", "models"):
+        code, out, _ = cli("ls", what)
+        assert max(map(len, out.splitlines())) <= 100, what
+        assert code == 0
+    assert "downstream_sparsity" in cli("ls", "suites")[1], "no word is broken"
+    monkeypatch.delenv("COLUMNS")
     code, out, _ = cli("ls", "tasks")
     assert "cost (reconstruction = 1)" in out
     assert re.search(r"^reconstruction +1 +yes +1 ", out, re.MULTILINE)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sae_bench.cli.places import RUNS, RUNS_HELP, results_in
 from sae_bench.errors import UsageError
 from sae_bench.files import at_home
 
@@ -25,7 +26,7 @@ def add(verbs: Any) -> None:
         "controls, how it was measured, and the command that repeats it. Nothing is measured.",
     )
     p.set_defaults(function=run)
-    p.add_argument("results", metavar="RUNS", nargs="?", default="runs", help="folder of results, or one (runs)")
+    p.add_argument("results", metavar="RUNS", nargs="?", default=RUNS, help=f"folder of results, or one {RUNS_HELP}")
     p.add_argument("--sae", action="append", default=[], metavar="NAME", help="only this SAE, ranked among all: its "
                    "name, a glob, or the start of its weights' sha256; may be repeated")  # fmt: skip
     p.add_argument("--out", metavar="FILE", help="write to a file instead of to standard output")
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from sae_bench.show.text import line
 
     known = registry.tasks(args.task_dir)
-    heads = store.read_below(at_home(args.results), Heads(known).read)
+    heads = store.read_below(results_in(args.results), Heads(known).read)
     specs, problems = all_known({file: head for file, head in heads.items() if head.definition is not None}, known)
     for problem in problems:
         print(line(f"sae-bench: {problem}"), file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,33 @@ def run(args: argparse.Namespace) -> int:
     elif rows and args.markdown:
         print(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
     elif rows:
-        widths = _WIDTHS.get(args.what)
+        widths = _fitting(rows, _WIDTHS.get(args.what, ()))
         print(tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True, maxcolwidths=widths))
     return 0
+
+
+def _fitting(rows: Sequence[Mapping[str, Any]], most: Sequence[int | None]) -> list[int | None]:
+    """How wide each column may be for the table to fit the output: the widest give way, down to their longest word.
+
+    A path stays whole, so that it can be copied. ``most``: widths that columns have at the most anyhow.
+    """
+    from sae_bench.show.fitted import columns_of_output
+
+    names = list(rows[0])
+    cells = {name: [f"{row[name]}" for row in rows] for name in names}
+    # tabulate gives a heading two columns more than its letters, and breaks cells at spaces and hyphens
+    least = {name: max(len(name) + 2, *(len(w) for one in cells[name] for w in _WORDS.split(one))) for name in names}
+    sizes = {name: max(len(name) + 2, *map(len, cells[name])) for name in names}
+    sizes |= {
+        name: max(least[name], min(sizes[name], limit)) for name, limit in zip(names, most, strict=False) if limit
+    }
+    columns = columns_of_output(None)
+    while columns is not None and sum(sizes.values()) + 2 * (len(sizes) - 1) > columns:
+        wide = [name for name in names if name != "file" and sizes[name] > least[name]]
+        if not wide:
+            break
+        sizes[max(wide, key=lambda name: sizes[name])] -= 1
+    return [None if name == "file" else sizes[name] for name in names]
 
 
 def _tasks(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -70,8 +95,8 @@ def _suites(args: argparse.Namespace) -> list[dict[str, Any]]:
             "": known.word,
             "model": known.suite.model.id,
             "text": known.suite.text.source,
-            "documents": known.suite.seal.documents if known.suite.seal else known.suite.text.limit or "",
-            "tasks": ", ".join(known.suite.tasks),
+            "docs": known.suite.seal.documents if known.suite.seal else known.suite.text.limit or "",
+            "tasks": " ".join(known.suite.tasks),
             "digest": known.sha256[:8],
         }
         for name, known in every().items()
@@ -168,6 +193,7 @@ _ROWS = {
     },
     **{"units": _units, "models": _models, "results": _results},
 }
+_WORDS = re.compile(r"\s+|(?<=-)")
 _WIDTHS = {
     "tasks": [None, None, None, 24, None, 48],
     "suites": [None, None, None, None, None, 40, None],

@@ -29,14 +29,16 @@ class Parser(argparse.ArgumentParser):
 
 
 class VerbParser(Parser):
-    """Takes paths before, between and behind flags: else argparse ends a list of them at the first flag."""
+    """Takes paths before, between and behind flags: else argparse ends a list of them at the first flag.
+
+    A verb that has verbs of its own leaves that to theirs.
+    """
 
     _inside = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As :class:`argparse.ArgumentParser`, intermixed; which calls this twice itself, and forgets a ``--``."""
-        verbs_inside = any(action.nargs == argparse.PARSER for action in self._get_positional_actions())
-        if self._inside or args is None or verbs_inside:  # argparse intermixes nothing with verbs of a verb
+        if self._inside or args is None or self._subparsers is not None:
             return super().parse_known_args(args, namespace)
         if "--" in args:
             place = args.index("--")

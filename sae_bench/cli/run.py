@@ -174,7 +174,8 @@ def _announce(session: Session, met: str | None, out: str) -> None:
     if cost := session.stream_cost(announced=True) | session.judge_cost():
         print(_listing(cost), file=sys.stderr)
     if there := [w for w in session.work if w.finished]:
-        print(f"already there: results of {len(there)} SAEs in {printable(out)}", file=sys.stderr)
+        saes = "1 SAE" if len(there) == 1 else f"{len(there)} SAEs"
+        print(f"already there: results of {saes} in {printable(out)}", file=sys.stderr)
 
 
 def _parameters(given: Sequence[str]) -> dict[str, Any]:
@@ -203,7 +204,7 @@ def brief(result: Result) -> dict[str, Any]:
 
 
 def _listing(forecast: dict[str, Any]) -> str:
-    from sae_bench.show.text import printable
+    from sae_bench.show.fitted import columns_of_output, wrapped
 
     lines = []
     for name, value in forecast.items():
@@ -211,5 +212,5 @@ def _listing(forecast: dict[str, Any]) -> str:
             value = ", ".join(f"{v} {k}" for k, v in value.items()) or "none"
         elif isinstance(value, Sequence) and not isinstance(value, str):
             value = ", ".join(map(str, value)) or "none"
-        lines.append(printable(f"{name + ':':<50} {value}"))
+        lines += wrapped(f"{value}", columns_of_output(None), first=f"{name + ':':<50} ", then=" " * 4)
     return "\n".join(lines)

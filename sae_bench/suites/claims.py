@@ -94,10 +94,8 @@ class Claims:
         if known is None:
             return f"it names the suite {name[:80]!r}, which is not known here; {registry.suggest(name, self._known)}"
         if digest != known.sha256:
-            return (
-                f"it names the suite {name} with the digest {digest[:12] or 'none'}, and the one here has "
-                f"{known.sha256[:12]}"
-            )
+            there = digest[:80] if digest.startswith(known.sha256[:12]) else digest[:12] or "none"
+            return f"it names the suite {name} with the digest {there}, and the one here has {known.sha256[:12]}"
         if not known.sealed:
             return f"the suite {name} is not sealed: nothing holds that its text and model are the same everywhere"
         found = differences(known, result.provenance.protocol, self._specs)
@@ -111,7 +109,7 @@ class Claims:
         name, _, digest = (result.suite or "").partition("@")
         if self.problem(result) is None:
             return f"suite {name} ({digest[:8]})"
-        return f"unofficial, named {name[:40]} ({digest[:8]})" if name else "unofficial (no suite)"
+        return f"unofficial, named {name[:40]} ({digest[:8] or 'no digest'})" if name else "unofficial (no suite)"
 
 
 def _controls(known: Known, spec: TaskSpec | None) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Number
 from typing import Any
 
 from sae_bench import registry
@@ -45,7 +46,12 @@ FIXED = ("tasks", "data", "judge_params", "null")  # said of what is measured to
 
 def said(given: Mapping[str, Any]) -> list[str]:
     """Which of some settings say what is measured: with one of them a run without ``suite`` keeps to none."""
-    return [name for name in given if name in FIXED or name in _NAMES]
+    return [name for name, value in given.items() if (name in FIXED or name in _NAMES) and not _nothing(value)]
+
+
+def _nothing(value: Any) -> bool:
+    """Whether a setting that was given says nothing, as programs do that hand on what they were not given."""
+    return value is None or (isinstance(value, Mapping) and not value)
 
 
 def flag(name: str) -> str:
@@ -69,21 +75,31 @@ def refuse(given: Mapping[str, Any], named: Named = flag) -> Known | None:
     for one, value in given.items():
         if one == "tasks":
             _subset(known.suite, value, named)
-        if one not in fixed or value == fixed[one] or value == NEUTRAL.get(one, fixed[one]):
+        if one not in fixed or _nothing(value) or _is(value, fixed[one]) or _is(value, NEUTRAL.get(one)):
             continue
         if text_given and one in READ:
             continue
         raise UsageError(
-            f"{named(one)} {_shown(value)} contradicts the suite {known.suite.name}, which fixes {_shown(fixed[one])}: "
+            f"{_said(named, one, value)} contradicts the suite {known.suite.name}, which fixes {_shown(fixed[one])}: "
             f"leave it out, or run without {named('suite')} (such results are unofficial)"
         )
     return known
 
 
+def _is(value: Any, fixed: Any) -> bool:
+    """Whether a value is what is fixed; labels in an array, which compare one by one, are nothing that is."""
+    return value is fixed or (isinstance(value, str | Number | Mapping) and bool(value == fixed))
+
+
+def _said(named: Named, name: str, value: Any) -> str:
+    """A setting with its value, as it was given; a switch has none."""
+    return named(name) if value is True else f"{named(name)} {_shown(value)}"
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return ",".join(f"{name}={one}" for name, one in value.items()) or "none"
-    return "none" if value is None else "" if value is True else str(value)[:80]
+    return "none" if value is None or value is False else " ".join(str(value).split())[:80]
 
 
 def _subset(suite: Suite, tasks: str | None, named: Named) -> list[str]:
@@ -155,14 +171,14 @@ def check_model(known: Known, digests: Any, tokenizer_sha256: str | None) -> Non
     for what, here, sealed in pairs:
         if here != sealed:
             raise UsageError(
-                f"the model is not that of the suite {known.suite.name}: its {what} {_has(here)}, and the suite's "
-                f"{_has(sealed)}; give {known.suite.model.id} as it was sealed, or run without --suite (such results "
-                "are unofficial)"
+                f"the model is not that of the suite {known.suite.name}: the digest of its {what} is {_digest(here)}, "
+                f"and of the suite's {_digest(sealed)}; give {known.suite.model.id} as it was sealed, or run without "
+                "--suite (such results are unofficial)"
             )
 
 
-def _has(digest: str | None) -> str:
-    return "has none" if digest is None else f"has the digest {digest[:12]}"
+def _digest(digest: str | None) -> str:
+    return "none" if digest is None else digest[:12]
 
 
 def defaults() -> dict[str, Any]:
