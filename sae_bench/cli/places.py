@@ -14,8 +14,6 @@ RUNS_HELP = f"(default: {RUNS}, where run writes)"
 
 def saes_in(given: Sequence[str]) -> list[Path]:
     """What was given, else the folder of every SAE that was measured. Raises UsageError where there is nothing yet."""
-    from sae_bench.results.store import results_below
-
     if given:
         return [at_home(one) for one in given]
     from sae_bench.results.store import results_below
