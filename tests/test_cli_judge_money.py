@@ -108,7 +108,7 @@ def test_each_sae_gets_its_share_of_what_there_is(
 ) -> None:
     """Not the first one all, and the last one none."""
     given = [*run_of_all(files), *judge_of(server)]
-    code, out, err = cli(*given, *limit)
+    code, out, err = cli(*given, *limit, "--all-metrics")
     assert code == Exit.BUDGET == 4
     own = {name: one.details["statuses"].get("ok", 0) for name, one in results_in().items()}
     assert set(own) == set(SAES)
@@ -237,7 +237,7 @@ def test_a_result_without_most_scores_is_degraded_and_shows_a_reply(
     cli: Run, files: Path, server: Server, n: int, status: str
 ) -> None:
     server.answer = unreadable(n)
-    code, out, err = cli(*run_of(files), *judge_of(server))
+    code, out, err = cli(*run_of(files), *judge_of(server), "--all-metrics")
     assert code == 0
     found = result_in("runs")
     assert found.status == status
@@ -333,7 +333,7 @@ def test_the_board_shows_a_degraded_result_without_a_rank(cli: Run, half: tuple[
 def test_a_control_that_waits_is_marked_and_the_sae_beside_it_is_not(cli: Run, files: Path, server: Server) -> None:
     """One request of the control is not asked any more; the same command asks it."""
     given = [*run_of(files), *judge_of(server), "--controls", "random", "--null", "untrained"]
-    code, out, _ = cli(*given, "--max-requests", 2 * REQUESTS)
+    code, out, _ = cli(*given, "--max-requests", 2 * REQUESTS, "--all-metrics")
     assert code == 4
     rows = [line for line in out.splitlines() if line.startswith(f"{TASK} ")]
     assert rows

@@ -68,7 +68,7 @@ def heed_ctrl_c() -> None:
 
 def test_ctrl_c_leaves_a_run_that_goes_on(cli: Run, tmp_path: Path) -> None:
     command = ["run", "--sae", "demo", "--out", str(tmp_path), "--tasks", ON_TEXT, "--tier", "smoke"]
-    command += ["--controls", "none", "--limit", "32", "--batch-tokens", "128", "--resamples", "20"]
+    command += ["--controls", "none", "--limit", "32", "--batch-tokens", "128", "--resamples", "20", "--progress"]
     program = [sys.executable, "-m", "sae_bench.cli.main", *command]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     run = subprocess.Popen(

@@ -560,7 +560,7 @@ def test_no_usable_set_is_a_skipped_task_with_the_reason(cli: Run, tmp_path: Pat
 
 def test_token_ids_without_a_tokenizer_skip_what_needs_text() -> None:
     rows = np.random.default_rng(0).integers(1, 50, (16, 10))
-    found = evaluate(tiny_coder("topk"), model=tiny_gpt2(), data=rows, controls="none", resamples=20)
+    found = evaluate(tiny_coder("topk"), model=tiny_gpt2(), data=rows, tasks="all", controls="none", resamples=20)
     status = {r.task: r.status for r in found}
     assert status["sparsity"] == "ok"
     assert status["probe_recovery"] == status["sparse_probing"] == "skipped"

@@ -25,9 +25,8 @@ def gemma_2():
 def gemma_3():
     """With gains that are not 1, without which the place before and behind a gain would be one."""
     options = tiny_models._LLAMA | {"head_dim": 8, "sliding_window": 8, "query_pre_attn_scalar": 8}
-    return tiny_models._build(
-        lambda: Gemma3ForCausalLM(Gemma3TextConfig(**options, architectures=["Gemma3ForCausalLM"])), 0
-    )
+    options |= {"architectures": ["Gemma3ForCausalLM"]}
+    return tiny_models._build(Gemma3ForCausalLM, Gemma3TextConfig, options, 0)
 
 
 @cache
@@ -35,8 +34,8 @@ def gemma_3_with_images():
     text = tiny_models._LLAMA | {"head_dim": 8, "sliding_window": 8, "query_pre_attn_scalar": 8}
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": tiny_models.LAYERS}
     vision |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
-    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=49)
-    return tiny_models._build(lambda: Gemma3ForConditionalGeneration(config), 0)
+    options = {"text_config": text, "vision_config": vision, "mm_tokens_per_image": 4, "image_token_index": 49}
+    return tiny_models._build(Gemma3ForConditionalGeneration, Gemma3Config, options, 0)
 
 
 def places_1(tmp_path, repo, place="layer_1/width_16k/average_l0_40"):

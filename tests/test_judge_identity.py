@@ -180,7 +180,7 @@ def test_a_judge_that_is_gone_leaves_what_is_there(cli: Run, files: Path) -> Non
     with Server(oracle(0.8)) as server:
         given = [*run_of(files), *at(server)]
         assert cli(*given)[0] == 0
-    code, out, err = cli(*given)
+    code, out, err = cli(*given, "--all-metrics")
     assert code == 0
     assert "detection" in out
     assert "results by m-2026 (fingerprint fp_test) are there and taken" in sentence(err)

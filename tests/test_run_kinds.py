@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {
 }
 ABLATED = {"downstream_sparsity.latents": 2, "downstream_sparsity.positions": 2}
 FOLDS = {"probe_recovery.folds": 2, "sparse_probing.folds": 2, "sparse_probing.strengths": [0.1]}
-FEW = {"parameters": ABLATED | FOLDS, "probe_sets": "kind_r*"}  # one of the demo's labelled sets
+FEW = {"tasks": "all", "parameters": ABLATED | FOLDS, "probe_sets": "kind_r*"}  # one of the demo's labelled sets
 
 
 def scores(sae: Any, **settings: Any) -> dict[tuple[str, str], Any]:
