@@ -176,5 +176,8 @@ def folder(of: Repository, patterns: Sequence[str], raises: type[SaeBenchError])
             ignore_patterns=["*/*"] if of.kind == "model" else None,
         )
     except Exception as error:  # those of huggingface_hub have no common base
-        raise raises(f"{of} cannot be had of the hub: {named(error, file=False)}") from error
+        raise raises(
+            f"{of} cannot be had of the hub: {named(error, file=False)}; run '{of.command}' where it can, or give a "
+            "local folder (--model, --data)"
+        ) from error
     return Path(found), Path(found).name

@@ -238,3 +238,17 @@ def test_a_suite_is_sealed_where_there_is_a_network(
     assert record.reference_rows(read(file))
     assert any("parquet" in line for line in asked)
     assert not any("onnx" in line and "resolve" in line for line in asked)
+
+
+def test_a_hub_that_answers_and_has_not_what_is_wanted_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mirror, or a proxy that answers for everything, is no network that brings a model."""
+
+    def gone(*_: Any, **__: Any) -> None:
+        raise OSError("404 Not Found")
+
+    monkeypatch.setattr(hub, "silent", lambda: None)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", gone)
+    with pytest.raises(
+        ModelError, match=r"404 Not Found; run 'hf download org/tiny-model' where it can, or give a local"
+    ):
+        hub.folder(hub.Repository(MODEL), hub.OF_MODEL, ModelError)
