@@ -4,7 +4,7 @@ import functools
 import gc
 import importlib
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,26 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the reference material in ../shared")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless browser, one for the tests of a module; without one they are skipped."""
+    from tests.builders.browser import CHROMIUM, MISSING, Browser
+
+    if CHROMIUM is None:
+        pytest.skip(MISSING)
+    started = Browser(tmp_path_factory.mktemp("profile"))
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def opened(browser: Any, tmp_path: Path) -> Any:
+    """Opens pages of results in the browser."""
+    from tests.builders.browser import opener
+
+    return opener(browser, tmp_path)
 
 
 @pytest.fixture

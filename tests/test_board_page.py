@@ -12,7 +12,7 @@ from sae_bench.board.details import blocks
 from sae_bench.registry import tasks
 from sae_bench.results.heads import whole
 from tests.builders.boards import COLUMNS, HOSTILE, SNAPSHOTS, main_board, make, put, small
-from tests.builders.browser import CHROMIUM, MISSING, Browser, html, opener
+from tests.builders.browser import html
 
 pytest.importorskip("vl_convert", reason="the extra 'board' is not installed")
 
@@ -44,20 +44,6 @@ def full(folder):
     put(folder, "lab/a_1", "downstream_sparsity", {"effect_sparsity": 0.5}, details=OUTPUTS)
     put(folder, "lab/a_1", "autointerp", {"detection": 0.5}, details=EXPLAINED)
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if CHROMIUM is None:
-        pytest.skip(MISSING)
-    started = Browser(tmp_path_factory.mktemp("profile"))
-    yield started
-    started.close()
-
-
-@pytest.fixture
-def opened(browser, tmp_path):
-    return opener(browser, tmp_path)
 
 
 # --- without a browser -----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from sae_bench.results import store
 from sae_bench.schema import INFERENCE
 from sae_bench.units import Units
 from tests.builders.boards import HOSTILE, make, put, small
-from tests.builders.browser import CHROMIUM, MISSING, Browser, html, opener
+from tests.builders.browser import html
 from tests.builders.results import result
 
 pytest.importorskip("vl_convert", reason="the extra 'board' is not installed")
@@ -23,20 +23,6 @@ pytest.importorskip("vl_convert", reason="the extra 'board' is not installed")
 SCORES = "Array.from(document.querySelector('.scores tbody').rows)"
 OVER = "Array.from(document.querySelector('.overview tbody').rows)"
 SHOWN = f"{OVER}.filter((r) => !r.hidden).map((r) => r.cells[0].textContent)"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if CHROMIUM is None:
-        pytest.skip(MISSING)
-    started = Browser(tmp_path_factory.mktemp("profile"))
-    yield started
-    started.close()
-
-
-@pytest.fixture
-def opened(browser, tmp_path):
-    return opener(browser, tmp_path)
 
 
 def key(name):

@@ -4,7 +4,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator
 
-from sae_bench.data.sources import quoted
+from sae_bench.data.sources import decoded, quoted
 from sae_bench.errors import DataError
 from sae_bench.files import LINE
 
@@ -44,10 +44,5 @@ def _texts(lines: Iterable[bytes], name: str) -> Iterator[str]:
     offset = 0
     for line in lines:
         for part in _LONE_RETURN.split(line):
-            try:
-                text = part.decode("utf-8")
-            except UnicodeDecodeError as error:
-                where = f"byte 0x{part[error.start]:02x} at offset {offset + error.start}"
-                raise DataError(f"{name} is not UTF-8: {where} cannot be decoded; save the text as UTF-8.") from error
-            yield text.removeprefix("\ufeff") if offset == 0 else text
+            yield decoded(part, name, offset)
             offset += len(part)

@@ -65,3 +65,13 @@ def quoted(names: Iterable[Any]) -> str:
     """Names in a list for a message."""
     listed = [repr(name) for name in names]
     return ", ".join(listed[:12]) + (", ..." if len(listed) > 12 else "") if listed else "none"
+
+
+def decoded(raw: bytes, name: str, offset: int) -> str:
+    """UTF-8 that stands at ``offset`` of a file, without the mark of the byte order at its start. Raises DataError."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        where = f"byte 0x{raw[error.start]:02x} at offset {offset + error.start}"
+        raise DataError(f"{name} is not UTF-8: {where} cannot be decoded; save the text as UTF-8.") from error
+    return text.removeprefix("\ufeff") if offset == 0 else text

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sae_bench.data.chats import Chats, messages_in
 from sae_bench.data.csv_files import TABLES, csv_rows
 from sae_bench.data.groups import label_of
-from sae_bench.data.sources import Document, TextSource, quoted, reading
+from sae_bench.data.sources import Document, TextSource, decoded, quoted, reading
 from sae_bench.errors import DataError, named
 from sae_bench.files import LINE, MIB, lines, opened, regular, strict_json
 
@@ -61,7 +61,7 @@ def open_texts(path: Path, suffix: str, fields: Fields) -> TextSource:
 def _txt(path: Path, marked: bool) -> Iterator[str]:
     """Documents of a text file without surrounding line ends; Windows line ends become plain ones."""
     for offset, raw in _marked_blocks(path) if marked else _blank_line_blocks(path):
-        text = _decoded(raw, str(path), offset).replace("\r\n", "\n").strip("\n")
+        text = decoded(raw, str(path), offset).replace("\r\n", "\n").strip("\n")
         if text and not text.isspace():
             yield text
 
@@ -101,15 +101,6 @@ def _check_length(path: Path, start: int, length: int) -> None:
         )
 
 
-def _decoded(raw: bytes, name: str, offset: int) -> str:
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        where = f"byte 0x{raw[error.start]:02x} at offset {offset + error.start}"
-        raise DataError(f"{name} is not UTF-8: {where} cannot be decoded; save the text as UTF-8.") from error
-    return text.removeprefix("\ufeff") if offset == 0 else text
-
-
 def _jsonl(path: Path, fields: Fields) -> Iterator[Document]:
     with reading(str(path)), opened(path, DataError) as file:
         offset = 0
@@ -117,7 +108,7 @@ def _jsonl(path: Path, fields: Fields) -> Iterator[Document]:
             if line.strip():
                 where = f"{path} line {number}"
                 try:
-                    row = strict_json(_decoded(line, str(path), offset))
+                    row = strict_json(decoded(line, str(path), offset))
                 except ValueError as error:
                     raise DataError(f"{where} is not JSON ({named(error)}); write one object a line.") from error
                 if not isinstance(row, dict):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from numbers import Number
+from types import MappingProxyType
 from typing import Any
 
 from sae_bench import registry
@@ -181,10 +183,11 @@ def _digest(digest: str | None) -> str:
     return "none" if digest is None else digest[:12]
 
 
-def defaults() -> dict[str, Any]:
+@cache
+def defaults() -> Mapping[str, Any]:
     """The default of every setting."""
     blank = Settings()
-    return {f.name: getattr(blank, f.name) for f in dataclasses.fields(Settings)}
+    return MappingProxyType({f.name: getattr(blank, f.name) for f in dataclasses.fields(Settings)})
 
 
 def _is_default(settings: Settings, name: str) -> bool:
