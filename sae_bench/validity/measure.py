@@ -79,10 +79,19 @@ def measured(seed: int, *, quick: bool = False, tasks: str | None = None, task_d
     with tempfile.TemporaryDirectory() as folder:
         labelled(made, Path(folder), size)
         return run(
-            NAME, seed, ladder(made),
-            model=model(made), tokenizer=tokenizer(), data=text(made.ids(2 * size.documents, LENGTH, "text")),
-            tasks=tasks or TASKS, task_dir=task_dir, probe_data=folder, limit=size.documents, resamples=size.resamples, tier=size.tier,
-        )  # fmt: skip
+            NAME,
+            seed,
+            ladder(made),
+            model=model(made),
+            tokenizer=tokenizer(),
+            data=text(made.ids(2 * size.documents, LENGTH, "text")),
+            tasks=tasks or TASKS,
+            task_dir=task_dir,
+            probe_data=folder,
+            limit=size.documents,
+            tier=size.tier,
+            resamples=size.resamples,
+        )
 
 
 def run(name: str, seed: int, rungs: Mapping[str, Rung], **settings: Any) -> Draw:
