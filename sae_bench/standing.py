@@ -6,11 +6,21 @@ for the definition that it was measured with, whose digest it names.
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field, FiniteFloat
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
+from sae_bench.errors import TaskError
+from sae_bench.files import write_atomically
+from sae_bench.parsing import first_problem, read_toml
 from sae_bench.schema import Record
+
+FILE = "validity.lock"  # beside the folders of the tasks whose metrics it speaks of
+HEADER = "# What known truth says of each metric. Made by: sae-bench validate. Nobody edits it by hand.\n"
 
 Claims = Literal["features", "encoder", "decoder", "fidelity"]  # what a metric says that it measures
 
@@ -50,3 +60,61 @@ class Standing(Record):
     ranked: bool
     why: str | None = None
     worlds: dict[str, InWorld] = Field(default_factory=dict)  # by name: "tokens", "context", "demo"
+
+
+Lock = Mapping[str, Standing]  # by "task.metric"
+
+
+def read(file: Path) -> dict[str, Standing]:
+    """The standings in a lock by ``task.metric``, none where there is no file. Raises TaskError: file and field."""
+    if not file.exists():
+        return {}
+    try:
+        content = _CONTENT.validate_python(read_toml(file, TaskError))
+    except ValidationError as error:
+        field, message = first_problem(error)
+        raise TaskError(f"{file}: {field!r}: {message}") from error
+    return {f"{task}.{metric}": one for task, metrics in content.items() for metric, one in metrics.items()}
+
+
+def write(file: Path, lock: Lock) -> None:
+    """Write a lock in the order of ``lock``, so that the same standings are the same bytes. Raises ResultError."""
+    text = HEADER + "".join(f"\n{part}" for name, one in lock.items() for part in _tables(name, one))
+    write_atomically(file, text.encode())
+
+
+def standing(lock: Lock, task: str, metric: str, digest: str) -> Standing | None:
+    """What a lock says of a metric as it is defined now; None where it was never asked, or of another definition."""
+    found = lock.get(f"{task}.{metric}")
+    return found if found is not None and found.digest == digest else None
+
+
+_CONTENT = TypeAdapter(dict[str, dict[str, Standing]])
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def _tables(name: str, one: Standing) -> Iterator[str]:
+    """The TOML of one standing: its own table, and one for each world."""
+    place = ".".join(map(_key, name.split(".", 1)))
+    content = one.model_dump(exclude_defaults=True)
+    worlds = content.pop("worlds", {})
+    yield _table(place, content)
+    for world, said in worlds.items():
+        yield _table(f"{place}.worlds.{_key(world)}", said)
+
+
+def _table(place: str, content: Mapping[str, Any]) -> str:
+    return f"[{place}]\n" + "".join(f"{key} = {_value(value)}\n" for key, value in content.items())
+
+
+def _key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _value(name)
+
+
+def _value(value: Any) -> str:
+    """A value as TOML; strings are those of JSON but for DEL, which TOML has only escaped."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, float):
+        return repr(value + 0.0)  # a rounded zero has no sign
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
