@@ -6,13 +6,35 @@ for the definition that it was measured with, whose digest it names.
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field, FiniteFloat
+from pydantic import AfterValidator, Field, FiniteFloat, StringConstraints, TypeAdapter, ValidationError
 
-from sae_bench.schema import Record
+from sae_bench.errors import TaskError
+from sae_bench.files import write_atomically
+from sae_bench.parsing import first_problem, read_toml
+from sae_bench.schema import NOT_VALIDATED, MetricSpec, Record, TaskSpec
+from sae_bench.schema import Claims as Claims
 
-Claims = Literal["features", "encoder", "decoder", "fidelity"]  # what a metric says that it measures
+FILE = "validity.lock"  # beside the folders of the tasks whose metrics it speaks of
+HEADER = "# What known truth says of each metric. Made by: sae-bench validate. Nobody edits it by hand.\n"
+MOST_NAMES = 200  # SAEs that a list names
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("it holds what cannot be printed in one line")
+    return text
+
+
+# a lock comes with other people's packages, and what it says is shown
+Name = Annotated[str, StringConstraints(min_length=1, max_length=80), AfterValidator(_printable)]
+Sentence = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable)]
+Names = Annotated[tuple[Name, ...], Field(max_length=MOST_NAMES)]
 
 
 class InWorld(Record):
@@ -35,9 +57,9 @@ class InWorld(Record):
     signal_high: FiniteFloat | None = None
     coverage: FiniteFloat | None = None
     false_positives: FiniteFloat | None = None
-    blind: tuple[str, ...] = ()
-    beaten_by: tuple[str, ...] = ()
-    fragile: tuple[str, ...] = ()
+    blind: Names = ()
+    beaten_by: Names = ()
+    fragile: Names = ()
     rungs: int = Field(ge=0)
     draws: int = Field(ge=0)
 
@@ -48,5 +70,90 @@ class Standing(Record):
     digest: str
     claims: Claims | None = None
     ranked: bool
-    why: str | None = None
-    worlds: dict[str, InWorld] = Field(default_factory=dict)  # by name: "tokens", "context", "demo"
+    why: Sentence | None = None
+    worlds: dict[Name, InWorld] = Field(default_factory=dict)  # by name: "tokens", "context", "demo"
+
+
+Lock = Mapping[str, Standing]  # by "task.metric"
+
+
+def read(file: Path) -> dict[str, Standing]:
+    """The standings in a lock by ``task.metric``, none where there is no file. Raises TaskError: file and field."""
+    if not file.exists():
+        return {}
+    try:
+        content = _CONTENT.validate_python(read_toml(file, TaskError))
+    except ValidationError as error:
+        field, message = first_problem(error)
+        raise TaskError(f"{file}: {field!r}: {message}") from error
+    return {f"{task}.{metric}": one for task, metrics in content.items() for metric, one in metrics.items()}
+
+
+def write(file: Path, lock: Lock) -> None:
+    """Write a lock in the order of ``lock``, so that the same standings are the same bytes. Raises ResultError."""
+    text = HEADER + "".join(f"\n{part}" for name, one in lock.items() for part in _tables(name, one))
+    write_atomically(file, text.encode())
+
+
+def standing(lock: Lock, task: str, metric: str, digest: str) -> Standing | None:
+    """What a lock says of a metric as it is defined now; None where it was never asked, or of another definition."""
+    found = lock.get(f"{task}.{metric}")
+    return found if found is not None and found.digest == digest else None
+
+
+def judged(spec: TaskSpec, lock: Lock, digest: str) -> tuple[TaskSpec, dict[str, Standing]]:
+    """The definition with metrics that know whether SAEs are ranked by them, and what the lock says of them.
+
+    ``digest`` is that of the definition: what the lock says of another one counts for nothing.
+    """
+    metrics = {
+        name: one.judged(digest, _why_not(one, lock.get(f"{spec.id}.{name}"), digest))
+        for name, one in spec.metrics.items()
+    }
+    said = {name: one for name in metrics if (one := standing(lock, spec.id, name, digest)) is not None}
+    return spec.model_copy(update={"metrics": metrics}), said
+
+
+def _why_not(metric: MetricSpec, found: Standing | None, digest: str) -> str | None:
+    """Why a metric that claims something ranks nobody, or None."""
+    if metric.claims is None:
+        return None  # the definition says it, and nothing that a lock says can change it
+    if found is None:
+        return NOT_VALIDATED
+    if found.digest != digest:
+        return "it is not validated: known truth was asked about another definition of it"
+    if found.claims != metric.claims:
+        was = found.claims or "nothing"
+        return f"it is not validated: it claims {metric.claims}, and known truth was asked about a claim to {was}"
+    return None if found.ranked else found.why or "known truth does not bear out what it claims"
+
+
+_CONTENT = TypeAdapter(dict[str, dict[str, Standing]])
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def _tables(name: str, one: Standing) -> Iterator[str]:
+    """The TOML of one standing: its own table, and one for each world."""
+    place = ".".join(map(_key, name.split(".", 1)))
+    content = one.model_dump(exclude_defaults=True)
+    worlds = content.pop("worlds", {})
+    yield _table(place, content)
+    for world, said in worlds.items():
+        yield _table(f"{place}.worlds.{_key(world)}", said)
+
+
+def _table(place: str, content: Mapping[str, Any]) -> str:
+    return f"[{place}]\n" + "".join(f"{key} = {_value(value)}\n" for key, value in content.items())
+
+
+def _key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _value(name)
+
+
+def _value(value: Any) -> str:
+    """A value as TOML; strings are those of JSON but for DEL, which TOML has only escaped."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, float):
+        return repr(value + 0.0)  # a rounded zero has no sign
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
