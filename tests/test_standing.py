@@ -23,6 +23,7 @@ from sae_bench.show import against
 from sae_bench.standing import InWorld, Standing
 from tests.builders.boards import COLUMNS, HOSTILE, make, measured, put
 from tests.builders.locks import judged_by, lock_beside, trusting
+from tests.builders.plugins import Point, register
 from tests.builders.results import changed, result
 from tests.conftest import Run
 
@@ -208,7 +209,7 @@ def test_nothing_orders_saes_by_what_is_not_validated(cli: Run, two: Path, verb:
     with judged_by({}):
         out = said(cli, two, verb, how)
         assert not ordered.search(out)
-        if verb != "compare" and (verb, how) != ("show", "json"):
+        if (verb, how) != ("show", "json"):
             assert "known truth was never asked about this definition" in " ".join(out.split())
 
 
@@ -342,6 +343,25 @@ def test_a_lock_whose_words_cannot_be_printed_is_refused_in_a_sentence(
     assert str(file) in err
     assert err.count("\n") == 1
     assert "\x1b" not in err
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_package_brings_its_own_lock_and_is_left_out_with_one_that_cannot_be_read(
+    cli: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    lock_beside(folder)
+    if broken:
+        (folder / standing.FILE).write_text("[mine.x]\nranked = 7\n")
+    place = f"mine_place_{broken}".lower()  # a module is imported once
+    (folder / f"{place}.py").write_text(f"TASKS = {str(folder)!r}\n")
+    monkeypatch.syspath_prepend(folder)
+    register(monkeypatch, Point("mine", f"{place}:TASKS", "sae_bench.tasks"))
+    code, out, err = cli("ls", "tasks", "--json")
+    ranking = {row["task"]: row["rank SAEs"] for row in json.loads(out)}
+    assert code == 0
+    assert ranking["reconstruction"] > 0, "all others go on"
+    assert ranking.get("mine") == (None if broken else 1)
+    assert ("is left out: " in err and "'mine.x.digest': Field required" in err) == broken
 
 
 @pytest.mark.parametrize("hostile", [one for one in HOSTILE if one.isprintable()])
