@@ -357,7 +357,7 @@ def test_a_package_brings_its_own_lock_and_is_left_out_with_one_that_cannot_be_r
     monkeypatch.syspath_prepend(folder)
     register(monkeypatch, Point("mine", f"{place}:TASKS", "sae_bench.tasks"))
     code, out, err = cli("ls", "tasks", "--json")
-    ranking = {row["task"]: row["rank SAEs"] for row in json.loads(out)}
+    ranking = {row["task"]: row["ranked by"] for row in json.loads(out)}
     assert code == 0
     assert ranking["reconstruction"] > 0, "all others go on"
     assert ranking.get("mine") == (None if broken else 1)
@@ -456,7 +456,7 @@ def test_the_page_says_it_of_every_metric_that_it_shows(cli: Run, two: Path) -> 
 
 def test_ls_counts_the_metrics_that_rank(cli: Run) -> None:
     def counted() -> dict[str, int]:
-        return {row["task"]: row["rank SAEs"] for row in json.loads(cli("ls", "tasks", "--json")[1])}
+        return {row["task"]: row["ranked by"] for row in json.loads(cli("ls", "tasks", "--json")[1])}
 
     assert counted()["sparsity"] == 0
     assert counted()["reconstruction"] > 0
