@@ -64,7 +64,7 @@ def add(verbs: Any) -> None:
     add_told(p.add_argument_group("what the files of the SAE leave open"))
     run_flags.model(Unsaid(p.add_argument_group("language model")))
     run_flags.text(Unsaid(p.add_argument_group("text")))
-    run_flags.labels(Unsaid(p.add_argument_group("labelled texts (probe_recovery, sparse_probing)")))
+    run_flags.labels(Unsaid(p.add_argument_group("labelled texts (probe_recovery, sparse_probing, token_labels)")))
     limits = (
         "All SAEs share the limits in rounds; at a limit a run ends with exit code 4, and the same command goes on."
     )

@@ -76,7 +76,7 @@ def text(text: Any) -> None:
 def labels(labels: Any) -> None:
     """Labelled texts of the probe tasks."""
     labels.add_argument("--probe-data", metavar="DIR", help="folder of sets <set>/{train,test}.{parquet,jsonl,csv} "
-                        "with columns text and label (0 or 1), instead of the built-in suite")  # fmt: skip
+                        "with columns text, label (0 or 1), if known spans; instead of the built-in suite")  # fmt: skip
     labels.add_argument("--probe-sets", default="all", metavar="NAMES",
                         help="sets of the built-in suite: all (no score if most are missing), names separated by "
                         "commas, or globs")  # fmt: skip
