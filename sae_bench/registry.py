@@ -241,7 +241,7 @@ def _check_place(module: str, loaded: Any) -> None:
 
 _SHIPPED = (
     *("reconstruction", "sparsity", "loss_recovered", "probe_recovery", "sparse_probing"),
-    *("downstream_sparsity", "token_rules", "autointerp"),
+    *("token_labels", "downstream_sparsity", "token_rules", "autointerp"),
 )
 _ORDER = {name: i for i, name in enumerate(_SHIPPED)}
 
