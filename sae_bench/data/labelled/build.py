@@ -14,9 +14,11 @@ from typing import Any
 from sae_bench.data.labelled.encode import (
     LEAST,
     PARTS,
+    SHIFTED,
     BadText,
     Encoded,
     Encoder,
+    Keep,
     LabelledOptions,
     PartName,
     Unusable,
@@ -27,6 +29,8 @@ from sae_bench.errors import DataError
 Where = Callable[[PartName, int | None], str]
 # How many times more candidates than the limit are held: some are left out later, as copies or contradictions.
 SPARE = 2
+# A text stays in the first of these parts in which it is.
+_BEFORE: dict[PartName, tuple[PartName, ...]] = {"test": (), "train": ("test",), "shifted": ("test", "train")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +64,15 @@ class _Smallest:
 
 
 class _PartBuilder:
-    """What is known of one part: every text by its unit (label and row), and the candidates of each class."""
+    """What is known of one part: every text by its unit (label and row), and the candidates of each kind."""
 
-    def __init__(self, limit: int | None) -> None:
+    def __init__(self, limit: int | None, kinds: tuple[str, ...]) -> None:
         self.limit = limit
         self.seen: dict[str, tuple[bool, int]] = {}
+        self.kinds: dict[str, str] = {}  # of negative texts
         self.conflicting: set[str] = set()
-        self.candidates = {label: _Smallest(None if limit is None else SPARE * limit) for label in (False, True)}
+        most = None if limit is None else SPARE * limit
+        self.candidates = {(True, ""): _Smallest(most)} | {(False, kind): _Smallest(most) for kind in kinds}
         self.counts: Counter[str] = Counter()
 
 
@@ -79,7 +85,8 @@ class SetBuilder:
     the notes, and too few examples raise `Unusable`. Copies inside a part are left out and counted in either case.
 
     `balanced` chooses as many positive as negative examples, rather than in proportion to what there is; `least` is
-    the fewest examples that each class of a part must have.
+    the fewest examples that each class of a part must have. Of negative examples of several `kinds` as many of each are
+    chosen. A text that is too long keeps its start, or what `keep` says.
     """
 
     def __init__(
@@ -91,18 +98,21 @@ class SetBuilder:
         where: Where | None = None,
         balanced: bool = False,
         least: dict[PartName, int] | None = None,
+        keep: Keep = "start",
+        kinds: tuple[str, ...] = ("",),
     ) -> None:
-        self.name = name
+        self.name, self._keep, self._kinds = name, keep, kinds
         self._encoder, self._seed, self._where, self._balanced = encoder, str(options.seed), where, balanced
         self._least = LEAST if least is None else least
-        self._parts = {part: _PartBuilder(options.limit(part)) for part in PARTS}
+        parts: tuple[PartName, ...] = (*PARTS, SHIFTED)
+        self._parts = {part: _PartBuilder(options.limit(part), kinds) for part in parts}
 
-    def add(self, part: PartName, text: str, label: bool, row: int = 0) -> None:
-        """Take one example; `row` says where it was found."""
+    def add(self, part: PartName, text: str, label: bool, row: int = 0, kind: str = "") -> None:
+        """Take one example; `row` says where it was found, and `kind` of which kind a negative one is."""
         here = self._parts[part]
         here.counts["read"] += 1
         try:
-            encoded = self._encoder.encode(text)
+            encoded = self._encoder.encode(text, self._keep)
         except BadText as error:
             if self._where is not None:
                 self._refuse(f"the text of {self._where(part, row)} {error}; remove the row or correct it")
@@ -114,7 +124,9 @@ class SetBuilder:
             self._check_clean(self._where, part, encoded, row, label)
         if known[0] != label:
             here.conflicting.add(unit)
-        here.candidates[label].add(keyed("probe choice", self._seed, text), encoded)
+        if not label:
+            kind = here.kinds.setdefault(unit, kind)
+        here.candidates[label, "" if label else kind].add(keyed("probe choice", self._seed, text), encoded)
 
     def _check_clean(self, where: Where, part: PartName, encoded: Encoded, row: int, label: bool) -> None:
         cut = f" (cut to {len(encoded.ids)} tokens)" if encoded.truncated else ""
@@ -133,39 +145,45 @@ class SetBuilder:
 
     def distinct(self, part: PartName) -> Counter[bool]:
         """How many different usable texts of each class a part has."""
-        here, test = self._parts[part], self._parts["test"].seen
-        return Counter(
-            label
-            for unit, (label, _) in here.seen.items()
-            if unit not in here.conflicting and (part == "test" or unit not in test)
-        )
+        here = self._parts[part]
+        return Counter(label for unit, (label, _) in here.seen.items() if self._usable(part, unit))
+
+    def _even(self, part: PartName) -> Counter[bool]:
+        """How many of each class can be chosen, with as many negative ones of each kind."""
+        here = self._parts[part]
+        usable = ((unit, label) for unit, (label, _) in here.seen.items() if self._usable(part, unit))
+        found = Counter((label, "" if label else here.kinds[unit]) for unit, label in usable)
+        fewest = min(found[False, kind] for kind in self._kinds)
+        return Counter({True: found[True, ""], False: len(self._kinds) * fewest})
 
     def finish(self, source: str, **notes: Any) -> Draft:
         """The chosen examples. Raises `DataError` (with `where`) or `Unusable` if a class of a part has too few."""
-        examples = {part: self._choose(part) for part in PARTS}
-        return Draft(self.name, examples, notes | {part: self._notes(part, examples[part]) for part in PARTS}, source)
+        parts = [*PARTS, *([SHIFTED] if self._parts[SHIFTED].counts["read"] else [])]
+        examples = {part: self._choose(part) for part in parts}
+        return Draft(self.name, examples, notes | {part: self._notes(part, examples[part]) for part in parts}, source)
 
     def _choose(self, part: PartName) -> list[tuple[Encoded, bool]]:
-        here, available, least = self._parts[part], self.distinct(part), self._least[part]
+        here, available, least = self._parts[part], self._even(part), self._least[part]
         if min(available[True], available[False]) < least:
             found = f"the {part} part has {available[True]} positive and {available[False]} negative texts"
             reason = f"{found}, and each class needs at least {least}"
             if self._where is not None:
                 self._refuse(f"{reason}; add examples to {self._where(part, None)}")
             raise Unusable(reason)
-        quota = quotas(available, here.limit, least, self._balanced)
+        quota = quotas(available, here.limit, least, self._balanced, len(self._kinds))
         chosen: list[tuple[int, Encoded, bool]] = []
-        for label, candidates in here.candidates.items():
+        for (label, _), candidates in here.candidates.items():
+            most = quota[label] if label else quota[label] // len(self._kinds)
             taken: set[str] = set()
             for key, encoded in candidates:
-                if len(taken) < quota[label] and encoded.unit not in taken and self._usable(part, encoded.unit):
+                if len(taken) < most and encoded.unit not in taken and self._usable(part, encoded.unit):
                     taken.add(encoded.unit)
                     chosen.append((key, encoded, label))
         return [(encoded, label) for _, encoded, label in sorted(chosen, key=lambda item: item[0])]
 
     def _usable(self, part: PartName, unit: str) -> bool:
-        in_test = part == "train" and unit in self._parts["test"].seen
-        return not in_test and unit not in self._parts[part].conflicting
+        before = any(unit in self._parts[other].seen for other in _BEFORE[part])
+        return not before and unit not in self._parts[part].conflicting
 
     def _notes(self, part: PartName, chosen: list[tuple[Encoded, bool]]) -> dict[str, Any]:
         here = self._parts[part]
@@ -181,17 +199,21 @@ class SetBuilder:
         }
         if part == "train":
             notes["texts_of_the_test_part_left_out"] = len(here.seen.keys() & self._parts["test"].seen.keys())
+        if part == SHIFTED:
+            others = self._parts["test"].seen.keys() | self._parts["train"].seen.keys()
+            notes["texts_of_other_parts_left_out"] = len(here.seen.keys() & others)
         return notes
 
 
-def quotas(available: Counter[bool], limit: int | None, least: int, balanced: bool) -> dict[bool, int]:
+def quotas(available: Counter[bool], limit: int | None, least: int, balanced: bool, kinds: int = 1) -> dict[bool, int]:
     """How many examples of each class to take: all, or `limit` in proportion to what there is (or half of each).
 
-    A rare class keeps at least `least` examples where it has them.
+    A rare class keeps at least `least` examples where it has them. Half of them can be divided into `kinds`.
     """
     positive, negative = available[True], available[False]
     if balanced:
         each = min(positive, negative, positive if limit is None else limit // 2)
+        each -= each % kinds
         return {True: each, False: each}
     total = positive + negative
     if limit is None or total <= limit:
