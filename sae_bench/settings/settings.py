@@ -116,8 +116,8 @@ class Settings(OfJudge):
         None, "folder of sets <set>/{train,test}.{parquet,jsonl,csv} with columns text and label (0 or 1), instead of "
         "the built-in suite", "labels", "DIR", suite="fixed")  # fmt: skip
     probe_sets: str = stated(
-        "all", "labelled sets: all of the default suite (sae-bench probes fetch), or names and globs among all that there "
-        "are, separated by commas (sae-bench probes list)",
+        "all", "labelled sets: all of the default suite (sae-bench probes fetch), or names and globs among all that "
+        "there are, separated by commas (sae-bench probes list)",
         "labels", "NAMES", suite="fixed", repeats=True)  # fmt: skip
     parameters: Mapping[str, Any] = stated(
         {}, "another value of a task parameter; it changes the protocol; may be repeated", "run", "TASK.NAME=VALUE",

@@ -42,7 +42,7 @@ def packed(content: bytes) -> bytes:
 
 
 def texts(entry: PackageSet, *, shifted: bool = False) -> list[tuple[str, str]]:
-    """Half of the rows positive, a quarter of each half of the test part: with a space, a line end and quotes in them."""
+    """Half of the rows positive, a quarter of each half in the test part; with a space, a line end and quotes."""
     file = entry.shifted if shifted else entry.file
     found: list[tuple[str, str]] = []
     for word, target in (("yes", entry.label.positive[0]), ("no", entry.label.negative[0])):

@@ -148,7 +148,7 @@ class SetBuilder:
         here = self._parts[part]
         return Counter(label for unit, (label, _) in here.seen.items() if self._usable(part, unit))
 
-    def _even(self, part: PartName) -> Counter[bool]:
+    def even(self, part: PartName) -> Counter[bool]:
         """How many of each class can be chosen, with as many negative ones of each kind."""
         here = self._parts[part]
         usable = ((unit, label) for unit, (label, _) in here.seen.items() if self._usable(part, unit))
@@ -163,7 +163,7 @@ class SetBuilder:
         return Draft(self.name, examples, notes | {part: self._notes(part, examples[part]) for part in parts}, source)
 
     def _choose(self, part: PartName) -> list[tuple[Encoded, bool]]:
-        here, available, least = self._parts[part], self._even(part), self._least[part]
+        here, available, least = self._parts[part], self.even(part), self._least[part]
         if min(available[True], available[False]) < least:
             found = f"the {part} part has {available[True]} positive and {available[False]} negative texts"
             reason = f"{found}, and each class needs at least {least}"

@@ -111,9 +111,9 @@ class HubSet(_Named):
 class PackageSet(_Named):
     """A table in the wheel of a package, which is read as data alone: see :mod:`sae_bench.data.labelled.wheels`.
 
-    `file` is its name without what stands before and behind it in the wheel. The column `prompt` holds the texts, as they
-    are; a text that is too long keeps its end, as the package does it: many a label is about the last word. `shifted` is
-    the file of a test part of another kind of text, with labels of the same meaning.
+    `file` is its name without what stands before and behind it in the wheel. The column `prompt` holds the texts, as
+    they are; a text that is too long keeps its end, as the package does it: many a label is about the last word.
+    `shifted` is the file of a test part of another kind of text, with labels of the same meaning.
     """
 
     kind: Literal["package"]
@@ -202,8 +202,8 @@ _DECIDES_NO_TEXT = {"source", "licence", "note", "uncertain"}  # what else an en
 class NamedList(Record):
     """Sets that are measured together, under a name: `suite/lists/<name>.toml`.
 
-    `sha256` is over the entries of the sets, less what is only said of them. It stands in the file, so that a suite does
-    not change under its name: whoever changes it gives the file another one.
+    `sha256` is over the entries of the sets, less what is only said of them. It stands in the file, so that a suite
+    does not change under its name: whoever changes it gives the file another one.
     """
 
     title: str = Field(min_length=1)
@@ -227,7 +227,8 @@ def read_list(file: Path, known: Mapping[str, Entry]) -> NamedList:
         raise TaskError(f"{file}: {wrong}; name each set of the suite once")
     if (digest := list_digest(found.sets, known)) != found.sha256:
         raise TaskError(
-            f"{file}: its sets are no longer those of its digest (sha256 {digest}); a suite that changes gets a new name"
+            f"{file}: its sets are no longer those of its digest (sha256 {digest}); "
+            "a suite that changes gets another name"
         )
     return found
 
@@ -238,6 +239,8 @@ def list_digest(names: Iterable[str], known: Mapping[str, Entry]) -> str:
     It is over what entries say beside the defaults, and over the wheels that they are read from.
     """
     entries = [known[name] for name in sorted(names)]
-    content: list[Any] = [one.model_dump(mode="json", exclude=_DECIDES_NO_TEXT, exclude_defaults=True) for one in entries]
+    content: list[Any] = [
+        one.model_dump(mode="json", exclude=_DECIDES_NO_TEXT, exclude_defaults=True) for one in entries
+    ]
     content += sorted({WHEELS[one.dataset].sha256 for one in entries if isinstance(one, PackageSet)})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

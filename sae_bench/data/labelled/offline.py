@@ -76,9 +76,11 @@ def load_corpus_sets(
 
 
 def _finish(entry: CorpusSet, builder: SetBuilder, corpus_name: str, looked_at: int) -> Draft:
-    found = builder.distinct("train") + builder.distinct("test")
+    found = builder.even("train") + builder.even("test")
     if min(found[True], found[False]) < FEWEST:
-        raise Unusable(f"{found[True]} positive and {found[False]} negative pieces were found, and {FEWEST} are needed")
+        half = "" if isinstance(entry, Base64Set) else " (as many with either word)"
+        counts = f"{found[True]} positive and {found[False]} negative pieces{half} were found"
+        raise Unusable(f"{counts}, and {FEWEST} are needed")
     what = "base64 of pieces, and pieces," if isinstance(entry, Base64Set) else f"windows before '{entry.phrase}'"
     notes = {"licence": entry.licence, "paper": entry.source, "texts_looked_at": looked_at}
     return builder.finish(f"{what} of {corpus_name}", **notes)
@@ -101,9 +103,9 @@ class _Phrases:
     def windows(self, document: str) -> Iterator[tuple[str, str, str]]:
         """Name of the set, stretch of text, and "" if it ends with the compound, else which of its words it ends with.
 
-        "first" is the first word before another one, "second" the second word behind another one. A stretch ends with its
-        pair of words. One that ends with another pair and holds the compound before that is left out; stretches of one
-        set do not overlap.
+        "first" is the first word before another one, "second" the second word behind another one. A stretch ends with
+        its pair of words. One that ends with another pair and holds the compound before that is left out; stretches of
+        one set do not overlap.
         """
         if not self._by_word:
             return

