@@ -292,7 +292,9 @@ def labelled_suite(settings: Settings, infos: Sequence[Any], model: Opened, data
             special_ids=model.special_ids,
         ),
     )
-    if suite.skipped:
+    if suite.lacking:
+        warnings.warn(f"{suite.coverage} labelled sets are available: {suite.lacking}", stacklevel=2)
+    elif suite.skipped:
         warnings.warn(
             f"{suite.coverage} labelled sets are available; why each of the others is not stands in the results (show "
             "RESULT) and under left_out of run --json",

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def load(texts: Iterator[Document] | None = None, **options: Any) -> Suite:
         corpus_name="the corpus",
         tokenizer=WORDS,
         vocab_size=vocab_size,
-        options=LabelledOptions(**({"context": 64, "prepend_bos": True} | options)),
+        options=LabelledOptions(**({"context": 64, "prepend_bos": True, "names": "*"} | options)),
     )
 
 
@@ -43,7 +44,8 @@ def test_the_families_have_the_sets_that_the_papers_name() -> None:
     families = {file.stem: read_family(file) for file in suite_folder().glob("*.toml")}
     scaling = families["scaling_61"]
     assert sum(not entry.uncertain for entry in scaling) == 61
-    assert {entry.name for entry in scaling if entry.uncertain} == {"csqa", "wikidata_political_party"}
+    uncertain = {"csqa", "wikidata_political_party", "ai_human_text"}
+    assert {entry.name for entry in scaling if entry.uncertain} == uncertain
     for prefix, number in (("ethics_", 5), ("wikidata_", 9), ("phrase_", 21), ("ag_news_", 4), ("europarl_", 9)):
         assert sum(entry.name.startswith(prefix) for entry in scaling) == number
     names = [entry.name for entry in families["saebench"]]
@@ -422,28 +424,66 @@ def test_without_a_network_a_real_entry_is_skipped(monkeypatch: pytest.MonkeyPat
 
 
 def corpus(number: int, compound: str = "Social\n security") -> list[str]:
-    """Documents of which every third has the compound, and every third one of its words alone."""
-    middle = (compound, "antisocial security", "neither")
+    """Documents of which every fourth has the compound, every fourth each of its words beside another."""
+    middle = (compound, "antisocial security", "social housing", "neither")
     around = [" ".join(f"w{(7 * i + j) % 997}x{i}" for j in range(60)) for i in range(number)]
-    return [f"{text} {middle[i % 3]} {text[::-1]}" for i, text in enumerate(around)]
+    return [f"{text} {middle[i % 4]} {text[::-1]}" for i, text in enumerate(around)]
 
 
 def made(texts: list[str], names: str, **options: Any) -> Suite:
     return load(map(Document, texts), names=names, **options)
 
 
-def test_phrases_have_the_compound_or_one_word_of_it() -> None:
-    suite = made(corpus(600), "phrase_social_security")
+def test_phrases_end_with_the_compound_or_with_one_word_of_it_beside_another() -> None:
+    suite = made(corpus(800), "phrase_social_security")
     one = suite.sets[0]
-    found = texts_of(suite, one) | texts_of(suite, one, "test")
-    assert 190 <= sum(label for _, label in found) <= 200
-    for text, label in found:
-        assert bool(re.search(r"\bsocial\s+security\b", text, re.IGNORECASE)) == label
-        assert re.search(r"\bsecurity\b", text)
-        assert 40 <= len(text.split()) <= 42
-    assert one.train.labels.mean() == one.test.labels.mean() == 0.5
-    assert one.notes["texts_looked_at"] == 600
-    assert one.source == "windows around 'social security' of the corpus"
+    for part in PARTS:
+        found = texts_of(suite, one, part)
+        ends = Counter((" ".join(text.split()[-2:]).lower(), label) for text, label in found)
+        assert set(ends) == {("social security", True), ("antisocial security", False), ("social housing", False)}
+        assert ends["antisocial security", False] == ends["social housing", False], "half of the negative texts each"
+        assert ends["social security", True] == 2 * ends["social housing", False]
+        assert {len(text.split()) for text, _ in found} == {22}
+    assert one.notes["texts_looked_at"] == 800
+    assert 180 <= len(one.train.texts) + len(one.test.texts) - 200 <= 200
+    assert one.source == "windows before 'social security' of the corpus"
+
+
+def test_a_phrase_that_is_too_long_keeps_its_end() -> None:
+    """Cut at its start: what the label is about stands at the end."""
+    suite = made(corpus(800), "phrase_social_security", context=6)
+    found = texts_of(suite, suite.sets[0])
+    assert {len(text.split()) for text, _ in found} == {5}
+    assert {text.split()[-1].lower() for text, label in found if label} == {"security"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("He paid by credit card at once", [("He paid by credit card", "")]),
+        ("the library card desk", [("the library card", "second")]),
+        ("it got credit points for it", [("it got credit points", "first")]),
+        ("Credit-card and CREDIT\ncards", [("Credit-card", "")]),
+        ("one CREDIT\ncards", [("one CREDIT\ncards", "first")]),
+        ("card", []),
+        ("no credit", []),
+        ("a credit. A card", [("a credit. A card", "second")]),
+        ("42 card of 7 credit 9", []),
+        ("a card index and a credit note", [("a card", "second")]),
+        (f"a card index {'word ' * 20}credit note", [("a card", "second"), (f"{'word ' * 20}credit note", "first")]),
+    ],
+)
+def test_windows_of_a_phrase(text: str, expected: list[tuple[str, str]]) -> None:
+    """The second of two that overlap is left out, and a word alone is no pair."""
+    windows = offline._Phrases({"one": "credit card"}).windows(text)
+    assert [(window, kind) for _, window, kind in windows] == expected
+
+
+def test_windows_are_those_of_the_field(shared: Path) -> None:
+    """An oracle that was written from the specification: a negative window that holds the compound is left out."""
+    oracle = json.loads((shared / "specs_oracles.json").read_text())["probe.phrase_cut"]
+    windows = offline._Phrases({"one": oracle["inputs"]["phrase"]}).windows(oracle["inputs"]["text"])
+    assert [window for _, window, _ in windows] == oracle["expected"]["kept"]
 
 
 def test_pieces_of_one_document_are_on_one_side() -> None:
@@ -499,10 +539,11 @@ def test_a_corpus_with_too_little_is_a_reason_with_counts() -> None:
     suite = made(corpus(90), "phrase_social_security,phrase_high_school")
     counts = {
         "phrase_high_school": "0 positive and 0 negative",
-        "phrase_social_security": "30 positive and 30 negative",
+        "phrase_social_security": "23 positive and 36 negative",
     }
     assert suite.skipped == {
-        name: f"In the first 90 texts of the corpus, {count} pieces were found, and 40 are needed."
+        name: f"In the first 90 texts of the corpus, {count} pieces (as many with either word) were found, and 40 are "
+        "needed."
         for name, count in counts.items()
     }
     assert set(load(None, names="base64,phrase_*").skipped.values()) == {

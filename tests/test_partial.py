@@ -6,8 +6,10 @@ import json
 import math
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from sae_bench.data.documents import DataOptions, load_corpus
 from sae_bench.data.labelled import LabelledOptions, Suite, load_suite
 from sae_bench.data.sources import Document
 from sae_bench.saes.load import expand
+from sae_bench.streams.labelled import LabelledStream
 from sae_bench.units import Units
 from sae_bench.units.nested import draw, estimate
 from tests.builders.labelled_texts import VOCABULARY, WORDS
@@ -27,7 +30,13 @@ from tests.builders.views import task
 from tests.conftest import Run
 
 
-def suite_of(texts: list[str], names: str = "all") -> Suite:
+@pytest.fixture(autouse=True)
+def without_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As on a machine on which no package of labelled sets was ever fetched."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def suite_of(texts: list[str], names: str = "*") -> Suite:
     return load_suite(
         probe_data=None,
         demo=False,
@@ -51,7 +60,7 @@ def test_one_set_of_many_is_no_suite_and_each_other_has_its_own_reason() -> None
     suite = suite_of(long_texts())
     assert [one.name for one in suite.sets] == ["base64"]
     assert suite.coverage == f"1 of {1 + len(suite.skipped)}"
-    assert len(suite.skipped) == 96
+    assert len(suite.skipped) == 194
     assert not suite.stands_for_all
     for name, reason in suite.skipped.items():
         if name.startswith("bias_in_bios"):
@@ -85,18 +94,29 @@ def plain_model(folder: Path) -> list[Any]:
     ]
 
 
-def test_a_task_on_a_suite_that_is_mostly_missing_is_skipped(cli: Run, tmp_path: Path) -> None:
+def test_a_suite_that_is_mostly_missing_has_no_score_and_the_rest_can_be_named() -> None:
+    """Also where no package lacks."""
+    suite = replace(suite_of(long_texts()), lacking="")
+    said = LabelledStream().why_not(cast(Any, SimpleNamespace(suite=suite)))
+    assert said is not None
+    assert said.startswith("1 of 195 sets available (")
+    assert "--probe-sets base64" in said
+
+
+def test_a_task_on_the_default_suite_that_is_not_here_is_skipped_with_one_command(cli: Run, tmp_path: Path) -> None:
+    """And nobody sees the figures of the few sets that happen to be here."""
     given = plain_model(tmp_path)
     code, out, err = cli(*given, "--tasks", "sparse_probing", "--controls", "none")
-    assert code == 0, err
     found = json.loads(out)["results"][0]
     assert (code, found["status"]) == (0, "skipped"), err
-    assert found["reason"].startswith("1 of 97 sets available (")
-    assert "--probe-sets base64" in found["reason"]
-    assert len(found["left_out"]) == 96
+    assert found["reason"] == (
+        "the package sae-probes 0.4.2 is not here; fetch it once: sae-bench probes fetch, or give a folder of sets "
+        "with --probe-data"
+    )
+    assert len(found["left_out"]) == 103
     said = [one for one in complaints(err) if "labelled sets" in one]
     assert len(said) == 1
-    assert "1 of 97 labelled sets are available" in said[0]
+    assert "0 of 103 labelled sets are available: the package sae-probes" in said[0]
 
 
 @pytest.mark.slow

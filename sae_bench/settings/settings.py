@@ -39,7 +39,8 @@ class Settings(OfJudge):
     Groups are what intervals resample, and are on one side of the calibration split; without labels a document is its
     own, packed or not.
     ``controls``: "none", "default", "all" or names.
-    ``probe_data``: folder of labelled sets, instead of the built-in suite; ``probe_sets``: names or globs of sets.
+    ``probe_data``: folder of labelled sets, instead of the built-in suite; ``probe_sets``: "all" of its default list,
+    or names and globs among all sets that there are.
     ``parameters``: task parameters other than those of the definitions, as {"task.name": value}; they change the
     protocol.
     The language model that explains latents: see :class:`OfJudge`.
@@ -115,7 +116,8 @@ class Settings(OfJudge):
         None, "folder of sets <set>/{train,test}.{parquet,jsonl,csv} with columns text, label (0 or 1), if known "
         "spans; instead of the built-in suite", "labels", "DIR", suite="fixed")  # fmt: skip
     probe_sets: str = stated(
-        "all", "sets of the built-in suite: all (no score if most are missing), names separated by commas, or globs",
+        "all", "labelled sets: all of the default suite (sae-bench probes fetch), or names and globs among all that "
+        "there are, separated by commas (sae-bench probes list)",
         "labels", "NAMES", suite="fixed", repeats=True)  # fmt: skip
     parameters: Mapping[str, Any] = stated(
         {}, "another value of a task parameter; it changes the protocol; may be repeated", "run", "TASK.NAME=VALUE",

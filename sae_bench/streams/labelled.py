@@ -33,6 +33,8 @@ class LabelledStream(Stream):
             return "labelled texts need a tokenizer, and there is none for this model; give one (--model FOLDER)"
         if suite.stands_for_all:
             return None
+        if suite.lacking:
+            return f"{suite.lacking}, or give a folder of sets with --probe-data"
         there = f", or name those that are there with --probe-sets {suite.sets[0].name},..." if suite.sets else ""
         return (
             f"{suite.coverage} sets available (run once with a network, which downloads them, or give a folder of sets "

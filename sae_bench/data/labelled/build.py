@@ -16,9 +16,11 @@ import numpy as np
 from sae_bench.data.labelled.encode import (
     LEAST,
     PARTS,
+    SHIFTED,
     BadText,
     Encoded,
     Encoder,
+    Keep,
     LabelledOptions,
     PartName,
     Unusable,
@@ -31,6 +33,8 @@ from sae_bench.errors import DataError
 Where = Callable[[PartName, int | None], str]
 # How many times more candidates than the limit are held: some are left out later, as copies or contradictions.
 SPARE = 2
+# A text stays in the first of these parts in which it is.
+_BEFORE: dict[PartName, tuple[PartName, ...]] = {"test": (), "train": ("test",), "shifted": ("test", "train")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +72,17 @@ class _Smallest:
 
 
 class _PartBuilder:
-    """What is known of one part: every text by its unit (label and row), and the candidates of each class."""
+    """What is known of one part: every text by its unit (label and row), and the candidates of each kind."""
 
-    def __init__(self, limit: int | None) -> None:
+    def __init__(self, limit: int | None, kinds: tuple[str, ...]) -> None:
         self.limit = limit
         self.seen: dict[str, tuple[bool, int]] = {}
+        self.kinds: dict[str, str] = {}  # of negative texts
         self.conflicting: set[str] = set()
         self.places: dict[str, IntArray] = {}  # by unit: which tokens have the label, where that is said
         self.nowhere: int | None = None  # the row of the first positive text of which it is not
-        self.candidates = {label: _Smallest(None if limit is None else SPARE * limit) for label in (False, True)}
+        most = None if limit is None else SPARE * limit
+        self.candidates = {(True, ""): _Smallest(most)} | {(False, kind): _Smallest(most) for kind in kinds}
         self.counts: Counter[str] = Counter()
 
 
@@ -89,7 +95,8 @@ class SetBuilder:
     the notes, and too few examples raise `Unusable`. Copies inside a part are left out and counted in either case.
 
     `balanced` chooses as many positive as negative examples, rather than in proportion to what there is; `least` is
-    the fewest examples that each class of a part must have.
+    the fewest examples that each class of a part must have. Of negative examples of several `kinds` as many of each are
+    chosen. A text that is too long keeps its start, or what `keep` says.
     """
 
     def __init__(
@@ -101,19 +108,27 @@ class SetBuilder:
         where: Where | None = None,
         balanced: bool = False,
         least: dict[PartName, int] | None = None,
+        keep: Keep = "start",
+        kinds: tuple[str, ...] = ("",),
     ) -> None:
-        self.name = name
+        self.name, self._keep, self._kinds = name, keep, kinds
         self._encoder, self._seed, self._where, self._balanced = encoder, str(options.seed), where, balanced
         self._least = LEAST if least is None else least
-        self._parts = {part: _PartBuilder(options.limit(part)) for part in PARTS}
+        parts: tuple[PartName, ...] = (*PARTS, SHIFTED)
+        self._parts = {part: _PartBuilder(options.limit(part), kinds) for part in parts}
         self._spans = False  # whether any row says where its label is
 
-    def add(self, part: PartName, text: str, label: bool, row: int = 0, spans: Spans | None = None) -> None:
-        """Take one example; `row` says where it was found, `spans` where in the text the label is (None: not said)."""
+    def add(
+        self, part: PartName, text: str, label: bool, row: int = 0, *, spans: Spans | None = None, kind: str = ""
+    ) -> None:
+        """Take one example; `row` says where it was found, and `kind` of which kind a negative one is.
+
+        `spans` says where in the text the label is (None: not said).
+        """
         here = self._parts[part]
         here.counts["read"] += 1
         try:
-            encoded = self._encoder.encode(text)
+            encoded = self._encoder.encode(text, self._keep)
         except BadText as error:
             if self._where is not None:
                 self._refuse(f"the text of {self._where(part, row)} {error}; remove the row or correct it")
@@ -126,7 +141,9 @@ class SetBuilder:
         self._locate(part, text, label, row, spans, unit)
         if known[0] != label:
             here.conflicting.add(unit)
-        here.candidates[label].add(keyed("probe choice", self._seed, text), encoded)
+        if not label:
+            kind = here.kinds.setdefault(unit, kind)
+        here.candidates[label, "" if label else kind].add(keyed("probe choice", self._seed, text), encoded)
 
     def _locate(self, part: PartName, text: str, label: bool, row: int, spans: Spans | None, unit: str) -> None:
         """Keep which tokens of a text have its label; of copies that say it differently, in a set that may, all."""
@@ -180,42 +197,48 @@ class SetBuilder:
 
     def distinct(self, part: PartName) -> Counter[bool]:
         """How many different usable texts of each class a part has."""
-        here, test = self._parts[part], self._parts["test"].seen
-        return Counter(
-            label
-            for unit, (label, _) in here.seen.items()
-            if unit not in here.conflicting and (part == "test" or unit not in test)
-        )
+        here = self._parts[part]
+        return Counter(label for unit, (label, _) in here.seen.items() if self._usable(part, unit))
+
+    def even(self, part: PartName) -> Counter[bool]:
+        """How many of each class can be chosen, with as many negative ones of each kind."""
+        here = self._parts[part]
+        usable = ((unit, label) for unit, (label, _) in here.seen.items() if self._usable(part, unit))
+        found = Counter((label, "" if label else here.kinds[unit]) for unit, label in usable)
+        fewest = min(found[False, kind] for kind in self._kinds)
+        return Counter({True: found[True, ""], False: len(self._kinds) * fewest})
 
     def finish(self, source: str, **notes: Any) -> Draft:
         """The chosen examples. Raises `DataError` (with `where`) or `Unusable` if a class of a part has too few."""
-        examples = {part: self._choose(part) for part in PARTS}
-        notes |= {part: self._notes(part, examples[part]) for part in PARTS}
+        parts = [*PARTS, *([SHIFTED] if self._parts[SHIFTED].counts["read"] else [])]
+        examples = {part: self._choose(part) for part in parts}
+        notes |= {part: self._notes(part, examples[part]) for part in parts}
         if self._spans and not self._encoder.locates:
             notes["spans_left_out"] = "the tokenizer does not say which characters its tokens have"
         return Draft(self.name, examples, notes, source, self._located(examples))
 
     def _choose(self, part: PartName) -> list[tuple[Encoded, bool]]:
-        here, available, least = self._parts[part], self.distinct(part), self._least[part]
+        here, available, least = self._parts[part], self.even(part), self._least[part]
         if min(available[True], available[False]) < least:
             found = f"the {part} part has {available[True]} positive and {available[False]} negative texts"
             reason = f"{found}, and each class needs at least {least}"
             if self._where is not None:
                 self._refuse(f"{reason}; add examples to {self._where(part, None)}")
             raise Unusable(reason)
-        quota = quotas(available, here.limit, least, self._balanced)
+        quota = quotas(available, here.limit, least, self._balanced, len(self._kinds))
         chosen: list[tuple[int, Encoded, bool]] = []
-        for label, candidates in here.candidates.items():
+        for (label, _), candidates in here.candidates.items():
+            most = quota[label] if label else quota[label] // len(self._kinds)
             taken: set[str] = set()
             for key, encoded in candidates:
-                if len(taken) < quota[label] and encoded.unit not in taken and self._usable(part, encoded.unit):
+                if len(taken) < most and encoded.unit not in taken and self._usable(part, encoded.unit):
                     taken.add(encoded.unit)
                     chosen.append((key, encoded, label))
         return [(encoded, label) for _, encoded, label in sorted(chosen, key=lambda item: item[0])]
 
     def _usable(self, part: PartName, unit: str) -> bool:
-        in_test = part == "train" and unit in self._parts["test"].seen
-        return not in_test and unit not in self._parts[part].conflicting
+        before = any(unit in self._parts[other].seen for other in _BEFORE[part])
+        return not before and unit not in self._parts[part].conflicting
 
     def _notes(self, part: PartName, chosen: list[tuple[Encoded, bool]]) -> dict[str, Any]:
         here = self._parts[part]
@@ -231,17 +254,21 @@ class SetBuilder:
         }
         if part == "train":
             notes["texts_of_the_test_part_left_out"] = len(here.seen.keys() & self._parts["test"].seen.keys())
+        if part == SHIFTED:
+            others = self._parts["test"].seen.keys() | self._parts["train"].seen.keys()
+            notes["texts_of_other_parts_left_out"] = len(here.seen.keys() & others)
         return notes
 
 
-def quotas(available: Counter[bool], limit: int | None, least: int, balanced: bool) -> dict[bool, int]:
+def quotas(available: Counter[bool], limit: int | None, least: int, balanced: bool, kinds: int = 1) -> dict[bool, int]:
     """How many examples of each class to take: all, or `limit` in proportion to what there is (or half of each).
 
-    A rare class keeps at least `least` examples where it has them.
+    A rare class keeps at least `least` examples where it has them. Half of them can be divided into `kinds`.
     """
     positive, negative = available[True], available[False]
     if balanced:
         each = min(positive, negative, positive if limit is None else limit // 2)
+        each -= each % kinds
         return {True: each, False: each}
     total = positive + negative
     if limit is None or total <= limit:

@@ -13,9 +13,11 @@ from sae_bench.data.mask import Mask, inside
 from sae_bench.data.tokens import IntArray
 from sae_bench.errors import DataError
 
-PartName = Literal["train", "test"]
+PartName = Literal["train", "test", "shifted"]
 PARTS: tuple[PartName, PartName] = ("train", "test")
-LEAST: dict[PartName, int] = {"train": 4, "test": 2}
+SHIFTED: PartName = "shifted"  # a test part of another kind of text, which few sets have
+Keep = Literal["start", "end"]
+LEAST: dict[PartName, int] = {"train": 4, "test": 2, "shifted": 2}
 RECENT_TEXTS = 4096  # sets of one source share texts, which are then tokenised once
 
 
@@ -45,7 +47,8 @@ class LabelledOptions:
 
     `context` is the most tokens a text may have, BOS included; `prepend_bos` starts every text with BOS, and never
     with two. `train_limit` and `test_limit` are the most examples of a part (None: all). `names` chooses sets:
-    "all", or comma-separated names and globs. Of `mask` and `special_ids` a text must leave a token that counts.
+    "all" (the default suite), or comma-separated names and globs. Of `mask` and `special_ids` a text must leave a token
+    that counts. `shifted` loads test parts of another kind of text too, where sets have them.
     """
 
     context: int
@@ -56,6 +59,7 @@ class LabelledOptions:
     names: str = "all"
     mask: Mask = "none"
     special_ids: frozenset[int] = frozenset()
+    shifted: bool = False
 
     def __post_init__(self) -> None:
         least = 1 + self.prepend_bos
@@ -99,7 +103,7 @@ class Encoder:
         self.room = options.context - (bos is not None)
         self._tokenizer, self._vocab_size = tokenizer, vocab_size
         self._mask, self._special = options.mask, options.special_ids
-        self.encode: Callable[[str], Encoded] = lru_cache(RECENT_TEXTS)(self._encode)
+        self.encode: Callable[..., Encoded] = lru_cache(RECENT_TEXTS)(self._encode)
         self._offsets = lru_cache(RECENT_TEXTS)(self._read_offsets)
 
     @property
@@ -123,8 +127,11 @@ class Encoder:
         start = next((place for place, token in enumerate(ids) if token != self.bos), len(ids))
         return Offsets.of(text, offsets[start:])
 
-    def _encode(self, text: str) -> Encoded:
-        """The ids of one text. Raises `BadText` if it gives none, or none that counts."""
+    def _encode(self, text: str, keep: Keep = "start") -> Encoded:
+        """The ids of one text, of which a long one keeps its start or its end.
+
+        Raises `BadText` if it gives none, or none that counts.
+        """
         if not text.strip():
             raise BadText("is empty")
         try:
@@ -144,7 +151,7 @@ class Encoder:
                 f"Token ids must be below the vocabulary size {self._vocab_size}: the tokenizer gives {wrong} in a "
                 f"labelled text that begins {text[:40]!r}; use the language model's tokenizer."
             )
-        cut = ids[: self.room].astype(np.int32)
+        cut = (ids[: self.room] if keep == "start" else ids[max(0, len(ids) - self.room) :]).astype(np.int32)
         read = cut if self.bos is None else np.concatenate([[self.bos], cut])
         if not inside(read, self._mask, self._special).any():
             raise BadText("has no token that counts: all are special, or at position 0 (--mask)")

@@ -3,15 +3,18 @@
 The entries stand in `tasks/probe_recovery/suite/*.toml`, one file a family, as arrays of tables `[[set]]`.
 """
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from sae_bench.data.labelled.wheels import WHEELS
 from sae_bench.errors import TaskError
-from sae_bench.parsing import read_toml
+from sae_bench.parsing import read_record, read_toml
 from sae_bench.registry import data_folder
 from sae_bench.schema import Record
 
@@ -79,7 +82,8 @@ class HubSet(_Named):
     Either `train` and `test` name its splits, or `split` is one that is divided by a hash of the text. `text` is a
     template over columns, as in "{question} {answer}", with dots for nested ones; `{candidate}` is filled by the
     rules that have candidates. With several `configs`, rows are taken from each in turn. `folder` is a folder in the
-    repository. The first `rows` rows of a split are looked at.
+    repository. The first `rows` rows of a split are looked at. Of each class as many examples are taken, unless
+    `balanced` is false.
     """
 
     kind: Literal["hub"]
@@ -93,7 +97,7 @@ class HubSet(_Named):
     rows: int = Field(default=10_000, ge=100, le=MOST_ROWS)
     text: str = "{text}"
     label: LabelRule
-    balanced: bool = False
+    balanced: bool = True
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -104,6 +108,22 @@ class HubSet(_Named):
         return self
 
 
+class PackageSet(_Named):
+    """A table in the wheel of a package, which is read as data alone: see :mod:`sae_bench.data.labelled.wheels`.
+
+    `file` is its name without what stands before and behind it in the wheel. The column `prompt` holds the texts, as
+    they are; a text that is too long keeps its end, as the package does it: many a label is about the last word.
+    `shifted` is the file of a test part of another kind of text, with labels of the same meaning.
+    """
+
+    kind: Literal["package"]
+    dataset: Literal["sae-probes"]
+    file: str = Field(pattern=r"^[^/\\]+$")
+    label: Values
+    balanced: bool = True
+    shifted: str | None = Field(default=None, pattern=r"^[^/\\]+$")
+
+
 class Base64Set(_Named):
     """Base64 encodings (RFC 4648) of pieces of the corpus, against pieces of it."""
 
@@ -111,7 +131,7 @@ class Base64Set(_Named):
 
 
 class PhraseSet(_Named):
-    """Stretches of the corpus with a compound of two words, against stretches with one of the words alone."""
+    """Stretches of the corpus that end with a compound of two words, against ends with one of them beside another."""
 
     kind: Literal["phrase"]
     phrase: str = Field(pattern=r"^[a-z]+ [a-z]+$")
@@ -125,13 +145,16 @@ class DemoSet(_Named):
 
 
 class UnavailableSet(_Named):
-    """A set that a paper uses and that cannot be had; `reason` says why, in one sentence without a full stop."""
+    """A set that a paper uses and that cannot be had, or is not what it is called; `reason` says why, in one sentence.
+
+    It has no full stop.
+    """
 
     kind: Literal["unavailable"]
     reason: str = Field(min_length=1)
 
 
-Entry = Annotated[HubSet | Base64Set | PhraseSet | DemoSet | UnavailableSet, Field(discriminator="kind")]
+Entry = Annotated[HubSet | PackageSet | Base64Set | PhraseSet | DemoSet | UnavailableSet, Field(discriminator="kind")]
 _ENTRIES: TypeAdapter[tuple[Entry, ...]] = TypeAdapter(tuple[Entry, ...])
 
 
@@ -170,3 +193,54 @@ def read_family(file: Path) -> tuple[Entry, ...]:
         tables = content["set"]
         at = tables[place].get("name", place) if isinstance(place, int) and isinstance(tables[place], dict) else place
         raise TaskError(f"{file}: set {at!r}: {'.'.join(map(str, fields))!r}: {first['msg']}") from error
+
+
+DEFAULT_LIST = "probes-v2"
+_DECIDES_NO_TEXT = {"source", "licence", "note", "uncertain"}  # what else an entry says decides its texts and labels
+
+
+class NamedList(Record):
+    """Sets that are measured together, under a name: `suite/lists/<name>.toml`.
+
+    `sha256` is over the entries of the sets, less what is only said of them. It stands in the file, so that a suite
+    does not change under its name: whoever changes it gives the file another one.
+    """
+
+    title: str = Field(min_length=1)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    sets: tuple[str, ...] = Field(min_length=1)
+
+
+@cache
+def named_lists() -> dict[str, NamedList]:
+    """The named lists of sets. Raises `TaskError` for one whose sets are not there, or not those of its digest."""
+    files = sorted((suite_folder() / "lists").glob("*.toml"))
+    return {file.stem: read_list(file, suite_entries()) for file in files}
+
+
+def read_list(file: Path, known: Mapping[str, Entry]) -> NamedList:
+    """A list of sets. Raises `TaskError` that names the file, for sets that are not known or have changed."""
+    found = read_record(file, NamedList, TaskError)
+    unknown = [name for name in found.sets if name not in known]
+    if unknown or len(set(found.sets)) < len(found.sets):
+        wrong = f"there is no set {unknown[0]!r}" if unknown else "a set is named twice"
+        raise TaskError(f"{file}: {wrong}; name each set of the suite once")
+    if (digest := list_digest(found.sets, known)) != found.sha256:
+        raise TaskError(
+            f"{file}: its sets are no longer those of its digest (sha256 {digest}); "
+            "a suite that changes gets another name"
+        )
+    return found
+
+
+def list_digest(names: Iterable[str], known: Mapping[str, Entry]) -> str:
+    """Hex digest over all that decides the texts and labels of these sets, in the order of their names.
+
+    It is over what entries say beside the defaults, and over the wheels that they are read from.
+    """
+    entries = [known[name] for name in sorted(names)]
+    content: list[Any] = [
+        one.model_dump(mode="json", exclude=_DECIDES_NO_TEXT, exclude_defaults=True) for one in entries
+    ]
+    content += sorted({WHEELS[one.dataset].sha256 for one in entries if isinstance(one, PackageSet)})
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -57,7 +57,7 @@ def _load_set(folder: Path, encoder: Encoder, options: LabelledOptions) -> Draft
     for part, file in files.items():
         for row, values in _rows(file):
             text, label, spans = _example(values, f"Probe set {name!r}: {_place(file, row)}")
-            builder.add(part, text, label, row, spans)
+            builder.add(part, text, label, row, spans=spans)
     return builder.finish(str(folder), files=[file.name for file in files.values()])
 
 

@@ -17,13 +17,18 @@ from sae_bench.data.sources import Document
 MOST_TEXTS = 20_000
 FEWEST = 40  # positives, and negatives, that a set made of a corpus must have
 FEWEST_OF_DEMO = 8  # of each class in each part
-AROUND = 20  # words before and after what a phrase window is about
-REACH = 400  # characters on either side in which those words are looked for
+BEFORE = 20  # words before the pair of words with which a phrase window ends
+REACH = 400  # characters in which those words are looked for
+NEAR = 64  # and those in which the word before one is
 PER_DOCUMENT = 4  # pieces of one class that one document may give
 PIECE_WORDS = (16, 48)  # shortest and longest piece of text; an encoded piece has a quarter, as many tokens
 BLOCK_WORDS = 400  # the pieces of a document come from different blocks
 DEMO_SIZES: dict[PartName, int] = {"train": 640, "test": 384}  # at most: the demo has no end, and is to be quick
 _WORD = re.compile(r"[^\W\d_]+")
+_BETWEEN = r"[\s-]+"  # the words of a compound
+_LAST_WORD = re.compile(rf"([^\W\d_]+){_BETWEEN}$")
+_NEXT_WORD = re.compile(rf"{_BETWEEN}[^\W\d_]+")
+_KINDS = ("first", "second")  # which word of the compound a negative window has, beside another
 
 CorpusSet = Base64Set | PhraseSet
 
@@ -43,15 +48,20 @@ def load_corpus_sets(
     wanted = list(entries)
     if documents is None:
         return [], {entry.name: "It is made of the corpus as text, and token ids were given." for entry in wanted}
-    builders = {entry.name: SetBuilder(entry.name, encoder, options, balanced=True) for entry in wanted}
+    builders = {
+        entry.name: SetBuilder(entry.name, encoder, options, balanced=True)
+        if isinstance(entry, Base64Set)
+        else SetBuilder(entry.name, encoder, options, balanced=True, keep="end", kinds=_KINDS)
+        for entry in wanted
+    }
     phrases = _Phrases({entry.name: entry.phrase for entry in wanted if isinstance(entry, PhraseSet)})
     encoded = [entry.name for entry in wanted if isinstance(entry, Base64Set)]
     looked_at = 0
     for document, group in islice(documents, MOST_TEXTS) if wanted else ():
         looked_at += 1
         side = side_of(document if group is None else group)
-        for name, window, label in phrases.windows(document):
-            builders[name].add(side, window, label)
+        for name, window, kind in phrases.windows(document):
+            builders[name].add(side, window, not kind, kind=kind)
         for piece, label in _pieces(document) if encoded else ():
             for name in encoded:
                 builders[name].add(side, piece, label)
@@ -66,61 +76,76 @@ def load_corpus_sets(
 
 
 def _finish(entry: CorpusSet, builder: SetBuilder, corpus_name: str, looked_at: int) -> Draft:
-    found = builder.distinct("train") + builder.distinct("test")
+    found = builder.even("train") + builder.even("test")
     if min(found[True], found[False]) < FEWEST:
-        raise Unusable(f"{found[True]} positive and {found[False]} negative pieces were found, and {FEWEST} are needed")
-    what = "base64 of pieces, and pieces," if isinstance(entry, Base64Set) else f"windows around '{entry.phrase}'"
+        half = "" if isinstance(entry, Base64Set) else " (as many with either word)"
+        counts = f"{found[True]} positive and {found[False]} negative pieces{half} were found"
+        raise Unusable(f"{counts}, and {FEWEST} are needed")
+    what = "base64 of pieces, and pieces," if isinstance(entry, Base64Set) else f"windows before '{entry.phrase}'"
     notes = {"licence": entry.licence, "paper": entry.source, "texts_looked_at": looked_at}
     return builder.finish(f"{what} of {corpus_name}", **notes)
 
 
 class _Phrases:
-    """Looks for many compounds of two words, and their words alone, in one pass over a text."""
+    """Looks for many compounds of two words, and their words beside others, in one pass over a text."""
 
     def __init__(self, phrases: dict[str, str]) -> None:
-        self._compounds: dict[str, re.Pattern[str]] = {}
+        self._words = {name: tuple(phrase.split(" ")) for name, phrase in phrases.items()}
+        self._compounds = {
+            name: re.compile(rf"\b{first}{_BETWEEN}{second}\b", re.IGNORECASE)
+            for name, (first, second) in self._words.items()
+        }
         self._by_word: dict[str, list[str]] = {}
-        for name, phrase in phrases.items():
-            first, second = phrase.split(" ")
-            self._compounds[name] = re.compile(rf"\b{first}[\s-]+{second}\b", re.IGNORECASE)
-            for word in (first, second):
+        for name, words in self._words.items():
+            for word in words:
                 self._by_word.setdefault(word, []).append(name)
 
-    def windows(self, document: str) -> Iterator[tuple[str, str, bool]]:
-        """Name of the set, stretch of text, and whether it holds the compound; stretches of one set do not overlap."""
+    def windows(self, document: str) -> Iterator[tuple[str, str, str]]:
+        """Name of the set, stretch of text, and "" if it ends with the compound, else which of its words it ends with.
+
+        "first" is the first word before another one, "second" the second word behind another one. A stretch ends with
+        its pair of words. One that ends with another pair and holds the compound before that is left out; stretches of
+        one set do not overlap.
+        """
         if not self._by_word:
             return
         ends: dict[str, int] = {}
-        given: dict[tuple[str, bool], int] = {}
+        given: dict[tuple[str, str], int] = {}
         for hit in _WORD.finditer(document):
             for name in self._by_word.get(hit[0].lower(), ()):
-                if hit.start() < ends.get(name, 0):
+                pair = self._pair(name, document, hit)
+                if pair is None or given.get((name, pair[2]), 0) == PER_DOCUMENT:
                     continue
-                compound = self._compounds[name].match(document, hit.start())
-                start, end = _window(document, hit.start(), compound.end() if compound else hit.end())
-                start = max(start, ends.get(name, 0))
-                window = document[start:end].strip()
-                label = compound is not None
-                # A window of one word alone may still have the compound further on: then it is neither.
-                if not label and self._compounds[name].search(window):
+                start, end, kind = pair
+                begin = _begin(document, start)
+                window = document[begin:end].strip()
+                if begin < ends.get(name, 0) or (kind and self._compounds[name].search(window)):
                     continue
-                if given.get((name, label), 0) < PER_DOCUMENT:
-                    given[name, label] = given.get((name, label), 0) + 1
-                    ends[name] = end
-                    yield name, window, label
+                given[name, kind] = given.get((name, kind), 0) + 1
+                ends[name] = end
+                yield name, window, kind
+
+    def _pair(self, name: str, document: str, hit: re.Match[str]) -> tuple[int, int, str] | None:
+        """Where the pair of words at a hit begins and ends, and its kind; None inside a compound, or for no pair."""
+        first, _ = self._words[name]
+        if hit[0].lower() == first:
+            if compound := self._compounds[name].match(document, hit.start()):
+                return hit.start(), compound.end(), ""
+            after = _NEXT_WORD.match(document, hit.end())
+            return None if after is None else (hit.start(), after.end(), "first")
+        before = _LAST_WORD.search(document[max(0, hit.start() - NEAR) : hit.start()])
+        if before is None or before[1].lower() == first:
+            return None
+        return hit.start() - len(before[0]), hit.end(), "second"
 
 
-def _window(document: str, start: int, end: int) -> tuple[int, int]:
-    """Where the twenty words before `start` begin, and where the twenty after `end` stop."""
-    left, right = max(0, start - REACH), min(len(document), end + REACH)
+def _begin(document: str, start: int) -> int:
+    """Where the twenty words before `start` begin."""
+    left = max(0, start - REACH)
     before = [word.start() for word in re.finditer(r"\S+", document[left:start])]
     if left and before:
         before = before[1:]  # the first may be the rest of a word
-    after = [word.end() for word in re.finditer(r"\S+", document[end:right])]
-    if right < len(document) and after:
-        after = after[:-1]
-    first = left + before[-AROUND:][0] if before else start
-    return first, end + after[:AROUND][-1] if after else end
+    return left + before[-BEFORE:][0] if before else start
 
 
 def _pieces(document: str) -> Iterator[tuple[str, bool]]:

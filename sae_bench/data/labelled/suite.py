@@ -4,7 +4,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,23 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_bench.data.labelled.build import Draft
-from sae_bench.data.labelled.encode import PARTS, Encoded, Encoder, LabelledOptions
-from sae_bench.data.labelled.entries import Base64Set, DemoSet, HubSet, PhraseSet, UnavailableSet, suite_entries
+from sae_bench.data.labelled.encode import PARTS, SHIFTED, Encoded, Encoder, LabelledOptions, PartName
+from sae_bench.data.labelled.entries import (
+    DEFAULT_LIST,
+    Base64Set,
+    DemoSet,
+    Entry,
+    HubSet,
+    PackageSet,
+    PhraseSet,
+    UnavailableSet,
+    named_lists,
+    suite_entries,
+)
 from sae_bench.data.labelled.folder import load_folder
 from sae_bench.data.labelled.hub import load_hub
 from sae_bench.data.labelled.offline import load_corpus_sets, load_demo
+from sae_bench.data.labelled.package import load_packages
 from sae_bench.data.sources import Document
 from sae_bench.data.tokens import IntArray, TokenSet
 from sae_bench.registry import choose
@@ -42,6 +54,7 @@ class LabelledSet:
     `digest` is 16 hex digits over the texts (as token ids) and labels of both parts, in no order: equal digests mean
     the same set. `source` says in one line where it comes from, `notes` (plain JSON) what was read and left out.
     `token_digest` is that over the labels of tokens too, empty where they have none.
+    `shifted` is a test part of another kind of text, if there is one and it was asked for; its digest is in `notes`.
     """
 
     name: str
@@ -51,6 +64,7 @@ class LabelledSet:
     source: str
     notes: dict[str, Any]
     token_digest: str = ""
+    shifted: Part | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +72,11 @@ class Suite:
     """Labelled sets over shared texts.
 
     `tokens` holds every distinct text once, one sequence and one unit a text. `sets` are in the order of their names;
-    `skipped` says for each of the others, in one sentence, why it could not be used. `name` is "demo", "suite", or
-    the name of the user's folder; `chosen` is true where the user named the sets, so that a few are what was wanted.
-    `bos` stands before every text, and is in no digest of a set.
+    `skipped` says for each of the others, in one sentence, why it could not be used. `name` is "demo", "suite", the
+    name of a list of sets, or of the user's folder; `chosen` is true where the user named the sets, so that a few are
+    what was wanted. `bos` stands before every text, and is in no digest of a set. `definition` is the digest of the
+    list. `lacking` says what this machine lacks and how it comes here: without that, no other figures are shown in its
+    place.
     """
 
     tokens: TokenSet
@@ -69,6 +85,8 @@ class Suite:
     name: str
     chosen: bool = False
     bos: int | None = None
+    definition: str | None = None
+    lacking: str = ""
 
     @property
     def coverage(self) -> str:
@@ -77,8 +95,11 @@ class Suite:
 
     @property
     def stands_for_all(self) -> bool:
-        """Whether a mean over the sets may be called that of the suite: half of them are there, or these were named."""
-        return bool(self.sets) and (self.chosen or len(self.sets) >= len(self.skipped))
+        """Whether a mean over the sets may be called that of the suite.
+
+        Nothing lacks that another machine may have, and half of the sets are there, or these were named.
+        """
+        return bool(self.sets) and not self.lacking and (self.chosen or len(self.sets) >= len(self.skipped))
 
     def groups(self) -> list[list[int]]:
         """Positions in `sets` of the sets that share texts, directly or through others; every set is in one group."""
@@ -101,8 +122,9 @@ class Suite:
 
     @property
     def sha256(self) -> str:
-        """Hex digest over the names and digests of all sets."""
-        content = json.dumps([[one.name, one.digest] for one in self.sets])
+        """Hex digest over the names and digests of all sets, and of their shifted parts."""
+        shifted = {one.name: [one.notes[f"{SHIFTED}_digest"]] for one in self.sets if one.shifted is not None}
+        content = json.dumps([[one.name, one.digest, *shifted.get(one.name, [])] for one in self.sets])
         return hashlib.sha256(content.encode()).hexdigest()
 
     def details(self) -> dict[str, Any]:
@@ -110,6 +132,7 @@ class Suite:
         sets = {one.name: {"source": one.source, "digest": one.digest} | one.notes for one in self.sets}
         return {
             "name": self.name,
+            **({} if self.definition is None else {"definition": self.definition}),
             "coverage": self.coverage,
             "texts": self.tokens.n_units,
             "tokens": self.tokens.n_tokens,
@@ -132,7 +155,8 @@ def load_suite(
 
     With `probe_data`, exactly the sets of that folder, `<set>/{train,test}.{parquet,jsonl,csv}` with the columns
     `text` and `label`; whatever is wrong with them raises `DataError`. Otherwise the built-in suite: the attributes
-    of the demo world and base64 if `demo`, else all other entries. `corpus` are the documents of the corpus, from
+    of the demo world and base64 if `demo`, else the default list of sets, or those among all other entries that
+    `options.names` chooses, by their names, by globs, or as a list. `corpus` are the documents of the corpus, from
     which some sets are made (None: only token ids are there), and `corpus_name` is what to call it. What the suite
     cannot provide is in `Suite.skipped`; a suite may have no set at all.
 
@@ -143,20 +167,36 @@ def load_suite(
     if probe_data is not None:
         folder = Path(probe_data).expanduser()
         return _assemble(load_folder(folder, encoder, options), {}, folder.resolve().name, encoder, chosen=True)
-    kinds: Any = DemoSet | Base64Set if demo else HubSet | Base64Set | PhraseSet | UnavailableSet
-    known = {name: entry for name, entry in suite_entries().items() if isinstance(entry, kinds)}
-    chosen = [known[name] for name in choose(options.names, known, "probe set")]
-    by_name = len(chosen) < len(known)
     if demo:
-        attributes = [entry for entry in chosen if isinstance(entry, DemoSet)]
-        base64_sets = [entry for entry in chosen if isinstance(entry, Base64Set)]
-        return _assemble(*load_demo(attributes, base64_sets, encoder, options), "demo", encoder, chosen=by_name)
-    of_hub, skipped = load_hub([entry for entry in chosen if isinstance(entry, HubSet)], encoder, options)
+        known: dict[str, Entry] = _of_kind(DemoSet | Base64Set)
+        wanted = [known[name] for name in choose(options.names, known, "probe set")]
+        attributes = [entry for entry in wanted if isinstance(entry, DemoSet)]
+        encoded = [entry for entry in wanted if isinstance(entry, Base64Set)]
+        drafts, skipped = load_demo(attributes, encoded, encoder, options)
+        return _assemble(drafts, skipped, "demo", encoder, chosen=len(wanted) < len(known))
+    known = _of_kind(HubSet | PackageSet | Base64Set | PhraseSet | UnavailableSet)
+    lists = {name: one.sets for name, one in named_lists().items()}
+    asked = DEFAULT_LIST if options.names == "all" else options.names
+    chosen = [known[name] for name in choose(asked, known, "probe set", lists)]
+    drafts, skipped, lacking = load_packages([e for e in chosen if isinstance(e, PackageSet)], encoder, options)
+    of_hub, not_there = load_hub([entry for entry in chosen if isinstance(entry, HubSet)], encoder, options)
     made = [entry for entry in chosen if isinstance(entry, Base64Set | PhraseSet)]
     of_corpus, not_made = load_corpus_sets(made, corpus, corpus_name, encoder, options)
-    skipped |= not_made
+    skipped |= not_there | not_made
     skipped |= {entry.name: f"{entry.reason}." for entry in chosen if isinstance(entry, UnavailableSet)}
-    return _assemble([*of_hub, *of_corpus], skipped, "suite", encoder, chosen=by_name)
+    found = _assemble(
+        [*drafts, *of_hub, *of_corpus],
+        skipped,
+        asked if asked in lists else "suite",
+        encoder,
+        chosen=asked not in lists and len(chosen) < len(known),
+    )
+    definition = named_lists()[asked].sha256 if asked in lists else None
+    return replace(found, definition=definition, lacking=lacking)
+
+
+def _of_kind(kinds: Any) -> dict[str, Entry]:
+    return {name: entry for name, entry in suite_entries().items() if isinstance(entry, kinds)}
 
 
 class _Texts:
@@ -188,22 +228,35 @@ def _assemble(drafts: Iterable[Draft], skipped: dict[str, str], name: str, encod
 
 
 def _set_of(draft: Draft, texts: _Texts) -> LabelledSet:
-    parts: list[Part] = []
-    content: list[list[tuple[str, bool]]] = []
-    located: list[list[tuple[str, list[int]]]] = []
-    for part in PARTS:
-        examples = draft.examples[part]
-        positions = np.array([texts.position(encoded) for encoded, _ in examples], dtype=np.int64)
-        labels = np.array([label for _, label in examples], dtype=np.bool_)
-        content.append(sorted((encoded.unit, label) for encoded, label in examples))
-        places = None if draft.places is None else tuple(p + texts.begins for p in draft.places[part])
-        if places is not None:
-            units = (encoded.unit for encoded, _ in examples)
-            located.append(sorted((unit, place.tolist()) for unit, place in zip(units, places, strict=True)))
-        parts.append(Part(positions, labels, places))
-    digest = _digest(content)
-    of_tokens = _digest([digest, located]) if located else ""
-    return LabelledSet(draft.name, parts[0], parts[1], digest, draft.source, draft.notes, of_tokens)
+    parts = {part: _part(draft, part, texts) for part in draft.examples}
+    content = [_content(draft, part) for part in PARTS]
+    digest, of_tokens, notes = _digest(content), "", draft.notes
+    if draft.places is not None:
+        located = [
+            sorted(
+                (encoded.unit, place.tolist()) for (encoded, _), place in zip(draft.examples[part], places, strict=True)
+            )
+            for part in PARTS
+            if (places := parts[part].places) is not None
+        ]
+        of_tokens = _digest([digest, located])
+    if SHIFTED in parts:
+        notes = notes | {f"{SHIFTED}_digest": _digest([_content(draft, SHIFTED)])}
+    return LabelledSet(
+        draft.name, parts["train"], parts["test"], digest, draft.source, notes, of_tokens, parts.get(SHIFTED)
+    )
+
+
+def _part(draft: Draft, part: PartName, texts: _Texts) -> Part:
+    examples = draft.examples[part]
+    positions = np.array([texts.position(encoded) for encoded, _ in examples], dtype=np.int64)
+    labels = np.array([label for _, label in examples], dtype=np.bool_)
+    places = None if draft.places is None else tuple(place + texts.begins for place in draft.places[part])
+    return Part(positions, labels, places)
+
+
+def _content(draft: Draft, part: PartName) -> list[tuple[str, bool]]:
+    return sorted((encoded.unit, label) for encoded, label in draft.examples[part])
 
 
 def _digest(content: Any) -> str:
