@@ -66,6 +66,7 @@ VIEWS: dict[str, list[str]] = {
     "card": ["card", "results"],
     "plot": ["plot", f"{RESULTS}", "--out", "figure.json"],
     "suite": ["suite", "show", "demo-v1"],
+    "validate": ["validate", "--quick", "--metric", "sparsity.l0"],
     "judge": ["judge", "import", "answers.jsonl", "--judge-cache", "cache.sqlite"],
     "help": ["--help"],
 }

@@ -9,13 +9,28 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from sae_bench import __version__
-from sae_bench.cli import board, card, check, compare, inspect, judge, ls, plot, run, show, submit, suite, verify
+from sae_bench.cli import (
+    board,
+    card,
+    check,
+    compare,
+    inspect,
+    judge,
+    ls,
+    plot,
+    run,
+    show,
+    submit,
+    suite,
+    validate,
+    verify,
+)
 from sae_bench.cli.exits import Exit, as_text
 from sae_bench.cli.saes import plain_warnings
 from sae_bench.cli.streams import OutputFault, abandon_output, prepare
 from sae_bench.errors import SaeBenchError, UsageError, named
 
-VERBS = (run, ls, show, inspect, compare, card, check, board, plot, verify, submit, judge, suite)
+VERBS = (run, ls, show, inspect, compare, card, check, board, plot, verify, submit, judge, suite, validate)
 
 
 class Parser(argparse.ArgumentParser):
