@@ -24,8 +24,8 @@ COLUMNS = ("", "rho f", "e", "d", "train", "signal [95 %]", "holds", "false", "b
 LONGEST = 24  # characters of a metric's name
 LEGEND = (
     "rho: Spearman's with the truth of features, encoder, decoder; train: with the order of checkpoints; signal: SD "
-    "over SAEs over that of noise; holds: intervals at 95 % that hold the truth; false: null pairs told apart; blind: SAEs "
-    "that are worse than the perfect one and do not look worse."
+    "over SAEs over that of noise; holds: intervals at 95 % that hold the truth; false: null pairs told apart; blind: "
+    "SAEs that are worse than the perfect one and do not look worse."
 )
 
 

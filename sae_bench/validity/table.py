@@ -96,7 +96,7 @@ class Measured:
         return tuple(n for n in worse if not _mostly("worse", [one.beside_perfect.get(n) for one in self.seen]))
 
     def beaten_by(self, kind: str | None) -> tuple[str, ...]:
-        """Controls than which the trained SAE does not look better in most draws, though it is by the truth ``kind``."""
+        """Controls than which the trained SAE does not look better in most draws, though it is by ``kind``."""
         trained = [self.rungs.index(name) for name in self.checkpoints if name in self.rungs]
         found = []
         for name in CONTROLS:

@@ -2,8 +2,8 @@
 
 A metric that claims *features*, the *encoder* or the *decoder* has to put the SAEs of every world that speaks of it in
 about the order of that truth, beyond noise. One that claims *fidelity* has to tell SAEs apart beyond noise, its
-interval must hold the truth about as often as it says, and the trained SAE must beat ``random_fit`` in pairs. Rules read what is
-written in the lock, rounded, so that whoever reads the lock comes to the same verdict.
+interval must hold the truth about as often as it says, and the trained SAE must beat ``random_fit`` in pairs. Rules
+read what is written in the lock, rounded, so that whoever reads the lock comes to the same verdict.
 """
 
 from __future__ import annotations
