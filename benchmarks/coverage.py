@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sae_bench.results import compare
 from sae_bench.units import Units, kinds
-from sae_bench.units.bootstrap import Estimate, Metric, quotient
+from sae_bench.units.bootstrap import Estimate, Metric
 from sae_bench.units.groups import in_group
 from sae_bench.validity.sampling import Population
 

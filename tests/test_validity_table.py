@@ -40,7 +40,7 @@ def tokens() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def draws(tokens: None) -> list[seen.Seen]:
     specs = {"made_up": SPEC}
-    return [seen.seen(made_up.made_up(i), specs, made_up.CHECKPOINTS, EFFORT, lambda name: True) for i in range(3)]
+    return [seen.seen(made_up.measured(i), specs, made_up.CHECKPOINTS, EFFORT, lambda name: True) for i in range(3)]
 
 
 def of(draws: list[seen.Seen], metric: str) -> table.Measured:

@@ -28,6 +28,7 @@ class Population:
 
     def __init__(self, table: str, units: Units) -> None:
         self.kind, self.units = kinds.kind(table), units
+        self.behind = ["".join(unit.partition("@")[1:]) for unit in units.ids]  # what ids say behind the document
         place: dict[str, list[int]] = {}
         for row, unit in enumerate(units.ids):
             place.setdefault(self.kind.together(unit), []).append(row)
@@ -40,12 +41,12 @@ class Population:
     def sample(self, chosen: Sequence[Rows], *, grouped: bool = True) -> Units:
         """The chosen groups, each a group of its own; or, not ``grouped``, their rows as if each stood alone."""
         rows = np.concatenate(chosen)
-        places = [(i, j) for i, own in enumerate(chosen) for j in range(len(own))]
-        names = [f"g{i}" if grouped else f"r{i}x{j}" for i, j in places]
-        ids = []
-        for name, (_, j), row in zip(names, places, rows.tolist(), strict=True):
-            behind = "".join(self.units.ids[row].partition("@")[1:])
-            ids.append(in_group(name, f"{j}{behind}"))
+        names = [(i, j) for i, own in enumerate(chosen) for j in range(len(own))]
+        behind = [self.behind[row] for row in rows.tolist()]
+        if grouped:
+            ids = [in_group(f"g{i}", f"{j}{at}") for (i, j), at in zip(names, behind, strict=True)]
+        else:
+            ids = [in_group(f"r{i}x{j}", f"0{at}") for (i, j), at in zip(names, behind, strict=True)]
         return Units(tuple(ids), {name: column[rows] for name, column in self.units.columns.items()})
 
     def point(self, metric: Metric) -> float:

@@ -6,9 +6,11 @@ measured on documents that are alike within themselves, as text is.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,10 +18,9 @@ import numpy as np
 from sae_bench.registry import definition_sha256
 from sae_bench.schema import MetricSpec, MetricValue, TaskSpec
 from sae_bench.units import Units, kinds
-from sae_bench.units.bootstrap import Ratio, Sums, draw
+from sae_bench.units.bootstrap import Ratio, Sums, draw, quotient
 from sae_bench.units.groups import group_of, in_group
 from sae_bench.units.kinds import Kind
-from sae_bench.validity.worlds import KnownWorld
 from tests.builders.results import result
 
 TOKENS = Kind("token", "<document>~<token>", draw=draw, together=group_of, text=True)  # draws tokens: wrong on purpose
@@ -33,7 +34,7 @@ QUALITY: Mapping[str, tuple[float, float]] = {
     **{name: (0.15 + 0.12 * i, 0.3 + 0.1 * i) for i, name in enumerate(CHECKPOINTS)},
 }  # fmt: skip
 DISORDERED = ("permuted", "turned", "turned_split", "turned_missed")
-DOCUMENTS, PIECES = 120, 6
+DOCUMENTS, PIECES = 100, 5
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def metrics(parameters: object = None) -> dict[str, object]:
 def tables_of(name: str, seed: int, of_text: np.random.Generator) -> dict[str, Units]:
     """Rows of documents, and rows of their pieces. ``of_text`` draws what all SAEs of a draw share: give equal ones."""
     truth, rng = truth_of(name), np.random.default_rng([seed, *name.encode()])
-    hard = of_text.lognormal(0, 0.4, DOCUMENTS)
+    hard = of_text.lognormal(0, 0.7, DOCUMENTS)
     energy = of_text.gamma(0.6, 1.0, (DOCUMENTS, PIECES))  # most pieces say little: a quotient of one is of chance
     worth = 1 - 0.9 * truth.both
     error = worth * energy * hard[:, None] * rng.gamma(8, 1 / 8, energy.shape)
@@ -105,18 +106,16 @@ def tables_of(name: str, seed: int, of_text: np.random.Generator) -> dict[str, U
     return {"document": Units(ids, documents), "token": Units(pieces, tokens)}
 
 
-def made_up(seed: int, *, quick: bool = False, tasks: str | None = None, task_dir: object = None) -> SimpleNamespace:
+def measured(seed: int, *, quick: bool = False, tasks: str | None = None, task_dir: object = None) -> SimpleNamespace:
     """One draw, with the members of a real one."""
     task, results, units = spec(), {}, {}
     for name in QUALITY:
         tables = tables_of(name, seed, np.random.default_rng(seed))
-        draws = kinds.drawn(task, tables, seed=0, resamples=200)
         values = {}
         for metric, own in task.metrics.items():
-            e = kinds.estimate(draws[own.table], metrics()[metric], interval=own.interval)
-            values[metric] = MetricValue(
-                value=e.value, low=e.low, high=e.high, unit="1", better=own.better, n_units=e.n_units, reason=e.reason
-            )
+            of = kinds.kind(own.table)
+            point = float(quotient(of.point(of.totals(tables[own.table]), metrics()[metric]))[0])
+            values[metric] = MetricValue(value=point, low=None, high=None, unit="1", better=own.better, n_units=1)
         made = result(name, metrics=values, task="made_up", task_sha256=definition_sha256(task), n_documents=DOCUMENTS)
         provenance = made.provenance.model_copy(update={"resamples": 200})
         results[name] = {"made_up": made.model_copy(update={"provenance": provenance})}
@@ -125,4 +124,20 @@ def made_up(seed: int, *, quick: bool = False, tasks: str | None = None, task_di
     return SimpleNamespace(world="made up", seed=seed, rungs=rungs, results=results, units=units)
 
 
-WORLD = KnownWorld("made up", made_up, 3, ("made_up",), CHECKPOINTS)
+DRAWS, TASKS = 3, "made_up"  # with CHECKPOINTS and measured, what a module of a world has
+
+
+def write_task(folder: Path, **changes: Mapping[str, object]) -> Path:
+    """A folder for --task-dir with the definition of the made-up figures."""
+    task = spec(**changes)
+    lines = [
+        f"{key} = {json.dumps(getattr(task, key))}" for key in ("id", "version", "title", "question", "code", "figures")
+    ]
+    for name, metric in task.metrics.items():
+        lines += [
+            f"[metrics.{name}]",
+            *(f"{k} = {json.dumps(v)}" for k, v in metric.model_dump(exclude_unset=True).items()),
+        ]
+    (folder / task.id).mkdir(parents=True, exist_ok=True)
+    (folder / task.id / "task.toml").write_text("\n".join(lines))
+    return folder
