@@ -28,6 +28,7 @@ from sae_bench.parsing import read_record
 
 if TYPE_CHECKING:
     from sae_bench.schema import TaskSpec
+    from sae_bench.standing import Lock, Standing
 
 __all__ = ["BACKENDS", "CONTROLS", "DEFAULT_CONTROLS", "FORMATS", "STREAMS", "UNITS", "Entry", "Format"]  # built-in
 _PACKAGE = Path(__file__).parent
@@ -152,8 +153,14 @@ def origin_of_task(name: str, extra: str | Path | None = None) -> str:
     return _tasks(extra if extra is None else str(extra))[name].origin
 
 
+def standings(name: str, extra: str | Path | None = None) -> Mapping[str, Standing]:
+    """What known truth says of the metrics of a task as it is defined now, by metric, from the lock beside it."""
+    return _tasks(extra if extra is None else str(extra))[name].standings
+
+
 class _Known(NamedTuple):
     spec: TaskSpec
+    standings: Mapping[str, Standing]
     file: Path
     origin: str
 
@@ -189,11 +196,21 @@ def _folder(registered: Any) -> Path:
 
 def _add(found: dict[str, _Known], folder: Path, origin: str = "") -> None:
     """Add the definitions in a folder. Raises TaskError."""
+    from sae_bench import standing
+
+    lock = lock_of(folder)
     for file in sorted(folder.glob("*/task.toml")):
         spec = read_task(file)
         if spec.id in found:
             raise TaskError(f"{file}: the task id {spec.id} is taken already; choose another id")
-        found[spec.id] = _Known(spec, file, origin)
+        found[spec.id] = _Known(*standing.judged(spec, lock, definition_sha256(spec)), file, origin)
+
+
+def lock_of(folder: Path) -> Lock:
+    """What known truth says of the metrics of the tasks in a folder, and of no others. Raises TaskError."""
+    from sae_bench import standing
+
+    return standing.read(folder / standing.FILE)
 
 
 def left_out(origin: str, why: object) -> None:
@@ -222,15 +239,11 @@ def _check_place(module: str, loaded: Any) -> None:
         )
 
 
-_ORDER = {
-    name: i
-    for i, name in enumerate(
-        (
-            *("reconstruction", "sparsity", "loss_recovered", "probe_recovery", "sparse_probing"),
-            *("downstream_sparsity", "token_rules", "autointerp"),
-        )
-    )
-}
+_SHIPPED = (
+    *("reconstruction", "sparsity", "loss_recovered", "probe_recovery", "sparse_probing"),
+    *("downstream_sparsity", "token_rules", "autointerp"),
+)
+_ORDER = {name: i for i, name in enumerate(_SHIPPED)}
 
 
 def read_task(file: Path) -> TaskSpec:
@@ -276,7 +289,8 @@ def with_parameters(spec: TaskSpec, values: Mapping[str, Any]) -> TaskSpec:
         changed[name] = value
     if record is not None:
         record.of(spec.id, changed)
-    return spec.model_copy(update={"parameters": changed})
+    made = spec.model_copy(update={"parameters": changed})
+    return made.measured_as(definition_sha256(made))
 
 
 def code_sha256(spec: TaskSpec) -> str | None:
@@ -293,15 +307,10 @@ def code_sha256(spec: TaskSpec) -> str | None:
 def definition_sha256(spec: TaskSpec) -> str:
     """Digest of all in a definition that changes a number or its meaning: not its prose, nor the order of its lines.
 
-    Nor whether SAEs are ranked by a figure: it is the same figure, and results of before that question stay comparable.
+    Nor what a figure claims to measure: it is the same figure, and results of before that question stay comparable.
     """
-    prose = {
-        "title": True,
-        "question": True,
-        "figures": True,
-        "judge": True,
-        "pairs": not spec.pairs,
-        "metrics": {"__all__": {"description", "name", "headline", "ranked", "at_equal_l0", "lowest", "highest"}},
-    }
-    content = spec.model_dump(mode="json", exclude=prose)  # type: ignore[arg-type]
+    of_metrics = {"description", "name", "headline", "claims", "at_equal_l0", "lowest", "highest"}
+    prose: dict[str, Any] = dict.fromkeys(("title", "question", "figures", "judge"), True)
+    prose |= {"pairs": not spec.pairs, "metrics": {"__all__": of_metrics}}
+    content = spec.model_dump(mode="json", exclude=prose)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PrivateAttr, model_validator
 
+from sae_bench import older
+
+Claims = Literal["features", "encoder", "decoder", "fidelity"]  # what a metric says that it measures
 Better = Literal["higher", "lower", "none"]
 Verdict = Literal["better", "worse", "differs", "cannot be told apart"]  # differs: nothing says which one is better
 Status = Literal["ok", "degraded", "error", "skipped"]  # degraded: there are figures, which must not be ranked
 
+NOT_VALIDATED = "it is not validated: known truth was never asked about this definition"
+ANOTHER = "it is not validated: known truth was asked about another definition, or about other parameters"
 MOST_RESAMPLES = 100_000  # a file from elsewhere must not take all memory
 CAUTIONS = "cautions"  # name in the details of a result: what its figures must not be read without
 LOST = "controls without figures"  # likewise: by control, why it has none
@@ -37,9 +42,10 @@ class MetricSpec(Record):
 
     ``unit`` is the unit of the figure ("nats", "1" for a ratio), ``table`` the kind of unit over which it is summed and
     resampled, ``target`` a value that would be ideal where neither more nor less is better, ``lowest`` and ``highest``
-    what no figure can pass but by rounding. ``ranked``: SAEs may be put in order by it if it has a direction; False for
-    what would order them otherwise than by their quality. ``at_equal_l0``: more active latents alone make it better, so
-    that it orders only SAEs of about the same L0 (:mod:`sae_bench.results.at_l0`).
+    what no figure can pass but by rounding. ``claims`` says what it measures: features, their encoder or decoder, or
+    fidelity; None of what says nothing of an SAE's quality. Whether SAEs are ranked by it is no part of a definition:
+    that is earned (:mod:`sae_bench.standing`), and known only where the task is installed. ``at_equal_l0``: more active
+    latents alone make it better, so that it orders only SAEs of about the same L0 (:mod:`sae_bench.results.at_l0`).
     """
 
     name: str
@@ -51,24 +57,58 @@ class MetricSpec(Record):
     lowest: FiniteFloat | None = None
     highest: FiniteFloat | None = None
     headline: bool = True
-    ranked: bool = True
+    claims: Claims | None = None
     at_equal_l0: bool = False
     description: str
+    _judged: tuple[str, str | None] | None = PrivateAttr(default=None)  # digest and verdict: no file brings them
+
+    @property
+    def unranked(self) -> str | None:
+        """Why SAEs are not put in order by this figure; None where they are."""
+        if self.better == "none":
+            return "neither more nor less of it is better"
+        if self._judged is not None and self._judged[1] is not None:
+            return self._judged[1]
+        if self.claims is None:
+            return "it does not claim to measure how good an SAE is"
+        return NOT_VALIDATED if self._judged is None else None
 
     @property
     def orders(self) -> bool:
         """Whether SAEs may be put in order by this figure."""
-        return self.ranked and self.better != "none"
+        return self.unranked is None
 
     @property
     def ranking(self) -> Literal["yes", "at equal L0", "no"]:
         """Among which SAEs one is ranked by this figure, in words."""
         return "no" if not self.orders else "at equal L0" if self.at_equal_l0 else "yes"
 
+    def judged(self, digest: str, why: str | None) -> Self:
+        """The metric of the definition of this digest, by which SAEs are ranked unless ``why`` says why not."""
+        made = self.model_copy()
+        made._judged = digest, why
+        return made
+
+    def measured_as(self, digest: str) -> Self:
+        """The metric of a result whose definition had this digest: another one than was judged ranks nobody."""
+        if not self.orders or self._judged is None or self._judged[0] == digest:
+            return self
+        return self.judged(digest, ANOTHER)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earns_its_ranks(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "ranked" in content:
+            raise ValueError(
+                "ranked is earned and not said: remove it, and say by claims what the metric measures "
+                '("features", "encoder", "decoder" or "fidelity") if it measures how good an SAE is'
+            )
+        return content
+
     @model_validator(mode="after")
     def _is_one_or_the_other(self) -> Self:
-        if self.at_equal_l0 and not self.orders:
-            raise ValueError("at_equal_l0 needs a direction and ranked = true: it says among which SAEs one is ranked")
+        if self.at_equal_l0 and self.better == "none":
+            raise ValueError("at_equal_l0 needs a direction: it says among which SAEs one is ranked")
         return self
 
 
@@ -91,6 +131,10 @@ class TaskSpec(Record):
     judge: bool = False
     parameters: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, MetricSpec]
+
+    def measured_as(self, digest: str) -> Self:
+        """The task of a result whose definition had this digest: another one than was judged ranks nobody."""
+        return self.model_copy(update={"metrics": {n: one.measured_as(digest) for n, one in self.metrics.items()}})
 
 
 class MetricValue(Record):
@@ -132,7 +176,7 @@ class Against(Record):
     """An SAE held against what stands beside it, in pairs: its figure minus that of the other, on ``n_units`` of both.
 
     ``p`` is adjusted over all that the metric is held against. A verdict says what the SAE is; it "differs" in a metric
-    by which nobody is ranked.
+    by which nobody was ranked when that was written.
     """
 
     value: FiniteFloat
@@ -165,17 +209,7 @@ class CoderRecord(Record):
     @model_validator(mode="before")
     @classmethod
     def _as_trained(cls, content: Any) -> Any:
-        """Older results of SAELens have the stored architecture, and that of training in what the files said."""
-        if not isinstance(content, dict) or content.get("format") != "saelens":
-            return content
-        origin, stored = content.get("provenance"), content.get("architecture")
-        if not isinstance(origin, dict):
-            return content
-        said = origin.get("metadata")
-        trained = said.get("training_architecture") if isinstance(said, dict) else None
-        if not isinstance(trained, str) or trained in ("", stored) or INFERENCE in origin:
-            return content
-        return {**content, "architecture": trained, "provenance": {**origin, INFERENCE: stored}}
+        return older.as_trained(content, INFERENCE)
 
 
 class Protocol(Record):
@@ -262,6 +296,11 @@ class Result(Record):
     definition: TaskSpec | None = None
     units_sha256: str | None = None
     suite: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_ranks(cls, content: Any) -> Any:
+        return older.without_ranks(content)
 
     @property
     def cautions(self) -> tuple[str, ...]:

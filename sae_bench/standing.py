@@ -10,19 +10,31 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, FiniteFloat, StringConstraints, TypeAdapter, ValidationError
 
 from sae_bench.errors import TaskError
 from sae_bench.files import write_atomically
 from sae_bench.parsing import first_problem, read_toml
-from sae_bench.schema import Record
+from sae_bench.schema import NOT_VALIDATED, MetricSpec, Record, TaskSpec
+from sae_bench.schema import Claims as Claims
 
 FILE = "validity.lock"  # beside the folders of the tasks whose metrics it speaks of
 HEADER = "# What known truth says of each metric. Made by: sae-bench validate. Nobody edits it by hand.\n"
+MOST_NAMES = 200  # SAEs that a list names
 
-Claims = Literal["features", "encoder", "decoder", "fidelity"]  # what a metric says that it measures
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("it holds what cannot be printed in one line")
+    return text
+
+
+# a lock comes with other people's packages, and what it says is shown
+Name = Annotated[str, StringConstraints(min_length=1, max_length=80), AfterValidator(_printable)]
+Sentence = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable)]
+Names = Annotated[tuple[Name, ...], Field(max_length=MOST_NAMES)]
 
 
 class InWorld(Record):
@@ -49,9 +61,9 @@ class InWorld(Record):
     coverage: FiniteFloat | None = None
     coverage_error: FiniteFloat | None = None
     false_positives: FiniteFloat | None = None
-    blind: tuple[str, ...] = ()
-    beaten_by: tuple[str, ...] = ()
-    fragile: tuple[str, ...] = ()
+    blind: Names = ()
+    beaten_by: Names = ()
+    fragile: Names = ()
     rungs: int = Field(ge=0)
     draws: int = Field(ge=0)
 
@@ -62,8 +74,8 @@ class Standing(Record):
     digest: str
     claims: Claims | None = None
     ranked: bool
-    why: str | None = None
-    worlds: dict[str, InWorld] = Field(default_factory=dict)  # by name: "tokens", "context", "demo"
+    why: Sentence | None = None
+    worlds: dict[Name, InWorld] = Field(default_factory=dict)  # by name: "tokens", "context", "demo"
 
 
 Lock = Mapping[str, Standing]  # by "task.metric"
@@ -91,6 +103,33 @@ def standing(lock: Lock, task: str, metric: str, digest: str) -> Standing | None
     """What a lock says of a metric as it is defined now; None where it was never asked, or of another definition."""
     found = lock.get(f"{task}.{metric}")
     return found if found is not None and found.digest == digest else None
+
+
+def judged(spec: TaskSpec, lock: Lock, digest: str) -> tuple[TaskSpec, dict[str, Standing]]:
+    """The definition with metrics that know whether SAEs are ranked by them, and what the lock says of them.
+
+    ``digest`` is that of the definition: what the lock says of another one counts for nothing.
+    """
+    metrics = {
+        name: one.judged(digest, _why_not(one, lock.get(f"{spec.id}.{name}"), digest))
+        for name, one in spec.metrics.items()
+    }
+    said = {name: one for name in metrics if (one := standing(lock, spec.id, name, digest)) is not None}
+    return spec.model_copy(update={"metrics": metrics}), said
+
+
+def _why_not(metric: MetricSpec, found: Standing | None, digest: str) -> str | None:
+    """Why a metric that claims something ranks nobody, or None."""
+    if metric.claims is None:
+        return None  # the definition says it, and nothing that a lock says can change it
+    if found is None:
+        return NOT_VALIDATED
+    if found.digest != digest:
+        return "it is not validated: known truth was asked about another definition of it"
+    if found.claims != metric.claims:
+        was = found.claims or "nothing"
+        return f"it is not validated: it claims {metric.claims}, and known truth was asked about a claim to {was}"
+    return None if found.ranked else found.why or "known truth does not bear out what it claims"
 
 
 _CONTENT = TypeAdapter(dict[str, dict[str, Standing]])

@@ -5,8 +5,9 @@
     python scripts/refresh.py --results   also measure results/ and the demo's tables again, then the board, its picture
 
 Nobody edits these by hand. A table stands between ``<!-- sae-bench ... -->``, the command that prints it, and
-``<!-- end -->``; so do the parameters of a task in its card (``<!-- parameters -->``), and the tasks in the README
-(``<!-- tasks -->``).
+``<!-- end -->``; so do the parameters of a task in its card (``<!-- parameters -->``) and what known truth says of its
+metrics (``<!-- truth -->``, from ``tasks/validity.lock``, which ``sae-bench validate`` writes), and the tasks in the
+README (``<!-- tasks -->``).
 
 The lock, ``tasks/versions.lock``, has a line ``id version digest [release]`` for every definition. A definition that a
 release has shipped never changes under its version. Until CHANGELOG names that release, a task has one unreleased
@@ -34,12 +35,15 @@ from sae_bench import registry
 from sae_bench.cli.main import main as sae_bench
 from sae_bench.parameters import TaskParameters
 from sae_bench.schema import TaskSpec
+from sae_bench.show import truth
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "tasks" / "versions.lock"
 RESULTS = ["--suite", "demo-v1"]
 MEASURED = "sae-bench run "  # how the commands begin that take minutes
-TABLE = re.compile(r"(<!-- (?P<what>sae-bench [^\n]*?|parameters|tasks) -->\n)(?P<old>.*?)(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(
+    r"(<!-- (?P<what>sae-bench [^\n]*?|parameters|truth|tasks) -->\n)(?P<old>.*?)(<!-- end -->)", re.DOTALL
+)
 
 
 class Locked(NamedTuple):
@@ -91,6 +95,8 @@ def tables(file: Path, *, measure: bool) -> str:
         what = found["what"]
         if what == "parameters":
             new = parameters(file.parent.name)
+        elif what == "truth":
+            new = known_truth(file.parent.name)
         elif what == "tasks":
             new = tasks()
         elif what.startswith(MEASURED) and not measure:
@@ -108,6 +114,16 @@ def parameters(task: str) -> str:
     record: type[TaskParameters] = registry.load(spec.figures).Parameters
     rows = [(f"`{name}`", f"`{default!r}`", record.about(name)) for name, default in spec.parameters.items()]
     return tabulate(rows, headers=["parameter", "default", "what it does"], tablefmt="github", disable_numparse=True)
+
+
+def known_truth(task: str) -> str:
+    """What known truth says of the metrics of a task that claim something, as a table."""
+    spec, said = registry.tasks()[task], registry.standings(task)
+    made = truth.rows(spec, said)
+    if not made:
+        return "No metric of this task claims to measure how good an SAE is, and SAEs are ranked by none."
+    head, rows = truth.filled(made)
+    return tabulate(rows, headers=head, tablefmt="github", disable_numparse=True)
 
 
 def tasks() -> str:

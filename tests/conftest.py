@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from sae_bench.cli.main import main
+from tests.builders.locks import judged_by, trust_what_claims
 
 os.environ["SAE_BENCH_CALIBRATION_CACHE"] = ""  # no test takes what another one kept, nor what the user's runs did
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test downloads, and none waits for a hub that it cannot reach
@@ -29,6 +30,10 @@ settings.load_profile("few")
 # the parser of all verbs is the same for every command, and made anew it is a quarter of what a refused one costs
 main_module = importlib.import_module("sae_bench.cli.main")
 main_module.parser = functools.cache(main_module.parser)  # type: ignore[attr-defined]
+
+# what a rank looks like must not depend on which metrics have earned one: tests of what ships rank by all that claims
+# something, and who needs the lock that ships takes the fixture `shipped_lock`
+trust_what_claims()
 
 ON_TEXT = "reconstruction,sparsity,loss_recovered"  # tasks that read documents, and no labelled texts
 Run = Callable[..., tuple[int, str, str]]
@@ -86,6 +91,13 @@ def opened(browser: Any, tmp_path: Path) -> Any:
     from tests.builders.browser import opener
 
     return opener(browser, tmp_path)
+
+
+@pytest.fixture
+def shipped_lock() -> Iterator[None]:
+    """Judge metrics by the lock that ships, as a user's process does."""
+    with judged_by(None):
+        yield
 
 
 @pytest.fixture

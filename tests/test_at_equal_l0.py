@@ -25,6 +25,7 @@ from sae_bench.results import at_l0
 from sae_bench.schema import MetricSpec
 from sae_bench.units import Units
 from tests.builders.boards import figure, make, of_one_l0, put
+from tests.builders.locks import judged_by
 
 FVU, KL, R = "reconstruction.fvu", "loss_recovered.kl", "probe_recovery.probe_r"
 L0S = st.lists(st.sampled_from([0.0, 10.0, 10.5, 11.0, 11.5, 12.0, 20.0, 21.9, 22.0, 22.1, 64.0]), max_size=9)
@@ -162,7 +163,7 @@ def test_csv_and_json_say_among_whom_and_why_not(tmp_path: Path) -> None:
 
 
 def test_what_is_not_ranked_has_no_rank_whatever_its_direction(tmp_path: Path) -> None:
-    never = {t: [n for n, m in s.metrics.items() if not m.ranked] for t, s in tasks().items()}
+    never = {t: [n for n, m in s.metrics.items() if not m.orders] for t, s in tasks().items()}
     of_one_l0(tmp_path, "ab")
     for task, metrics in never.items():
         for name, value in (("a", 0.1), ("b", 0.5)):
@@ -173,7 +174,8 @@ def test_what_is_not_ranked_has_no_rank_whatever_its_direction(tmp_path: Path) -
     assert {f"{task}.{name}" for task, names in never.items() for name in names} <= set(shown)
     assert all(cell.rank is None and cell.front is None for cell in shown.values())
     for one in board.tables:
-        assert ("Not ranked, as" in " ".join(one.notes)) == any(not c.spec.ranked for c in one.columns)
+        said = any(c.spec.better != "none" or c.spec.target is not None for c in one.columns)
+        assert ("Not ranked: " in " ".join(one.notes)) == said
         assert [row.sae.name for row in one.rows] == ["a", "b"]  # by name, not by a figure
 
 
@@ -196,7 +198,7 @@ NEVER = {
     "sparsity": {"dead_fraction", "dense_fraction_1pct", "dense_fraction_10pct"},
     "probe_recovery": {"probe_share"},
     "sparse_probing": {"share_k1", "share_k2", "share_k5", "share_k16"},
-    "downstream_sparsity": {"effect_sparsity", "effect_sparsity_token", "effect_sparsity_token_gain", "effect_kl"},
+    "downstream_sparsity": {"effect_sparsity", "effect_sparsity_token_gain", "effect_kl"},
 }
 
 
@@ -213,18 +215,18 @@ def test_all_that_is_ranked_of_fidelity_is_at_equal_l0(task: str) -> None:
 
 def test_a_definition_says_what_can_be_held() -> None:
     about: dict[str, Any] = {"name": "x", "unit": "1", "table": "document", "description": "x"}
-    old = MetricSpec(**about, better="lower")
-    assert (old.ranked, old.at_equal_l0, old.ranking) == (True, False, "yes")
+    plain = MetricSpec(**about, better="lower", claims="features")
+    assert (plain.orders, plain.ranking) == (False, "no")
+    assert plain.judged("1", None).ranking == "yes"
     assert MetricSpec(**about, better="none").ranking == "no"
-    for bad in ({"better": "none"}, {"better": "lower", "ranked": False}):
-        with pytest.raises(ValidationError, match="at_equal_l0 needs a direction and ranked = true"):
-            MetricSpec(**about, at_equal_l0=True, **bad)
+    with pytest.raises(ValidationError, match="at_equal_l0 needs a direction"):
+        MetricSpec(**about, at_equal_l0=True, better="none")
 
 
-def test_being_ranked_is_no_part_of_what_is_measured() -> None:
+def test_what_is_claimed_is_no_part_of_what_is_measured() -> None:
     """Else results from before anybody asked could not be compared with others of the same figures."""
     spec = tasks()["sparsity"]
-    open_ = {n: m.model_copy(update={"ranked": True, "at_equal_l0": False}) for n, m in spec.metrics.items()}
+    open_ = {n: m.model_copy(update={"claims": "features", "at_equal_l0": False}) for n, m in spec.metrics.items()}
     assert registry.definition_sha256(spec) == registry.definition_sha256(spec.model_copy(update={"metrics": open_}))
 
 
@@ -233,6 +235,7 @@ def test_a_task_shows_what_is_ranked(capsys: pytest.CaptureFixture[str]) -> None
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line[:1].isalpha()}
     assert "ranked" in lines["metric"]
     assert "at equal L0" in lines["fvu"]
+    assert lines["fvu"].split()[3] == "fidelity"
     assert lines["norm_ratio"].split()[3] == "no"
     assert main(["show", "--json", "reconstruction"]) == 0
     metrics = json.loads(capsys.readouterr().out)["metrics"]
@@ -297,9 +300,15 @@ def test_compare_calls_no_difference_better_in_what_is_not_ranked(
         }
         value = {"effect_sparsity_token": float(columns["token_share"].mean())}
         put(tmp_path, name, "downstream_sparsity", value, tables={"ablation": Units(ids, columns)})
-    assert main(["compare", *map(str, sorted(tmp_path.glob("*")))]) == 0
-    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("downstream")]
-    assert row.rstrip().endswith("differs")
+
+    def verdict() -> str:
+        assert main(["compare", *map(str, sorted(tmp_path.glob("*")))]) == 0
+        (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("downstream")]
+        return row.split()[-1]
+
+    assert verdict() == "worse"
+    with judged_by({}):
+        assert verdict() == "differs"
 
 
 @pytest.mark.parametrize(("l0", "said"), [(64.0, True), (34.0, False)])

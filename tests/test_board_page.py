@@ -162,7 +162,7 @@ def test_the_frontier_counts_down_where_more_is_better(tmp_path):
         return found["x"], found["cx"], found["y"], found["cy"]
 
     assert point("reconstruction.cosine", "sparsity.l0") == (0.9, -0.9, 32.0, 32.0)
-    assert point("autointerp.detection", "autointerp.null_empty") == (0.5, -0.5, 0.1, 0.1)  # target 0
+    assert point("autointerp.detection", "autointerp.null_empty") == (0.5, -0.5, 0.1, None)  # without a direction
     assert point("reconstruction.fvu", "sparsity.l0")[1] == 0.1
     assert point("sparsity.l0", "loss_recovered.ce_clean")[3] is None  # no direction
     assert point("sparsity.l0", "sparsity.dead_fraction")[3] is None  # not ranked

@@ -14,6 +14,7 @@ from sae_bench.errors import UsageError
 from sae_bench.results import recompute, store
 from sae_bench.schema import MetricValue
 from sae_bench.units import Units
+from tests.builders.locks import lock_beside
 from tests.builders.results import result
 from tests.builders.said import complaints
 from tests.conftest import Run
@@ -33,6 +34,7 @@ name = "mean of x"
 unit = "nats"
 better = "lower"
 table = "document"
+claims = "features"
 description = "the mean"
 """
 FIGURES = """
@@ -52,6 +54,7 @@ def plugin(tmp_path_factory):
     (tasks / "plain_mean").mkdir(parents=True)
     (tasks / "plain_mean" / "task.toml").write_text(TASK)
     (tasks / "plain_mean_figures.py").write_text(FIGURES)
+    lock_beside(tasks)
     spec = registry.tasks(tasks)["plain_mean"]
     for name, level in (("good", 1.0), ("bad", 2.0)):
         x = level + np.random.default_rng(0).normal(0, 0.1, N)
@@ -105,12 +108,13 @@ def test_with_its_folder_a_plugin_is_compared_checked_and_ranked_without_torch(p
     assert "paired difference" in table["notes"][0]
 
 
-def test_without_it_the_board_ranks_by_intervals_and_says_so(plugin):
+def test_without_it_the_board_ranks_nobody_and_says_so(plugin):
     done = alone("board", plugin / "results", "--format", "json")
     assert (done.returncode, complaints(done.stderr)) == (0, [])
     (table,) = json.loads(done.stdout)["tables"]
-    assert "the task plain_mean is not installed" in table["notes"][0]
-    assert [row["sae"] for row in table["rows"]] == ["good", "bad"]
+    assert "Not ranked: mean of x (it is not validated: its task is not installed here" in table["notes"][0]
+    assert [row["sae"] for row in table["rows"]] == ["bad", "good"], "by name"
+    assert {row["scores"]["plain_mean.mean_x"]["rank"] for row in table["rows"]} == {None}
     done = alone("submit", plugin / "results", "--check-only")
     assert done.returncode == 2
     assert all("'plain_mean', which is not installed here" in line for line in done.stderr.splitlines())
@@ -122,7 +126,7 @@ def test_a_run_writes_the_definition_and_verify_takes_the_folder(cli: Run, tmp_p
     for file in store.results_below(tmp_path / "r"):
         one = store.read(file)
         assert one.schema_version == 3
-        assert one.definition == registry.tasks()[one.task]
+        assert one.definition.model_dump() == registry.tasks()[one.task].model_dump()
         assert registry.definition_sha256(one.definition) == one.provenance.protocol.task_sha256
     code, out, err = cli("verify", "r", "--sae", "demo/gated", "--quiet", "--share", "1")
     assert (code, complaints(err)) == (0, [])

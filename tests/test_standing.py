@@ -13,14 +13,15 @@ from sae_bench.standing import InWorld, Standing
 
 # --- the file --------------------------------------------------------------------------------------------------------
 
-TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
-NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
+LETTERS = st.characters(codec="utf-8").filter(str.isprintable)
+TEXT = st.text(LETTERS, max_size=30)
+NAMES = st.text(LETTERS, min_size=1, max_size=12)
 FLOATS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 WORLDS = st.builds(
     InWorld,
     features=FLOATS,
     signal=FLOATS,
-    blind=st.lists(TEXT, max_size=3).map(tuple),
+    blind=st.lists(NAMES, max_size=3).map(tuple),
     rungs=st.integers(0, 99),
     draws=st.integers(0, 9),
 )

@@ -481,6 +481,7 @@ def test_a_summary_from_disk_needs_no_torch(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.usefixtures("shipped_lock")  # which the process reads, too
 def test_a_terminal_without_arrows_gets_others_of_the_same_width(tmp_path):
     out = lay(tmp_path, many())
     code = f"import sys; from sae_bench.cli.main import main; sys.exit(main(['show', {str(out)!r}]))"

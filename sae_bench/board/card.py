@@ -61,7 +61,9 @@ def _verdicts(summary: Summary, specs: Mapping[str, TaskSpec]) -> list[str]:
         held = []
         for column in summary.columns:
             spec = specs[column.task].metrics.get(column.metric) if column.task in specs else None
-            for result in _of(column, one) if spec is not None and spec.orders else ():
+            for result in _of(column, one):
+                if spec is None or not spec.measured_as(result.provenance.protocol.task_sha256).orders:
+                    continue
                 if (best := against.nearest(result, column.metric)) is not None:
                     held.append(f"{column.name} {against.in_words(*best)}")
         if held:

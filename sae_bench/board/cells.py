@@ -124,10 +124,19 @@ def _at_equal_l0(cells: Mapping[SaeKey, Mapping[str, Cell]], columns: Sequence[C
     ]
 
 
+def not_ranked(columns: Sequence[Column]) -> list[str]:
+    """By which columns that could seem to order SAEs they are not ranked, and why."""
+    never: dict[str, list[str]] = {}
+    for column in columns:
+        directed = column.spec.better != "none" or column.spec.target is not None
+        if directed and (why := column.spec.unranked) is not None:
+            never.setdefault(why, []).append(column.label)
+    return [f"Not ranked: {', '.join(labels)} ({why.rstrip('.')})." for why, labels in never.items()]
+
+
 def _unranked(cells: Mapping[SaeKey, Mapping[str, Cell]], columns: Sequence[Column]) -> list[str]:
-    """Which columns are not ranked by their definitions, and which SAEs have no rank in others, and why."""
-    never = [column.label for column in columns if not column.spec.ranked]
-    said = [f"Not ranked, as their definitions say: {', '.join(never)}."] if never else []
+    """By which columns nobody is ranked, and which SAEs have no rank in others, and why."""
+    said = not_ranked(columns)
     found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for column in columns:
         without: dict[str, list[str]] = {}

@@ -58,6 +58,10 @@ class Column:
         """``task.metric``, unlike any other column's."""
         return f"{self.task}.{self.metric}"
 
+    def measured_as(self, digest: str) -> Column:
+        """The column of results whose definition had this digest, who are ranked only if it is the one judged."""
+        return replace(self, spec=self.spec.measured_as(digest))
+
     @property
     def heading(self) -> str:
         """Name, target where there is one, arrow of the better direction."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sae_bench.board.cells import Cell
+from sae_bench.board.columns import Column
 from sae_bench.board.layout import Board, Row, Table
 from sae_bench.schema import MetricValue
 from sae_bench.show.text import json_text, line
@@ -86,8 +87,13 @@ def _scores(table: Table) -> Iterator[dict[str, Any]]:
                     **{"task": column.task, "version": version, "protocol": protocol, "metric": column.metric},
                     **{"rank_low": low, "rank_high": high, "checked": row.checked, "control": ""},
                     **{"rank_of": of, "rank_l0_low": l0_low, "rank_l0_high": l0_high},
-                    **{"front": {None: "", True: "yes", False: "no"}[cell.front], "unranked": cell.unranked},
+                    **{"front": {None: "", True: "yes", False: "no"}[cell.front], "unranked": _unranked(cell, column)},
                 }
+
+
+def _unranked(cell: Cell, column: Column) -> str | None:
+    """Why a score has no rank where its column has a direction."""
+    return cell.unranked or (column.spec.unranked if column.spec.better != "none" else None)
 
 
 def _references(table: Table) -> Iterator[dict[str, Any]]:
@@ -131,7 +137,7 @@ def _table(table: Table) -> dict[str, Any]:
         "columns": [
             {
                 **{"task": c.task, "metric": c.metric, "label": c.label, "unit": c.spec.unit, "better": c.spec.better},
-                "ranked": c.spec.ranking,
+                **{"ranked": c.spec.ranking, "claims": c.spec.claims, "unranked": c.spec.unranked},
             }
             for c in table.columns
         ],

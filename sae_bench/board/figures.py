@@ -39,7 +39,6 @@ class Axis:
     protocol: str
     title: str
     sign: int
-    target: float | None
     at_equal_l0: bool
     values: Mapping[SaeKey, MetricValue]
 
@@ -101,22 +100,23 @@ def _axes(entries: Sequence[Entry], columns: Columns) -> tuple[Axis, ...]:
                 by_protocol = found.setdefault(f"{e.result.task}.{name}", {})
                 key = e.result.protocol, judges.identity(e.result)
                 by_protocol.setdefault(key, {})[key_of(e.result.sae)] = value
+    definitions = {e.result.protocol: e.result.provenance.protocol.task_sha256 for e in entries}
     axes = []
     for column in columns.plotted:
         protocols = sorted(found.get(column.id, {}).items(), key=lambda item: (-len(item[1]), item[0]))
         for i, ((digest, _), values) in enumerate(protocols, 1):
             twice = sum(other == digest for (other, _), _ in protocols) > 1
             suffix = f" ({digest[:8]}{f', judge {i}' if twice else ''})" if len(protocols) > 1 else ""
-            target = column.spec.target if column.spec.ranked else None
+            own = column.measured_as(definitions[digest])
             title = f"{column.heading}{suffix}"
-            axes.append(Axis(column.id, digest, title, _sign(column), target, column.spec.at_equal_l0, values))
+            axes.append(Axis(column.id, digest, title, _sign(own), column.spec.at_equal_l0, values))
     return tuple(axes)
 
 
 def _sign(column: Column) -> int:
     if column.id == L0:
         return 1
-    return {"lower": 1, "higher": -1, "none": 0}[column.spec.better] if column.spec.ranked else 0
+    return {"lower": 1, "higher": -1, "none": 0}[column.spec.better] if column.spec.orders else 0
 
 
 def rounded(value: float | None) -> float | None:
@@ -140,9 +140,7 @@ def points(place: Place, x: Axis, y: Axis) -> list[dict[str, Any]]:
 
 
 def _cost(value: float | None, axis: Axis) -> float | None:
-    if value is None or (axis.sign == 0 and axis.target is None):
-        return None
-    return rounded(abs(value - axis.target)) if axis.target is not None else rounded(axis.sign * value)
+    return None if value is None or axis.sign == 0 else rounded(axis.sign * value)
 
 
 def scale_type(values: Sequence[float]) -> str:

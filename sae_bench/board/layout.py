@@ -187,7 +187,8 @@ def _table(
     tasks = {column.task for column in columns}
     measured = [e for e in part if e.result.task in tasks]
     present = {f"{e.result.task}.{name}" for e in measured for name in e.result.metrics}
-    shown = tuple(column for column in columns if column.id in present)
+    digests = {e.result.task: e.result.provenance.protocol.task_sha256 for e in measured}  # one protocol a task
+    shown = tuple(c.measured_as(digests[c.task]) for c in columns if c.id in present)
     if not shown:
         return None
     wanted = {column.id for column in shown}

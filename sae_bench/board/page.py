@@ -19,7 +19,7 @@ from sae_bench.board.island import island
 from sae_bench.board.layout import Board
 from sae_bench.board.overview import overviews
 from sae_bench.board.page_details import LARGEST, Details
-from sae_bench.board.page_tables import choices, overview_view, table_view
+from sae_bench.board.page_tables import choices, overview_view, table_view, truths
 from sae_bench.errors import UsageError
 from sae_bench.show.text import line
 
@@ -55,6 +55,7 @@ def as_html(board: Board, collection: Collection, columns: Columns) -> tuple[str
         "tables": tables,
         "parts": [[one for one in tables if one["key"] == key] for key in dict.fromkeys(t["key"] for t in tables)],
         "choices": choices(board),
+        "truths": truths(board),
         "problems": [line(problem) for problem in board.problems],
     }
     content = page_data.content(board, collection, columns, over, names)

@@ -73,7 +73,7 @@ def _axes(axes: Sequence[figures.Axis]) -> list[dict[str, Any]]:
     for axis in axes:
         seen[axis.id] += 1
         key = axis.id if seen[axis.id] == 1 else f"{axis.id}~{seen[axis.id]}"
-        about = {"title": axis.title, "key": key, "sign": axis.sign, "target": axis.target}
+        about = {"title": axis.title, "key": key, "sign": axis.sign}
         made.append(about | {"equal": axis.at_equal_l0, "l0": axis.id == L0})
     return made
 

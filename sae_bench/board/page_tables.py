@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from sae_bench import registry
 from sae_bench.board import anchors, figures
 from sae_bench.board.alike import SaeKey, key_of
 from sae_bench.board.cells import Cell
@@ -16,6 +17,7 @@ from sae_bench.board.overview import Overview
 from sae_bench.board.page_data import where
 from sae_bench.board.text import mark_text, protocols, rank_text, reference_text, score_text
 from sae_bench.schema import INFERENCE
+from sae_bench.show import truth
 from sae_bench.show.text import line, number
 
 _NOTHING = {"text": "", "interval": "", "mark": "", "rank": "", "sort": None, "value": None, "low": None, "high": None}
@@ -76,8 +78,22 @@ def overview_view(one: Overview, names: Mapping[SaeKey, str], taken: set[str]) -
     }
 
 
+def truths(board: Board) -> list[dict[str, Any]]:
+    """What known truth says of each metric that the tables show, once for all of them."""
+    known = registry.tasks(board.task_dir)
+    shown = {column.id: column for table in board.tables for column in table.columns}
+    made = []
+    for id_, column in shown.items():
+        spec = known[column.task].metrics.get(column.metric) if column.task in known else None
+        said = registry.standings(column.task, board.task_dir) if column.task in known else {}
+        own = truth.sentences(spec or column.spec, said.get(column.metric))
+        made.append({"id": id_, "label": line(column.label), "said": [line(one) for one in own]})
+    return made
+
+
 def _heading(column: Column) -> dict[str, Any]:
-    about = f"{column.id} in {column.spec.unit}: {column.spec.description} (ranked: {column.spec.ranking})"
+    why = f", because {column.spec.unranked}" if column.spec.unranked is not None else ""
+    about = f"{column.id} in {column.spec.unit}: {column.spec.description} (ranked: {column.spec.ranking}{why})"
     return {
         "heading": column.heading,
         "id": column.id,

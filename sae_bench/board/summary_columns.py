@@ -45,12 +45,14 @@ class Columns:
             if one.result.task not in self.specs and one.result.definition is not None:
                 self.specs[one.result.task] = one.result.definition
         measured = [one.result for one in part if one.result.measured]
+        self._definitions = {one.protocol: one.provenance.protocol.task_sha256 for one in measured}
         self.shown, self.left_out = self._made(measured)
         self.by = self._deciding()
 
     def spec(self, key: Key) -> MetricSpec | None:
-        """The definition of a column's metric, None of a task that is not known here."""
-        return self.specs[key[0]].metrics.get(key[1]) if key[0] in self.specs else None
+        """The definition of a column's metric as it was measured, None of a task that is not known here."""
+        found = self.specs[key[0]].metrics.get(key[1]) if key[0] in self.specs else None
+        return None if found is None else found.measured_as(self._definitions[key[2]])
 
     def orders(self, key: Key) -> bool:
         """Whether SAEs may be put in order by a column."""
@@ -63,6 +65,12 @@ class Columns:
         if self.by is None or spec is None:
             return None
         return Metric(task=self.by[0], metric=self.by[1], label=self.shown[self.by].name, arrow="", spec=spec)
+
+    def passed_over(self) -> list[Metric]:
+        """The columns by which SAEs would be ranked, if any metric could be, and are not."""
+        wanted = [key for key in self.shown if self.by is None or key[:2] in DECIDING]
+        own = [(key, spec) for key in wanted if not self.orders(key) and (spec := self.spec(key)) is not None]
+        return [Metric(key[0], key[1], self.shown[key].name, "", spec) for key, spec in own]
 
     def _made(self, results: Sequence[Result]) -> tuple[dict[Key, Column], list[str]]:
         """In the order of HEADLINES, and then those of other tasks; of one metric the newest and largest first."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sae_bench.board.alike import SaeKey
-from sae_bench.board.cells import Cell
+from sae_bench.board.cells import Cell, not_ranked
 from sae_bench.board.summary_columns import Columns, held
 from sae_bench.board.summary_parts import Found
 from sae_bench.results.environment import sentence
@@ -42,6 +42,7 @@ class Told:
 def notes_of(told: Told) -> list[Note]:
     """All notes: how to read the table first, then what is wrong with figures in it."""
     return [
+        *_unranked(told),
         *_ranks(told),
         *_verdicts(told),
         *_signs(told),
@@ -68,6 +69,12 @@ def gathered(said: Iterable[tuple[int, str]]) -> list[Note]:
         which = f" (figures of line {min(texts[first])})" if len(texts) > 1 else ""
         notes.append(Note(first + which, lines))
     return notes
+
+
+def _unranked(told: Told) -> list[Note]:
+    """By which figures nobody is ranked though one could expect it, and why."""
+    said = not_ranked(told.columns.passed_over())
+    return [Note(f"{one[0].lower()}{one[1:]}") for one in said]
 
 
 def _ranks(told: Told) -> list[Note]:

@@ -14,17 +14,21 @@ from sae_bench.cli.places import RUNS, RUNS_HELP, results_in
 from sae_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from sae_bench.schema import Result, TaskSpec
+    from sae_bench.schema import MetricSpec, Result, TaskSpec
+
+_BETTER = {"lower": "less is better", "higher": "more is better", "none": "neither more nor less is better"}
 
 
 def add(verbs: Any) -> None:
     """Register the verb."""
     p = verbs.add_parser(
-        "show", help="show a task or a result", description="Show a task's definition and card, or a result in full."
+        "show",
+        help="show a task, a metric or a result",
+        description="Show a task's definition and card, what known truth says of a metric, or a result in full.",
     )
     p.set_defaults(function=run)
-    p.add_argument("name", metavar="TASK|RESULT", nargs="?", default=RUNS,
-                   help=f"task id, result file, or folder of results {RUNS_HELP}")  # fmt: skip
+    p.add_argument("name", metavar="TASK|METRIC|RESULT", nargs="?", default=RUNS,
+                   help=f"task id, metric (or TASK.METRIC), result file, or folder of results {RUNS_HELP}")  # fmt: skip
     p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
     p.add_argument("--json", action="store_true", help="print JSON")
 
@@ -38,8 +42,45 @@ def run(args: argparse.Namespace) -> int:
         for part in _results(path, known, args.json):
             print(part)
     else:
-        raise UsageError(f"{args.name} is neither a task nor a result file; {registry.suggest(args.name, known)}")
+        print(_metric(*_found(args.name, known), known, args))
     return 0
+
+
+def _found(name: str, known: Mapping[str, TaskSpec]) -> tuple[str, str]:
+    """Task and metric that a name means. Raises UsageError."""
+    ids = {f"{task}.{metric}": (task, metric) for task, spec in known.items() for metric in spec.metrics}
+    found = [id_ for id_, (_, metric) in ids.items() if name in (id_, metric)]
+    if len(found) == 1:
+        return ids[found[0]]
+    if found:
+        raise UsageError(f"several tasks have a metric {name!r}; name one of {', '.join(found)}")
+    names = [*known, *ids, *(metric for _, metric in ids.values())]
+    close = registry.suggest(name, names)
+    near = close if close.startswith("did you mean") else registry.suggest(name, known)
+    raise UsageError(f"{name} is neither a task nor a metric nor a result file; {near}")
+
+
+def _metric(task: str, name: str, known: Mapping[str, TaskSpec], args: argparse.Namespace) -> str:
+    """What a metric is and what known truth says of it."""
+    from sae_bench.show import truth
+    from sae_bench.show.fitted import WIDE, columns_of_output, for_output, wrapped
+    from sae_bench.show.text import json_text, line
+
+    spec, said = known[task].metrics[name], registry.standings(task, args.task_dir).get(name)
+    if args.json:
+        own = {"task": task, "metric": name, **_judged(spec)}
+        return json_text(own | {"standing": None if said is None else said.model_dump(mode="json")})
+    about = f"{task}.{name}: {spec.name}, in {spec.unit}, {_BETTER[spec.better]}; resampled over {spec.table}s."
+    parts = [about, f"{spec.description}.", "", "What known truth says of it:"]
+    columns = columns_of_output(WIDE) or WIDE
+    shown = [piece for part in parts for piece in (wrapped(line(part), columns, then="  ") if part else [""])]
+    shown += [p for one in truth.sentences(spec, said) for p in wrapped(line(one), columns, first="  ", then="    ")]
+    return for_output("\n".join(shown))
+
+
+def _judged(spec: MetricSpec) -> dict[str, Any]:
+    """A definition of a metric with what was made of its claim here."""
+    return spec.model_dump(mode="json") | {"ranked": spec.orders, "ranking": spec.ranking, "unranked": spec.unranked}
 
 
 def _task(name: str, known: Any, args: argparse.Namespace) -> str:
@@ -48,17 +89,39 @@ def _task(name: str, known: Any, args: argparse.Namespace) -> str:
     spec = known[name]
     parameters = _parameters(spec)
     if args.json:
-        return json_text(spec.model_dump(mode="json") | {"about_parameters": parameters})
-    rows = [(m, s.unit, s.better, s.ranking, s.target if s.target is not None else "", s.table, s.description)
-            for m, s in spec.metrics.items()]  # fmt: skip
-    headers = ["metric", "unit", "better", "ranked", "target", "unit of table", "what"]
+        metrics = {"metrics": {m: _judged(s) for m, s in spec.metrics.items()}}
+        said = {m: one.model_dump(mode="json") for m, one in registry.standings(name, args.task_dir).items()}
+        more = metrics | {"standings": said, "about_parameters": parameters}
+        return json_text(spec.model_dump(mode="json") | more)
+    rows = [
+        (m, s.unit, s.better, s.claims or "", s.ranking, "" if s.target is None else s.target, s.table, s.description)
+        for m, s in spec.metrics.items()
+    ]
+    headers = ["metric", "unit", "better", "claims", "ranked", "target", "unit of table", "what"]
     parts = [printable(registry.card(name, args.task_dir) or f"{spec.title}: {spec.question}")]
     parts.append(_fitted(headers, rows))
+    parts.append(_truth(spec, args))
     if parameters:
         shown = [{**one, "default": json.dumps(one["default"], ensure_ascii=False)} for one in parameters]
         parts.append(_fitted(list(shown[0]), [list(one.values()) for one in shown]))
         parts.append(f"--param {name}.NAME=VALUE changes a parameter, and with it the protocol.")
     return "\n\n".join(part.rstrip() for part in parts)
+
+
+def _truth(spec: TaskSpec, args: argparse.Namespace) -> str:
+    """What known truth says of each metric that claims something, in words."""
+    from sae_bench.show import truth
+    from sae_bench.show.fitted import WIDE, columns_of_output, for_output, wrapped
+    from sae_bench.show.text import line
+
+    said, columns = registry.standings(spec.id, args.task_dir), columns_of_output(WIDE) or WIDE
+    shown = []
+    for name, metric in spec.metrics.items():
+        if metric.claims is not None:
+            own = f"{name}: {' '.join(truth.sentences(metric, said.get(name)))}"
+            shown += wrapped(line(own), columns, first="  ", then="    ")
+    what = "What known truth says:" if shown else "No metric claims to measure how good an SAE is, and none ranks SAEs."
+    return for_output("\n".join([what, *shown]))
 
 
 def _fitted(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -132,9 +195,11 @@ def _as_json(heads: Mapping[Path, Result], known: Mapping[str, TaskSpec]) -> Ite
     """The lines of one JSON document."""
     from sae_bench.results.heads import whole
     from sae_bench.show import marks
+    from sae_bench.show.against import as_ranked
     from sae_bench.show.details import found
 
     def content(result: Result) -> dict[str, Any]:
+        result = as_ranked(result, known)
         return result.model_dump(mode="json", exclude={"details"}) | {"details": result.details}
 
     def blocks(result: Result) -> list[Any]:

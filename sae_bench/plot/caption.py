@@ -101,6 +101,8 @@ def _drawn(figure: Figure, kind: str, column: Column) -> list[str]:
         if kind == "pareto" and front:
             lines += " that no other of these beats with as few active latents"
         said.append(f"{lines}.")
+        if kind == "pareto" and not front:
+            said.append(f"There is no front: nobody is ranked by {column.label} ({column.spec.unranked}).")
     names = list(dict.fromkeys(c.name for panel in figure.panels for c in panel.controls))
     if names:
         said.append(f"Grey: what a control scores beside these SAEs ({', '.join(names)}).")

@@ -19,10 +19,8 @@ BEST = "best"  # the word for the best of the controls that an SAE has to beat
 
 def cost(value: float, column: Column) -> float | None:
     """What is small where the figure is good; None of a figure by which nobody is ranked, or without a direction."""
-    if not column.spec.ranked:
+    if not column.spec.orders:
         return None
-    if column.spec.target is not None:
-        return abs(value - column.spec.target)
     return {"lower": value, "higher": -value, "none": None}[column.spec.better]
 
 
@@ -91,4 +89,4 @@ def _wanted(found: _Places, y: Column, said: str) -> list[str]:
         if name not in WHOLE and not (name in known and known[name].bound)
     }
     bars = {name: median(own) for name, every in costs.items() if (own := [c for c in every if c is not None])}
-    return [min(bars, key=lambda name: (bars[name], name))] if bars and y.spec.ranked else []
+    return [min(bars, key=lambda name: (bars[name], name))] if bars and y.spec.orders else []

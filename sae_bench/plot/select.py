@@ -73,6 +73,9 @@ def metric(name: str, collection: Collection, entries: Sequence[Entry]) -> Colum
         raise UsageError(f"no metric is named {line(name)[:80]!r}; {_near(name, sorted(known), sorted(bare))}")
     task, _, id_ = found[0].partition(".")
     spec = collection.specs[task].metrics[id_]
+    for e in entries:
+        if e.result.task == task and id_ in e.result.metrics:  # a figure has one front, or none
+            spec = spec.measured_as(e.result.provenance.protocol.task_sha256)
     name = spec.name if len(spec.name) > 1 else f"{spec.name} ({task.replace('_', ' ')})"
     return Column(task, id_, name, ARROWS[spec.better].strip(), spec)
 

@@ -123,7 +123,8 @@ def difference(a: Loaded, b: Loaded, metric: str, *, other_text: bool = False) -
     shown = [loaded.result.metrics[metric] for loaded in (a, b)]
     empty = Difference(
         a.result.task, metric, shown[0].unit, shown[0].better, shown[0].value, shown[1].value,
-        marks=(marks.of(a.result), marks.of(b.result)), ranked=a.spec.metrics[metric].ranked,
+        marks=(marks.of(a.result), marks.of(b.result)),
+        ranked=a.spec.metrics[metric].orders and b.spec.metrics[metric].orders,
     )  # fmt: skip
     for loaded, name in ((a, "first"), (b, "second")):
         if loaded.result.metrics[metric].reason is not None:

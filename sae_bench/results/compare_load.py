@@ -118,7 +118,7 @@ def _definition(file: Path, result: Result, task_dir: str | None) -> TaskSpec:
                 f"{file}: {f'metrics.{name}.better'!r} must be {spec.metrics[name].better!r}, not {value.better!r}; "
                 "the file was changed"
             )
-    return measured_with(spec, result)
+    return measured_with(spec, result).measured_as(result.provenance.protocol.task_sha256)
 
 
 def _weights(file: Path, result: Result) -> str:

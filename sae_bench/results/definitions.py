@@ -15,6 +15,7 @@ from sae_bench.errors import ResultError, TaskError
 from sae_bench.schema import Result, TaskSpec
 from sae_bench.show.text import line, shortened
 
+NOT_HERE = "it is not validated: its task is not installed here, nor what known truth says of it"
 MOST_METRICS = 200  # of a definition that comes with a result
 
 
@@ -59,7 +60,14 @@ def own(file: Path, result: Result, known: Mapping[str, TaskSpec]) -> TaskSpec:
     if bad is not None or len(spec.metrics) > MOST_METRICS:
         what = f"names a metric {bad!r}" if bad is not None else f"has more than {MOST_METRICS} metrics"
         raise ResultError(f"{missing}; the definition that the result holds {what}")
-    return _printable(spec)
+    return _unjudged(_printable(spec))
+
+
+def _unjudged(spec: TaskSpec) -> TaskSpec:
+    """The definition of a task that is not here, nor what known truth says of it: a file cannot earn its own ranks."""
+    digest = registry.definition_sha256(spec)
+    metrics = {name: one.judged(digest, NOT_HERE) for name, one in spec.metrics.items()}
+    return spec.model_copy(update={"metrics": metrics})
 
 
 def _printable(spec: TaskSpec) -> TaskSpec:

@@ -20,12 +20,9 @@ def sentences(results: Sequence[Result], specs: Mapping[str, TaskSpec]) -> list[
     """
     found = []
     for result in results:
-        spec = specs.get(result.task) or result.definition
-        shown = [
-            name
-            for name in result.metrics
-            if spec is None or (name in spec.metrics and spec.metrics[name].headline and spec.metrics[name].orders)
-        ]
+        spec, digest = specs.get(result.task), result.provenance.protocol.task_sha256
+        own = {} if spec is None else spec.measured_as(digest).metrics
+        shown = [name for name in result.metrics if name in own and own[name].headline and own[name].orders]
         held = [(name, one) for name in shown if (one := nearest(result, name)) is not None]
         if said := [f"{name} {in_words(*one)}" for name, one in held]:
             found.append(f"{result.task}, in pairs: {'; '.join(said)}")
@@ -36,7 +33,8 @@ def nearest(result: Result, metric: str) -> tuple[str, Against] | None:
     """The best control of a figure, and how the SAE does against it: the strongest of those that it has to beat.
 
     It is the one that comes nearest to the SAE, or passes it by most. Neither a copy nor what an SAE could reach is
-    one. None where the figure has no direction, or nothing was held against it.
+    one. None where the figure has no direction, or nothing was held against it. Only for figures that order SAEs: there
+    what was written as "differs", before anybody was ranked, is better or worse.
     """
     sign, known = BETTER.get(result.metrics[metric].better, 0), registry.controls()
     rivals = {
@@ -50,7 +48,29 @@ def nearest(result: Result, metric: str) -> tuple[str, Against] | None:
     if not rivals or not sign:
         return None
     name = min(rivals, key=lambda name: (sign * rivals[name].value, name))
-    return name, rivals[name]
+    return name, _directed(rivals[name], sign)
+
+
+def _directed(held: Against, sign: int) -> Against:
+    if held.verdict != "differs":
+        return held
+    return held.model_copy(update={"verdict": "better" if sign * held.value > 0 else "worse"})
+
+
+def as_ranked(result: Result, specs: Mapping[str, TaskSpec]) -> Result:
+    """The result with no SAE better or worse than a control in a figure by which nobody is ranked (any more)."""
+    spec, digest = specs.get(result.task), result.provenance.protocol.task_sha256
+    own = {} if spec is None else spec.measured_as(digest).metrics
+    held = {
+        control: {
+            name: one.model_copy(update={"verdict": "differs"})
+            if one.verdict in ("better", "worse") and not (name in own and own[name].orders)
+            else one
+            for name, one in metrics.items()
+        }
+        for control, metrics in result.against.items()
+    }
+    return result.model_copy(update={"against": held})
 
 
 def in_words(name: str, held: Against) -> str:

@@ -2,15 +2,25 @@
 
 import json
 
+from sae_bench import registry
 from sae_bench.results import store
 from sae_bench.schema import CoderRecord, MetricValue, Protocol, Provenance, Result
+
+
+def defined(task, parameters=None):
+    """The digest of a task that ships, with these parameters; of others one that nothing has."""
+    known = registry.tasks().get(task)
+    if known is None:
+        return "1" * 64
+    own = {name: value for name, value in (parameters or {}).items() if name in known.parameters}
+    return registry.definition_sha256(registry.with_parameters(known, own))
 
 
 def protocol(**changes):
     fields = {
         "task": "sparsity",
         "version": 1,
-        "task_sha256": "1" * 64,
+        "task_sha256": defined(changes.get("task", "sparsity"), changes.get("parameters", {})),
         "parameters": {},
         "model": "gpt2",
         "model_sha256": "2" * 64,

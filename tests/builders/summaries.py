@@ -103,7 +103,7 @@ def of(results: list[Result], others: list[Result] | None = None) -> list[Summar
     def files(some: list[Result]) -> dict[Path, Result]:
         return {store.path_of("nowhere", r.sae, r.task, r.version, r.protocol): r for r in some}
 
-    return summaries(files(results), SPECS, others=files(others or []))
+    return summaries(files(results), registry.tasks(), others=files(others or []))
 
 
 def heads(folder: Path) -> dict[Path, Result]:

@@ -29,8 +29,7 @@ const axes = () => {
   }
   plots();
 };
-const cost = (figure, axis) =>
-  axis.target !== null ? Math.abs(figure - axis.target) : axis.sign === 0 ? null : axis.sign * figure;
+const cost = (figure, axis) => (axis.sign === 0 ? null : axis.sign * figure);
 const pointsOf = (found, axes, ends) => {
   const points = [];
   const both = [found.axes[axes.x], found.axes[axes.y]];
