@@ -90,6 +90,7 @@ class World:
 
 
 EPSILON = 1e-6
+NEVER = 40.0  # how much less likely type 0 is than others, in nats
 
 
 def world(seed: int) -> World:
@@ -103,6 +104,7 @@ def world(seed: int) -> World:
     follows = SHARPNESS * directions[wanted].sum(1) / np.sqrt(3)
     common = np.log(1 / (np.arange(TYPES) + 10.0))[numbers.order(TYPES)]
     follows += (common - common.mean())[:, None] * mean / (mean @ mean)
+    follows[0] = -NEVER * mean / (mean @ mean)  # type 0 follows nothing, and the model knows it
     follows *= np.sqrt(((strengths @ directions + mean) ** 2).mean())  # the model divides by about as much
     return World(seed, directions, strengths, mean, follows)
 
