@@ -16,10 +16,6 @@ from sae_bench.cli.main import main
 from sae_bench.validity import asked, seen, worlds
 from tests.builders import made_up_draws as made_up
 
-CLAIMS = {
-    "seen": "features", "half_seen": "encoder", "noise": "decoder", "fvu": "fidelity", "fvu_of_tokens": "fidelity",
-}  # fmt: skip
-
 
 @pytest.fixture(scope="module", autouse=True)
 def made_up_world() -> Iterator[None]:
@@ -29,7 +25,6 @@ def made_up_world() -> Iterator[None]:
         patch.setattr(registry, "UNITS", (*registry.UNITS, entry))
         patch.setattr(worlds, "WORLDS", {"made up": "tests.builders.made_up_draws"})
         patch.setattr(asked, "_cores", lambda: 1)
-        patch.setattr(asked, "claims_of", lambda specs, metric: CLAIMS.get(metric.partition(".")[2]))
         patch.setattr(seen, "WHOLE", seen.Effort(8, 200, 2))
         patch.setattr(seen, "QUICK", seen.Effort(25, 200, 0))
         yield
@@ -60,7 +55,7 @@ def ran(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 def test_the_lock_of_a_folder_lies_in_it_and_holds_its_metrics_in_order(lock: dict[str, standing.Standing]) -> None:
     assert [*lock] == sorted(f"made_up.{name}" for name in made_up.metrics())
-    assert {name for name, one in lock.items() if one.ranked} == {"made_up.seen", "made_up.half_seen", "made_up.fvu"}
+    assert {name for name, one in lock.items() if one.ranked} == {"made_up.seen", "made_up.fvu"}
     assert {one.digest for one in lock.values()} == {registry.definition_sha256(made_up.spec())}
     assert lock["made_up.fvu"].worlds["made up"].draws == 3
 

@@ -20,12 +20,8 @@ from sae_bench.validity.orders import MOST, signal, spearman
 from sae_bench.validity.verdict import lost, why_not
 from tests.builders import made_up_draws as made_up
 
-EFFORT = seen.Effort(trials=20, resamples=300, nulls=8)
+EFFORT = seen.Effort(trials=15, resamples=200, nulls=6)
 SPEC = made_up.spec()
-CLAIMS = {
-    "seen": "features", "half_seen": "features", "noise": "encoder", "same": "features", "aimless": "features",
-    "fvu": "fidelity", "fvu_of_batches": "fidelity", "fvu_of_tokens": "fidelity",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,7 +47,7 @@ def of(draws: list[seen.Seen], metric: str) -> table.Measured:
 
 @pytest.fixture(scope="module")
 def standings(draws: list[seen.Seen]) -> dict[str, Standing]:
-    return {n: table.standing(SPEC, n, claims, {"made up": of(draws, n)}) for n, claims in CLAIMS.items()}
+    return {n: table.standing(SPEC, n, one.claims, {"made up": of(draws, n)}) for n, one in SPEC.metrics.items()}
 
 
 def said(standings: dict[str, Standing], metric: str) -> InWorld:
@@ -109,13 +105,16 @@ def test_what_tells_nothing_is_not_ranked(standings: dict[str, Standing]) -> Non
     assert not standings["noise"].ranked
     assert said(standings, "same").features == 0.0
     assert {"random_fit", "frozen_random"} <= set(said(standings, "same").beaten_by)
-    assert (standings["aimless"].ranked, standings["aimless"].why) == (False, "it has no direction")
+    assert not standings["same"].ranked
+    assert "claim" in str(standings["same"].why)
+    aimless = table.standing(SPEC, "aimless", "features", {})
+    assert (aimless.ranked, aimless.why) == (False, "it has no direction")
 
 
 def test_null_pairs_are_seldom_told_apart(standings: dict[str, Standing]) -> None:
     for metric in ("seen", "fvu", "noise"):
         wrong = said(standings, metric).false_positives
-        assert (1.0 if wrong is None else wrong) <= 0.12, metric  # of 96 pairs, 5 %: within three standard errors
+        assert (1.0 if wrong is None else wrong) <= 0.13, metric  # of 72 pairs, 5 %: within three standard errors
 
 
 def test_without_which_part_the_verdict_would_be_another(draws: list[seen.Seen]) -> None:

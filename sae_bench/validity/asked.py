@@ -59,8 +59,7 @@ class Question:
 def claims_of(specs: Mapping[str, TaskSpec], metric: str) -> Claims | None:
     """What a metric, ``task.metric``, says that it measures."""
     task, _, name = metric.partition(".")
-    found: Claims | None = getattr(specs[task].metrics[name], "claims", None)
-    return found
+    return specs[task].metrics[name].claims
 
 
 def standings(

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sae_bench.schema import TaskSpec
 from sae_bench.units.kinds import kind
+from sae_bench.validity.orders import EQUAL
 from sae_bench.validity.pairs import InMemory, Said, loaded, told
 from sae_bench.validity.sampling import Population, held, told_apart
 
@@ -101,17 +100,19 @@ class _Task:
             if task in self.draw.results[sae]
         }
         perfect, best = sides.get(PERFECT), sides.get(self.best or "")
-        controls = [name for name in CONTROLS if name in sides]
+        controls = [(name, sides[name], best) for name in CONTROLS if name in sides]
+        against = [(name, perfect, side) for name, side in sides.items() if name != PERFECT]
         covered, null = self._covered(sides), self._null(sides)
         return {
             name: MetricSeen(
-                {sae: signed(side, name) for sae, side in sides.items()},
-                _each(((sae, perfect, side) for sae, side in sides.items() if sae != PERFECT), name),
-                _each(((control, sides[control], best) for control in controls), name),
+                values,
+                _each(against, name, values),
+                _each(controls, name, values),
                 covered.get(name, (0, 0)),
                 null.get(name, (0, 0)),
             )
             for name in self.metrics
+            for values in ({sae: signed(side, name) for sae, side in sides.items()},)
         }
 
     def _by_table(self) -> dict[str, list[str]]:
@@ -165,14 +166,22 @@ def _value(side: InMemory, metric: str) -> float | None:
     return None if found is None else found.value
 
 
-def _each(pairs: Iterable[tuple[str, InMemory | None, InMemory | None]], metric: str) -> dict[str, Said]:
-    """By name what the second of each pair is beside the first, of those that can be compared."""
-    found = {}
+def _each(
+    pairs: Iterable[tuple[str, InMemory | None, InMemory | None]], metric: str, values: Mapping[str, float]
+) -> dict[str, Said]:
+    """By name what the second of each pair is beside the first, of those that can be compared.
+
+    Figures that differ by rounding beside those of the other SAEs, ``values``, are equal, however sure that is.
+    """
+    least = EQUAL * max((abs(one) for one in values.values() if math.isfinite(one)), default=0.0)
+    found: dict[str, Said] = {}
     for name, a, b in pairs:
-        if a is not None and b is not None and np.isfinite([signed(a, metric), signed(b, metric)]).all():
-            word = told(a, b, metric)
-            if word is not None:
-                found[name] = word
+        if a is None or b is None or not math.isfinite(apart := signed(a, metric) - signed(b, metric)):
+            continue
+        if abs(apart) <= least:
+            found[name] = "equal"
+        elif (word := told(a, b, metric)) is not None:
+            found[name] = word
     return found
 
 

@@ -53,12 +53,12 @@ def spec(**changes: Mapping[str, object]) -> TaskSpec:
     """The task of the made-up figures."""
     common = {"unit": "1", "table": "document", "description": "made up"}
     metrics = {
-        "seen": {"better": "higher"},
-        "fvu": {"better": "lower"},
-        "half_seen": {"better": "higher"},  # claims features, and sees the encoder alone
-        "fvu_of_batches": {"better": "lower"},  # mean of ratios, not ratio of sums
-        "fvu_of_tokens": {"better": "lower", "table": "token"},  # an interval as if tokens were independent
-        "noise": {"better": "higher"},
+        "seen": {"better": "higher", "claims": "features"},
+        "fvu": {"better": "lower", "claims": "fidelity"},
+        "half_seen": {"better": "higher", "claims": "features"},  # sees the encoder alone
+        "fvu_of_batches": {"better": "lower", "claims": "fidelity"},  # mean of ratios, not ratio of sums
+        "fvu_of_tokens": {"better": "lower", "claims": "fidelity", "table": "token"},  # as if tokens were independent
+        "noise": {"better": "higher", "claims": "decoder"},
         "same": {"better": "higher"},
         "aimless": {"better": "none"},
     }
