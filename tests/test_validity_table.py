@@ -252,6 +252,9 @@ def test_rules_of_the_verdict() -> None:
     assert "claim" in str(why(None))
     assert "judge" in str(why("features", SPEC.model_copy(update={"judge": True})))
     assert "direction" in str(why("features", metric="aimless"))
+    bad = InWorld(rungs=9, draws=2, beaten_by=("random_fit",))
+    many = why_not(SPEC, "seen", "fidelity", dict.fromkeys("abcdefgh", bad))
+    assert len(table.Standing(digest="x", ranked=False, why=many).why or "") < 500  # the lock takes no longer one
     two = {"w": InWorld(**good), "v": InWorld(**(good | {"features": 0.1}))}  # type: ignore[arg-type]
     assert "in v" in str(why_not(SPEC, "seen", "features", two))  # every world has to say so
 

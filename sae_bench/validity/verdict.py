@@ -17,6 +17,7 @@ from sae_bench.validity.seen import FITTED
 
 RHO, SIGNAL = 0.7, 3.0
 COVERAGE = (0.90, 0.99)  # of intervals at 95 %
+MOST = 4  # reasons in a sentence
 TRUTHS: Mapping[Claims, str] = {"features": "features", "encoder": "encoder", "decoder": "decoder"}
 
 
@@ -31,7 +32,8 @@ def why_not(spec: TaskSpec, metric: str, claims: Claims | None, worlds: Mapping[
     if not worlds:
         return "no world speaks of it"
     said = [reason for name, one in worlds.items() for reason in lacking(claims, name, one)]
-    return "; ".join(said) or None
+    more = [f"and {len(said) - MOST} more"] if len(said) > MOST else []
+    return "; ".join([*said[:MOST], *more]) or None
 
 
 def lacking(claims: Claims, world: str, one: InWorld) -> Iterator[str]:
