@@ -241,7 +241,7 @@ def test_rules_of_the_verdict() -> None:
     assert why("features") is None
     assert why("fidelity") is None
     assert "0.69" in str(why("features", features=0.69))
-    assert "unknown" in str(why("encoder"))
+    assert why("encoder") == "no world speaks of it"
     assert "signal" in str(why("features", signal=2.9))
     assert "signal" in str(why("fidelity", signal=None))
     assert why("fidelity", coverage=0.99) is None
@@ -283,6 +283,24 @@ def test_what_is_measured_nowhere_or_of_few_saes_has_no_row() -> None:
         "w", 0, {"a": {"features": 1.0, "encoder": 1.0, "decoder": 1.0}}, {"t.m": seen.MetricSeen({"a": 1.0})}
     )
     assert table.Measured.of("t.m", [few], ()) is None
+
+
+def test_a_world_that_does_not_know_a_truth_does_not_speak_of_what_claims_it(draws: list[seen.Seen]) -> None:
+    """The witness knows where attributes are, and not which direction stands for one."""
+
+    def blinded(one: seen.Seen) -> seen.Seen:
+        truths = {name: own | {"features": math.nan, "decoder": math.nan} for name, own in one.truths.items()}
+        return dataclasses.replace(one, truths=truths)
+
+    witness = {name: of([blinded(one) for one in draws], name) for name in ("seen", "half_seen", "fvu")}
+    alone = table.standing(SPEC, "seen", "features", {"witness": witness["seen"]})
+    assert (alone.ranked, alone.why) == (False, "no world speaks of it")
+    assert alone.worlds["witness"].features is None
+    beside = {"made up": of(draws, "seen"), "witness": witness["seen"]}
+    assert table.standing(SPEC, "seen", "features", beside).ranked
+    assert table.standing(SPEC, "half_seen", "encoder", {"witness": witness["half_seen"]}).ranked
+    assert table.standing(SPEC, "fvu", "fidelity", {"witness": witness["fvu"]}).ranked
+    assert list(lost("features", alone.worlds["witness"], InWorld(rungs=9, draws=2))) == []
 
 
 def test_saes_without_a_figure_are_left_out_and_said(draws: list[seen.Seen]) -> None:

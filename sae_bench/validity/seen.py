@@ -54,7 +54,10 @@ class MetricSeen:
 
 @dataclass(frozen=True)
 class Seen:
-    """A draw without its units: how good each SAE is, by the name of the truth, and by ``task.metric`` what is seen."""
+    """A draw without its units: how good each SAE is, by the name of the truth, and by ``task.metric`` what is seen.
+
+    A truth that the world does not know is nan.
+    """
 
     world: str
     seed: int
@@ -71,7 +74,8 @@ def seen(
         for name, rung in draw.rungs.items()
     }
     trained = [name for name in checkpoints if name in draw.rungs]
-    best = max(trained, key=lambda name: truths[name]["features"]) if trained else None
+    known = "features" if all(math.isfinite(truths[name]["features"]) for name in trained) else "encoder"
+    best = max(trained, key=lambda name: truths[name][known]) if trained else None
     found: dict[str, MetricSeen] = {}
     for task in sorted({task for own in draw.results.values() for task in own}):
         metrics = [name for name in specs[task].metrics if wanted(f"{task}.{name}")]

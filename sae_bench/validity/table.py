@@ -74,6 +74,11 @@ class Measured:
             self.values[keep], tuple(self.seen[i] for i in keep), self.checkpoints,
         )  # fmt: skip
 
+    def known(self, kind: str | None) -> str:
+        """A truth that the world knows of all its SAEs: the one that is asked for, or that of the encoder."""
+        wanted = kind or "features"
+        return wanted if np.isfinite(self.truths[wanted]).all() else "encoder"
+
     def rhos(self, kind: str) -> list[float]:
         """Correlations with a truth, of each draw that has one."""
         found = (spearman(v, t) for v, t in zip(self.values, self.truths[kind], strict=True))
@@ -86,11 +91,11 @@ class Measured:
         found = [spearman(values[steps], along, STEPS) for values in self.values]
         return _mean([one for one in found if one is not None])
 
-    def blind(self, kind: str) -> tuple[str, ...]:
+    def blind(self, kind: str | None) -> tuple[str, ...]:
         """SAEs that are worse than the perfect one, and do not look worse in most draws."""
         if PERFECT not in self.rungs:
             return ()
-        truth = self.truths[kind].mean(axis=0)
+        truth = self.truths[self.known(kind)].mean(axis=0)
         best = truth[self.rungs.index(PERFECT)]
         worse = [name for name, value in zip(self.rungs, truth, strict=True) if value < WORSE * best]
         return tuple(n for n in worse if not _mostly("worse", [one.beside_perfect.get(n) for one in self.seen]))
@@ -103,7 +108,7 @@ class Measured:
             words = [one.beside_controls.get(name) for one in self.seen]
             if name not in self.rungs or not trained or not any(words):
                 continue
-            truth = self.truths[kind or "features"].mean(axis=0)
+            truth = self.truths[self.known(kind)].mean(axis=0)
             if kind is not None and truth[self.rungs.index(name)] >= truth[trained].max():
                 continue  # it is better
             if not _mostly("better", words):
@@ -115,7 +120,7 @@ class Measured:
         kind = None if claims is None else TRUTHS.get(claims)
         strength, (hits, n) = signal(self.values), _added(one.held for one in self.seen)
         wrong, pairs = _added(one.told_apart for one in self.seen)
-        spread = self.rhos(kind or "features")
+        spread = self.rhos(self.known(kind))
         two = None if strength is None else Signal(*(float(f"{one:.2g}") for one in strength))  # digits, as rounding
         return InWorld(
             features=rounded(_mean(self.rhos("features")), 2),
@@ -129,7 +134,7 @@ class Measured:
             coverage=rounded(hits / n, 3) if n else None,
             coverage_error=rounded(counting_error(0.95, n), 3) if n else None,
             false_positives=rounded(wrong / pairs, 3) if pairs else None,
-            blind=self.blind(kind or "features"),
+            blind=self.blind(kind),
             beaten_by=self.beaten_by(kind),
             rungs=len(self.rungs),
             draws=len(self.draws),

@@ -29,11 +29,17 @@ def why_not(spec: TaskSpec, metric: str, claims: Claims | None, worlds: Mapping[
         return "it has no direction"
     if spec.judge:
         return "no replay of a real judge is there to measure it with"
-    if not worlds:
+    speaking = {name: one for name, one in worlds.items() if speaks(claims, one)}
+    if not speaking:
         return "no world speaks of it"
-    said = [reason for name, one in worlds.items() for reason in lacking(claims, name, one)]
+    said = [reason for name, one in speaking.items() for reason in lacking(claims, name, one)]
     more = [f"and {len(said) - MOST} more"] if len(said) > MOST else []
     return "; ".join([*said[:MOST], *more]) or None
+
+
+def speaks(claims: Claims, one: InWorld) -> bool:
+    """Whether a world knows the truth that a metric claims: of a model that was trained, nobody knows the decoder's."""
+    return claims not in TRUTHS or getattr(one, TRUTHS[claims]) is not None
 
 
 def lacking(claims: Claims, world: str, one: InWorld) -> Iterator[str]:
@@ -61,6 +67,8 @@ def lost(claims: Claims, locked: InWorld, measured: InWorld) -> Iterator[str]:
     a signal whose whole 95 % interval is below; a coverage that is off by more than two standard errors of counting.
     """
     truth = TRUTHS.get(claims)
+    if not speaks(claims, locked):
+        return
     if truth is not None:
         rho: float | None = getattr(measured, truth)
         spread = max(locked.spread or 0.0, measured.spread or 0.0)
