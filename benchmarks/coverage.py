@@ -30,8 +30,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sae_bench.results import compare
 from sae_bench.units import Units, kinds
-from sae_bench.units.bootstrap import Estimate, Metric, quotient
-from sae_bench.units.groups import group_of, in_group
+from sae_bench.units.bootstrap import Estimate, Metric
+from sae_bench.units.groups import in_group
+from sae_bench.validity.sampling import Population
 
 WANTED = "fvu,kl,delta_ce,cosine,dead_fraction,dense_fraction_1pct,rule_f1,effect_sparsity_token"
 FEWEST = 20  # groups of a population: of fewer a draw is hardly another sample
@@ -79,34 +80,6 @@ class Tally:
         effect = f"{np.median(self.effects):.2f}" if self.effects else "-"
         shares = [f"{share / n:.3f}" for share in (self.held, self.below, self.above, self.marked)]
         return [str(self.n), *shares, among, effect]
-
-
-class Population:
-    """Rows of units by group, from which samples of groups are drawn. Ids that name no document raise ValueError."""
-
-    def __init__(self, table: str, units: Units) -> None:
-        self.kind, self.units = kinds.kind(table), units
-        place: dict[str, list[int]] = {}
-        for row, unit in enumerate(units.ids):
-            place.setdefault(group_of(unit.partition("@")[0]), []).append(row)
-        self.rows = [np.array(rows) for rows in place.values()]
-
-    def chosen(self, rng: np.random.Generator, n: int) -> list[np.ndarray[Any, Any]]:
-        """The rows of ``n`` groups, drawn with replacement."""
-        return [self.rows[i] for i in rng.integers(0, len(self.rows), n)]
-
-    def sample(self, chosen: Sequence[np.ndarray[Any, Any]], *, grouped: bool = True) -> Units:
-        """The chosen groups, each a group of its own; or, not ``grouped``, their rows as if each stood alone."""
-        rows = np.concatenate(chosen)
-        names = [f"g{i}" for i, own in enumerate(chosen) for _ in own]
-        if not grouped:
-            names = [f"r{i}" for i in range(len(rows))]
-        ids = tuple(in_group(name, self.units.ids[row]) for name, row in zip(names, rows, strict=True))
-        return Units(ids, {name: column[rows] for name, column in self.units.columns.items()})
-
-    def point(self, metric: Metric) -> float:
-        """The figure of the whole population."""
-        return float(quotient(self.kind.point(self.kind.totals(self.units), metric))[0])
 
 
 def covered(

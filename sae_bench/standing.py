@@ -41,21 +41,25 @@ class InWorld(Record):
     """What one world says of a metric; numbers are rounded, and absent where they could not be had.
 
     ``features``, ``encoder``, ``decoder``: Spearman's correlation with that truth over the SAEs of the ladder, signed
-    so that 1 is a metric that orders them as the truth does; the mean over draws. ``monotone``: the same over the
-    checkpoints of one training alone. ``signal``: standard deviation over SAEs divided by that over draws, with its
-    95 % interval. ``blind``: SAEs that are worse than the perfect one and that the metric does not tell from it.
-    ``beaten_by``: controls that are not worse than the trained SAE. ``fragile``: without which SAE or draw the verdict
-    would be another one.
+    so that 1 is a metric that orders them as the truth does; the mean over draws, and ``spread`` the standard deviation
+    over draws of that which is claimed. ``monotone``: the same over the checkpoints of one training alone. ``signal``:
+    standard deviation over SAEs divided by that over draws, with its 95 % interval. ``coverage``: the share of 95 %
+    intervals of 400 groups of documents that hold the truth, counted with the standard error ``coverage_error``;
+    ``false_positives``: of null pairs that ``compare`` tells apart. ``blind``: SAEs that are worse than the perfect one
+    and that the metric does not tell from it. ``beaten_by``: controls that are not worse than the trained SAE.
+    ``fragile``: without which SAE or draw the verdict would be another one.
     """
 
     features: FiniteFloat | None = None
     encoder: FiniteFloat | None = None
     decoder: FiniteFloat | None = None
+    spread: FiniteFloat | None = None
     monotone: FiniteFloat | None = None
     signal: FiniteFloat | None = None
     signal_low: FiniteFloat | None = None
     signal_high: FiniteFloat | None = None
     coverage: FiniteFloat | None = None
+    coverage_error: FiniteFloat | None = None
     false_positives: FiniteFloat | None = None
     blind: Names = ()
     beaten_by: Names = ()

@@ -67,6 +67,7 @@ VIEWS: dict[str, list[str]] = {
     "plot": ["plot", f"{RESULTS}", "--out", "figure.json"],
     "suite": ["suite", "show", "demo-v1"],
     "probes": ["probes", "list"],
+    "validate": ["validate", "--quick", "--metric", "sparsity.l0"],
     "judge": ["judge", "import", "answers.jsonl", "--judge-cache", "cache.sqlite"],
     "help": ["--help"],
 }

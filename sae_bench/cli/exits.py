@@ -20,7 +20,7 @@ class Exit(IntEnum):
 MEANING = {
     Exit.DONE: "done",
     Exit.FAILED: "`run`: a result has status error (the others are measured); `check`: a regression; `verify`: a "
-    "result is wrong; `inspect`: the contract is broken, or a cause is likely",
+    "result is wrong; `inspect`: the contract is broken, or a cause is likely; `validate`: a metric has lost its rank",
     Exit.BAD_INPUT: "bad input, or a machine without room for the output: one sentence on standard error",
     Exit.NOT_COMPARABLE: "`compare`, `check`: results of different protocols, or without units",
     Exit.BUDGET: "`run`: the budget of the judge, or a limit of its endpoint, is used up; the same command goes on",

@@ -66,6 +66,7 @@ class Kind:
     ``alike(units)`` has the rows that another machine measures nearly alike.
     ``disagree(tables)`` says what a table claims that others of its SAE deny.
     ``population``: there is one row for each of the documents that the protocol counts.
+    ``together`` maps an id to the name of what is drawn as one with its row; ``text``: those are groups of documents.
     """
 
     name: str
@@ -81,6 +82,8 @@ class Kind:
     nested: bool = False
     independent: bool = True
     population: bool = False
+    together: Callable[[str], str] = itself
+    text: bool = False
 
     def drawn(self, units: Units, *, seed: int, resamples: int) -> Draws:
         """Column sums of a table and their replicates; without rows there is nothing to nest."""
@@ -102,6 +105,8 @@ DOCUMENT = Kind(
     "the digest of a document's text, or of its tokens, behind its group where it has one",
     draw=partial(bootstrap.draw, group=group_of),
     population=True,
+    together=group_of,
+    text=True,
 )
 LATENT = Kind(
     "latent",
@@ -127,6 +132,7 @@ EXAMPLE = Kind(
     common=sets_in_common,
     group=nested.set_of,
     nested=True,
+    together=nested.example_of,
 )
 ABLATION = Kind(
     "ablation",
@@ -135,6 +141,8 @@ ABLATION = Kind(
     common=lambda a, b: sharing(a, b, ablated.document_of),
     group=ablated.document_of,
     independent=False,
+    together=ablated.text_of,
+    text=True,
 )
 
 

@@ -81,7 +81,7 @@ def refit_name(number: int) -> str:
 
 def is_refit(unit: str) -> bool:
     """Whether a row ``<set>:<example>`` is a refit and no example."""
-    return unit.rpartition(":")[2].startswith(REFIT)
+    return example_of(unit).startswith(REFIT)
 
 
 def by_set(units: Units) -> dict[str, Units]:
@@ -97,7 +97,7 @@ def _parts(units: Units, wanted: Callable[[str], bool]) -> dict[str, Units]:
     tables = {}
     for name, own in rows.items():
         table = units.select(own)
-        tables[name] = Units(tuple(unit.rpartition(":")[2] for unit in table.ids), table.columns)
+        tables[name] = Units(tuple(map(example_of, table.ids)), table.columns)
     return tables
 
 
@@ -166,6 +166,11 @@ def each_set(draws: Draws, metric: Metric, *, confidence: float = CONFIDENCE) ->
 def set_of(unit: str) -> str:
     """The labelled set of a row ``<set>:<example>``."""
     return unit.rpartition(":")[0]
+
+
+def example_of(unit: str) -> str:
+    """The example of a row ``<set>:<example>``, or the refit: the same in every set that has it."""
+    return unit.rpartition(":")[2]
 
 
 def common(a: Units, b: Units) -> tuple[Units, Units]:
