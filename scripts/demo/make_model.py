@@ -5,18 +5,23 @@ Run from the repository root, with the package installed.
 ::
 
     python scripts/demo/make_model.py            # tokenizer, then model, into sae_bench/demo/data/model
-    python scripts/demo/make_model.py --steps 50 --out /tmp/model   # a quick trial
+    python scripts/demo/make_model.py --steps 50 --out trial/model   # a quick trial
+
+Beside the folder of the model it writes ``ladder.safetensors``: the losses of checkpoints of the training, each rounded
+to float16 as the model is, on every evaluation document.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -28,6 +33,8 @@ CONTEXT = 128
 BATCH = 16
 # Another seed than the one that users get by default: what is trained on is not what anyone probes.
 SEED = 1
+# Steps after which losses are kept: a sixteenth of the training, twice as many each time, three quarters; then the end.
+KEPT = (125, 250, 500, 1000, 1500, 2000)
 
 
 def make_tokenizer(out: Path, texts: list[str]) -> PreTrainedTokenizerFast:
@@ -101,7 +108,53 @@ def cross_entropy(model: GPT2LMHeadModel, rows: list[list[int]]) -> float:
     return total / count
 
 
-def train(rows: list[list[int]], held_out: list[list[int]], steps: int) -> GPT2LMHeadModel:
+@torch.no_grad()
+def losses(model: GPT2LMHeadModel, rows: list[list[int]]) -> torch.Tensor:
+    """Nats of each row, summed over its predictions: float64 [rows]. The model is rounded to float16 as it is saved."""
+    stored = copy.deepcopy(model).half().float().eval()
+    found = torch.zeros(len(rows), dtype=torch.float64)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for start in range(0, len(order), BATCH):
+        of = order[start : start + BATCH]
+        ids, labels = batch_of([rows[i] for i in of])
+        logits = stored(ids).logits[:, :-1]
+        ce = torch.nn.functional.cross_entropy(
+            logits.transpose(1, 2), labels[:, 1:], ignore_index=-100, reduction="none"
+        )
+        found[of] = ce.double().sum(1)
+    return found
+
+
+class Ladder:
+    """Losses of checkpoints on the evaluation documents, as they are passed by."""
+
+    def __init__(self, held_out: list[list[int]]) -> None:
+        self.held_out = held_out
+        self.steps: list[int] = []
+        self.tokens: list[int] = []
+        self.found: list[torch.Tensor] = []
+
+    def pass_by(self, model: GPT2LMHeadModel, step: int, tokens: int) -> None:
+        """Keep the losses of the model after so many steps, in which it predicted so many tokens."""
+        self.steps.append(step)
+        self.tokens.append(tokens)
+        self.found.append(losses(model, self.held_out))
+
+    def save(self, file: Path) -> None:
+        """Write and print them."""
+        predictions = torch.tensor([len(row) - 1 for row in self.held_out])
+        for step, tokens, found in zip(self.steps, self.tokens, self.found, strict=True):
+            print(f"after step {step} and {tokens} tokens: {float(found.sum() / predictions.sum()):.4f}", flush=True)
+        tensors = {
+            "steps": torch.tensor(self.steps),
+            "training_tokens": torch.tensor(self.tokens),
+            "predictions": predictions,
+            "ce": torch.stack(self.found),
+        }
+        save_file(tensors, file)
+
+
+def train(rows: list[list[int]], held_out: list[list[int]], steps: int, ladder: Ladder) -> GPT2LMHeadModel:
     """AdamW, warmup of 3 %, cosine decay to 5 % of the peak rate."""
     torch.manual_seed(SEED)
     model = GPT2LMHeadModel(
@@ -123,7 +176,7 @@ def train(rows: list[list[int]], held_out: list[list[int]], steps: int) -> GPT2L
         lambda s: min((s + 1) / warmup, 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, s / steps)))),
     )
     generator = torch.Generator().manual_seed(SEED)
-    began, step = time.monotonic(), 0
+    began, step, tokens = time.monotonic(), 0, 0
     while step < steps:
         for group in batches(rows, generator):
             ids, labels = batch_of([rows[i] for i in group])
@@ -134,6 +187,9 @@ def train(rows: list[list[int]], held_out: list[list[int]], steps: int) -> GPT2L
             schedule.step()
             optimizer.zero_grad()
             step += 1
+            tokens += int((labels[:, 1:] != -100).sum())
+            if step in KEPT or step == steps:
+                ladder.pass_by(model, step, tokens)
             if step % 200 == 0 or step == steps:
                 held = cross_entropy(model, held_out[:256])
                 print(f"step {step} loss {loss.item():.3f} eval {held:.3f} {time.monotonic() - began:.0f}s", flush=True)
@@ -165,7 +221,9 @@ def main() -> None:
     held_out = encode(tokenizer, [d.text for d in demo.documents(2000, split="eval")])
     lengths = sorted(map(len, rows))
     print(f"{len(rows)} documents, tokens: median {lengths[len(lengths) // 2]}, longest {lengths[-1]}", flush=True)
-    model = train(rows, held_out, args.steps)
+    ladder = Ladder(held_out)
+    model = train(rows, held_out, args.steps, ladder)
+    ladder.save(args.out.parent / "ladder.safetensors")
     before = cross_entropy(model, held_out)
     save(model, args.out)
     after = cross_entropy(GPT2LMHeadModel.from_pretrained(args.out, dtype=torch.float32), held_out)
