@@ -1,0 +1,139 @@
+"""The tasks run on the ladder of a world, as a user runs them: through :func:`sae_bench.evaluate`."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sae_bench.errors import SaeBenchError
+from sae_bench.results import store
+from sae_bench.schema import MetricValue, Result
+from sae_bench.units import Units
+from sae_bench.validity.ladder import STEPS, Rung, ladder
+from sae_bench.validity.subject import model, tokenizer
+from sae_bench.validity.trained import DRAWS
+from sae_bench.validity.world import LENGTH, PHRASE, World, text, world
+
+__all__ = ["CHECKPOINTS", "DRAWS", "TASKS", "Draw", "Rung", "measured", "run"]
+
+NAME = "tokens"
+CHECKPOINTS = STEPS
+# Not token_rules: here what a token has is said by the token itself, so that a list of tokens is right for any latent.
+TASKS = "reconstruction,loss_recovered,sparsity,probe_recovery,sparse_probing,downstream_sparsity"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    Documents of text, labelled sets, examples of each part of a set, resamples, and the tier, which bounds ablations.
+    """
+
+    documents: int
+    sets: int
+    examples: int
+    resamples: int
+    tier: str
+
+
+WHOLE, QUICK = Size(400, 24, 300, 1000, "standard"), Size(96, 6, 120, 200, "smoke")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A draw of a world: its SAEs of known quality, and all that is measured of them.
+
+    ``rungs`` by name, ``results`` by SAE, then task; ``units`` the tables that they were made of, by SAE, then task.
+    """
+
+    world: str
+    seed: int
+    rungs: Mapping[str, Rung]
+    results: Mapping[str, Mapping[str, Result]]
+    units: Mapping[str, Mapping[str, Mapping[str, Units]]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def figures(self) -> Mapping[str, Mapping[str, MetricValue]]:
+        """By SAE, every figure under "task.metric"."""
+        return {
+            sae: {f"{task}.{name}": value for task, one in own.items() for name, value in one.metrics.items()}
+            for sae, own in self.results.items()
+        }
+
+
+def measured(seed: int, *, quick: bool = False, tasks: str | None = None, task_dir: str | Path | None = None) -> Draw:
+    """One draw of the world: all of it hangs on ``seed``, of which there are :data:`DRAWS`. Raises SaeBenchError.
+
+    ``quick`` reads less text and fewer labelled sets of the same world. ``tasks`` as in :class:`sae_bench.Settings`,
+    by default :data:`TASKS`; ``task_dir`` a folder of other tasks.
+    """
+    made, size = world(seed), QUICK if quick else WHOLE
+    with tempfile.TemporaryDirectory() as folder:
+        labelled(made, Path(folder), size)
+        return run(
+            NAME, seed, ladder(made),
+            model=model(made), tokenizer=tokenizer(), data=text(made.ids(2 * size.documents, LENGTH, "text")),
+            tasks=tasks or TASKS, task_dir=task_dir, probe_data=folder, limit=size.documents, resamples=size.resamples, tier=size.tier,
+        )  # fmt: skip
+
+
+def run(name: str, seed: int, rungs: Mapping[str, Rung], **settings: Any) -> Draw:
+    """The draw ``seed`` of the world ``name``: its SAEs measured under these settings. Raises SaeBenchError.
+
+    Nothing is kept of it on disk, and nothing of other runs is taken; there are no controls, which the ladder holds.
+    """
+    from sae_bench.api import evaluate
+
+    asked: dict[str, Any] = {
+        "controls": "none",
+        "suite": "none",
+        "calibration_cache": False,
+        "device": "cpu",
+    } | settings
+    found: dict[str, dict[str, Result]] = {sae: {} for sae in rungs}
+    units: dict[str, dict[str, dict[str, Units]]] = {sae: {} for sae in rungs}
+    with tempfile.TemporaryDirectory() as out:
+        for one in evaluate({sae: rung.coder for sae, rung in rungs.items()}, out=out, **asked):
+            if not one.measured:
+                raise SaeBenchError(f"the world {name}, draw {seed}: {one.task} of {one.sae.name}: {one.reason}")
+            found[one.sae.name][one.task] = one
+            file = store.path_of(out, one.sae, one.task, one.version, one.protocol)
+            units[one.sae.name][one.task] = store.read_units(file)
+    return Draw(name, seed, rungs, found, units)
+
+
+def labelled(made: World, folder: Path, size: Size) -> None:
+    """Labelled sets of short texts, half of which have the feature: features of all kinds, one a set."""
+    for feature in chosen(made, size.sets):
+        for part in ("train", "test"):
+            ids = balanced(made, feature, part, size.examples)
+            place = folder / f"f{feature:03d}"
+            place.mkdir(exist_ok=True)
+            has = (made.strengths[ids, feature] > 0).any(1)
+            with (place / f"{part}.csv").open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(("text", "label"))
+                writer.writerows(zip(text(ids), has.astype(int).tolist(), strict=True))
+
+
+def chosen(made: World, n: int) -> list[int]:
+    """Features of the labelled sets: ``n`` of those that 5 to 60 % of short texts have, spread over all kinds."""
+    share = (made.strengths > 0)[made.ids(500, PHRASE, "how often")].any(1).mean(0)
+    usable = np.flatnonzero((share > 0.05) & (share < 0.6))
+    return [int(i) for i in usable[np.linspace(0, len(usable) - 1, min(n, len(usable))).round().astype(int)]]
+
+
+def balanced(made: World, feature: int, part: str, n: int) -> NDArray[np.int64]:
+    """At most ``n`` texts of one part of a set, half of which have the feature."""
+    ids = made.ids(12 * n, PHRASE, f"{feature} {part}")
+    has = (made.strengths[ids, feature] > 0).any(1)
+    half = min(n // 2, int(has.sum()), int((~has).sum()))
+    return np.concatenate([ids[has][:half], ids[~has][:half]])
