@@ -50,6 +50,8 @@ def pairs() -> tuple[Pair, ...]:
 class Ladder:
     """Losses of checkpoints of the demo model on ``documents(2000)``, the last of them the model that ships.
 
+    The checkpoints are those of a second run of the recipe, which ends near that model: see the demo's README.
+
     ``steps`` and ``training_tokens`` ``[checkpoints]`` say how long each was trained, in optimiser steps and in tokens
     that it predicted. ``ce`` ``[checkpoints, documents]`` is the sum of nats over all predictions of a document, of
     which there are ``predictions`` ``[documents]``: every token of the text, the first from BOS. Weights were rounded

@@ -6,9 +6,12 @@ Run from the repository root, with the package installed.
 
     python scripts/demo/make_model.py            # tokenizer, then model, into sae_bench/demo/data/model
     python scripts/demo/make_model.py --steps 50 --out trial/model   # a quick trial
+    python scripts/demo/make_model.py --ladder   # leaves the model as it is, and makes the ladder again
 
 Beside the folder of the model it writes ``ladder.safetensors``: the losses of checkpoints of the training, each rounded
-to float16 as the model is, on every evaluation document.
+to float16 as the model is, on every evaluation document. A training on another machine ends elsewhere, if only a
+little; with ``--ladder`` the last losses are those of the model that lies there, and how far the end of this training
+is from it is printed.
 """
 
 from __future__ import annotations
@@ -140,6 +143,16 @@ class Ladder:
         self.tokens.append(tokens)
         self.found.append(losses(model, self.held_out))
 
+    @torch.no_grad()
+    def end_at(self, kept: GPT2LMHeadModel, trained: GPT2LMHeadModel) -> None:
+        """Let the losses of the model that is kept be the last; print how far the one that was trained is from it."""
+        last, self.found[-1] = self.found[-1], losses(kept, self.held_out)
+        n = sum(len(row) - 1 for row in self.held_out)
+        pairs = list(zip(kept.parameters(), trained.half().float().parameters(), strict=True))
+        away = sum(float((a - b).square().sum()) for a, b in pairs) / sum(float(a.square().sum()) for a, _ in pairs)
+        print(f"this training ended at {last.sum() / n:.4f}, the model that is kept has {self.found[-1].sum() / n:.4f}")
+        print(f"their weights differ by {math.sqrt(away):.2g} of their norm", flush=True)
+
     def save(self, file: Path) -> None:
         """Write and print them."""
         predictions = torch.tensor([len(row) - 1 for row in self.held_out])
@@ -211,19 +224,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=demo.MODEL_PATH)
     parser.add_argument("--documents", type=int, default=40_000)
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--ladder", action="store_true", help="keep the model that is there, make its ladder")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     texts = [d.text for d in demo.documents(args.documents, seed=SEED, split="train")]
-    tokenizer = make_tokenizer(args.out, texts[:20_000])
+    if args.ladder:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.out)
+    else:
+        tokenizer = make_tokenizer(args.out, texts[:20_000])
     rows = encode(tokenizer, texts)
     held_out = encode(tokenizer, [d.text for d in demo.documents(2000, split="eval")])
     lengths = sorted(map(len, rows))
     print(f"{len(rows)} documents, tokens: median {lengths[len(lengths) // 2]}, longest {lengths[-1]}", flush=True)
     ladder = Ladder(held_out)
     model = train(rows, held_out, args.steps, ladder)
+    if args.ladder:
+        ladder.end_at(GPT2LMHeadModel.from_pretrained(args.out, dtype=torch.float32), model)
     ladder.save(args.out.parent / "ladder.safetensors")
+    if args.ladder:
+        return
     before = cross_entropy(model, held_out)
     save(model, args.out)
     after = cross_entropy(GPT2LMHeadModel.from_pretrained(args.out, dtype=torch.float32), held_out)
