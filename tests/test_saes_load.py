@@ -381,6 +381,12 @@ def test_demo_names_and_globs_expand():
     assert expand(["demo"]) == [f"demo/{demo.DEFAULT_SAE}"]
     assert expand(["demo/*"]) == [f"demo/{name}" for name in demo.SAE_NAMES]
     assert expand(["demo/topk*", "demo"]) == [f"demo/{n}" for n in demo.SAE_NAMES if n.startswith("topk")]
+    assert expand(["demo/more/*"]) == [f"demo/{name}" for name in demo.MORE_SAES]
+    assert expand(["demo/*/topk_k32_seed?", "demo/more/topk_k256"]) == [
+        *("demo/more/topk_k32_seed3", "demo/more/topk_k32_seed4", "demo/more/topk_k256")
+    ]
+    with pytest.raises(CoderError, match="did you mean 'more/topk_k32_seed3'"):
+        expand(["demo/topk_k32_seed3"])
     with pytest.raises(CoderError, match="the demo has no SAE named 'nothing\\*'"):
         expand(["demo/nothing*"])
 

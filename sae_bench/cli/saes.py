@@ -22,8 +22,8 @@ _INSTALLED, _PYTHON = (
 )
 
 SAE_HELP = (
-    "folder or file of an SAE, demo, demo/NAME, 'demo/*', hf:OWNER/REPO[/PATH][@REVISION], saelens:RELEASE/ID or "
-    "module:factory; '#16' behind it: the nested dictionary of 16 latents, '#*': all of them"
+    "folder or file of an SAE, demo, demo/NAME, 'demo/*', 'demo/more/*', hf:OWNER/REPO[/PATH][@REVISION], "
+    "saelens:RELEASE/ID or module:factory; '#16' behind it: the nested dictionary of 16 latents, '#*': all of them"
 )
 
 

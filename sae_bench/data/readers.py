@@ -29,6 +29,7 @@ from sae_bench.files import below, read_json, regular
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?")
 DEMO_DOCUMENTS = 2000
+DEMO_GROUP = "kind"  # by which its texts can be grouped: news, code, ...
 # What nobody means as a hub id, although `data/text.csv` has the form of one.
 NO_DATA = ("dataset_info.json", "dataset_infos.json", "README.txt", "LICENSE.txt")  # lie beside files of data
 FILE_SUFFIXES = (*TEXT_SUFFIXES, ".npy", ".npz", ".safetensors", ".json", ".gz", ".zst", ".zip", ".pt")
@@ -77,8 +78,8 @@ def _grouped(opened: TextSource | RowSource, labels: list[str]) -> TextSource | 
         what = "texts" if isinstance(opened, TextSource) else "rows"
         raise DataError(f"groups must hold a label for each of the {size} {what} of {opened.name}, got {len(labels)}.")
     if isinstance(opened, TextSource):
-        both = zip(opened.texts, labels, strict=True)
-        return dataclasses.replace(opened, documents=(Document(text, label) for text, label in both))
+        both = zip(opened.documents, labels, strict=True)
+        return dataclasses.replace(opened, documents=(one._replace(group=label) for one, label in both))
     return dataclasses.replace(opened, labels=lambda where: labels[where])
 
 
@@ -118,9 +119,14 @@ def _open_named(source: str | Path, fields: Fields, split: str | None) -> TextSo
         part: Any = split or "eval"
         if part not in ("train", "eval"):
             raise DataError(f"The demo has the splits train and eval, not {part!r}.")
+        if fields.group not in (None, DEMO_GROUP):
+            raise DataError(f"The texts of the demo have the field {DEMO_GROUP!r} to group by, not {fields.group!r}.")
         made = (document(index, split=part) for index in range(DEMO_DOCUMENTS))
-        notes = {} if split is None else {"split": split}
-        return TextSource("demo", "demo", (Document(document.text) for document in made), notes)
+        notes: dict[str, Any] = {} if split is None else {"split": split}
+        if fields.group is None:
+            return TextSource("demo", "demo", (Document(one.text, None, one.kind) for one in made), notes)
+        notes["group_field"] = fields.group
+        return TextSource("demo", "demo", (Document(one.text, one.kind, one.kind) for one in made), notes)
     shown = str(source) if len(str(source)) < 200 else f"{str(source)[:80]!r}..."
     path = Path(source).expanduser()
     with reading(shown):

@@ -52,12 +52,13 @@ class Unit(NamedTuple):
     """The ids of a unit; ``padded_end``: the last one is an end of text that padding is made of, and no target.
 
     ``group`` is the label of what it belongs to as it is read, later its name (:mod:`sae_bench.data.groups`); None for
-    a unit that stands alone.
+    a unit that stands alone. ``source`` is the kind of text that it is, where that is known.
     """
 
     ids: IntArray
     padded_end: bool = False
     group: str | None = None
+    source: str | None = None
 
 
 def read_rows(opened: RowSource, vocab_size: int, options: RowOptions, counts: Counter[str]) -> Iterator[Unit]:

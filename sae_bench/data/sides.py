@@ -82,6 +82,7 @@ class Side:
         self._seed, self._divisible = str(seed).encode()[:64], divisible
         self.ids, self.offsets, self.units = array("i"), array("q", [0]), array("i")
         self.unit_ids: list[str] = []
+        self.sources: list[str | None] = []
         self.padded_ends: set[int] = set()
         self.seen: Counter[str] = Counter()
         self.several = self.duplicates = self.cut = 0
@@ -217,6 +218,7 @@ class Side:
         copies = self.seen[name]
         own = name if copies == 1 else f"{name}#{copies}"
         self.unit_ids.append(own if unit.group is None else in_group(unit.group, own))
+        self.sources.append(unit.source)
         self.several += len(sequences) > 1
         self.duplicates += copies > 1
 
@@ -230,7 +232,8 @@ class Side:
                 self._append(made.unit, made.name, [ids for _, ids in sorted(made.pieces[: made.taken], key=_place)])
         ids, units = np.frombuffer(self.ids, dtype=np.int32), np.frombuffer(self.units, dtype=np.int32)
         offsets = np.frombuffer(self.offsets, dtype=np.int64)
-        return TokenSet(ids, offsets, units, tuple(self.unit_ids), frozenset(self.padded_ends))
+        sources = tuple(self.sources) if any(self.sources) else ()
+        return TokenSet(ids, offsets, units, tuple(self.unit_ids), frozenset(self.padded_ends), sources)
 
 
 def _place(piece: tuple[int, IntArray]) -> int:

@@ -10,10 +10,11 @@ from sae_bench.errors import DataError, named
 
 
 class Document(NamedTuple):
-    """A text, and the label of the group that it belongs to if its source says one."""
+    """A text, with the label of its group and the kind of text that it is (``source``), where that is known."""
 
     text: str
     group: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def documents(
 
     A text whose label says that it cannot be taken is ``passed_over``: making ids is what costs most.
     """
-    for number, (text, group) in enumerate(opened.documents, start=1):
+    for number, (text, group, source) in enumerate(opened.documents, start=1):
         if passed_over(Document(text, group)):
             counts["documents_read"] += 1
             counts["units_beyond_a_limit"] += 1
@@ -83,7 +83,7 @@ def documents(
                 f"Token ids must be below the vocabulary size {vocab_size}: the tokenizer gives {ids[position]} in "
                 f"document {number}, position {start + position}, of {opened.name}; use the language model's tokenizer."
             )
-        yield Unit(ids.astype(np.int32), group=group)
+        yield Unit(ids.astype(np.int32), group=group, source=source)
 
 
 def long_enough(read: Iterator[Unit], counts: Counter[str]) -> Iterator[Unit]:

@@ -30,6 +30,8 @@ class TokenSet:
     added: 16 hex digits of blake2b, with `#2`, `#3`, ... for further units of the same content; before it stands the
     group of a unit that belongs to one (see :mod:`sae_bench.units.groups`). `padded_ends` are the
     sequences whose last id is an end of text that is also the padding of their source: it is read, but no target.
+    `sources` says of each unit what kind of text it is (the demo: news, code, ...), None where nobody says so; it is
+    empty where that is so of all. Tables may be made by it; nothing is resampled by it.
     """
 
     ids: IntArray
@@ -37,6 +39,7 @@ class TokenSet:
     units: IntArray
     unit_ids: tuple[str, ...]
     padded_ends: frozenset[int] = frozenset()
+    sources: tuple[str | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.units)

@@ -1,8 +1,8 @@
 """From what a user writes after ``--sae`` to a coder.
 
-``demo`` or ``demo/NAME`` (globs allowed), a folder or file in a known layout, ``hf:owner/repo/path@revision``,
-``saelens:release/id``, or ``module:factory`` of the user's own code. ``#16`` behind one of them is the nested
-dictionary of 16 latents of a Matryoshka SAE, ``#*`` all of them and the whole.
+``demo``, ``demo/NAME`` or ``demo/more/NAME`` (globs allowed), a folder or file in a known layout,
+``hf:owner/repo/path@revision``, ``saelens:release/id``, or ``module:factory`` of the user's own code. ``#16`` behind
+one of them is the nested dictionary of 16 latents of a Matryoshka SAE, ``#*`` all of them and the whole.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def _matched(source: str) -> list[str]:
         return [f"demo/{demo.DEFAULT_SAE}"]
     if source.startswith("demo/"):
         pattern = source.removeprefix("demo/")
-        matched = [f"demo/{name}" for name in demo.SAE_NAMES if fnmatch.fnmatchcase(name, pattern)]
+        names = (*demo.SAE_NAMES, *demo.MORE_SAES)
+        matched = [f"demo/{name}" for name in names if _is_below(name, pattern)]
         if not matched:
             demo.sae_path(pattern)  # raises with a suggestion
         return matched
@@ -103,6 +104,12 @@ def _matched(source: str) -> list[str]:
     if not matched:
         raise CoderError(f"no folder or file of weights matches --sae {source}")
     return matched
+
+
+def _is_below(name: str, pattern: str) -> bool:
+    """Whether a name matches a glob as a path does: a ``*`` stands for no ``/``."""
+    parts, wanted = name.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
 def load_sae(

@@ -49,7 +49,9 @@ def some_documents(inputs: Inputs, chosen: Sequence[int]) -> Inputs:
     offsets = np.cumsum([0, *map(len, ids)]).astype(np.int64)
     of_row = np.array([place[int(tokens.units[i])] for i in rows], dtype=np.int32)
     ends = frozenset(row for row, i in enumerate(rows) if i in tokens.padded_ends)
-    kept = TokenSet(np.concatenate(ids), offsets, of_row, tuple(tokens.unit_ids[unit] for unit in chosen), ends)
+    names = tuple(tokens.unit_ids[unit] for unit in chosen)
+    sources = tuple(tokens.sources[unit] for unit in chosen) if tokens.sources else ()
+    kept = TokenSet(np.concatenate(ids), offsets, of_row, names, ends, sources)
     return dataclasses.replace(inputs, corpus=dataclasses.replace(inputs.corpus, evaluation=kept))
 
 

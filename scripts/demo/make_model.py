@@ -5,18 +5,26 @@ Run from the repository root, with the package installed.
 ::
 
     python scripts/demo/make_model.py            # tokenizer, then model, into sae_bench/demo/data/model
-    python scripts/demo/make_model.py --steps 50 --out /tmp/model   # a quick trial
+    python scripts/demo/make_model.py --steps 50 --out trial/model   # a quick trial
+    python scripts/demo/make_model.py --ladder   # leaves the model as it is, and makes the ladder again
+
+Beside the folder of the model it writes ``ladder.safetensors``: the losses of checkpoints of the training, each rounded
+to float16 as the model is, on every evaluation document. A training on another machine ends elsewhere, if only a
+little; with ``--ladder`` the last losses are those of the model that lies there, and how far the end of this training
+is from it is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -28,6 +36,8 @@ CONTEXT = 128
 BATCH = 16
 # Another seed than the one that users get by default: what is trained on is not what anyone probes.
 SEED = 1
+# Steps after which losses are kept: a sixteenth of the training, twice as many each time, three quarters; then the end.
+KEPT = (125, 250, 500, 1000, 1500, 2000)
 
 
 def make_tokenizer(out: Path, texts: list[str]) -> PreTrainedTokenizerFast:
@@ -101,7 +111,63 @@ def cross_entropy(model: GPT2LMHeadModel, rows: list[list[int]]) -> float:
     return total / count
 
 
-def train(rows: list[list[int]], held_out: list[list[int]], steps: int) -> GPT2LMHeadModel:
+@torch.no_grad()
+def losses(model: GPT2LMHeadModel, rows: list[list[int]]) -> torch.Tensor:
+    """Nats of each row, summed over its predictions: float64 [rows]. The model is rounded to float16 as it is saved."""
+    stored = copy.deepcopy(model).half().float().eval()
+    found = torch.zeros(len(rows), dtype=torch.float64)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for start in range(0, len(order), BATCH):
+        of = order[start : start + BATCH]
+        ids, labels = batch_of([rows[i] for i in of])
+        logits = stored(ids).logits[:, :-1]
+        ce = torch.nn.functional.cross_entropy(
+            logits.transpose(1, 2), labels[:, 1:], ignore_index=-100, reduction="none"
+        )
+        found[of] = ce.double().sum(1)
+    return found
+
+
+class Ladder:
+    """Losses of checkpoints on the evaluation documents, as they are passed by."""
+
+    def __init__(self, held_out: list[list[int]]) -> None:
+        self.held_out = held_out
+        self.steps: list[int] = []
+        self.tokens: list[int] = []
+        self.found: list[torch.Tensor] = []
+
+    def pass_by(self, model: GPT2LMHeadModel, step: int, tokens: int) -> None:
+        """Keep the losses of the model after so many steps, in which it predicted so many tokens."""
+        self.steps.append(step)
+        self.tokens.append(tokens)
+        self.found.append(losses(model, self.held_out))
+
+    @torch.no_grad()
+    def end_at(self, kept: GPT2LMHeadModel, trained: GPT2LMHeadModel) -> None:
+        """Let the losses of the model that is kept be the last; print how far the one that was trained is from it."""
+        last, self.found[-1] = self.found[-1], losses(kept, self.held_out)
+        n = sum(len(row) - 1 for row in self.held_out)
+        pairs = list(zip(kept.parameters(), trained.half().float().parameters(), strict=True))
+        away = sum(float((a - b).square().sum()) for a, b in pairs) / sum(float(a.square().sum()) for a, _ in pairs)
+        print(f"this training ended at {last.sum() / n:.4f}, the model that is kept has {self.found[-1].sum() / n:.4f}")
+        print(f"their weights differ by {math.sqrt(away):.2g} of their norm", flush=True)
+
+    def save(self, file: Path) -> None:
+        """Write and print them."""
+        predictions = torch.tensor([len(row) - 1 for row in self.held_out])
+        for step, tokens, found in zip(self.steps, self.tokens, self.found, strict=True):
+            print(f"after step {step} and {tokens} tokens: {float(found.sum() / predictions.sum()):.4f}", flush=True)
+        tensors = {
+            "steps": torch.tensor(self.steps),
+            "training_tokens": torch.tensor(self.tokens),
+            "predictions": predictions,
+            "ce": torch.stack(self.found),
+        }
+        save_file(tensors, file)
+
+
+def train(rows: list[list[int]], held_out: list[list[int]], steps: int, ladder: Ladder) -> GPT2LMHeadModel:
     """AdamW, warmup of 3 %, cosine decay to 5 % of the peak rate."""
     torch.manual_seed(SEED)
     model = GPT2LMHeadModel(
@@ -123,7 +189,7 @@ def train(rows: list[list[int]], held_out: list[list[int]], steps: int) -> GPT2L
         lambda s: min((s + 1) / warmup, 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, s / steps)))),
     )
     generator = torch.Generator().manual_seed(SEED)
-    began, step = time.monotonic(), 0
+    began, step, tokens = time.monotonic(), 0, 0
     while step < steps:
         for group in batches(rows, generator):
             ids, labels = batch_of([rows[i] for i in group])
@@ -134,6 +200,9 @@ def train(rows: list[list[int]], held_out: list[list[int]], steps: int) -> GPT2L
             schedule.step()
             optimizer.zero_grad()
             step += 1
+            tokens += int((labels[:, 1:] != -100).sum())
+            if step in KEPT or step == steps:
+                ladder.pass_by(model, step, tokens)
             if step % 200 == 0 or step == steps:
                 held = cross_entropy(model, held_out[:256])
                 print(f"step {step} loss {loss.item():.3f} eval {held:.3f} {time.monotonic() - began:.0f}s", flush=True)
@@ -155,17 +224,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=demo.MODEL_PATH)
     parser.add_argument("--documents", type=int, default=40_000)
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--ladder", action="store_true", help="keep the model that is there, make its ladder")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     texts = [d.text for d in demo.documents(args.documents, seed=SEED, split="train")]
-    tokenizer = make_tokenizer(args.out, texts[:20_000])
+    if args.ladder:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.out)
+    else:
+        tokenizer = make_tokenizer(args.out, texts[:20_000])
     rows = encode(tokenizer, texts)
     held_out = encode(tokenizer, [d.text for d in demo.documents(2000, split="eval")])
     lengths = sorted(map(len, rows))
     print(f"{len(rows)} documents, tokens: median {lengths[len(lengths) // 2]}, longest {lengths[-1]}", flush=True)
-    model = train(rows, held_out, args.steps)
+    ladder = Ladder(held_out)
+    model = train(rows, held_out, args.steps, ladder)
+    if args.ladder:
+        ladder.end_at(GPT2LMHeadModel.from_pretrained(args.out, dtype=torch.float32), model)
+    ladder.save(args.out.parent / "ladder.safetensors")
+    if args.ladder:
+        return
     before = cross_entropy(model, held_out)
     save(model, args.out)
     after = cross_entropy(GPT2LMHeadModel.from_pretrained(args.out, dtype=torch.float32), held_out)

@@ -57,7 +57,7 @@ def load_corpus_sets(
     phrases = _Phrases({entry.name: entry.phrase for entry in wanted if isinstance(entry, PhraseSet)})
     encoded = [entry.name for entry in wanted if isinstance(entry, Base64Set)]
     looked_at = 0
-    for document, group in islice(documents, MOST_TEXTS) if wanted else ():
+    for document, group, _ in islice(documents, MOST_TEXTS) if wanted else ():
         looked_at += 1
         side = side_of(document if group is None else group)
         for name, window, kind in phrases.windows(document):
