@@ -31,7 +31,7 @@ from sae_bench.cli.saes import plain_warnings
 from sae_bench.cli.streams import OutputFault, abandon_output, prepare
 from sae_bench.errors import SaeBenchError, UsageError, named
 
-VERBS = (*(run, ls, show, inspect, compare, card, check, board, plot, verify, submit, judge, suite, probes, validate),)
+VERBS = (run, ls, show, inspect, compare, card, check, board, plot, verify, submit, judge, suite, probes, validate)
 
 
 class Parser(argparse.ArgumentParser):
