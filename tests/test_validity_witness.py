@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import math
 from dataclasses import replace
 from functools import cache
@@ -151,11 +153,14 @@ def test_sets_are_balanced_and_other_in_each_draw(tmp_path):
         folder.mkdir()
         witness.labelled(folder, seed, size)
         assert len(list(folder.iterdir())) == 3
-        seen.append(next(folder.iterdir()).joinpath("train.csv").read_text())
-    assert seen[0] != seen[1]
+        seen.append(list(csv.DictReader((folder / "code_comment" / "train.csv").open(newline=""))))
+    assert not {row["text"] for row in seen[0]} & {row["text"] for row in seen[1]}
+    for row in seen[0]:
+        found = [row["text"][start:end] for start, end in json.loads(row["spans"])]
+        assert bool(found) == bool(int(row["label"])) == ("# " in row["text"])
+        assert all(text.startswith("# ") for text in found)
     rows = witness.balanced("mentions_color", 0, "eval", 40)
-    assert len(rows) == 40
-    assert sum(label for _, label in rows) == 20
+    assert [one.attributes["mentions_color"] for one in rows] == [True, False] * 20
 
 
 @pytest.mark.slow

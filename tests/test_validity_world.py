@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,13 @@ from sae_bench.validity import measure
 from sae_bench.validity.ladder import Rung, ladder
 from sae_bench.validity.numbers import Numbers
 from sae_bench.validity.subject import model, tokenizer
-from sae_bench.validity.trained import DATA, DRAWS
+from sae_bench.validity.trained import CHECKPOINTS, DATA, DRAWS, RIGHT_K
 from sae_bench.validity.truth import matched, of_parts, truth
 from sae_bench.validity.world import CHILDREN, FEATURES, FREE, LEADERS, LENGTH, MOST, PARENTS, TYPES, text, world
 from tests.builders import known_truth
 from tests.builders.marks import slow_but
 
+SCRIPT = Path(__file__).parents[1] / "scripts" / "train_ladder.py"
 SEED = 0
 OF_STUDY = {  # what the study had of its own draw: both, within what another draw may differ
     "frozen_random": 0.08, "trained_4000": 0.49, "trained_k12": 0.46, "perfect": 1.0, "permuted": 0.11,
@@ -257,6 +259,21 @@ def test_shipped_weights_are_small_and_of_every_draw() -> None:
     assert sorted(file.name for file in DATA.glob("draw*")) == [f"draw{draw}.safetensors" for draw in range(DRAWS)]
     assert sum(file.stat().st_size for file in DATA.glob("draw*")) <= 2 << 20
     assert all(tensor.dtype == np.float16 for tensor in load_file(DATA / "draw0.safetensors").values())
+
+
+@pytest.mark.skipif(not SCRIPT.is_file(), reason="needs the checkout")
+@pytest.mark.parametrize("seed", slow_but(1, range(DRAWS)))
+def test_shipped_weights_are_what_the_script_trains(seed: int) -> None:
+    """Its first steps, as far as another machine's rounding leaves them alike."""
+    spec = importlib.util.spec_from_file_location("train_ladder", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    shipped = load_file(DATA / f"draw{seed}.safetensors")
+    for step, weights in script.train(world(seed), RIGHT_K, max(CHECKPOINTS), stop=20).items():
+        for name, found in weights.items():
+            assert np.allclose(found.numpy(), shipped[f"k{RIGHT_K}/{step}/{name}"], atol=2e-3)
 
 
 def test_a_draw_that_was_not_trained_is_said() -> None:

@@ -17,6 +17,7 @@ are, but the text on which truth is counted and that on which tasks are measured
 from __future__ import annotations
 
 import csv
+import json
 import math
 import tempfile
 from collections.abc import Mapping
@@ -45,8 +46,9 @@ OF = "topk_k32"  # the SAE of which those of known faults are made
 UNTRAINED = "frozen_random"
 CHECKPOINTS = (UNTRAINED, "topk_k32_undertrained", OF)
 SEED_OF_TRAINING = 2  # of OF, in scripts/demo/make_saes.py
-COUNTED, MEASURED = 100, 200  # added to the seed of a draw: other documents
+COUNTED, MEASURED, LABELLED = 100, 200, 300  # added to the seed of a draw: other documents
 FITTED_ON = 20_000  # tokens
+SPLITS: dict[str, Split] = {"train": "train", "test": "eval"}
 
 Flags = NDArray[np.bool_]
 Numbers = NDArray[np.float64]
@@ -112,10 +114,11 @@ def census(documents: list[demo.DemoDocument]) -> Census:
         some = order[start : start + 64]
         lengths = [len(encoded[i]["input_ids"]) for i in some]
         ids = torch.zeros(len(some), 1 + max(lengths), dtype=torch.long)  # BOS and padding are both 0
+        there = torch.arange(ids.shape[1]) <= torch.tensor(lengths)[:, None]
         for row, i in enumerate(some):
             ids[row, 1 : 1 + lengths[row]] = torch.tensor(encoded[i]["input_ids"])
             has.append(labels(documents[i], encoded[i]["offset_mapping"]))
-        model.transformer(ids)
+        model.transformer(ids, attention_mask=there.long())
         for rows in found.values():
             x = rows.pop()
             rows.extend(x[row, 1 : 1 + length].clone() for row, length in enumerate(lengths))
@@ -223,16 +226,20 @@ def _random(seed: int, which: int) -> torch.Generator:
 
 
 def labelled(folder: Path, seed: int, size: Size) -> None:
-    """Labelled sets of documents, one an attribute: as many with it as without, train and test of other splits."""
+    """Labelled sets of documents, one an attribute: as many with it as without, train and test of other splits.
+
+    The column ``spans`` says on which characters the attribute holds.
+    """
     for attribute in chosen(size.sets):
         place = folder / attribute
         place.mkdir()
-        for part, split in (("train", "train"), ("test", "eval")):
-            rows = balanced(attribute, seed, split, size.examples)
+        for part, split in SPLITS.items():
             with (place / f"{part}.csv").open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
-                writer.writerow(("text", "label"))
-                writer.writerows(rows)
+                writer.writerow(("text", "label", "spans"))
+                for one in balanced(attribute, seed, split, size.examples):
+                    spans = [(span.start, span.end) for span in one.spans if span.attribute == attribute]
+                    writer.writerow((one.text, int(one.attributes[attribute]), json.dumps(spans)))
 
 
 def chosen(n: int) -> list[str]:
@@ -241,9 +248,9 @@ def chosen(n: int) -> list[str]:
     return [demo.ATTRIBUTES[i] for i in places]
 
 
-def balanced(attribute: str, seed: int, split: Split, n: int) -> list[tuple[str, int]]:
-    """At most ``n`` texts, half of which have the attribute."""
-    made = demo.documents(6 * n, seed=MEASURED + seed + 1000, split=split)
-    sides = [[one.text for one in made if one.attributes[attribute] is has] for has in (True, False)]
-    half = min(n // 2, *map(len, sides))
-    return [row for one, other in zip(sides[0][:half], sides[1][:half], strict=True) for row in ((one, 1), (other, 0))]
+def balanced(attribute: str, seed: int, split: Split, n: int) -> list[demo.DemoDocument]:
+    """At most ``n`` documents, every other one of which has the attribute."""
+    made = demo.documents(6 * n, seed=LABELLED + seed, split=split)
+    there, away = ([one for one in made if one.attributes[attribute] is has] for has in (True, False))
+    half = min(n // 2, len(there), len(away))
+    return [one for pair in zip(there[:half], away[:half], strict=True) for one in pair]
