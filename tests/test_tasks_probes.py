@@ -42,6 +42,10 @@ class Arrays:
     asked: list[tuple[str, str]] = field(default_factory=list)
     memo: dict[Any, Any] = field(default_factory=dict)
     weights: Tensor | None = None
+    along: Tensor | None = None  # what test texts say along the direction of each latent [examples, latents]
+
+    def written(self, latents: Tensor, pooling: str) -> Tensor:
+        return (self.z["test"] if self.along is None else self.along)[:, latents]
 
     def train_weights(self, count: int) -> Tensor:
         if self.weights is not None:
@@ -132,7 +136,8 @@ def perfect(latent: int = 5, *, of: bool = True, seed: int = 0) -> Arrays:
 
 def units(made: LabelledTask, view: Arrays, channels: Arrays | None = None) -> tuple[Units, dict[str, Any]]:
     """The table of a set, as a run makes it, and what is shown of the set."""
-    channels = channels or view
+    view = replace(view, memo={})  # a run makes one for every set and encoder, and has one task of each name
+    channels = replace(channels, memo={}) if channels else view
     rows, numbers = made.examples(view)
     shared = {FLOOR: made.examples(channels)[0], CEILING: made.ceiling(channels)}
     parts: list[tuple[str, Rows]] = [("", rows), *shared.items()]

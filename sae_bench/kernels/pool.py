@@ -90,6 +90,14 @@ def pool_channels(x: Tensor, size: Tensor, how: str) -> Tensor:
     return out
 
 
+def pool_scores(scores: Tensor, size: Tensor, how: str, *, signed: bool) -> Tensor:
+    """Scores of tokens ``[tokens, m]``, float64, pooled to ``[texts, m]`` as a coder's codes are.
+
+    "max" is the largest, as of codes that are never negative; that of largest magnitude if they are ``signed``.
+    """
+    return pool_dense(scores, size, how) if signed or how != "max" else pool_channels(scores, size, "high")
+
+
 def strongest(x: Tensor, size: Tensor, directions: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The largest of the scores of a text's tokens on each of ``directions`` ``[n, m]``, and the tokens that have it.
 

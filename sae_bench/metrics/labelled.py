@@ -18,6 +18,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 LEAST_ROOM = 0.001  # AUROC between floor and ceiling: over less, a share would be a quotient of noise
 OVER_SETS = "over sets"  # in details: intervals of the suite's figures over other sets of its kind
 FLOOR, CEILING = "floor_", "ceiling_"  # before the columns of the best residual channels and of the full residual
+BEST_CHANNELS, FULL_RESIDUAL = "best_channels", "full_residual"  # as references beside an SAE
 
 
 def auroc_of(s: Sums, name: str = "auroc") -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -69,6 +69,20 @@ def probe_share(s: Sums) -> Ratio:
     )
 
 
+def probe_write(s: Sums) -> Array:
+    """AUROC, on the test examples, of how far a text lies along what the chosen latent writes."""
+    return auroc_of(s, "write")
+
+
+def probe_features(s: Sums) -> Array:
+    """How far a latent both reads and writes the property: 4 (AUROC - 1/2)(AUROC of what it writes - 1/2).
+
+    Negative if either is below 1/2, also if both are: what is worse than chance twice is nothing good.
+    """
+    read, write = auroc_of(s) - 0.5, auroc_of(s, "write") - 0.5
+    return np.where((read > 0) & (write > 0), 4.0, -4.0) * np.abs(read * write)
+
+
 def metrics(parameters: Mapping[str, Any]) -> dict[str, Metric]:
     """All metrics by id."""
     return {
@@ -76,6 +90,9 @@ def metrics(parameters: Mapping[str, Any]) -> dict[str, Metric]:
         "probe_r": _r("loss"),
         "probe_auroc": auroc_of,
         "probe_f1": probe_f1,
+        "probe_write": probe_write,
+        "probe_features": probe_features,
         "probe_share": probe_share,
         "probe_r_shuffled": _r("shuffled_loss"),
+        "probe_write_shuffled": lambda s: auroc_of(s, "shuffled_write"),
     }

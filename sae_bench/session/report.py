@@ -149,7 +149,7 @@ def _measured(measured: Measured, task: Task, entry: Entry) -> tuple[dict[str, A
     options = run.inputs.options
     known = guarded(task, lambda: _constants(task), "constants")
     sides = {label: Side(own, drawn(task, own, options), reference=True) for label, own in references.items()}
-    known |= {label: figures(task, side.draws, task.only_of_coders) for label, side in sides.items()}
+    known |= {label: figures(task, side.draws, task.lacking(label)) for label, side in sides.items()}
     details = guarded(task, lambda: reader.details(task, entry, tables, draws), "details")
     details = plain(task, details) | ({LOST: lost} if lost else {})
     details |= {MEASURED: beside.measured} if beside.measured else {}

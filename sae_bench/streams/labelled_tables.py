@@ -10,8 +10,9 @@ from sae_bench.data.labelled import Suite
 from sae_bench.engine.checkpoint import Arrays
 from sae_bench.engine.plan import Cast
 from sae_bench.engine.workspace import Entry
-from sae_bench.metrics.labelled import CEILING, FLOOR
+from sae_bench.metrics.labelled import BEST_CHANNELS, CEILING, FLOOR, FULL_RESIDUAL
 from sae_bench.streams.channels import channels_key, is_identity
+from sae_bench.tasks.base import Task
 from sae_bench.units import Column, Units, nested
 
 
@@ -20,38 +21,33 @@ def ceiling_key(hook: str) -> str:
     return f"@{hook}/residual"
 
 
-def measured_as(entry: Entry, cast: Cast) -> str:
-    """The key of the coder whose codes these are, and whose rows are therefore its rows."""
+def encoded_as(entry: Entry, cast: Cast) -> str:
+    """The key of the coder whose codes these are."""
+    return next((other.key for other in cast.entries if other.encoder is entry.encoder), entry.key)
+
+
+def measured_as(entry: Entry, cast: Cast, task: Task) -> str:
+    """The key of the coder whose rows of a task are those of ``entry``: one of the same codes, if only they count."""
     if is_identity(entry):
         return channels_key(entry.hook_in)
-    for other in cast.entries:
-        if other.encoder is entry.encoder:
-            return other.key
-    return entry.key
+    return entry.key if task.sees_decoder else encoded_as(entry, cast)
 
 
 _COMMON = ("set", "text", "examples", "positive")
 
 
-def wanted_keys(entry: Entry, cast: Cast) -> tuple[str, str, str]:
-    """The keys under which a coder's rows, and those of floor and ceiling, are measured."""
-    return measured_as(entry, cast), channels_key(entry.hook_in), ceiling_key(entry.hook_in)
+def wanted_keys(entry: Entry, cast: Cast, task: Task) -> tuple[str, str, str]:
+    """The keys under which a coder's rows of a task, and those of floor and ceiling, are measured."""
+    return measured_as(entry, cast, task), channels_key(entry.hook_in), ceiling_key(entry.hook_in)
 
 
-def labelled_tables(rows: Arrays, task: str, entry: Entry, cast: Cast, suite: Suite) -> dict[str, Units]:
+def labelled_tables(rows: Arrays, task: Task, entry: Entry, cast: Cast, suite: Suite) -> dict[str, Units]:
     """The tables "example" and "dataset" of a coder, with the columns of floor and ceiling beside its own.
 
     Rows of refits follow those of examples, see :mod:`sae_bench.units.nested`.
     """
-    hook = entry.hook_in
-    tables = {
-        prefix: _table(rows, task, key)
-        for prefix, key in (
-            ("", measured_as(entry, cast)),
-            (FLOOR, channels_key(hook)),
-            (CEILING, ceiling_key(hook)),
-        )
-    }
+    keys = zip(("", FLOOR, CEILING), wanted_keys(entry, cast, task), strict=True)
+    tables = {prefix: _table(rows, task.spec.id, key) for prefix, key in keys}
     own = tables[""]
     columns: dict[str, Column] = {}
     for prefix, table in tables.items():
@@ -82,12 +78,12 @@ def refit_rows(sums: Mapping[str, Column], columns: Mapping[str, Column], number
     return rows
 
 
-def reference_tables(rows: Arrays, task: str, entry: Entry, cast: Cast, suite: Suite) -> dict[str, dict[str, Units]]:
+def reference_tables(rows: Arrays, task: Task, entry: Entry, cast: Cast, suite: Suite) -> dict[str, dict[str, Units]]:
     """The tables of what stands beside every SAE at its hook point: best channels, and the full residual stream."""
     whole = labelled_tables(rows, task, entry, cast, suite)["example"]
     common: dict[str, Column] = {n: whole.columns[n] for n in ("examples", "positive")}
     found = {}
-    for label, prefix in (("best_channels", FLOOR), ("full_residual", CEILING)):
+    for label, prefix in ((BEST_CHANNELS, FLOOR), (FULL_RESIDUAL, CEILING)):
         own = {n.removeprefix(prefix): c for n, c in whole.columns.items() if n.startswith(prefix)}
         shared = {n: c for n, c in whole.columns.items() if n.startswith((FLOOR, CEILING))}
         found[label] = {"example": Units(whole.ids, common | own | shared)}

@@ -126,7 +126,7 @@ class TokenStore:
     """Activations of the tokens of a group, in a temporary file: memory does not grow with the tokens.
 
     Those of all tokens if it is to be ``whole``; else as many of each text, evenly spaced, as ``MOST_BYTES`` allow, but
-    four at least.
+    four at least. ``complete``: no text has had more.
     """
 
     def __init__(self, width: int, n_texts: int, dtype: torch.dtype, *, whole: bool = True) -> None:
@@ -135,6 +135,7 @@ class TokenStore:
         self._start, self._size = np.zeros(n_texts, dtype=np.int64), np.zeros(n_texts, dtype=np.int64)
         self._tokens = 0
         self.whole = whole
+        self.complete = True
         each = MOST_BYTES // max(1, n_texts * width * self._dtype.itemsize)
         self._most = None if whole else max(FEWEST_TOKENS, each)
 
@@ -147,6 +148,7 @@ class TokenStore:
             some = [_spaced(int(n), self._most) + begin for n, begin in zip(size, np.cumsum(size) - size, strict=True)]
             kept = kept[torch.from_numpy(np.concatenate(some)).to(kept.device)]
             size = np.minimum(size, self._most)
+            self.complete = False
         self._start[rows] = self._tokens + np.cumsum(size) - size
         self._size[rows] = size
         wide = kept.to(torch.float64 if self._dtype.itemsize == 8 else torch.float32)
@@ -177,7 +179,8 @@ def _spaced(n: int, most: int) -> NDArray[np.int64]:
 class SetView:
     """One labelled set as one coder sees it; see :mod:`sae_bench.tasks.labelled`.
 
-    ``numbers`` maps a position in the suite to the text's number within the group.
+    ``numbers`` maps a position in the suite to the text's number within the group; ``scores`` are those of test texts,
+    by pooling and latent (:mod:`sae_bench.streams.written`).
     """
 
     one: LabelledSet
@@ -188,6 +191,7 @@ class SetView:
     weights: TrainWeights
     store: TokenStore | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
+    scores: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
     @property
     def n_latents(self) -> int:
@@ -223,6 +227,11 @@ class SetView:
     def columns(self, part: str, pooling: str) -> Columns:
         """Pooled activations of the part's texts."""
         return self.pooled.columns(pooling, self.numbers[self._part(part).texts])
+
+    def written(self, latents: Tensor, pooling: str) -> Tensor:
+        """How far the test texts lie along the directions of some latents, pooled, ``[examples, len(latents)]``."""
+        found = [self.scores[pooling, latent] for latent in latents.tolist()]
+        return torch.stack(found, 1) if found else torch.zeros(len(self.one.test.texts), 0, dtype=torch.float64)
 
     def density(self, latents: Tensor) -> Tensor:
         """Share of the group's tokens on which each latent is active."""

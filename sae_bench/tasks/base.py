@@ -225,6 +225,10 @@ class Task:
             return True
         return (self.sees_decoder or not control.codes_of) and (self.fidelity is not None or not control.bound)
 
+    def lacking(self, reference: str) -> frozenset[str]:
+        """The metrics that make no sense of a reference, by its name."""
+        return self.only_of_coders
+
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
         """What a result shows beside metrics; plain JSON, of bounded size."""
         return {}

@@ -15,10 +15,13 @@ from sae_bench.units import Units
 
 
 class LabelledView(Protocol):
-    """One labelled set as one coder sees it. Texts are pooled: one row an example, in the order of its labels."""
+    """One labelled set as one coder sees it. Texts are pooled: one row an example, in the order of its labels.
+
+    ``memo`` is what a task keeps from one method for the next, and for other decoders of the same codes.
+    """
 
     seed: int
-    memo: dict[Any, Any]  # what a task keeps from one method for the next
+    memo: dict[Any, Any]
 
     @property
     def set_name(self) -> str:
@@ -49,6 +52,15 @@ class LabelledView(Protocol):
 
     def density(self, latents: Tensor) -> Tensor:
         """Share of the tokens of all labelled texts of the set's group on which each latent is active, float64."""
+        ...
+
+    def written(self, latents: Tensor, pooling: str) -> Tensor:
+        """How far the test texts lie along the directions in which some latents write, ``[examples, len(latents)]``.
+
+        Float64: (x - mean)·d of each token, x the activation where the coder writes and ``mean`` that of calibration,
+        pooled as codes are; "max" is the largest, or that of largest magnitude if codes may be negative. Only of
+        latents that :meth:`LabelledTask.directions` has named.
+        """
         ...
 
     def train_weights(self, count: int) -> Tensor:
@@ -117,6 +129,13 @@ class LabelledTask(Task):
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)
         self.pooling: str = spec.parameters.get("pooling", "max")
+
+    def directions(self, view: LabelledView) -> Tensor:
+        """The latents, int64, whose directions it asks for by :meth:`LabelledView.written`; none by default.
+
+        Called before :meth:`examples`, with the same view, of a task with ``sees_decoder``.
+        """
+        return torch.zeros(0, dtype=torch.int64)
 
     def examples(self, view: LabelledView) -> tuple[Rows, dict[str, float]]:
         """Rows of the test examples, and numbers about the set (which latent was found, ...)."""

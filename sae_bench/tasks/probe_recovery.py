@@ -2,7 +2,8 @@
 
 For every labelled set a logistic probe on every latent alone; the latent with the least loss on the train part is the
 one that is reported, on the test part. From "Scaling and evaluating sparse autoencoders" (Gao et al. 2024), section
-4.2, which leaves open how tokens are pooled and on which part the latent is chosen: see the card.
+4.2, which leaves open how tokens are pooled and on which part the latent is chosen: see the card. Of the same latent:
+does what it writes tell the property too?
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from torch import Tensor
 from sae_bench.kernels.logistic import probe_losses
 from sae_bench.kernels.probes import Probes, dense, fit_probes, fit_probes_dense, take
 from sae_bench.kernels.ranks import auroc, aurocs, lowest, positive, top
-from sae_bench.kernels.refits import BEST, refit_probes
+from sae_bench.kernels.refits import BEST, Refits, refit_probes
 from sae_bench.metrics import probe_recovery
+from sae_bench.metrics.labelled import FULL_RESIDUAL
 from sae_bench.randomness import generator
 from sae_bench.schema import TaskSpec
 from sae_bench.tasks.ceiling import Ceiling, named_ceiling, residual_ceiling
 from sae_bench.tasks.labelled import LabelledTask, LabelledView, ResidualView, Rows, labelled_rows
 
 TILE = 1024  # latents whose pre-activations are in memory at once
+WRITTEN = ("write", "shuffled_write")  # columns of what is written, of the labels and of shuffled ones
 
 
 class Found(NamedTuple):
@@ -63,10 +66,24 @@ class Best(NamedTuple):
         return Found(int(self.latents[best]), *(float(column[best]) for column in self.probes))
 
 
-class ProbeRecovery(LabelledTask):
-    """Example table: loss, placement and decision of the chosen latent on each test example."""
+class Probed(NamedTuple):
+    """All that the codes of a set say under one labelling of the train part, whatever the decoder."""
 
-    only_of_coders = frozenset({"probe_r_shuffled"})
+    best: Best
+    found: Found
+    refits: Refits
+
+    def latents(self) -> set[int]:
+        """Those that are chosen by the fit or by a refit."""
+        columns = set(self.refits.column.tolist()) - {-1}
+        return ({self.found.latent} - {-1}) | {int(self.best.latents[column]) for column in columns}
+
+
+class ProbeRecovery(LabelledTask):
+    """Example table: loss, placement and decision of the chosen latent on each test example, and of what it writes."""
+
+    sees_decoder = True
+    only_of_coders = frozenset({"probe_r_shuffled", "probe_write_shuffled"})
 
     def __init__(self, spec: TaskSpec) -> None:
         super().__init__(spec)
@@ -74,14 +91,19 @@ class ProbeRecovery(LabelledTask):
         self.source, self.ridge, self.folds, self.strengths = p.source, p.ridge, p.folds, p.ceiling_strengths
         self.n_refits, self.reads_tokens = p.refits, self.pooling != "last"
 
+    def directions(self, view: LabelledView) -> Tensor:
+        """The latents that are chosen, by the fits and by their refits."""
+        return torch.tensor(sorted(set().union(*(one.latents() for one in self._probed(view)))), dtype=torch.int64)
+
     def examples(self, view: LabelledView) -> tuple[Rows, dict[str, float]]:
         """The chosen latent on every test example."""
         truth, labels = view.labels("train"), view.labels("test")
-        best = self._search(view, self._labellings(view))
-        view.memo[self.spec.id] = best
-        found, by_chance = (one.found(y) for one, y in zip(best, self._labellings(view), strict=True))
-        scores = self._scores(view, found)
-        rows = _rows(scores, labels) | {"shuffled_loss": probe_losses(self._scores(view, by_chance), labels)}
+        probed = self._probed(view)
+        found, by_chance = (one.found for one in probed)
+        rows = _rows(self._scores(view, found), labels)
+        rows |= {"shuffled_loss": probe_losses(self._scores(view, by_chance), labels)}
+        for name, one in zip(WRITTEN, probed, strict=True):
+            rows[name] = auroc(self._written(view, one, [one.found.latent], [one.found.weight])[0], labels)[1]
         numbers = {
             "latent": float(found.latent),
             "weight": found.weight,
@@ -97,12 +119,39 @@ class ProbeRecovery(LabelledTask):
 
     def refits(self, view: LabelledView) -> Rows:
         """The same columns by probes that are chosen among the best latents and fitted under other weights."""
-        labels, weights = view.labels("test"), view.train_weights(self.n_refits)
-        found, by_chance = (
-            self._refitted(view, best, y, weights)
-            for best, y in zip(view.memo[self.spec.id], self._labellings(view), strict=True)
-        )
-        return _sums(found, labels) | {"shuffled_loss": probe_losses(by_chance, labels).sum(1)}
+        labels, probed = view.labels("test"), self._probed(view)
+        found, by_chance = (self._refitted(view, one) for one in probed)
+        sums = _sums(found, labels) | {"shuffled_loss": probe_losses(by_chance, labels).sum(1)}
+        for name, one in zip(WRITTEN, probed, strict=True):
+            latents = [int(one.best.latents[c]) if c >= 0 else -1 for c in one.refits.column.tolist()]
+            scores = self._written(view, one, latents, one.refits.weight.tolist())
+            sums[name] = len(labels) * aurocs(scores, labels)
+        return sums
+
+    def _probed(self, view: LabelledView) -> list[Probed]:
+        """What the codes say under each labelling; found once for all decoders."""
+        if self.spec.id not in view.memo:
+            labels, weights = self._labellings(view), view.train_weights(self.n_refits)
+            view.memo[self.spec.id] = [
+                Probed(best, best.found(y), refit_probes(best.z, y, weights, best.probes[:2], self.ridge))
+                for best, y in zip(self._search(view, labels), labels, strict=True)
+            ]
+        made: list[Probed] = view.memo[self.spec.id]
+        return made
+
+    def _written(self, view: LabelledView, probed: Probed, latents: list[int], weights: list[float]) -> Tensor:
+        """Scores ``[len(latents), n]`` of the test examples: how far they lie along what each latent writes.
+
+        With the sign of its probe's weight: what a latent writes that speaks against the label speaks against it too.
+        Nothing is said, 0, by a latent that is -1 (there is none) or that is constant on the train part.
+        """
+        there = sorted(set(latents) - {-1})
+        scores = view.written(torch.tensor(there, dtype=torch.int64), self.pooling)
+        columns = {latent: scores[:, i] for i, latent in enumerate(there)}
+        varies = dict(zip(probed.best.latents.tolist(), (z.amax() > z.amin() for z in probed.best.z.T), strict=True))
+        silent = torch.zeros(len(view.labels("test")), dtype=torch.float64)
+        rows = zip(latents, weights, strict=True)
+        return torch.stack([np.sign(w) * columns[j] if j >= 0 and varies[j] else silent for j, w in rows])
 
     @staticmethod
     def _labellings(view: LabelledView) -> list[Tensor]:
@@ -143,9 +192,9 @@ class ProbeRecovery(LabelledTask):
             return view.pre_activations("test", self.pooling, latent, latent + 1).squeeze(1)
         return take(view.columns("test", self.pooling), torch.tensor([latent])).squeeze(1)
 
-    def _refitted(self, view: LabelledView, best: Best, truth: Tensor, weights: Tensor) -> Tensor:
+    def _refitted(self, view: LabelledView, probed: Probed) -> Tensor:
         """Logits ``[R, n]`` of the test examples."""
-        again = refit_probes(best.z, truth, weights, best.probes[:2], self.ridge)
+        best, again = probed.best, probed.refits
         z = again.weight.new_zeros(len(view.labels("test")), len(best.latents))
         for column in sorted(set(again.column.tolist())) if len(best.latents) else ():
             z[:, column] = self._tested(view, int(best.latents[column]))
@@ -166,6 +215,11 @@ class ProbeRecovery(LabelledTask):
 
     def _ceiling(self, view: ResidualView) -> Ceiling:
         return residual_ceiling(view, self.pooling, self.strengths, self.folds, self.n_refits)
+
+    def lacking(self, reference: str) -> frozenset[str]:
+        """The full residual stream has no direction in which it writes."""
+        own = {"probe_write", "probe_features"} if reference == FULL_RESIDUAL else set()
+        return self.only_of_coders | own
 
     def set_details(self, numbers: Mapping[str, float]) -> dict[str, Any]:
         """Whole numbers as such; the sign in words of the probe: +1 where an active latent speaks for the label."""

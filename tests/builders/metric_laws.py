@@ -111,8 +111,11 @@ LAWS: dict[str, dict[str, Law]] = {
         "probe_r": _FREE,
         "probe_auroc": _CHANCE,
         "probe_f1": _FREE,
+        "probe_write": _CHANCE,
+        "probe_features": Law(mean=0.0, dead=0.0),
         "probe_share": _FREE,
         "probe_r_shuffled": _FREE,
+        "probe_write_shuffled": _CHANCE,
     },
     "sparse_probing": {
         **{f"auroc_k{k}": _CHANCE for k in (1, 2, 5, 16)},
