@@ -156,15 +156,18 @@ def test_the_demo_has_figures_with_intervals(kinds: dict[str, Result]) -> None:
 
 
 def test_what_stands_beside_a_score(kinds: dict[str, Result]) -> None:
-    """Codes are not decoded here, so a permuted decoder is no control; the identity is the residual's channels."""
+    """A permuted decoder is a control where directions are read; the identity is the residual's channels."""
     for task, share in (("probe_recovery", "probe_share"), ("sparse_probing", "share_k16")):
         result = kinds[task]
-        assert list(result.controls) == ["best_channels", "full_residual", "identity"]
+        permuted = ["permuted"] if task == "probe_recovery" else []
+        assert list(result.controls) == ["best_channels", "full_residual", *permuted, "identity"]
         assert result.controls["best_channels"][share].value == 0
         assert result.controls["full_residual"][share].value == 1
         assert "probe_r_shuffled" not in result.controls["full_residual"]
         for name, metric in result.controls["best_channels"].items():
             assert result.controls["identity"][name] == metric
+        for name, metric in result.controls.get("permuted", {}).items():
+            assert (metric == result.metrics[name]) == ("write" not in name and name != "probe_features")
     between = kinds["probe_recovery"].metrics["probe_share"].value
     assert between is not None
     assert 0 < between < 1
@@ -176,7 +179,7 @@ def test_a_control_does_not_take_the_place_of_the_best_channels(
     """The control "channels" keeps the largest channels of a token only; the floor of the share searches them all."""
     key = ("demo/topk_k16", "probe_recovery")
     plain = small[0][key].controls
-    beside = run(key[0], sets, tasks=key[1], controls="identity,channels")[key].controls
+    beside = run(key[0], sets, tasks=key[1], controls="permuted,identity,channels")[key].controls
     assert beside["best_channels"] == plain["best_channels"]
     assert len(beside) == len(plain) + 1
 
@@ -398,7 +401,9 @@ def test_units_come_back_and_ids_that_tables_share_are_stored_once(
     result = results["demo/relu", "probe_recovery"]
     file = store.path_of(out, result.sae, result.task, result.version, result.protocol)
     tables = store.read_units(file)
-    assert set(tables) == {f"{of}{kind}" for of in ("", "control/identity/") for kind in ("example", "dataset")}
+    assert set(tables) == {
+        f"{of}{kind}" for of in ("", "control/identity/", "control/permuted/") for kind in ("example", "dataset")
+    }
     assert tables["control/identity/example"].ids == tables["example"].ids
     n = sum(one["test_examples"] for one in result.details["sets"].values())
     assert len(nested.by_set(tables["example"])) == 3

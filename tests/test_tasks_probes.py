@@ -330,6 +330,67 @@ def test_pre_activations_are_searched_where_they_are_asked_for_and_there(monkeyp
     assert codes["probe_auroc"] < 0.8
 
 
+def test_what_a_latent_writes_has_the_sign_of_its_probe() -> None:
+    """One that speaks against the label, and writes against it, knows the label; one that writes for it does not."""
+    for of in (True, False):
+        view = perfect(of=of)
+        along = view.z["test"]
+        for towards, wanted in ((along, 1.0), (-along, 0.0)):
+            found = figures(task("probe_recovery"), replace(view, along=towards))[0]
+            assert (found["probe_auroc"], found["probe_write"]) == (1, wanted)
+            assert found["probe_features"] == (1 if wanted else -1)
+
+
+def test_only_the_directions_of_chosen_latents_are_asked_for() -> None:
+    view, made = telling(), task("probe_recovery")
+    asked: list[int] = []
+
+    class Listening(Arrays):
+        def written(self, latents: Tensor, pooling: str) -> Tensor:
+            assert pooling == "max"
+            asked.extend(latents.tolist())
+            return super().written(latents, pooling)
+
+    view = Listening(**vars(view))
+    named = made.directions(view).tolist()
+    made.examples(view)
+    made.refits(view)
+    assert set(asked) == set(named)
+    assert named == sorted(set(named))
+    assert 3 in named
+    assert len(named) < view.n_latents
+
+
+def test_a_refit_that_chooses_another_latent_has_what_that_one_writes() -> None:
+    """Two latents that tell the train part alike, of which one writes the label and one writes nothing."""
+    view, made = telling(), task("probe_recovery")
+    for part in PARTS:
+        view.z[part][:, 7] = view.z[part][:, 3] + 0.5 * view.z[part][:, 1]
+    noise = torch.randn(len(view.y["test"]), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    view.along = view.z["test"].clone()
+    view.along[:, 3], view.along[:, 7] = view.y["test"].double(), noise
+    sums = made.refits(view)
+    chosen = {int(x) for x in made._probed(view)[0].best.latents[made._probed(view)[0].refits.column]}  # type: ignore[attr-defined]
+    of_noise = len(noise) * roc_auc_score(view.y["test"].numpy(), noise.numpy())
+    assert sums is not None
+    assert chosen == {3, 7}
+    seen = {round(float(x), 6) for x in sums["write"]}
+    assert seen == {float(len(noise)), round(of_noise, 6)}
+
+
+def test_a_dead_or_constant_dictionary_writes_nothing() -> None:
+    for value in (0.0, 2.5):
+        view = noise(60, 40, 5)
+        along = torch.randn(40, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        view = replace(view, z={part: torch.full_like(z, value) for part, z in view.z.items()}, along=along)
+        made = task("probe_recovery")
+        found = figures(made, view)[0]
+        assert (found["probe_write"], found["probe_features"], found["probe_write_shuffled"]) == (0.5, 0, 0.5)
+        sums = made.refits(view)
+        assert sums is not None
+        assert sums["write"].tolist() == [20.0] * 20
+
+
 # ---------------------------------------------------------------- floor and ceiling
 
 
