@@ -160,7 +160,7 @@ def test_what_stands_beside_a_score(kinds: dict[str, Result]) -> None:
     for task, share in (("probe_recovery", "probe_share"), ("sparse_probing", "share_k16")):
         result = kinds[task]
         permuted = ["permuted"] if task == "probe_recovery" else []
-        assert list(result.controls) == ["best_channels", "full_residual", *permuted, "identity"]
+        assert list(result.controls) == ["best_channels", "full_residual", "identity", *permuted]
         assert result.controls["best_channels"][share].value == 0
         assert result.controls["full_residual"][share].value == 1
         assert "probe_r_shuffled" not in result.controls["full_residual"]
