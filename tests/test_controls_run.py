@@ -68,6 +68,8 @@ def test_tasks_that_see_codes_alone_have_no_control_of_another_decoder() -> None
         blind = name in ("sparsity", "token_rules", "sparse_probing", "autointerp")
         assert task.sees_decoder != blind
         assert not blind or not {control.name for control in wanted if control.codes_of}
+        for control in wanted:
+            assert not task.lacking(control.name) or control.codes_of
         assert ("pursuit" in {control.name for control in wanted}) == (name in ("reconstruction", "loss_recovered"))
     assert set(run(small())["a", "sparsity"].controls) == {"mean", "random"}
 

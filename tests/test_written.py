@@ -201,7 +201,7 @@ def test_noise_in_directions_is_seen_in_its_order_and_a_permuted_decoder_is_chan
         return Changed(f"noisy_{cosine}", change, "demo/topk_k32")
 
     saes = ["demo/topk_k32", *map(noisy, (0.9, 0.7, 0.5))]
-    given = {"probe_sets": "kind_*,contains_number,language_*", "controls": "permuted"}
+    given = {"probe_sets": "kind_*,contains_number,language_*", "controls": "permuted", "resamples": 200}
     found = run(saes, None, **given)
     write = [r.metrics["probe_write"].value for r in found.values()]
     features = [r.metrics["probe_features"].value for r in found.values()]
@@ -209,7 +209,7 @@ def test_noise_in_directions_is_seen_in_its_order_and_a_permuted_decoder_is_chan
     assert features == sorted(features, reverse=True)
     assert len({r.metrics["probe_auroc"].value for r in found.values()}) == 1
     beside = found["demo/topk_k32"].controls["permuted"]
-    assert beside["probe_auroc"] == found["demo/topk_k32"].metrics["probe_auroc"]
+    assert found["demo/topk_k32"].against["permuted"]["probe_features"].verdict == "better"
     assert beside["probe_write"].value == pytest.approx(0.5, abs=0.1)
     assert abs(beside["probe_features"].value) < 0.15 < 0.6 < features[0]
     assert found["demo/topk_k32"].metrics["probe_write_shuffled"].value == pytest.approx(0.5, abs=0.15)

@@ -80,7 +80,7 @@ def _control(
         own_of = {kind: table for kind, table in own_of.items() if kind not in stream(task.stream).whole}
         lacking = f"it is a figure over all of the text, and this control was measured on {n} documents of it"
     draws = drawn(task, own_of, options)
-    values = figures(task, draws, lacking=lacking)
+    values = figures(task, draws, task.lacking(name), lacking)
     there = {kind: own[kind].beside(table.ids) for kind, table in own_of.items() if kind in own}
     same = {kind: table for kind, table in there.items() if table is not None}
     if name == PERMUTED and task.fidelity:

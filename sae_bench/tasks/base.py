@@ -165,6 +165,7 @@ class Task:
     may_be_nan: frozenset[str] = frozenset()  # columns in which NaN has a meaning
     counts: str | None = None  # a column of "document" that counts the tokens inside the mask, for a run to check
     only_of_coders: frozenset[str] = frozenset()  # metrics that references do not have
+    of_codes: frozenset[str] = frozenset()  # metrics that see codes alone, of a task that has others too
     fidelity: Fidelity | None = None  # the figure by which reconstructions are held against those of other directions
     constants: Mapping[str, Mapping[str, float]] = {}  # known scores that stand beside the controls, by name and metric
     text_of: Callable[[Sequence[int]], str] = staticmethod(lambda ids: " ".join(map(str, ids)))  # the same for several
@@ -225,9 +226,16 @@ class Task:
             return True
         return (self.sees_decoder or not control.codes_of) and (self.fidelity is not None or not control.bound)
 
-    def lacking(self, reference: str) -> frozenset[str]:
-        """The metrics that make no sense of a reference, by its name."""
-        return self.only_of_coders
+    def lacking(self, beside: str) -> frozenset[str]:
+        """The metrics that say nothing of a control or a reference that stands beside an SAE, by its name.
+
+        A control that has the codes of the SAE, or of another control, would be equal to it in what sees these alone,
+        and look like a rival that cannot be told from it.
+        """
+        control = registry.controls().get(beside)
+        if control is None:
+            return self.only_of_coders
+        return self.of_codes if control.codes_of else frozenset()
 
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
         """What a result shows beside metrics; plain JSON, of bounded size."""

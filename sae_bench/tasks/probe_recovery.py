@@ -83,6 +83,7 @@ class ProbeRecovery(LabelledTask):
     """Example table: loss, placement and decision of the chosen latent on each test example, and of what it writes."""
 
     sees_decoder = True
+    of_codes = frozenset({"probe_loss", "probe_r", "probe_auroc", "probe_f1", "probe_share", "probe_r_shuffled"})
     only_of_coders = frozenset({"probe_r_shuffled", "probe_write_shuffled"})
 
     def __init__(self, spec: TaskSpec) -> None:
@@ -216,10 +217,10 @@ class ProbeRecovery(LabelledTask):
     def _ceiling(self, view: ResidualView) -> Ceiling:
         return residual_ceiling(view, self.pooling, self.strengths, self.folds, self.n_refits)
 
-    def lacking(self, reference: str) -> frozenset[str]:
-        """The full residual stream has no direction in which it writes."""
-        own = {"probe_write", "probe_features"} if reference == FULL_RESIDUAL else set()
-        return self.only_of_coders | own
+    def lacking(self, beside: str) -> frozenset[str]:
+        """The full residual stream has no direction in which it writes, too."""
+        own = {"probe_write", "probe_features"} if beside == FULL_RESIDUAL else set()
+        return super().lacking(beside) | own
 
     def set_details(self, numbers: Mapping[str, float]) -> dict[str, Any]:
         """Whole numbers as such; the sign in words of the probe: +1 where an active latent speaks for the label."""
