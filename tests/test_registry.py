@@ -96,7 +96,16 @@ def test_direction_matches_the_nature_of_a_metric(task, metric):
         "dead_fraction",
     }
     lower |= {"dense_fraction_10pct", "effect_sparsity", "effect_sparsity_token", "detection_brier", "failed_fraction"}
-    higher = {"cosine", "probe_r", "probe_auroc", "probe_f1", "probe_share", "effect_sparsity_token_gain"}
+    higher = {
+        "cosine",
+        "probe_r",
+        "probe_auroc",
+        "probe_f1",
+        "probe_share",
+        "probe_write",
+        "probe_features",
+        "effect_sparsity_token_gain",
+    }
     higher |= {f"{kind}_k{k}" for kind in ("auroc", "accuracy", "share") for k in (1, 2, 5, 16)}
     higher |= {f"detection{of}" for of in ("", "_worst", "_auroc", "_random", "_matched")}
     higher |= {"detection_precision_natural", "detection_f1_natural", "rule_lift", "fuzz", "intruder"}

@@ -157,9 +157,9 @@ class LabelledReader(Reader):
             numbers, means = asked[0].view.numbers, {hook: self.work.moments[hook].mean for hook in self.hooks}
             read(asked, numbers[one.test.texts], stores, means, partial(self.passes.carried, one.test.texts))
 
-    def _asked(self, task: LabelledTask, view: SetView) -> Asked:
+    def _asked(self, task: LabelledTask, view: SetView) -> Asked | None:
         latents = guarded(task, lambda: task.directions(view), f"directions of set {view.set_name}", view.entry.key)
-        return Asked.of(view, task.pooling, latents)
+        return Asked.of(view, task.pooling, latents) if len(latents) else None
 
     def _measure(
         self, name: str, task: LabelledTask, entry: Entry, views: Mapping[str, SetView], number: int
