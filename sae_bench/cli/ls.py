@@ -7,10 +7,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sae_bench import registry
 from sae_bench.cli.places import RUNS, RUNS_HELP, results_in
+
+if TYPE_CHECKING:
+    from sae_bench.schema import TaskSpec
 
 
 def add(verbs: Any) -> None:
@@ -79,12 +82,17 @@ def _tasks(args: argparse.Namespace) -> list[dict[str, Any]]:
             "version": spec.version,
             "core": "yes" if name in CORE else "",
             "cost (reconstruction = 1)": cost(name, judged=spec.judge),
-            "metrics": len(spec.metrics),
-            "ranked by": sum(metric.orders for metric in spec.metrics.values()),
+            **_metrics(spec, apart=args.json),
             "question": spec.question,
         }
         for name, spec in registry.tasks(args.task_dir).items()
     ]
+
+
+def _metrics(spec: TaskSpec, *, apart: bool) -> dict[str, Any]:
+    """How many metrics a task has, and by how many of them SAEs are ranked: two numbers, or the words of one cell."""
+    n, ranked = len(spec.metrics), sum(metric.orders for metric in spec.metrics.values())
+    return {"metrics": n, "ranked by": ranked} if apart else {"metrics": f"{n}, {ranked} ranked"}
 
 
 def _suites(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -196,7 +204,7 @@ _ROWS = {
 }
 _WORDS = re.compile(r"\s+|(?<=-)")
 _WIDTHS = {
-    "tasks": [None, None, None, 24, None, None, 38],
+    "tasks": [None, None, None, 24, None, 48],
     "suites": [None, None, None, None, None, 40, None],
     "formats": [None, 50, 40, 40],
     "models": [None, 40, 70],
