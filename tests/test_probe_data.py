@@ -107,6 +107,7 @@ def test_every_set_loads_and_is_balanced(tmp_path: Path, monkeypatch: pytest.Mon
         assert all(text.split()[0] == ("yes" if label else "no") for text, label in texts_of(suite, one))
     assert "sae_probes" not in sys.modules
     assert load(names="probes-v2").sha256 == suite.sha256
+    assert load(names=" all, 65_*").coverage == "103 of 103", "all is the default suite wherever it stands"
     assert load(names="ai_human_text,65_*").name == "suite"
     assert [one.name for one in load(names="ai_human_text,65_*").sets] == ["65_high-school", "ai_human_text"]
 

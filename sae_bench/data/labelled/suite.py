@@ -176,7 +176,7 @@ def load_suite(
         return _assemble(drafts, skipped, "demo", encoder, chosen=len(wanted) < len(known))
     known = _of_kind(HubSet | PackageSet | Base64Set | PhraseSet | UnavailableSet)
     lists = {name: one.sets for name, one in named_lists().items()}
-    asked = DEFAULT_LIST if options.names == "all" else options.names
+    asked = ",".join(DEFAULT_LIST if (name := part.strip()) == "all" else name for part in options.names.split(","))
     chosen = [known[name] for name in choose(asked, known, "probe set", lists)]
     drafts, skipped, lacking = load_packages([e for e in chosen if isinstance(e, PackageSet)], encoder, options)
     of_hub, not_there = load_hub([entry for entry in chosen if isinstance(entry, HubSet)], encoder, options)

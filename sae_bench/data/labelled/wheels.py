@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sae_bench.errors import DataError, named
-from sae_bench.files import MIB, cache_folder, opened, possible, read_bytes, sha256, write_atomically
+from sae_bench.files import MIB, cache_folder, opened, possible, read_bytes, regular, sha256, write_atomically
 from sae_bench.locks import held
 
 MOST_OF_WHEEL = 256 * MIB
@@ -166,7 +166,7 @@ class Tables:
         self.place = kept(wheel)
         self._inside = dict(wheel.inside)
         try:
-            self._zip = zipfile.ZipFile(self.place)
+            self._zip = zipfile.ZipFile(regular(self.place, DataError, MOST_OF_WHEEL))
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             raise DataError(f"{self.place} cannot be read ({named(error, file=False)}); {FETCH} fetches it.") from error
 
