@@ -83,6 +83,10 @@ class MetricSpec(Record):
         """Among which SAEs one is ranked by this figure, in words."""
         return "no" if not self.orders else "at equal L0" if self.at_equal_l0 else "yes"
 
+    def __eq__(self, other: object) -> bool:
+        """Two definitions are equal where their fields are, whatever was made of their claims."""
+        return isinstance(other, MetricSpec) and self.__dict__ == other.__dict__
+
     def judged(self, digest: str, why: str | None) -> Self:
         """The metric of the definition of this digest, by which SAEs are ranked unless ``why`` says why not."""
         made = self.model_copy()

@@ -24,7 +24,7 @@ from sae_bench.registry import tasks
 from sae_bench.results import at_l0
 from sae_bench.schema import MetricSpec
 from sae_bench.units import Units
-from tests.builders.boards import figure, make, of_one_l0, put
+from tests.builders.boards import figure, make, measured, of_one_l0, put
 from tests.builders.locks import judged_by
 
 FVU, KL, R = "reconstruction.fvu", "loss_recovered.kl", "probe_recovery.probe_r"
@@ -243,20 +243,6 @@ def test_a_task_shows_what_is_ranked(capsys: pytest.CaptureFixture[str]) -> None
 
 
 # --- compare, check, ls ----------------------------------------------------------------------------------------------
-
-
-def measured(folder: Path, name: str, l0: float | None, fvu: float) -> Path:
-    """Results of an SAE with units: FVU and, where it is known, L0."""
-    ids = tuple(f"d{i}" for i in range(30))
-    draw = np.random.default_rng(3).uniform(0.9, 1.1, 30)
-    base = {"tokens": np.full(30, 10.0), "energy": 100 * draw, "x": np.zeros((30, 2)), "rounding": np.zeros(30)}
-    columns = base | {"error": 100 * fvu * draw**2}
-    value = float(columns["error"].sum() / columns["energy"].sum())
-    put(folder, name, "reconstruction", {"fvu": value}, tables={"document": Units(ids, columns)})
-    if l0 is not None:
-        active = {"tokens": np.full(30, 10.0), "active": np.full(30, 10 * l0)}
-        put(folder, name, "sparsity", {"l0": l0}, tables={"document": Units(ids, active)})
-    return next(folder.glob(f"{name}*"))
 
 
 @pytest.mark.parametrize(("l0", "said"), [

@@ -520,6 +520,7 @@ def test_the_page_without_the_extra_is_a_sentence(tmp_path, monkeypatch, capsys)
         assert "pip install 'sae-bench-suite[board]'" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("shipped_lock")
 def test_the_leaderboard_is_up_to_date():
     """Mend it with: sae-bench board --format github --out leaderboard/README.md"""
     folder, page = ROOT / "results", data_folder("leaderboard") / "README.md"

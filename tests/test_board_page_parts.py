@@ -74,13 +74,13 @@ def test_the_contents_lead_to_every_section(opened, tmp_path):
     links = b.js("Array.from(document.querySelectorAll('#contents a'), (a) => a.hash)")
     sections = b.js("Array.from(document.querySelectorAll('#main section'), (s) => '#' + s.id)")
     assert set(links) == set(sections)
-    assert len(sections) == len(set(sections)) == 8
+    assert len(sections) == len(set(sections)) == 9
     for link in links[-1:]:
         b.js(f"document.querySelector('#contents a[href=\"{link}\"]').click()")
         b.until(f"Math.abs(document.querySelector('{link}').getBoundingClientRect().top) < innerHeight")
     choose(b, "hook", "blocks.1.hook_resid_post")
     left = "Array.from(document.querySelectorAll('#contents li')).filter((l) => l.checkVisibility()).length"
-    assert b.js(left) == 4  # all metrics there, plots, the part and its only table; two SAEs there are not
+    assert b.js(left) == 5  # all metrics there, plots, the part, its only table, known truth; two SAEs there are not
     assert b.faults() == []
 
 

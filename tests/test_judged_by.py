@@ -170,16 +170,18 @@ def test_one_judge_is_compared_ranked_and_checked_as_before(cli: Cli, tmp_path: 
 
 
 def test_what_differs_besides_the_judge_is_said_too(cli: Cli, tmp_path: Path) -> None:
-    a = judged(tmp_path / "a", "a", 1, parameters=NEW | {"latents": 6})
-    b = judged(tmp_path / "b", "b", 2, parameters=NEW | {"judge_endpoint": "localhost:1/v1", "latents": 7}, mask="none")
+    alike = {"task_sha256": "1" * 64}
+    a = judged(tmp_path / "a", "a", 1, parameters=NEW | {"latents": 6}, **alike)
+    elsewhere = NEW | {"judge_endpoint": "localhost:1/v1", "latents": 7}
+    b = judged(tmp_path / "b", "b", 2, parameters=elsewhere, mask="none", **alike)
     err = cli("compare", a, b)[2]
     assert "at api.openai.com/v1, and the second by" in err
     assert "differ in mask ('special' and 'none'), parameters.latents (6 and 7) too" in err
 
 
 def test_other_parameters_of_one_judge_are_named_one_by_one(cli: Cli, tmp_path: Path) -> None:
-    a = judged(tmp_path / "a", "a", 1, parameters=NEW | {"latents": 6})
-    b = judged(tmp_path / "b", "b", 2, parameters=NEW)
+    a = judged(tmp_path / "a", "a", 1, parameters=NEW | {"latents": 6}, task_sha256="1" * 64)
+    b = judged(tmp_path / "b", "b", 2, parameters=NEW, task_sha256="1" * 64)
     err = cli("compare", a, b)[2]
     assert "differ in parameters.latents (6 and as defined)" in err
     assert "judge" not in err

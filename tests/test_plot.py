@@ -332,7 +332,7 @@ def test_of_several_saes_in_a_layer_those_with_one_name_but_the_layer_are_a_line
 
 def test_sites_are_lines_of_their_own_and_hooks_without_a_layer_are_left_out(tmp_path):
     for site in ("hook_mlp_out", "hook_resid_post"):
-        plots.layers(tmp_path, 2, ("topk",), task_sha256="1" * 64) if site == "hook_resid_post" else None
+        plots.layers(tmp_path, 2, ("topk",)) if site == "hook_resid_post" else None
         for layer in (0, 1):
             at = (f"blocks.{layer}.hook_mlp_out",)
             plots.put(tmp_path, f"m{layer}", "reconstruction", {"fvu": 0.1}, hooks_in=at, hooks_out=at)

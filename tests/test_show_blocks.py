@@ -109,7 +109,7 @@ def test_the_board_shows_a_task_from_the_definition_that_its_result_holds(tmp_pa
         assert part in out
     assert "0.5" in out
     if style == "text":
-        assert "not every result has its units" in out
+        assert "its task is not installed here" in out
 
 
 def test_the_page_shows_a_plugin(tmp_path):

@@ -126,7 +126,7 @@ def test_a_run_writes_the_definition_and_verify_takes_the_folder(cli: Run, tmp_p
     for file in store.results_below(tmp_path / "r"):
         one = store.read(file)
         assert one.schema_version == 3
-        assert one.definition.model_dump() == registry.tasks()[one.task].model_dump()
+        assert one.definition == registry.tasks()[one.task]
         assert registry.definition_sha256(one.definition) == one.provenance.protocol.task_sha256
     code, out, err = cli("verify", "r", "--sae", "demo/gated", "--quiet", "--share", "1")
     assert (code, complaints(err)) == (0, [])

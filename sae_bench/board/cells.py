@@ -11,7 +11,7 @@ from sae_bench.board.columns import Column
 from sae_bench.board.ranks import Group, Groups, Ranker
 from sae_bench.results import at_l0
 from sae_bench.schema import MetricValue
-from sae_bench.show import marks
+from sae_bench.show import marks, truth
 from sae_bench.show.marks import Mark
 from sae_bench.show.results import few
 
@@ -124,19 +124,9 @@ def _at_equal_l0(cells: Mapping[SaeKey, Mapping[str, Cell]], columns: Sequence[C
     ]
 
 
-def not_ranked(columns: Sequence[Column]) -> list[str]:
-    """By which columns that could seem to order SAEs they are not ranked, and why."""
-    never: dict[str, list[str]] = {}
-    for column in columns:
-        directed = column.spec.better != "none" or column.spec.target is not None
-        if directed and (why := column.spec.unranked) is not None:
-            never.setdefault(why, []).append(column.label)
-    return [f"Not ranked: {', '.join(labels)} ({why.rstrip('.')})." for why, labels in never.items()]
-
-
 def _unranked(cells: Mapping[SaeKey, Mapping[str, Cell]], columns: Sequence[Column]) -> list[str]:
     """By which columns nobody is ranked, and which SAEs have no rank in others, and why."""
-    said = not_ranked(columns)
+    said = truth.unranked((column.label, column.spec) for column in columns)
     found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for column in columns:
         without: dict[str, list[str]] = {}

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sae_bench.board.alike import SaeKey
-from sae_bench.board.cells import Cell, not_ranked
+from sae_bench.board.cells import Cell
 from sae_bench.board.summary_columns import Columns, held
 from sae_bench.board.summary_parts import Found
 from sae_bench.results.environment import sentence
 from sae_bench.schema import Result
-from sae_bench.show import against, judges, marks, trust
+from sae_bench.show import against, judges, marks, trust, truth
 from sae_bench.show.fitted import ranges
 from sae_bench.show.results import bounded_cautions, lost_controls
 from sae_bench.show.summary import GAP, TIE, WORSE, Note
@@ -73,7 +73,7 @@ def gathered(said: Iterable[tuple[int, str]]) -> list[Note]:
 
 def _unranked(told: Told) -> list[Note]:
     """By which figures nobody is ranked though one could expect it, and why."""
-    said = not_ranked(told.columns.passed_over())
+    said = truth.unranked((column.label, column.spec) for column in told.columns.passed_over())
     return [Note(f"{one[0].lower()}{one[1:]}") for one in said]
 
 

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the comparison; 3 where nothing could be compared."""
     from sae_bench.cli import compare_matrix
     from sae_bench.cli.compare_latex import as_latex
-    from sae_bench.cli.compare_tables import as_json, as_tables, at_l0, besides, reasons
+    from sae_bench.cli.compare_tables import as_json, as_tables, at_l0, besides, reasons, unranked
     from sae_bench.results.compare import NotComparable
     from sae_bench.results.compare_sides import EVERY_PAIR, choose_metrics, comparisons, match, read_sides
     from sae_bench.results.environment import sentence
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         chosen = compare_matrix.narrowed(chosen)
     found = comparisons(matches, chosen, every_pair=every_pair, other_text=args.other_text)
     measured = [loaded.result for one in matches for loaded in one.results]
-    notes = [*besides(sides, matches, [*notes, *lacking]), *sentence(measured)]
+    notes = [*unranked(matches, found), *besides(sides, matches, [*notes, *lacking]), *sentence(measured)]
     made = compare_matrix.matrix(sides, matches, found) if every_pair and len(sides) > 2 else None
     if whole or made is None:
         notes = [*at_l0(sides, matches, found if args.format == "json" else [c for c in found if c.a == 0]), *notes]

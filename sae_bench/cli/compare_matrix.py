@@ -52,7 +52,7 @@ def matrix(sides: Sequence[Side], matches: Sequence[Match], found: Sequence[Comp
     values, letters, marked = [], [], []
     for row, column in made:
         own = {i: one.result.metrics[row.metric].value for i, one in enumerate(of_task[row.task])}
-        sign = 1.0 if row.better == "lower" else -1.0
+        sign = 0.0 if not row.ranked else 1.0 if row.better == "lower" else -1.0  # 0: letters in the order of names
         known = [(sign * value, *_identity(sides[i]), i) for i, value in own.items() if value is not None]
         values.append(own)
         letters.append(of_column(column, [place for *_, place in sorted(known)]))

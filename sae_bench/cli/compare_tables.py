@@ -12,7 +12,7 @@ from sae_bench.results.at_l0 import l0_of
 from sae_bench.results.at_l0 import said as sentence_at_l0
 from sae_bench.results.compare import Difference
 from sae_bench.results.compare_sides import Comparison, Match, Side, label
-from sae_bench.show import marks, trust
+from sae_bench.show import marks, trust, truth
 from sae_bench.show.fitted import columns_of_output, for_output, table, wrapped
 from sae_bench.show.marks import beside
 from sae_bench.show.results import bounded_cautions, few
@@ -49,6 +49,13 @@ def at_l0(sides: Sequence[Side], matches: Sequence[Match], found: Sequence[Compa
     if len(sides) <= MANY:
         return [text for text, _, _ in said]
     return _gathered([("", side, after) for _, side, after in said], len(sides))
+
+
+def unranked(matches: Sequence[Match], found: Sequence[Comparison]) -> list[str]:
+    """By which of the metrics that are compared nobody is ranked, so that what is apart in them only differs."""
+    shown = {(row.task, row.metric) for one in found for row in one.rows}
+    specs = [(m.task, loaded.spec.metrics) for m in matches for loaded in m.results]
+    return truth.unranked((name, own[name]) for task, own in specs for name in own if (task, name) in shown)
 
 
 def _l0(side: Side) -> float | None:

@@ -80,7 +80,7 @@ def _tasks(args: argparse.Namespace) -> list[dict[str, Any]]:
             "core": "yes" if name in CORE else "",
             "cost (reconstruction = 1)": cost(name, judged=spec.judge),
             "metrics": len(spec.metrics),
-            "rank SAEs": sum(metric.orders for metric in spec.metrics.values()),
+            "ranked by": sum(metric.orders for metric in spec.metrics.values()),
             "question": spec.question,
         }
         for name, spec in registry.tasks(args.task_dir).items()
@@ -196,7 +196,7 @@ _ROWS = {
 }
 _WORDS = re.compile(r"\s+|(?<=-)")
 _WIDTHS = {
-    "tasks": [None, None, None, 24, None, None, 48],
+    "tasks": [None, None, None, 24, None, None, 38],
     "suites": [None, None, None, None, None, 40, None],
     "formats": [None, 50, 40, 40],
     "models": [None, 40, 70],

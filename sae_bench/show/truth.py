@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sae_bench.schema import MetricSpec, TaskSpec
 from sae_bench.show.text import some
@@ -18,6 +18,15 @@ FEW = 4  # names of SAEs in a cell
 def ranked(spec: MetricSpec) -> str:
     """Whether SAEs are ranked by a metric: "yes", "at equal L0", or "no" and why not."""
     return spec.ranking if spec.unranked is None else f"no: {spec.unranked.rstrip('.')}"
+
+
+def unranked(named: Iterable[tuple[str, MetricSpec]]) -> list[str]:
+    """By which of these metrics that could seem to order SAEs nobody is ranked, a sentence for each reason."""
+    never: dict[str, list[str]] = {}
+    for name, spec in named:
+        if (spec.better != "none" or spec.target is not None) and spec.unranked is not None:
+            never.setdefault(spec.unranked.rstrip("."), []).append(name)
+    return [f"Not ranked: {', '.join(dict.fromkeys(names))} ({why})." for why, names in never.items()]
 
 
 def sentences(spec: MetricSpec, said: Standing | None) -> list[str]:

@@ -4,12 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from sae_bench.board import collect, columns, layout
 from sae_bench.cli import board as verb
 from sae_bench.errors import SaeBenchError
 from sae_bench.registry import data_folder, tasks
 from sae_bench.results import store
 from sae_bench.schema import MetricValue
+from sae_bench.units import Units
 from tests.builders.results import result
 
 SNAPSHOTS = Path(__file__).parents[1] / "snapshots" / "board"
@@ -65,6 +68,20 @@ def put(
     controls = {"mean": {k: figure(task, k, 1.0) for k in metrics}}
     sae = one.sae.model_copy(update={"architecture": architecture, "n_latents": width})
     return store.write(folder, one.model_copy(update={"sae": sae, "controls": controls, "suite": suite}), tables or {})
+
+
+def measured(folder, name, l0, fvu):
+    """Results of an SAE with units: FVU and, where it is known, L0."""
+    ids = tuple(f"d{i}" for i in range(30))
+    draw = np.random.default_rng(3).uniform(0.9, 1.1, 30)
+    base = {"tokens": np.full(30, 10.0), "energy": 100 * draw, "x": np.zeros((30, 2)), "rounding": np.zeros(30)}
+    columns = base | {"error": 100 * fvu * draw**2}
+    value = float(columns["error"].sum() / columns["energy"].sum())
+    put(folder, name, "reconstruction", {"fvu": value}, tables={"document": Units(ids, columns)})
+    if l0 is not None:
+        active = {"tokens": np.full(30, 10.0), "active": np.full(30, 10 * l0)}
+        put(folder, name, "sparsity", {"l0": l0}, tables={"document": Units(ids, active)})
+    return next(folder.glob(f"{name}*"))
 
 
 def of_one_l0(folder, names, l0=32.0, **changes):
