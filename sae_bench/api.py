@@ -24,33 +24,16 @@ from sae_bench.session.identity import Conditions, Work, identify, judged_by, lo
 from sae_bench.session.keeping import keeping
 from sae_bench.session.report import coder_record, results, skipped
 from sae_bench.session.run import measure
-from sae_bench.settings import TOLD, Settings
+from sae_bench.settings import Settings, of
 from sae_bench.streams import stream
 from sae_bench.streams.base import Progress
 from sae_bench.suites import keep
 from sae_bench.switches import alone_with
 
 # settings that a result keeps, if they are not the default: with these and its inputs it can be repeated
-REPEAT = (
-    *(
-        "tier",
-        "limit",
-        "tokens",
-        "group_field",
-        "probe_sets",
-        "parameters",
-        "text_field",
-        "split",
-        "context",
-        "packed",
-        "bos",
-        "mask",
-    ),
-    *("mean_from", *TOLD, "select_in"),
-    *("backend", "dtype", "sae_dtype", "seed", "resamples", "judge_model"),
-)
+REPEAT = tuple(name for name, stated in of(Settings).items() if stated.repeats)
 PARTIAL = ".partial"  # below the folder of results: runs in progress
-_DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings) if f.name != "parameters"} | {"parameters": {}}
+_DEFAULT = {name: stated.default for name, stated in of(Settings).items()}
 
 
 @as_declared()

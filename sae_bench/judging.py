@@ -16,7 +16,7 @@ from sae_bench.judge.cache import Cache, Known
 from sae_bench.judge.secrets import Scrubber
 from sae_bench.judge.words import short
 from sae_bench.schema import Result
-from sae_bench.settings import Settings
+from sae_bench.settings import Settings, flag, of
 from sae_bench.streams.base import Progress
 from sae_bench.tasks.autointerp import prompts
 from sae_bench.tasks.autointerp.asking import Exporter
@@ -34,10 +34,9 @@ def judge_options(settings: Settings) -> JudgeOptions | None:
     if settings.judge_model is None:
         for name in (*_PASSED, "judge_batch", "judge_cache", "null"):
             if getattr(settings, name) not in (None, False, "none", "auto", {}):
-                flag = (
-                    "--" + name.removesuffix("s").replace("_", "-") if name in _MANY else "--" + name.replace("_", "-")
+                raise UsageError(
+                    f"{flag(Settings, name)} is about the judge, and there is none; give --judge-model too"
                 )
-                raise UsageError(f"{flag} is about the judge, and there is none; give --judge-model too")
         return None
     if settings.judge_batch is not None and settings.judge_cache_only:
         raise UsageError(
@@ -50,20 +49,8 @@ def judge_options(settings: Settings) -> JudgeOptions | None:
     return options if settings.judge_cache is None else replace(options, cache=Path(settings.judge_cache).expanduser())
 
 
-_PASSED = {
-    "judge_base_url": "base_url",
-    "judge_params": "params",
-    "judge_headers": "headers",
-    "judge_timeout": "timeout",
-    "judge_key_env": "api_key_env",
-    "judge_endpoint": "endpoint_id",
-    "judge_fingerprint": "fingerprint",
-    "judge_cache_only": "cache_only",
-    "reply_tokens": "reply_tokens",
-    **{name: name for name in ("max_requests", "max_tokens", "max_cost", "price_in", "price_out")},
-}
+_PASSED = {name: stated.judge for name, stated in of(Settings).items() if stated.judge is not None}
 _FEW = 16  # tokens of a reply that was cut off, of which our limits are many times more
-_MANY = ("judge_params", "judge_headers")  # whose flags are given once for each
 
 
 def _own_fields(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -22,8 +22,11 @@ from sae_bench.validity.world import WIDTH, World, world  # noqa: E402
 BATCH, RATE = 512, 2e-3
 
 
-def train(made: World, k: int, steps: int) -> dict[int, dict[str, torch.Tensor]]:
-    """Weights after each of the kept steps; the encoder begins as the decoder's transpose."""
+def train(made: World, k: int, steps: int, stop: int | None = None) -> dict[int, dict[str, torch.Tensor]]:
+    """Weights after each of the kept steps of a training of ``steps``, which may ``stop`` before.
+
+    The encoder begins as the decoder's transpose.
+    """
     x, numbers = torch.from_numpy(made.activations).float(), Numbers(made.seed, "training", k)
     decoder = torch.from_numpy(numbers.directions(WIDTHS, WIDTH)).float()
     mean = torch.from_numpy(made.rates @ made.activations).float()
@@ -34,7 +37,7 @@ def train(made: World, k: int, steps: int) -> dict[int, dict[str, torch.Tensor]]
     optimiser = torch.optim.Adam(w.values(), lr=RATE)
     kept = {0: {name: one.detach().clone() for name, one in w.items()}}
     last_fired = torch.zeros(WIDTHS)
-    for step in range(1, steps + 1):
+    for step in range(1, (stop or steps) + 1):
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1.0, 2 * (1 - step / (steps + 1)))
         batch = x[torch.from_numpy(ends.searchsorted(numbers.uniform(BATCH) * ends[-1], side="right"))]

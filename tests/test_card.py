@@ -99,7 +99,7 @@ def test_the_command_of_a_card_is_what_run_takes():
     assert args.sae == ["my saes/it's"]
     assert (args.model, args.data) == ("gpt2", "texts.jsonl")
     assert args.controls == "mean,pca"
-    assert args.param == ["token_rules.latents=8"]
+    assert args.parameters == ["token_rules.latents=8"]
     assert args.tasks == "loss_recovered,probe_recovery,reconstruction,sparsity,token_rules"
     assert {name: getattr(args, name) for name in FLAGS} == FLAGS
 

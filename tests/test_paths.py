@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -174,7 +174,7 @@ def test_paths_are_taken_as_they_are_written(taker: Any, at: Any, home: Path) ->
 
 def test_every_setting_that_may_be_a_path_is_one_here() -> None:
     """A new one belongs into PATHS and above."""
-    hints = Settings.__annotations__
+    hints = get_type_hints(Settings)
     typed = {name for name, hint in hints.items() if "Path" in str(hint)}
     assert typed | {"model", "data", "tokenizer"} == set(PATHS)
 

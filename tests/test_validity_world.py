@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +13,20 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from sae_bench.errors import SaeBenchError
+from sae_bench.errors import SaeBenchError, UsageError
 from sae_bench.saes.conformance import check
 from sae_bench.validity import known as known_saes
 from sae_bench.validity import measure
 from sae_bench.validity.ladder import Rung, ladder
 from sae_bench.validity.numbers import Numbers
 from sae_bench.validity.subject import model, tokenizer
-from sae_bench.validity.trained import DATA, DRAWS
+from sae_bench.validity.trained import CHECKPOINTS, DATA, DRAWS, RIGHT_K
 from sae_bench.validity.truth import matched, of_parts, truth
 from sae_bench.validity.world import CHILDREN, FEATURES, FREE, LEADERS, LENGTH, MOST, PARENTS, TYPES, text, world
 from tests.builders import known_truth
+from tests.builders.marks import slow_but
 
+SCRIPT = Path(__file__).parents[1] / "scripts" / "train_ladder.py"
 SEED = 0
 OF_STUDY = {  # what the study had of its own draw: both, within what another draw may differ
     "frozen_random": 0.08, "trained_4000": 0.49, "trained_k12": 0.46, "perfect": 1.0, "permuted": 0.11,
@@ -139,7 +142,7 @@ def test_matching_is_the_best_of_all_ways(shape: tuple[int, int]) -> None:
     assert matched(score) == pytest.approx(known_truth.auction(score.tolist()), abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["perfect", "merged_2", "false_firings_1", "half_dead", "trained_4000"])
+@pytest.mark.parametrize("name", slow_but(2, ["half_dead", "merged_2", "trained_4000", "false_firings_1", "perfect"]))
 def test_truth_is_what_loops_over_the_text_find(made: Any, rungs: dict[str, Rung], texts: Any, name: str) -> None:
     """The text's own share of each word instead of what is expected: then both programs must give the same."""
     words, read = texts
@@ -209,7 +212,7 @@ def test_rungs_are_as_good_as_they_are_made(rungs: dict[str, Rung]) -> None:
     assert decoder["frozen_random"] < decoder["random_fit"]
 
 
-@pytest.mark.parametrize("seed", range(DRAWS))
+@pytest.mark.parametrize("seed", slow_but(1, range(DRAWS)))
 def test_training_shows_in_truth(seed: int) -> None:
     """Rungs of one training in order; a wrong number of latents a token is worse. As many rungs as the study has."""
     rungs = ladder(world(seed))
@@ -256,6 +259,26 @@ def test_shipped_weights_are_small_and_of_every_draw() -> None:
     assert sorted(file.name for file in DATA.glob("draw*")) == [f"draw{draw}.safetensors" for draw in range(DRAWS)]
     assert sum(file.stat().st_size for file in DATA.glob("draw*")) <= 2 << 20
     assert all(tensor.dtype == np.float16 for tensor in load_file(DATA / "draw0.safetensors").values())
+
+
+@pytest.mark.skipif(not SCRIPT.is_file(), reason="needs the checkout")
+@pytest.mark.parametrize("seed", slow_but(1, range(DRAWS)))
+def test_shipped_weights_are_what_the_script_trains(seed: int) -> None:
+    """Its first steps, as far as another machine's rounding leaves them alike."""
+    spec = importlib.util.spec_from_file_location("train_ladder", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    shipped = load_file(DATA / f"draw{seed}.safetensors")
+    for step, weights in script.train(world(seed), RIGHT_K, max(CHECKPOINTS), stop=20).items():
+        for name, found in weights.items():
+            assert np.allclose(found.numpy(), shipped[f"k{RIGHT_K}/{step}/{name}"], atol=2e-3)
+
+
+def test_a_draw_that_was_not_trained_is_said() -> None:
+    with pytest.raises(UsageError, match=r"draws 0 to 3 .* draw 4 was asked for; scripts/train_ladder\.py"):
+        measure.measured(DRAWS)
 
 
 # measuring

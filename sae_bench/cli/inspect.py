@@ -9,12 +9,22 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from sae_bench.cli import flags
 from sae_bench.cli.exits import Exit
-from sae_bench.cli.saes import BACKEND_HELP, SAE_HELP, add_told
+from sae_bench.cli.saes import SAE_HELP
 from sae_bench.errors import UsageError
-from sae_bench.settings import TOLD, Told
+from sae_bench.settings import TOLD, Settings, Told
 
 TOKENS = 512
+TEXT = ("model", "data", "text_field", "split", "context", "bos", "mask", "backend", "device", "dtype")
+SAID = {  # where help of a preflight says something else than that of a run
+    "model": "folder of a saved model, hub id, or demo (default: the SAE's own, if it is the demo's or a folder); "
+    "gives an SAE of your own code its width",
+    "data": "text or token ids, as for run (default for the demo model: demo)",
+    "context": "tokens of a sequence at most (default: the SAE's)",
+    "mask": "tokens that a run leaves out: BOS, EOS and whatever stands at position 0; position 0 alone; none",
+    "dtype": "of the language model; auto: float32",
+}
 
 
 def add(verbs: Any) -> None:
@@ -30,24 +40,10 @@ def add(verbs: Any) -> None:
     )
     p.set_defaults(function=run)
     p.add_argument("sae", metavar="SAE", nargs="+", help=SAE_HELP)
-    add_told(p.add_argument_group("what the files of the SAE leave open"))
+    flags.add(p.add_argument_group("what the files of the SAE leave open"), Told, TOLD)
     where = p.add_argument_group("preflight")
-    where.add_argument("--model", metavar="M", help="folder of a saved model, hub id, or demo (default: the SAE's own, "
-                       "if it is the demo's or a folder); gives an SAE of your own code its width")  # fmt: skip
-    where.add_argument("--data", metavar="D", help="text or token ids, as for run (default for the demo model: demo)")
-    where.add_argument("--text-field", default="text", metavar="NAME", help="column that holds the text (default text)")
-    where.add_argument("--split", metavar="NAME", help="split of a data set that has several")
+    flags.add(where, Settings, TEXT, SAID)
     where.add_argument("--tokens", type=int, default=TOKENS, metavar="N", help=f"tokens of text (default {TOKENS})")
-    where.add_argument("--context", type=int, metavar="N", help="tokens of a sequence at most (default: the SAE's)")
-    where.add_argument("--bos", default="auto", choices=["auto", "yes", "no"],
-                       help="start every sequence with the BOS token; auto: as the SAE was trained")  # fmt: skip
-    where.add_argument("--mask", default="special", choices=["special", "first", "none"],
-                       help="tokens that a run leaves out: BOS, EOS and whatever stands at position 0; position 0 "
-                       "alone; none")  # fmt: skip
-    where.add_argument("--backend", default="hf", metavar="NAME", help=BACKEND_HELP)
-    where.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
-    where.add_argument("--dtype", default="auto", choices=["auto", "float32", "float64", "bfloat16", "float16"],
-                       help="of the language model; auto: float32")  # fmt: skip
     p.add_argument("--json", action="store_true", help="print JSON, with every number")
 
 
@@ -77,12 +73,11 @@ def _reports(args: argparse.Namespace) -> list[tuple[dict[str, Any], list[str]]]
     from sae_bench.models.placement import device_name
     from sae_bench.preflight.load import Loader
     from sae_bench.saes.load import load_saes
-    from sae_bench.settings import Settings
 
-    told = Told(**{name: getattr(args, name) for name in TOLD})
-    names = ("model", "data", "text_field", "split", "context", "bos", "mask", "backend", "device", "dtype")
-    loader = Loader(Settings(**{name: getattr(args, name) for name in names}), args.tokens)
-    device = device_name(args.device)
+    told = Told(**flags.given(args, Told))
+    settings = Settings(**{name: value for name, value in flags.given(args, Settings).items() if name in TEXT})
+    loader = Loader(settings, args.tokens)
+    device = device_name(settings.device)
     found = []
     for _, coder in load_saes(args.sae, device=device, told=told):
         coder = loader.sized(coder)

@@ -7,48 +7,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sae_bench.cli import judge_flags, run_flags
+from sae_bench.cli import run_flags
 from sae_bench.cli.exits import Exit
-from sae_bench.cli.pairs import named
 from sae_bench.cli.progress import Bar, bar_of
-from sae_bench.cli.saes import add_told
-from sae_bench.errors import UsageError
-from sae_bench.settings import TOLD
 
 if TYPE_CHECKING:
     from sae_bench.api import Session
     from sae_bench.schema import Result
-
-FIELDS = (
-    *(
-        "name",
-        "model",
-        "data",
-        "suite",
-        "tasks",
-        "task_dir",
-        "tier",
-        "limit",
-        "tokens",
-        "group_field",
-        "text_field",
-        "split",
-        "context",
-        "packed",
-        "bos",
-        "mask",
-    ),
-    *("mean_from", "controls", "backend", "device", "dtype", "sae_dtype", "seed", "resamples"),
-    *("batch_tokens", "out", "overwrite", "probe_data", "probe_sets", "select_in", "calibration_cache", *TOLD),
-)
-ANYHOW = ("out", "overwrite", "device", "select_in", "calibration_cache")  # no part of what is measured
-
-
-class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Says defaults, but not that nothing is the default."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False, []) else super()._get_help_string(action)
 
 
 def add(verbs: Any) -> None:
@@ -57,41 +22,9 @@ def add(verbs: Any) -> None:
         "run",
         help="measure SAEs and write results",
         description="Run the language model once over text and measure every task on every SAE and its controls.",
-        formatter_class=Help,
     )
     p.set_defaults(function=run)
-    run_flags.what(Unsaid(p.add_argument_group("what to measure")))
-    add_told(p.add_argument_group("what the files of the SAE leave open"))
-    run_flags.model(Unsaid(p.add_argument_group("language model")))
-    run_flags.text(Unsaid(p.add_argument_group("text")))
-    run_flags.labels(Unsaid(p.add_argument_group("labelled texts (probe_recovery, sparse_probing)")))
-    limits = (
-        "All SAEs share the limits in rounds; at a limit a run ends with exit code 4, and the same command goes on."
-    )
-    judge_flags.add(p.add_argument_group("judge (autointerp)", limits))
-    run_flags.how(Unsaid(p.add_argument_group("run")))
-
-
-class Unsaid:
-    """A group of flags of which one that is not given is None: a suite may say it, else the default of settings.
-
-    Help says the default all the same.
-    """
-
-    def __init__(self, group: Any) -> None:
-        self._group = group
-
-    def add_argument(self, *names: str, **how: Any) -> None:
-        """As the group's."""
-        default = how.get("default")
-        name = names[-1].lstrip("-").replace("-", "_")
-        if name in FIELDS and name not in ANYHOW and default is not None and default is not False:
-            how |= {"default": None, "help": f"{how['help']} (default: {default})"}
-        self._group.add_argument(*names, **how)
-
-    def add_mutually_exclusive_group(self) -> Unsaid:
-        """As the group's."""
-        return Unsaid(self._group.add_mutually_exclusive_group())
+    run_flags.add(p)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -152,11 +85,7 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
     from sae_bench import defaults
     from sae_bench.suites import keep
 
-    given = {name: value for name in FIELDS if (value := getattr(args, name)) is not None and value is not False}
-    judge = judge_flags.settings(args) | {"null": None if args.null == "none" else args.null}
-    given |= {name: value for name, value in judge.items() if value is not None and value is not False and value != {}}
-    given |= {"parameters": _parameters(args.param)} if args.param else {}
-    given |= {"calibration_cache": args.calibration_cache}
+    given = run_flags.settings(args)
     known = keep.refuse(given)
     if known is not None:  # before anything large is imported
         defaults.check_there(known, given.get("model"), given.get("data"))
@@ -176,14 +105,6 @@ def _announce(session: Session, met: str | None, out: str) -> None:
     if there := [w for w in session.work if w.finished]:
         saes = "1 SAE" if len(there) == 1 else f"{len(there)} SAEs"
         print(f"already there: results of {saes} in {printable(out)}", file=sys.stderr)
-
-
-def _parameters(given: Sequence[str]) -> dict[str, Any]:
-    """{"task.name": value} from ``task.name=value``. Raises UsageError."""
-    for one in given:
-        if "." not in one.partition("=")[0]:
-            raise UsageError(f"--param must be TASK.NAME=VALUE, but it is {one!r}; sae-bench show TASK lists the names")
-    return named(given, "--param", "TASK.NAME=VALUE")
 
 
 def brief(result: Result) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What verbs that read an SAE have in common: help, flags that say what its files do not, and how warnings look."""
+"""What verbs that read an SAE have in common: help, and how warnings look."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-
-from sae_bench.registry import BACKENDS
 
 # What libraries log, as far as it is no error, is about their own ways; read when they are imported.
 _LOGGERS = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "DATASETS_VERBOSITY": "error"}
@@ -27,23 +25,6 @@ SAE_HELP = (
     "folder or file of an SAE, demo, demo/NAME, 'demo/*', hf:OWNER/REPO[/PATH][@REVISION], saelens:RELEASE/ID or "
     "module:factory; '#16' behind it: the nested dictionary of 16 latents, '#*': all of them"
 )
-
-# without entry points, which --help need not look for
-BACKEND_HELP = f"{', '.join(f'{e.name} ({e.description})' for e in BACKENDS)}, or another (see: sae-bench ls backends)"
-
-
-def add_told(group: Any) -> None:
-    """Flags for what the files of an SAE leave open; they also override what the files say."""
-    group.add_argument("--format", metavar="NAME", help="layout, where it cannot be told (see: sae-bench ls formats)")
-    group.add_argument("--hook-in", metavar="HOOK", help="hook point that the SAE reads, such as "
-                       "blocks.8.hook_resid_post or model.layers.8.mlp:in")  # fmt: skip
-    group.add_argument("--hook-out", metavar="HOOK", help="hook point that the SAE predicts (transcoders)")
-    group.add_argument("--layer", type=int, metavar="N", help="block, where the files name a site but no layer")
-    group.add_argument("--threshold", type=float, metavar="X",
-                       help="activation threshold of all latents, where none is stored (BatchTopK)")  # fmt: skip
-    group.add_argument("--norm-factor", type=float, metavar="X", help="what activations are multiplied with before "
-                       "the encoder; the reconstruction is divided by it")  # fmt: skip
-    group.add_argument("--k", type=int, metavar="N", help="latents kept of a token, where it is not stored (TopK)")
 
 
 @contextmanager

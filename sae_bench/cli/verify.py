@@ -6,16 +6,24 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_bench.cli import progress
+from sae_bench.cli import flags, progress
 from sae_bench.cli.exits import Exit
 from sae_bench.cli.places import RUNS, RUNS_HELP, results_in
 from sae_bench.cli.progress import bar_of
 from sae_bench.errors import UsageError
+from sae_bench.settings import Settings
 
 if TYPE_CHECKING:
     from sae_bench.verify import Report
 
 GIVEN = ("model", "data", "probe_data", "task_dir", "device", "batch_tokens")
+SAID = {  # where help says something else than that of a run
+    "model": "the language model, as for run (default: the SAE's own)",
+    "data": "the text, as for run (default for the demo model: demo)",
+    "probe_data": "the labelled sets, where they were not the built-in ones",
+    "device": "cpu, cuda, ... (default: a GPU if there is one)",
+    "batch_tokens": "tokens in one batch",
+}
 
 
 def add(verbs: Any) -> None:
@@ -35,14 +43,9 @@ def add(verbs: Any) -> None:
         help=f"result file, with its units beside it, or the folder of one SAE's results {RUNS_HELP}",
     )
     p.add_argument("--sae", required=True, metavar="SAE", help="the SAE, as for run")
-    p.add_argument("--model", metavar="M", help="the language model, as for run (default: the SAE's own)")
-    p.add_argument("--data", metavar="D", help="the text, as for run (default for the demo model: demo)")
-    p.add_argument("--probe-data", metavar="DIR", help="the labelled sets, where they were not the built-in ones")
-    p.add_argument("--task-dir", metavar="DIR", help="folder with further task definitions")
+    flags.add(p, Settings, GIVEN, SAID)
     p.add_argument("--share", type=float, default=0.05, metavar="X", help="share of the units to measure again (0.05)")
     p.add_argument("--seed", type=int, metavar="N", help="which units; a fresh choice unless given")
-    p.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default: a GPU if there is one)")
-    p.add_argument("--batch-tokens", type=int, metavar="N", help="tokens in one batch")
     p.add_argument("--record", metavar="NAME", help="write beside the result that NAME has found nothing wrong")
     p.add_argument("--json", action="store_true", help="print JSON")
     progress.add_flags(p)

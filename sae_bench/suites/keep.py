@@ -12,14 +12,15 @@ from typing import Any
 from sae_bench import registry
 from sae_bench.errors import UsageError
 from sae_bench.schema import Protocol, TaskSpec
-from sae_bench.settings import CORE, Settings
+from sae_bench.settings import CORE, Settings, of
+from sae_bench.settings import flag as called
 from sae_bench.suites.claims import differences
 from sae_bench.suites.record import Known, Suite, every, find
 
 AUTO, NONE = "auto", "none"
 NEUTRAL = {"bos": "auto", "dtype": "auto"}  # values that leave it to something else, and so to the suite
-# Where the text lies and how its files are read: digests say whether it is the suite's.
-READ = ("text_field", "group_field", "split")
+# How the text's files are read: digests say whether it is the suite's.
+READ = tuple(name for name, stated in of(Settings).items() if stated.suite == "reads")
 Named = Callable[[str], str]  # how a setting is called where it was given
 
 
@@ -43,12 +44,10 @@ def values(suite: Suite) -> dict[str, Any]:
     }
 
 
-FIXED = ("tasks", "data", "judge_params", "null")  # said of what is measured too, though no suite has a value for it
-
-
 def said(given: Mapping[str, Any]) -> list[str]:
     """Which of some settings say what is measured: with one of them a run without ``suite`` keeps to none."""
-    return [name for name, value in given.items() if (name in FIXED or name in _NAMES) and not _nothing(value)]
+    known = of(Settings)
+    return [n for n, value in given.items() if n in known and known[n].suite is not None and not _nothing(value)]
 
 
 def _nothing(value: Any) -> bool:
@@ -58,7 +57,7 @@ def _nothing(value: Any) -> bool:
 
 def flag(name: str) -> str:
     """How the command line calls a setting."""
-    return {"parameters": "--param"}.get(name, f"--{name.replace('_', '-')}")
+    return called(Settings, name)
 
 
 def setting(name: str) -> str:
@@ -129,7 +128,9 @@ def explicit(settings: Settings) -> tuple[Settings, Known | None]:
 
 def adopted(settings: Settings, model: str | None) -> tuple[Settings, Known | None]:
     """The settings with those of the suite of a model, where nothing was said of what is measured; else as they are."""
-    if settings.suite != AUTO or any(not _is_default(settings, name) for name in (*_NAMES, *FIXED)):
+    if settings.suite != AUTO or any(
+        not _is_default(settings, name) for name, stated in of(Settings).items() if stated.suite is not None
+    ):
         return settings, None
     known = of_model(model)
     return (settings, None) if known is None else (_applied(settings, known), known)
@@ -193,10 +194,3 @@ def defaults() -> Mapping[str, Any]:
 def _is_default(settings: Settings, name: str) -> bool:
     value, default = getattr(settings, name), defaults()[name]
     return value is default or (isinstance(value, type(default)) and bool(value == default))
-
-
-_NAMES = (
-    *("tier", "limit", "tokens", "context", "packed", "bos", *READ, "mask", "mean_from", "controls", "seed"),
-    *("resamples", "groups", "backend", "dtype", "sae_dtype", "parameters", "probe_data", "probe_sets"),
-    *("judge_model", "judge_base_url", "task_dir"),
-)

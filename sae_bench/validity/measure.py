@@ -44,7 +44,7 @@ class Size:
     tier: str
 
 
-WHOLE, QUICK = Size(400, 24, 300, 1000, "standard"), Size(96, 6, 120, 200, "smoke")
+WHOLE, QUICK = Size(400, 24, 300, 1000, "standard"), Size(64, 5, 120, 200, "smoke")
 
 
 @dataclass(frozen=True)

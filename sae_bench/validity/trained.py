@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from sae_bench.errors import UsageError
+from sae_bench.files import regular
 from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.nonlinearity import Nonlinearity
 from sae_bench.saes.protocol import CoderInfo
@@ -21,10 +23,15 @@ DATA = Path(__file__).parent / "data"
 
 
 def trained(draw: int) -> dict[str, LinearCoder]:
-    """The trained SAEs of a draw by name, with the one that training began with, ``frozen_random``."""
+    """The trained SAEs of a draw by name, with the one that training began with, ``frozen_random``. UsageError."""
     from safetensors.torch import load_file
 
-    tensors = load_file(DATA / f"draw{draw}.safetensors")
+    if draw not in range(DRAWS):
+        raise UsageError(
+            f"there are trained SAEs of the draws 0 to {DRAWS - 1} of the world of tokens, but draw {draw} was asked "
+            "for; scripts/train_ladder.py trains others"
+        )
+    tensors = load_file(regular(DATA / f"draw{draw}.safetensors"))
     return {_name(k, step): _coder(tensors, k, step) for k, steps in TRAINED.items() for step in steps}
 
 
