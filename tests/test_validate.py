@@ -13,7 +13,7 @@ import pytest
 from sae_bench import registry, standing
 from sae_bench.builtin import Entry
 from sae_bench.cli.main import main
-from sae_bench.validity import asked, seen, worlds
+from sae_bench.validity import asked, seen, table, worlds
 from tests.builders import made_up_draws as made_up
 
 
@@ -68,7 +68,7 @@ def test_the_table_fits_and_says_what_is_wrong(printed: str) -> None:
         "claims fidelity",
         "claims nothing",
         "in made up",
-        "made_up.noise: not ranked: its rho",
+        "  noise: not ranked: its rho",
     ):
         assert said in printed
     for name in made_up.metrics():
@@ -177,3 +177,19 @@ def test_worlds_are_named_and_imported_when_asked() -> None:
     silent = worlds.KnownWorld("w", made_up.measured, 1, ("t",), (), {"token_rules.*": "why"})
     assert not silent.speaks_of("token_rules.rule_f1")
     assert silent.speaks_of("reconstruction.fvu")
+
+
+@pytest.mark.slow
+def test_processes_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A world as it ships, draw by draw in this process, and in two at once."""
+    monkeypatch.setitem(worlds.WORLDS, "tokens", "sae_bench.validity.measure")
+    question = asked.Question(("reconstruction.fvu",), quick=True)
+    one, two = (asked.measured(question, [worlds.world("tokens")], lambda *_: None, workers=n) for n in (1, 2))
+    assert [*one] == [*two] == ["tokens"]
+    assert [draw.seed for draw in two["tokens"]] == [0, 1]
+    rows = [
+        table.Measured.of("reconstruction.fvu", own["tokens"], worlds.world("tokens").checkpoints) for own in (one, two)
+    ]
+    said = [row.said("fidelity") for row in rows if row is not None]
+    assert said[0] == said[1]
+    assert said[0].monotone == 1.0

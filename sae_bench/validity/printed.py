@@ -41,17 +41,15 @@ def table(standings: Mapping[str, Standing]) -> list[str]:
 
 def _by_world(standings: Mapping[str, Standing]) -> Iterator[str]:
     """A table a world, a row a metric."""
-    from tabulate import tabulate
-
     for world in dict.fromkeys(world for one in standings.values() for world in one.worlds):
         own = {name: one for name, one in standings.items() if world in one.worlds}
         rows = [
             [shortened(name.partition(".")[2], LONGEST), *_cells(one.worlds[world]), "yes" if one.ranked else "no"]
             for name, one in own.items()
         ]
-        columns = (f"in {world}", *COLUMNS[1:])
-        table = tabulate(rows, columns, tablefmt="plain", disable_numparse=True, stralign="left")
-        yield from (text.rstrip() for text in table.splitlines())
+        rows = [[f"in {shortened(world, LONGEST - 3)}", *COLUMNS[1:]], *rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        yield from ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
         yield ""
     if nowhere := [name for name, one in standings.items() if not one.worlds]:
         yield from textwrap.wrap(f"no world speaks of {', '.join(nowhere)}", WIDTH, break_on_hyphens=False)
@@ -71,9 +69,14 @@ def _number(value: float | None) -> str:
 
 
 def _notes(standings: Mapping[str, Standing]) -> Iterator[str]:
+    """What is to be known, each once, with the metrics of which it holds."""
+    found: dict[str, list[str]] = {}
     for name, one in standings.items():
         for note in notes(one):
-            yield from textwrap.wrap(f"{name}: {note}", WIDTH, initial_indent="  ", subsequent_indent="    ")
+            found.setdefault(note, []).append(name.partition(".")[2])
+    for note, names in found.items():
+        text = f"{', '.join(names)}: {note}"
+        yield from textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def notes(one: Standing) -> Iterator[str]:

@@ -53,7 +53,9 @@ def lacking(claims: Claims, world: str, one: InWorld) -> Iterator[str]:
         yield f"its signal over noise is {_said(one.signal)} in {world}, not {SIGNAL:g}"
     if claims == "fidelity":
         low, high = COVERAGE
-        if one.coverage is None or not low <= one.coverage <= high:
+        if one.coverage is None:
+            yield f"nothing says how often its interval holds the truth in {world}"
+        elif not low <= one.coverage <= high:
             yield f"its interval holds the truth {_said(one.coverage)} of the time in {world}, not {low:g} to {high:g}"
         if FITTED in one.beaten_by:
             yield f"the trained SAE does not beat {FITTED} in {world}"
