@@ -18,12 +18,13 @@ from sae_bench.judge.cache import Cache, Known
 from sae_bench.judge.dispatch import Dispatcher
 from sae_bench.judge.endpoint import Patience, endpoint, run
 from sae_bench.judge.exchange import Exchange
+from sae_bench.judge.here import sender
 from sae_bench.judge.ledger import Ledger
 from sae_bench.judge.options import JudgeOptions
 from sae_bench.judge.records import Completion, Forecast, Request, Usage, guessed_tokens_in, key
 from sae_bench.judge.secrets import Scrubber
 from sae_bench.judge.served import Served
-from sae_bench.judge.transport import Transport
+from sae_bench.judge.transport import Sender
 
 Progress = Callable[[int, int], None]
 _TEMPLATE = 4  # tokens that a chat template adds to a message, about
@@ -50,7 +51,7 @@ class Judge:
         self._asked = Asked(options.fingerprints, all_of_it=options.cache_only and not by_hand, batch=by_hand)
         self._known: Known | None = None
         self._cache: Cache | None = None
-        self._transport: Transport | None = None
+        self._transport: Sender | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -277,6 +278,6 @@ class Judge:
     def _exchange(self) -> Exchange:
         with self._lock:
             if self._transport is None:
-                self._transport = Transport(self._options, self._scrub)
+                self._transport = sender(self._options, self._scrub)
             transport = self._transport
         return Exchange(self._options, self._patience, self._ledger, endpoint(self._options.url), transport)

@@ -12,7 +12,7 @@ from sae_bench.judge.ledger import Hold, Ledger
 from sae_bench.judge.options import JudgeOptions
 from sae_bench.judge.outcomes import Outcome
 from sae_bench.judge.records import Completion, Request, body
-from sae_bench.judge.transport import Transport
+from sae_bench.judge.transport import Sender
 
 REFUSALS = frozenset({400, 404, 405, 413, 415, 422, 500, 501})  # by which endpoints say that they take no parameter
 
@@ -33,7 +33,7 @@ class Exchange:
     """Tries of one judge at one endpoint. Lives on the shared loop."""
 
     def __init__(
-        self, options: JudgeOptions, patience: Patience, ledger: Ledger, endpoint: Endpoint, transport: Transport
+        self, options: JudgeOptions, patience: Patience, ledger: Ledger, endpoint: Endpoint, transport: Sender
     ) -> None:
         self.options, self.patience, self.ledger = options, patience, ledger
         self.endpoint, self.transport = endpoint, transport

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from sae_bench.errors import UsageError
@@ -13,6 +13,18 @@ from sae_bench.judge.options import DEFAULT_URL, JudgeOptions
 from sae_bench.judge.outcomes import Outcome, classify
 from sae_bench.judge.secrets import Quiet, Scrubber
 from sae_bench.judge.words import short
+
+
+class Sender(Protocol):
+    """What takes one request to a judge and brings what became of it; ``has_key``: whether a key goes with it."""
+
+    has_key: bool
+
+    async def send(self, body: dict[str, Any]) -> Outcome:
+        """Try once. Never raises for what the judge or the way to it does."""
+
+    async def close(self) -> None:
+        """Close what is open."""
 
 
 class Transport:
