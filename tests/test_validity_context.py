@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import astuple
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from sae_bench.judge import Judge, JudgeOptions, Request
-from sae_bench.judge.here import answering
+from sae_bench.judge.here import answering, sender
+from sae_bench.judge.secrets import Scrubber
+from sae_bench.judge.transport import Transport
 from sae_bench.saes import conformance
 from sae_bench.tasks.autointerp import prompts
 from sae_bench.validity import context, judge
@@ -22,6 +25,7 @@ from sae_bench.validity.context_subject import model, tokenizer
 from sae_bench.validity.context_words import Term, everywhere, holds, places, read, rows, terms, whats
 from sae_bench.validity.context_world import FEATURES, WIDTH, World, text, true, world
 from sae_bench.validity.ladder import Rung
+from sae_bench.validity.measure import Draw
 from tests.builders import context_by_hand
 
 Array = NDArray[np.float64]
@@ -222,13 +226,51 @@ def test_the_judge_errs_and_overlooks_as_often_as_it_says() -> None:
     assert 30 <= min(blank) < 50 <= max(blank) <= 70
 
 
+def test_only_its_address_is_answered_in_this_process_and_only_while_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    here, elsewhere = (JudgeOptions("m", base_url=url, cache=None) for url in (judge.ADDRESS, "http://localhost:1/v1"))
+    with answering(judge.ADDRESS, judge.ReadingJudge()):
+        assert not isinstance(sender(here, Scrubber()), Transport)
+        assert isinstance(sender(elsewhere, Scrubber()), Transport)
+    assert isinstance(sender(here, Scrubber()), Transport)
+
+
+@pytest.fixture(scope="module")
+def draw() -> Iterator[Draw]:
+    kept = ("perfect", "missed_80", "hash_of_all", "blind", "hash_of_word")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(context, "plans", lambda w: {name: plan for name, plan in plans(w).items() if name in kept})
+        yield context.measured(0, quick=True)
+
+
 @pytest.mark.slow
-def test_detection_sees_what_the_encoder_has_lost(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = ("perfect", "missed_80", "hash_of_all")
-    monkeypatch.setattr(context, "plans", lambda w: {n: p for n, p in plans(w).items() if n in kept})
-    draw = context.measured(0, quick=True, tasks="token_rules,autointerp")
-    detection = {name: draw.figures[name]["autointerp.detection"].value for name in kept}
-    rule = {name: draw.figures[name]["token_rules.rule_f1"].value for name in kept}
-    assert detection["perfect"] > detection["missed_80"] > detection["hash_of_all"]
-    assert rule["perfect"] > rule["missed_80"]
-    assert abs(draw.figures["perfect"]["autointerp.null_shuffled"].value) < 0.35
+def test_a_judge_tells_latents_that_miss_their_feature_from_those_that_do_not(draw: Draw) -> None:
+    detection = {name: draw.figures[name]["autointerp.detection"].value or 0 for name in draw.rungs}
+    assert detection["perfect"] > max(detection["missed_80"], detection["hash_of_all"]) + 0.2
+    for null in ("null_shuffled", "null_empty"):
+        assert abs(draw.figures["perfect"][f"autointerp.{null}"].value or 0) < 0.35
+
+
+@pytest.mark.slow
+def test_a_rule_of_tokens_says_what_tokens_explain_and_not_what_is_true(draw: Draw) -> None:
+    """Latents that are blind for context have better rules than right ones: who ranked by that would rank wrongly."""
+    rule = {name: draw.figures[name]["token_rules.rule_f1"].value or 0 for name in draw.rungs}
+    assert rule["blind"] == pytest.approx(1, abs=0.02)
+    assert rule["hash_of_word"] == pytest.approx(1, abs=0.02)
+    assert rule["perfect"] < 0.9
+    assert rule["missed_80"] < rule["perfect"]
+    own = {int(i): f1 for i, f1 in _rules(draw, "perfect")}
+    kinds = [[own[i] for i, term in enumerate(FEATURES) if i in own and kind(term)] for kind in KINDS]
+    assert min(kinds[0]) > 0.99
+    assert np.mean(kinds[0]) > np.mean(kinds[1]) > np.mean(kinds[2])
+
+
+KINDS = (
+    lambda term: not term.where,
+    lambda term: term.where and term.expressible,
+    lambda term: not term.expressible,
+)
+
+
+def _rules(draw: Draw, name: str) -> list[tuple[int, float]]:
+    return [(one["latent"], one["f1"]) for one in draw.results[name]["token_rules"].details["rules"]]

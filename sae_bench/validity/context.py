@@ -30,23 +30,25 @@ __all__ = ["CHECKPOINTS", "DRAWS", "TASKS", "measured"]
 NAME = "context"
 DRAWS = 4
 CHECKPOINTS: tuple[str, ...] = ()  # no SAE of this world is trained
-TASKS = "reconstruction,loss_recovered,sparsity,token_rules,autointerp,probe_recovery,sparse_probing"
+TASKS = "reconstruction,sparsity,token_rules,autointerp"  # labelled sets are there too, for who asks for probes
 PHRASE = 12  # words of a labelled text
 EVERY = 4  # a labelled set for every fourth feature: of all kinds
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: documents, latents that are explained, examples of a part of a labelled set, resamples."""
+    """How much is measured: documents, examples of a part of a labelled set, resamples, parameters of autointerp."""
 
     documents: int
-    explained: int
     examples: int
     resamples: int
+    autointerp: Mapping[str, int]
 
 
-WHOLE, QUICK = Size(480, 48, 200, 1000), Size(192, 16, 80, 200)
-AUTOINTERP = {"window_tokens": 12, "shown": 12, "contrast": 4, "positives": 8, "random": 4, "matched": 4}
+WINDOW = 12  # words: about one sentence and a half, so that most features are in some windows and not in others
+FEW = {"latents": 16, "null_latents": 4, "shown": 12, "positives": 8, "random": 4, "matched": 4}
+WHOLE = Size(480, 200, 1000, {"latents": 48, "null_latents": 12, "window_tokens": WINDOW})
+QUICK = Size(192, 80, 200, FEW | {"window_tokens": WINDOW})
 
 
 def measured(seed: int, *, quick: bool = False, tasks: str | None = None, task_dir: str | Path | None = None) -> Draw:
@@ -63,17 +65,12 @@ def measured(seed: int, *, quick: bool = False, tasks: str | None = None, task_d
         if any(spec.judge for spec in chosen.task_specs(Settings(tasks=tasks, task_dir=task_dir)).values()):
             stack.enter_context(answering(judge.ADDRESS, judge.ReadingJudge()))
             own = {"judge_model": judge.NAME, "judge_base_url": judge.ADDRESS, "judge_cache": folder / "judge.sqlite"}
-            own["parameters"] = _parameters(size)
+            own["parameters"] = {f"autointerp.{name}": value for name, value in size.autointerp.items()}
         return run(
             NAME, seed, ladder(made),
             model=model(made), tokenizer=tokenizer(), data=text(made.ids(2 * size.documents, "data")), tasks=tasks,
             task_dir=task_dir, probe_data=folder / "sets", limit=size.documents, resamples=size.resamples, **own,
         )  # fmt: skip
-
-
-def _parameters(size: Size) -> Mapping[str, Any]:
-    own = AUTOINTERP | {"latents": size.explained, "null_latents": max(2, size.explained // 4)}
-    return {f"autointerp.{name}": value for name, value in own.items()}
 
 
 def ladder(made: World) -> dict[str, Rung]:

@@ -7,7 +7,7 @@ hash of what was read (which features hold, and the word): equal activations hav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -212,9 +212,9 @@ def _linear(world: World) -> dict[str, Plan]:
     numbers = Numbers(world.seed, "linear")
     x = world.stream - world.mean
     found = {}
+    right = world.readout.T / np.linalg.norm(world.readout.T, axis=1, keepdims=True)
     for cosine in (80, 60):
         away = numbers.directions(N, WIDTH)
-        right = world.readout.T / np.linalg.norm(world.readout.T, axis=1, keepdims=True)
         rows = cosine / 100 * right + np.sqrt(1 - (cosine / 100) ** 2) * away
         edge = np.array([_edge(x @ row, rate) for row, rate in zip(rows, world.rates, strict=True)])
         found[f"blurred_{cosine}"] = Plan(_threshold(rows, edge), world.directions)
@@ -264,6 +264,3 @@ def _decoders(world: World) -> dict[str, Plan]:
         "noisy_70": Plan(lambda r: r.strength, 0.7 * d + np.sqrt(1 - 0.7**2) * away),
         "permuted": Plan(lambda r: r.strength, d[turned]),
     }
-
-
-Plans = Mapping[str, Plan]

@@ -107,7 +107,7 @@ class World:
     @cached_property
     def sample(self) -> Ids:
         """Text that no task reads ``[documents, words]``: on it is decided how good an SAE is."""
-        return self.ids(300, "sample")
+        return self.ids(240, "sample")
 
     @cached_property
     def has(self) -> Flags:

@@ -40,8 +40,8 @@ class ReadingJudge:
     overlooks: float = 0.15
     errs: float = 0.05
     parts: int = 3
-    gain: float = 0.05
-    price: float = 0.02
+    gain: float = 0.1
+    price: float = 0.05
 
     def __call__(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The reply to one request."""
