@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ import torch
 from sae_bench import chosen
 from sae_bench.judge.here import answering
 from sae_bench.settings import Settings
-from sae_bench.validity import judge
+from sae_bench.validity import judge, sets
 from sae_bench.validity.context_known import KnownInContext, Plan, plans
 from sae_bench.validity.context_subject import model, tokenizer
 from sae_bench.validity.context_words import Flags, Ids
@@ -91,16 +90,13 @@ def labelled(made: World, folder: Path, n: int) -> None:
     """Labelled sets of short texts, half of which have the feature somewhere: every fourth feature has one."""
     for part in ("train", "test"):
         ids = made.ids(15 * n, f"labelled {part}", PHRASE)
-        has = np.asarray(true(ids).any(1))
+        has = np.asarray(true(ids))
         for i in range(0, len(FEATURES), EVERY):
-            _write(folder / f"f{i:02d}" / f"{part}.csv", ids, has[:, i], n)
+            kept = _balanced(np.asarray(has[:, :, i].any(1)), n)
+            sets.write(folder / f"f{i:02d}", part, sets.of_words(text(ids[kept]), has[kept, :, i]))
 
 
-def _write(file: Path, ids: Ids, has: Flags, n: int) -> None:
+def _balanced(has: Flags, n: int) -> Ids:
+    """At most ``n`` texts, half of which have it."""
     half = min(n // 2, int(has.sum()), int((~has).sum()))
-    kept = np.concatenate([np.flatnonzero(has)[:half], np.flatnonzero(~has)[:half]])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out)
-        writer.writerow(("text", "label"))
-        writer.writerows(zip(text(ids[kept]), has[kept].astype(int).tolist(), strict=True))
+    return np.concatenate([np.flatnonzero(has)[:half], np.flatnonzero(~has)[:half]])

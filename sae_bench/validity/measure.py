@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from sae_bench.errors import SaeBenchError
 from sae_bench.results import store
 from sae_bench.schema import MetricValue, Result
 from sae_bench.units import Units
+from sae_bench.validity import sets
 from sae_bench.validity.ladder import STEPS, Rung, ladder
 from sae_bench.validity.subject import model, tokenizer
 from sae_bench.validity.trained import DRAWS
@@ -27,7 +27,7 @@ __all__ = ["CHECKPOINTS", "DRAWS", "TASKS", "Draw", "Rung", "measured", "run"]
 NAME = "tokens"
 CHECKPOINTS = STEPS
 # Not token_rules: here what a token has is said by the token itself, so that a list of tokens is right for any latent.
-TASKS = "reconstruction,loss_recovered,sparsity,probe_recovery,sparse_probing,downstream_sparsity"
+TASKS = "reconstruction,loss_recovered,sparsity,probe_recovery,sparse_probing,token_labels,downstream_sparsity"
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,7 @@ def labelled(made: World, folder: Path, size: Size) -> None:
     for feature in chosen(made, size.sets):
         for part in ("train", "test"):
             ids = balanced(made, feature, part, size.examples)
-            place = folder / f"f{feature:03d}"
-            place.mkdir(exist_ok=True)
-            has = (made.strengths[ids, feature] > 0).any(1)
-            with (place / f"{part}.csv").open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                writer.writerow(("text", "label"))
-                writer.writerows(zip(text(ids), has.astype(int).tolist(), strict=True))
+            sets.write(folder / f"f{feature:03d}", part, sets.of_words(text(ids), made.strengths[ids, feature] > 0))
 
 
 def chosen(made: World, n: int) -> list[int]:

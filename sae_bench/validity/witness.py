@@ -16,8 +16,6 @@ are, but the text on which truth is counted and that on which tasks are measured
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import tempfile
 from collections.abc import Mapping
@@ -36,12 +34,15 @@ from sae_bench.saes.linear import LinearCoder
 from sae_bench.saes.load import load_sae
 from sae_bench.saes.protocol import SparseCoder
 from sae_bench.saes.weights import Weights
+from sae_bench.validity import sets
 from sae_bench.validity.measure import Draw, Rung, run
 from sae_bench.validity.truth import Truth
 
 NAME = "demo"
 DRAWS = 4
-TASKS = "reconstruction,loss_recovered,sparsity,probe_recovery,sparse_probing,downstream_sparsity,token_rules"
+TASKS = (
+    "reconstruction,loss_recovered,sparsity,probe_recovery,sparse_probing,token_labels,downstream_sparsity,token_rules"
+)
 OF = "topk_k32"  # the SAE of which those of known faults are made
 UNTRAINED = "frozen_random"
 CHECKPOINTS = (UNTRAINED, "topk_k32_undertrained", OF)
@@ -231,15 +232,10 @@ def labelled(folder: Path, seed: int, size: Size) -> None:
     The column ``spans`` says on which characters the attribute holds.
     """
     for attribute in chosen(size.sets):
-        place = folder / attribute
-        place.mkdir()
         for part, split in SPLITS.items():
-            with (place / f"{part}.csv").open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                writer.writerow(("text", "label", "spans"))
-                for one in balanced(attribute, seed, split, size.examples):
-                    spans = [(span.start, span.end) for span in one.spans if span.attribute == attribute]
-                    writer.writerow((one.text, int(one.attributes[attribute]), json.dumps(spans)))
+            found = balanced(attribute, seed, split, size.examples)
+            spans = ([(span.start, span.end) for span in one.spans if span.attribute == attribute] for one in found)
+            sets.write(folder / attribute, part, zip((one.text for one in found), spans, strict=True))
 
 
 def chosen(n: int) -> list[str]:
