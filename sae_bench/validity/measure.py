@@ -76,12 +76,13 @@ def measured(seed: int, *, quick: bool = False, tasks: str | None = None, task_d
     by default :data:`TASKS`; ``task_dir`` a folder of other tasks.
     """
     made, size = world(seed), QUICK if quick else WHOLE
+    rungs = ladder(made)
     with tempfile.TemporaryDirectory() as folder:
         labelled(made, Path(folder), size)
         return run(
             NAME,
             seed,
-            ladder(made),
+            rungs,
             model=model(made),
             tokenizer=tokenizer(),
             data=text(made.ids(2 * size.documents, LENGTH, "text")),
