@@ -193,3 +193,14 @@ def test_processes_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -
     said = [row.said("fidelity") for row in rows if row is not None]
     assert said[0] == said[1]
     assert said[0].monotone == 1.0
+
+
+def test_a_world_without_training_has_samples_of_other_saes() -> None:
+    """Where nothing is trained, fidelity is still held to its intervals."""
+    specs = {"made_up": made_up.spec()}
+    found = seen.seen(made_up.measured(0), specs, (), seen.Effort(2, 100, 1), lambda name: name == "made_up.fvu")
+    assert found.metrics["made_up.fvu"].held[1] == 2 * seen.SOME
+    assert found.metrics["made_up.fvu"].beside_controls == {}
+    row = table.Measured.of("made_up.fvu", [found], ())
+    assert row is not None
+    assert (row.monotone(), row.beaten_by(None)) == (None, ())
