@@ -16,6 +16,8 @@ from sae_bench.cli.main import main
 from sae_bench.validity import asked, seen, table, worlds
 from tests.builders import made_up_draws as made_up
 
+SHIPPED = seen.QUICK
+
 
 @pytest.fixture(scope="module", autouse=True)
 def made_up_world() -> Iterator[None]:
@@ -183,6 +185,7 @@ def test_worlds_are_named_and_imported_when_asked() -> None:
 def test_processes_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A world as it ships, draw by draw in this process, and in two at once."""
     monkeypatch.setitem(worlds.WORLDS, "tokens", "sae_bench.validity.measure")
+    monkeypatch.setattr(seen, "QUICK", SHIPPED)  # as other processes have it
     question = asked.Question(("reconstruction.fvu",), quick=True)
     one, two = (asked.measured(question, [worlds.world("tokens")], lambda *_: None, workers=n) for n in (1, 2))
     assert [*one] == [*two] == ["tokens"]
