@@ -16,6 +16,8 @@ from sae_bench.cli.main import main
 from sae_bench.validity import asked, seen, table, worlds
 from tests.builders import made_up_draws as made_up
 
+SHIPPED = seen.QUICK
+
 
 @pytest.fixture(scope="module", autouse=True)
 def made_up_world() -> Iterator[None]:
@@ -183,6 +185,7 @@ def test_worlds_are_named_and_imported_when_asked() -> None:
 def test_processes_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A world as it ships, draw by draw in this process, and in two at once."""
     monkeypatch.setitem(worlds.WORLDS, "tokens", "sae_bench.validity.measure")
+    monkeypatch.setattr(seen, "QUICK", SHIPPED)  # as other processes have it
     question = asked.Question(("reconstruction.fvu",), quick=True)
     one, two = (asked.measured(question, [worlds.world("tokens")], lambda *_: None, workers=n) for n in (1, 2))
     assert [*one] == [*two] == ["tokens"]
@@ -193,3 +196,14 @@ def test_processes_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -
     said = [row.said("fidelity") for row in rows if row is not None]
     assert said[0] == said[1]
     assert said[0].monotone == 1.0
+
+
+def test_a_world_without_training_has_samples_of_other_saes() -> None:
+    """Where nothing is trained, fidelity is still held to its intervals."""
+    specs = {"made_up": made_up.spec()}
+    found = seen.seen(made_up.measured(0), specs, (), seen.Effort(2, 100, 1), lambda name: name == "made_up.fvu")
+    assert found.metrics["made_up.fvu"].held[1] == 2 * seen.SOME
+    assert found.metrics["made_up.fvu"].beside_controls == {}
+    row = table.Measured.of("made_up.fvu", [found], ())
+    assert row is not None
+    assert (row.monotone(), row.beaten_by(None)) == (None, ())

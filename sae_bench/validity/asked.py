@@ -14,6 +14,7 @@ from sae_bench.schema import TaskSpec
 from sae_bench.standing import Claims, Standing
 from sae_bench.validity import seen
 from sae_bench.validity.table import Measured, standing
+from sae_bench.validity.verdict import bar
 from sae_bench.validity.worlds import KnownWorld
 
 QUICK_DRAWS = 2  # the fewest that say what noise is
@@ -41,9 +42,9 @@ class Question:
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The metrics that have to be measured: where it is to be quick, those that claim something."""
+        """The metrics that have to be measured: where it is to be quick, those that could be ranked."""
         specs = self.specs
-        return tuple(m for m in self.metrics if not self.quick or claims_of(specs, m) is not None)
+        return tuple(m for m in self.metrics if not self.quick or could_be_ranked(specs, m))
 
     def tasks_in(self, world: KnownWorld) -> list[str]:
         """The tasks that a world is to measure."""
@@ -60,6 +61,12 @@ def claims_of(specs: Mapping[str, TaskSpec], metric: str) -> Claims | None:
     """What a metric, ``task.metric``, says that it measures."""
     task, _, name = metric.partition(".")
     return specs[task].metrics[name].claims
+
+
+def could_be_ranked(specs: Mapping[str, TaskSpec], metric: str) -> bool:
+    """Whether a metric, ``task.metric``, is ranked if every world speaks for it."""
+    task, _, name = metric.partition(".")
+    return bar(specs[task], name, claims_of(specs, metric)) is None
 
 
 def standings(

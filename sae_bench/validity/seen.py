@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sae_bench.validity.measure import Draw
 
 GROUPS = 400  # of documents in a sample for coverage
+SOME = 6  # SAEs for samples
 PERFECT = "perfect"
 FITTED = "random_fit"
 CONTROLS = (FITTED, "frozen_random", "permuted")  # SAEs that a trained one has to beat
@@ -26,7 +27,7 @@ Counted = tuple[int, int]  # how many of how many
 
 @dataclass(frozen=True)
 class Effort:
-    """How many samples for coverage of an SAE of the training, of how many resamples; null pairs of two neighbours."""
+    """How many samples for coverage of each chosen SAE, of how many resamples; null pairs of one with the next."""
 
     trials: int
     resamples: int
@@ -119,6 +120,11 @@ class _Task:
             for values in ({sae: signed(side, name) for sae, side in sides.items()},)
         }
 
+    def _chosen(self, sides: Mapping[str, InMemory]) -> list[str]:
+        """SAEs for samples: those of the training, or where there is none, some of the ladder, spread over it."""
+        there = [name for name in self.trained if name in sides]
+        return there or [*sides][:: max(1, -(-len(sides) // SOME))]
+
     def _by_table(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for name in self.metrics:
@@ -131,7 +137,7 @@ class _Task:
         for table, names in self._by_table().items():
             if not kind(table).text:
                 continue
-            for i, sae in enumerate(one for one in self.trained if one in sides):
+            for i, sae in enumerate(self._chosen(sides)):
                 side = sides[sae]
                 metrics = {
                     name: side.metrics[name]
@@ -145,9 +151,9 @@ class _Task:
         return found
 
     def _null(self, sides: Mapping[str, InMemory]) -> dict[str, Counted]:
-        """Of each SAE of the training and the next."""
-        there, found = [name for name in self.trained if name in sides], dict[str, Counted]()
-        for i, (first, second) in enumerate(pairwise(there)):
+        """Of each chosen SAE and the next."""
+        found: dict[str, Counted] = {}
+        for i, (first, second) in enumerate(pairwise(self._chosen(sides))):
             for table, names in self._by_table().items():
                 a, b = sides[first], sides[second]
                 both = [name for name in names if _value(a, name) is not None and _value(b, name) is not None]

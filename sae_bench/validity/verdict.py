@@ -23,18 +23,24 @@ TRUTHS: Mapping[Claims, str] = {"features": "features", "encoder": "encoder", "d
 
 def why_not(spec: TaskSpec, metric: str, claims: Claims | None, worlds: Mapping[str, InWorld]) -> str | None:
     """Why nobody is ranked by a metric, in a sentence without its dot; None where SAEs may be."""
-    if claims is None:
-        return "it does not claim to measure features, a half of the SAE, or fidelity"
-    if spec.metrics[metric].better == "none":
-        return "it has no direction"
-    if spec.judge:
-        return "no replay of a real judge is there to measure it with"
+    barred = bar(spec, metric, claims)
+    if claims is None or barred is not None:
+        return barred
     speaking = {name: one for name, one in worlds.items() if speaks(claims, one)}
     if not speaking:
         return "no world speaks of it"
     said = [reason for name, one in speaking.items() for reason in lacking(claims, name, one)]
     more = [f"and {len(said) - MOST} more"] if len(said) > MOST else []
     return "; ".join([*said[:MOST], *more]) or None
+
+
+def bar(spec: TaskSpec, metric: str, claims: Claims | None) -> str | None:
+    """Why nobody is ranked by a metric, whatever worlds say of it; None where they decide."""
+    if claims is None:
+        return "it does not claim to measure features, a half of the SAE, or fidelity"
+    if spec.metrics[metric].better == "none":
+        return "it has no direction"
+    return "no replay of a real judge is there to measure it with" if spec.judge else None
 
 
 def speaks(claims: Claims, one: InWorld) -> bool:
