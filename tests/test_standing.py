@@ -495,3 +495,19 @@ def test_older_results_that_say_who_is_ranked_load_and_say_it_no_more() -> None:
     assert read.definition is not None
     assert not any(metric.orders for metric in read.definition.metrics.values())
     assert registry.definition_sha256(read.definition) == one.provenance.protocol.task_sha256
+
+
+SILENT = {  # have a direction and claim nothing: shares in which random dictionaries are good, and the like
+    *("sparsity.dead_fraction", "sparsity.dense_fraction_10pct", "probe_recovery.probe_share"),
+    *(f"sparse_probing.share_k{k}" for k in (1, 2, 5, 16)),
+    *("downstream_sparsity.effect_sparsity", "downstream_sparsity.effect_sparsity_token_gain"),
+    *("autointerp.failed_fraction", "token_labels.hierarchy_gap"),
+}
+
+
+def test_every_metric_that_ships_with_a_direction_says_what_it_claims() -> None:
+    """A new one that forgets it would be unranked in silence."""
+    directed = {
+        f"{t}.{m}": one for t, s in registry.tasks().items() for m, one in s.metrics.items() if one.better != "none"
+    }
+    assert {name for name, one in directed.items() if one.claims is None} == SILENT & directed.keys()
