@@ -157,6 +157,16 @@ def test_permuting_and_rescaling_latents_changes_no_truth(made: World, rungs: di
     assert astuple(context.rung("other", other, made).truth) == pytest.approx(astuple(rungs[name].truth))
 
 
+@pytest.mark.parametrize("name", ["perfect", "half_dead", "hash_of_all"])
+def test_latents_that_never_fire_add_no_truth(made: World, rungs: dict[str, Rung], name: str) -> None:
+    """Even where they write exactly what a feature is."""
+    plan = plans(made)[name]
+    more = Plan(
+        lambda r: torch.nn.functional.pad(plan.codes(r), (0, len(FEATURES))), np.vstack([plan.decoder, made.directions])
+    )
+    assert astuple(context.rung("more", more, made).truth) == pytest.approx(astuple(rungs[name].truth))
+
+
 def test_coders_keep_the_protocol(made: World) -> None:
     x = torch.from_numpy(made.activations(made.ids(8, "protocol")).reshape(-1, WIDTH)).float()
     for name in ("perfect", "blind", "tied_k4"):

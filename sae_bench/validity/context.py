@@ -1,4 +1,10 @@
-"""World 2, "context": its ladder, and the tasks run on it as a user runs them, with a judge that reads."""
+"""World 2, "context": its ladder, and the tasks run on it as a user runs them, with a judge that reads.
+
+Truth counts features: one without a latent of its own scores 0. A judge and a rule of tokens are asked about latents,
+and only about those that fire: what is dead, merged or split is not to be seen by them. And both like latents that a
+list of words describes, whatever is true of the world: those that are blind for context, or fire on words at random,
+are in the ladder to show how far that goes.
+"""
 
 from __future__ import annotations
 
