@@ -74,6 +74,13 @@ def test_tasks_that_see_codes_alone_have_no_control_of_another_decoder() -> None
     assert set(run(small())["a", "sparsity"].controls) == {"mean", "random"}
 
 
+def test_a_control_of_the_same_codes_is_the_sae_in_no_figure_that_orders() -> None:
+    """It would be a rival that no SAE is told from; of what sees codes alone it has no figure."""
+    for result in run(small(), tasks="reconstruction,loss_recovered", controls="permuted").values():
+        for name, metric in result.controls["permuted"].items():
+            assert metric.better == "none" or metric.value is None or metric.value != result.metrics[name].value, name
+
+
 def test_the_fit_is_the_same_whatever_is_kept_of_the_calibration_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit in memory is read once more; figures do not change, to the bit."""
     saes = [small(), small("b", seed=2)]
