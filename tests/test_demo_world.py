@@ -333,3 +333,15 @@ BITS = {
 def test_what_results_are_stored_of_has_not_changed_by_a_bit(file):
     content = (demo.MODEL_PATH.parent / file).read_bytes()
     assert hashlib.sha256(content).hexdigest()[:16] == BITS[file]
+
+
+def test_other_seeds_share_no_start_with_the_first_and_find_a_part_of_the_same():
+    def rows(name):
+        return torch.nn.functional.normalize(load_file(demo.sae_path(name) / "weights.safetensors")["W_dec"].float())
+
+    first = rows("topk_k32")
+    for name in ("more/topk_k32_seed3", "more/topk_k32_seed4"):
+        cosines = first @ rows(name).T
+        assert cosines.diagonal().abs().median() < 0.15, "latent i of one is no kin of latent i of the other"
+        assert 0.4 < cosines.max(1).values.mean() < 0.6
+    assert (first * rows("topk_k16")).sum(1).median() > 0.5, "these two began alike, for who wants to be warned of it"
