@@ -285,7 +285,7 @@ def test_without_pip_the_file_is_given(
     assert main(["probes", "fetch", "--from", str(tmp_path / "right" / wheel.file)]) == 0
     assert main(["probes", "list"]) == 0
     said = capsys.readouterr().out
-    assert f"sae-probes 0.4.2 is here: {place(wheel)}" in said
+    assert f"sae-probes 0.4.2 is here: {place(wheel)} (103 tables, 7 shifted)" in said
     assert "probes-v2: 103 sets" in said
     assert "95_toxic_is" in said
 

@@ -51,7 +51,7 @@ def run_list(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     from sae_bench.data.labelled.entries import PackageSet, UnavailableSet, named_lists, suite_entries
-    from sae_bench.data.labelled.wheels import WHEELS, Absent, kept
+    from sae_bench.data.labelled.wheels import WHEELS, Absent, Tables
     from sae_bench.registry import choose
     from sae_bench.show.text import line, printable
 
@@ -77,7 +77,9 @@ def run_list(args: argparse.Namespace) -> int:
         print(line(f"{name}: {len(one.sets)} sets, {one.title} (sha256 {one.sha256[:16]})"))
     for wheel in WHEELS.values():
         try:
-            print(printable(f"{wheel.package} {wheel.version} is here: {kept(wheel)}"))
+            with Tables(wheel) as tables:
+                inside = f"{len(tables.names('set'))} tables, {len(tables.names('shifted'))} shifted"
+                print(printable(f"{wheel.package} {wheel.version} is here: {tables.place} ({inside})"))
         except Absent as why:
             print(printable(f"{str(why)[0].upper()}{str(why)[1:]}"))
     return 0
