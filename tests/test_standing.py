@@ -19,7 +19,7 @@ from sae_bench.errors import TaskError
 from sae_bench.plot import controls, select
 from sae_bench.results import recompute, store
 from sae_bench.schema import Against, MetricSpec, MetricValue, Result, TaskSpec
-from sae_bench.show import against
+from sae_bench.show import against, truth
 from sae_bench.standing import InWorld, Standing
 from tests.builders.boards import COLUMNS, HOSTILE, make, measured, put
 from tests.builders.locks import judged_by, lock_beside, trusting
@@ -423,6 +423,20 @@ def test_show_says_of_a_metric_what_known_truth_says(cli: Run, name: str) -> Non
     assert Standing.model_validate(own) == TOLD
     about = content if "standing" in content else content["metrics"]["probe_r"]
     assert (about["ranked"], about["claims"], about["unranked"]) == (False, "features", TOLD.why)
+
+
+def test_a_card_has_a_row_for_each_world_and_no_empty_column() -> None:
+    with judged_by({"probe_recovery.probe_r": TOLD}):
+        spec, told = registry.tasks()["probe_recovery"], registry.standings("probe_recovery")
+        head, rows = truth.filled(truth.rows(spec, told))
+    (row,) = [one for one in rows if one[0] == "`probe_r`"]
+    assert dict(zip(head, row, strict=True)) == {
+        "metric": "`probe_r`", "claims": "features", "ranked": f"no: {TOLD.why}", "world": "tokens", "features": "0.55",
+        "encoder": "0.91", "training": "1.00", "signal / noise": "55.4 [30, 80]", "coverage": "0.94",
+        "false positives": "0.01", "cannot see": "permuted, noisy_07", "does not beat": "random_fit",
+        "hangs on": "split_2",
+    }  # fmt: skip
+    assert all(one[2].startswith("no: it is not validated") for one in rows if one is not row)
 
 
 @pytest.mark.parametrize(("name", "said"), [
