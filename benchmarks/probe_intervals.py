@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sae_bench import demo
-from sae_bench.kernels.pool import Entries, pool
+from sae_bench.kernels.pool import Entries, pool, pool_scores
 from sae_bench.kernels.probes import Columns, columns
 from sae_bench.registry import load, tasks
 from sae_bench.saes.load import load_sae
@@ -33,7 +33,7 @@ from sae_bench.units import Units, nested
 from sae_bench.units.bootstrap import Metric, quotient
 
 FIGURES = {
-    "probe_recovery": ("probe_r", "probe_loss", "probe_auroc"),
+    "probe_recovery": ("probe_r", "probe_loss", "probe_auroc", "probe_write", "probe_features"),
     "sparse_probing": ("auroc_k1", "auroc_k16"),
 }
 PARTS = ("train", "test")
@@ -49,6 +49,7 @@ class View:
     y: dict[str, Tensor]
     pooled: dict[str, Columns]
     weights: Tensor
+    along: Tensor  # what the test texts say along the direction of each latent
     n_latents: int
     seed: int = 0
     dense: bool = False
@@ -62,7 +63,8 @@ class View:
         return self.pooled[part]
 
     def written(self, latents: Tensor, pooling: str) -> Tensor:
-        return torch.zeros(len(self.labels("test")), len(latents), dtype=torch.float64)  # no figure here is made of it
+        assert pooling == "max"
+        return self.along[:, latents]
 
     def density(self, latents: Tensor) -> Tensor:
         return torch.zeros(len(latents), dtype=torch.float64)
@@ -73,14 +75,16 @@ class View:
 
 
 @torch.no_grad()
-def pooled_codes(texts: list[str], saes: list[Any], model: Any, tokenizer: Any) -> list[Tensor]:
-    """Codes ``[texts, latents]`` of every SAE, the largest over the tokens of a text."""
+def pooled_codes(texts: list[str], saes: list[Any], model: Any, tokenizer: Any) -> list[tuple[Tensor, Tensor]]:
+    """Codes ``[texts, latents]`` of every SAE and what texts say along its directions, both the largest over tokens."""
     layer = int(demo.HOOK.split(".")[1]) + 1
     longest = model.config.n_positions
     rows = [[tokenizer.bos_token_id, *ids] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     rows = [ids[:longest] for ids in rows]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    found = [torch.zeros(len(texts), sae.info.n_latents, dtype=torch.float64) for sae in saes]
+    shapes = [(len(texts), sae.info.n_latents) for sae in saes]
+    found = [(torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)) for shape in shapes]
+    rows_of = [sae.decoder_rows(torch.arange(sae.info.n_latents)).double() for sae in saes]
     for start in range(0, len(order), 64):
         some = order[start : start + 64]
         width = max(len(rows[i]) for i in some)
@@ -91,7 +95,8 @@ def pooled_codes(texts: list[str], saes: list[Any], model: Any, tokenizer: Any) 
         x = model(ids, output_hidden_states=True).hidden_states[layer][keep]
         size = keep.sum(1)
         text = torch.arange(len(some)).repeat_interleave(size)
-        for sae, out in zip(saes, found, strict=True):
+        for sae, directions, (out, along) in zip(saes, rows_of, found, strict=True):
+            along[torch.tensor(some)] = pool_scores(x.double() @ directions.T, size, "max", signed=False)
             codes = sae.encode(x)
             entries = Entries(text[codes.token_of_entry()], codes.indices, codes.values)
             own = pool(entries, "max", sae.info.n_latents, size)
@@ -137,9 +142,9 @@ def measured(options: argparse.Namespace, made: list[LabelledTask]) -> Iterator[
             if all(FEWEST <= int(y[s].sum()) <= int(s.stop or n) - (s.start or 0) - FEWEST for s in side.values())
         }
         found = []
-        for z, sae in zip(codes, saes, strict=True):
+        for (z, along), sae in zip(codes, saes, strict=True):
             own = {part: sparse(z[side[part]]) for part in PARTS}
-            views = [View(a, y, own, weights, sae.info.n_latents) for a, y in sets.items()]
+            views = [View(a, y, own, weights, along[side["test"]], sae.info.n_latents) for a, y in sets.items()]
             tables = [table(task, views, list(ids[options.train :])) for task in made]
             found.append([nested.draw(t, seed=0, resamples=options.resamples) for t in tables])
         yield found
