@@ -35,7 +35,7 @@ __all__ = ["CHECKPOINTS", "DRAWS", "TASKS", "measured"]
 NAME = "context"
 DRAWS = 4
 CHECKPOINTS: tuple[str, ...] = ()  # no SAE of this world is trained
-TASKS = "reconstruction,sparsity,token_rules,autointerp"  # labelled sets are there too, for who asks for probes
+TASKS = "reconstruction,sparsity,token_rules,autointerp,probe_recovery,sparse_probing,token_labels"
 PHRASE = 12  # words of a labelled text
 EVERY = 4  # a labelled set for every fourth feature: of all kinds
 
