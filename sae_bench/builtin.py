@@ -199,6 +199,7 @@ STREAMS = (  # in the order in which they run
     Entry("documents", "sae_bench.streams.documents:Documents", "every document of the text"),
     Entry("tracked", "sae_bench.streams.tracked:TrackedStream", "where some latents fire, on some documents"),
     Entry("labelled", "sae_bench.streams.labelled:LabelledStream", "labelled sets of texts"),
+    Entry("token_labels", "sae_bench.streams.token_labels:TokenLabelStream", "labelled sets of texts, token by token"),
     Entry("ablations", "sae_bench.streams.ablations:AblationStream", "latents taken away one by one"),
 )
 DEFAULT_CONTROLS = ("mean", "identity", "pca", "random", "random_fit", "random_l0", "permuted")

@@ -227,7 +227,7 @@ _ORDER = {
     for i, name in enumerate(
         (
             *("reconstruction", "sparsity", "loss_recovered", "probe_recovery", "sparse_probing"),
-            *("downstream_sparsity", "token_rules", "autointerp"),
+            *("token_labels", "downstream_sparsity", "token_rules", "autointerp"),
         )
     )
 }

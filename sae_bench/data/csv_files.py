@@ -13,17 +13,17 @@ _LONE_RETURN = re.compile(rb"(?<=\r)(?!\n)")
 
 
 def csv_rows(
-    lines: Iterable[bytes], where: str, delimiter: str, needed: Iterable[str] = ()
+    lines: Iterable[bytes], where: str, delimiter: str, needed: Iterable[str] = (), optional: Iterable[str] = ()
 ) -> Iterator[dict[str, str]]:
     """The rows of a table by the names in its first line; cells may be quoted, and hold line ends and delimiters then.
 
-    Of ``needed`` columns the first line must have each once. ``where`` is the file, for sentences. Raises DataError,
-    and csv.Error for broken quoting.
+    Of ``needed`` columns the first line must have each once, of ``optional`` ones at most once. ``where`` is the file,
+    for sentences. Raises DataError, and csv.Error for broken quoting.
     """
     csv.field_size_limit(max(LINE, csv.field_size_limit()))  # a cell is a document
     reader = csv.reader(_texts(lines, where), delimiter=delimiter, strict=True)
     header = next(reader, [])
-    for name in needed:
+    for name in (*needed, *(name for name in optional if name in header)):
         if header.count(name) != 1:
             problem = "several columns" if name in header else "no column"
             raise DataError(

@@ -17,16 +17,20 @@ from sae_bench.engine.views import CoderView, SiteView
 from sae_bench.engine.workspace import CoderFailure, Entry, Workspace
 from sae_bench.streams.pooled import Pooled, TokenStore
 from sae_bench.streams.prefixes import Prefixes
+from sae_bench.streams.token_view import GroupCodes
 
 
 @dataclass(frozen=True)
 class Carried:
     """One batch: the number of each sequence's text, int64 ``[sequences]``, and activations and prefixes by hook.
 
+    ``texts`` are the places of these texts in the suite.
+
     What texts that begin alike share is equal in all of them, see :mod:`sae_bench.streams.prefixes`.
     """
 
     batch: Batch
+    texts: Sequence[int]
     numbers: Tensor
     x: Mapping[str, tuple[Tensor, Tensor]]
     alike: Prefixes
@@ -56,7 +60,7 @@ class Passes:
                 of_text = [numbers[i] for i in members]
                 shared = alike.of(of_text, device)
                 x = {hook: alike.activations(hook, batch.activations(hook), shared) for hook in hooks}
-                yield Carried(batch, torch.tensor(of_text, device=device), x, alike)
+                yield Carried(batch, members, torch.tensor(of_text, device=device), x, alike)
 
 
 def pool_batch(
@@ -65,12 +69,16 @@ def pool_batch(
     pooled: Mapping[str, Pooled],
     stores: Mapping[str, TokenStore],
     failed: Callable[[Entry, str], None],
+    tokens: GroupCodes | None = None,
 ) -> None:
     """Keep one batch: tokens in ``stores`` (by hook), and in ``pooled`` the codes of ``entries``, by encoder.
+
+    The codes of single tokens go to ``tokens``, if they are to be kept.
 
     Where a coder of ``pooled`` has channels, all of the activation is pooled. ``failed`` is told of a coder that fails.
     """
     batch, numbers = carried.batch, carried.numbers
+    places = None if tokens is None else tokens.numbers(carried.texts, batch)
     for hook, store in stores.items():
         store.add(carried.x[hook][0], batch, numbers)
     for key, entry in entries.items():
@@ -80,7 +88,10 @@ def pool_batch(
                 mean = batch.work.moments[entry.hook_in].mean
                 pooled[key].add_channels(activations - mean, batch, numbers)
             else:
-                codes = CoderView(SiteView(batch, entry.hook_in), entry).codes
-                pooled[key].add_codes(carried.alike.codes(key, codes, prefix), batch, numbers)
+                codes = carried.alike.codes(key, CoderView(SiteView(batch, entry.hook_in), entry).codes, prefix)
+                if pooled[key].poolings:
+                    pooled[key].add_codes(codes, batch, numbers)
+                if tokens is not None and places is not None:
+                    tokens.of(key, codes.n_latents).add(codes, places)
         except CoderFailure as failure:
             failed(entry, str(failure))

@@ -6,9 +6,9 @@ run as if they were a coder: they are the floor of every score, and what the cei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ from sae_bench.streams.labelled_tables import (
     wanted_keys,
 )
 from sae_bench.streams.pooled import Pooled, SetView, TokenStore, TrainWeights
+from sae_bench.streams.token_sets import TokenSets
+from sae_bench.streams.token_view import GroupCodes
 from sae_bench.streams.whole import check_rows
 from sae_bench.streams.written import Asked, read
 from sae_bench.tasks.base import Task
@@ -67,6 +69,7 @@ class LabelledReader(Reader):
         self.entries = [*self.floors, *own]
         written = [e.hook_out for e in self.entries if any(task.sees_decoder for task in tasks.values())]
         self.hooks = list(dict.fromkeys([*hooks, *written]))
+        self.located = TokenSets.of(self.suite, self.options.mask, self.options.special_ids)
         self._columns = Columns()
 
     def __len__(self) -> int:
@@ -86,7 +89,8 @@ class LabelledReader(Reader):
         numbers = np.full(self.suite.tokens.n_units, -1, dtype=np.int64)
         numbers[texts] = np.arange(len(texts))
         stores = self._stores(len(texts))
-        pooled = self._pooled(texts, part, stores)
+        codes = self._token_codes(group, texts)
+        pooled = self._pooled(texts, part, stores, codes)
         weights = TrainWeights(tuple(self.suite.tokens.unit_ids[i] for i in texts), self.options.seed)
         with one_thread():
             for i, (number, one) in enumerate(zip(group, sets, strict=True)):
@@ -98,13 +102,26 @@ class LabelledReader(Reader):
                     views[entry.key] = SetView(
                         one, numbers, pooled[key], self.options.seed, entry, weights, store, memos[key]
                     )
+                    views[entry.key].firing = codes.view(number, key) if codes else None
                 self._read_directions(views, one, part, stores)
                 for name, task, entry in self._todo(part):
+                    if number not in self._sets_of(task):
+                        continue
                     rows = self._try(name, entry, part, partial(self._measure, name, task, entry, views, number))
                     append(part.rows, rows or {})
-        for store in stores.values():
+        for store in (*stores.values(), *([codes] if codes else [])):
             store.close()
         return part
+
+    def _sets_of(self, task: LabelledTask) -> list[int]:
+        """The sets that a task is measured on."""
+        return self.located.usable if task.on_tokens else list(range(len(self.suite.sets)))
+
+    def _token_codes(self, group: Sequence[int], texts: NDArray[np.int64]) -> GroupCodes | None:
+        """Where the codes of single tokens go, if a task reads them in one of these sets."""
+        if not any(task.on_tokens for task in self.tasks.values()) or not set(group) & set(self.located.usable):
+            return None
+        return GroupCodes(self.located, texts, self.work.subject.dtype, waits=self.run.work.waits)
 
     def _measures(self, task: LabelledTask, entry: Entry) -> bool:
         """Whether a task has rows of this coder's own."""
@@ -120,7 +137,7 @@ class LabelledReader(Reader):
         for entry in self.entries:
             for name, task in self.tasks.items():
                 failed = {*self.run.state.task_failures.get(name, {}), *(k for t, k in part.task_failures if t == name)}
-                own = entry in self.floors or self._measures(task, entry)
+                own = task.references if entry in self.floors else self._measures(task, entry)
                 if own and entry.key not in failed and entry in self._left(part):
                     yield name, task, entry
 
@@ -209,9 +226,14 @@ class LabelledReader(Reader):
             raise TaskFailure(f"task {task.spec.id}: {what} gives the column {unknown[0]}, which no example has")
         return refit_rows(found, columns, task.n_refits)
 
-    def _pooled(self, texts: NDArray[np.int64], part: Part, stores: dict[str, TokenStore]) -> dict[str, Pooled]:
-        """The pooled codes of every encoder on these texts, by the key of the first coder that has it."""
-        asked = {task.pooling for task in self.tasks.values()}
+    def _pooled(
+        self, texts: NDArray[np.int64], part: Part, stores: dict[str, TokenStore], tokens: GroupCodes | None
+    ) -> dict[str, Pooled]:
+        """The pooled codes of every encoder on these texts, by the key of the first coder that has it.
+
+        Those of single tokens go to ``tokens``.
+        """
+        asked = {task.pooling for task in self.tasks.values() if not task.on_tokens}
         channels = (*(("last",) if "last" in asked else ()), *(("mean", "high", "low") if asked != {"last"} else ()))
         pooled: dict[str, Pooled] = {}
         for entry in self.entries:
@@ -225,8 +247,9 @@ class LabelledReader(Reader):
         for carried in self.passes.carried(texts, self.hooks):
             encoders: dict[str, Entry] = {}
             for entry in self._left(part):
-                encoders.setdefault(encoded_as(entry, self.cast), entry)
-            pool_batch(carried, encoders, pooled, stores, failed)
+                if asked or entry not in self.floors:
+                    encoders.setdefault(encoded_as(entry, self.cast), entry)
+            pool_batch(carried, encoders, pooled, stores, failed, tokens)
         return pooled
 
     def tables(self, task: Task, entry: Entry) -> dict[str, Units]:
@@ -235,9 +258,9 @@ class LabelledReader(Reader):
 
     def _checked(self, task: Task, entry: Entry) -> Arrays:
         """The rows of a coder, of floor and of ceiling, each of which has every text of every set once."""
-        rows, sets = self._rows(task, entry), self.suite.sets
-        texts = np.concatenate([one.test.texts for one in sets])
-        of = np.repeat(np.arange(len(sets)), [len(one.test.texts) for one in sets])
+        rows, sets, measured = self._rows(task, entry), self.suite.sets, self._sets_of(cast(LabelledTask, task))
+        texts = np.concatenate([sets[i].test.texts for i in measured])
+        of = np.repeat(measured, [len(sets[i].test.texts) for i in measured])
         for key in wanted_keys(entry, self.cast, task):
             own = [rows.get((task.spec.id, key, f"example.{name}"), np.zeros(0)) for name in ("set", "text")]
             named = list(zip(own, (len(sets), self.suite.tokens.n_units), strict=True))
@@ -246,6 +269,8 @@ class LabelledReader(Reader):
 
     def references(self, task: Task, entry: Entry) -> dict[str, dict[str, Units]]:
         """The best channels and the full residual stream: what sets floor and ceiling."""
+        if not cast(LabelledTask, task).references:
+            return {}
         return reference_tables(self._rows(task, entry), task, entry, self.cast, self.suite)
 
     def _rows(self, task: Task, entry: Entry) -> Arrays:

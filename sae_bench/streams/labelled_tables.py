@@ -13,6 +13,7 @@ from sae_bench.engine.workspace import Entry
 from sae_bench.metrics.labelled import BEST_CHANNELS, CEILING, FLOOR, FULL_RESIDUAL
 from sae_bench.streams.channels import channels_key, is_identity
 from sae_bench.tasks.base import Task
+from sae_bench.tasks.labelled import LabelledTask
 from sae_bench.units import Column, Units, nested
 
 
@@ -36,9 +37,15 @@ def measured_as(entry: Entry, cast: Cast, task: Task) -> str:
 _COMMON = ("set", "text", "examples", "positive")
 
 
-def wanted_keys(entry: Entry, cast: Cast, task: Task) -> tuple[str, str, str]:
-    """The keys under which a coder's rows of a task, and those of floor and ceiling, are measured."""
-    return measured_as(entry, cast, task), channels_key(entry.hook_in), ceiling_key(entry.hook_in)
+def wanted_keys(entry: Entry, cast: Cast, task: Task) -> tuple[str, ...]:
+    """The keys under which a coder's rows of a task, and those of floor and ceiling if it has them, are measured."""
+    own = measured_as(entry, cast, task)
+    return (own, channels_key(entry.hook_in), ceiling_key(entry.hook_in)) if _labelled(task).references else (own,)
+
+
+def _labelled(task: Task) -> LabelledTask:
+    assert isinstance(task, LabelledTask)
+    return task
 
 
 def labelled_tables(rows: Arrays, task: Task, entry: Entry, cast: Cast, suite: Suite) -> dict[str, Units]:
@@ -46,7 +53,7 @@ def labelled_tables(rows: Arrays, task: Task, entry: Entry, cast: Cast, suite: S
 
     Rows of refits follow those of examples, see :mod:`sae_bench.units.nested`.
     """
-    keys = zip(("", FLOOR, CEILING), wanted_keys(entry, cast, task), strict=True)
+    keys = zip(("", FLOOR, CEILING), wanted_keys(entry, cast, task), strict=False)  # the coder's own may be alone
     tables = {prefix: _table(rows, task.spec.id, key) for prefix, key in keys}
     own = tables[""]
     columns: dict[str, Column] = {}
@@ -55,13 +62,14 @@ def labelled_tables(rows: Arrays, task: Task, entry: Entry, cast: Cast, suite: S
             if name in ("set", "text") or (prefix and name in _COMMON):
                 continue
             columns[prefix + name] = np.concatenate([column, table["refit"][name]])
-    names = [f"{one.name}@{one.digest}" for one in suite.sets]
+    names = [f"{one.name}@{one.token_digest if _labelled(task).on_tokens else one.digest}" for one in suite.sets]
     unit_ids = suite.tokens.unit_ids
     sets, texts = own["example"]["set"], own["example"]["text"]
     ids = [f"{names[int(s)]}:{unit_ids[int(t)]}" for s, t in zip(sets, texts, strict=True)]
     drawn = zip(own["refit"]["set"], own["refit"]["number"], strict=True)
     ids += [f"{names[int(s)]}:{nested.refit_name(int(r))}" for s, r in drawn]
-    facts = own["dataset"] | {n: c for n, c in tables[CEILING]["dataset"].items() if n != "set"}
+    of_ceiling = tables[CEILING]["dataset"] if CEILING in tables else {}
+    facts = own["dataset"] | {n: c for n, c in of_ceiling.items() if n != "set"}
     dataset = Units(tuple(names[int(s)] for s in facts["set"]), {n: c for n, c in facts.items() if n != "set"})
     return {"example": Units(tuple(ids), columns), "dataset": dataset}
 

@@ -192,6 +192,7 @@ class SetView:
     store: TokenStore | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
     scores: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    firing: Any = None  # a TokenSetView where a task reads single tokens
 
     @property
     def n_latents(self) -> int:

@@ -22,6 +22,7 @@ class LabelledView(Protocol):
 
     seed: int
     memo: dict[Any, Any]
+    firing: Any  # a TokenView of sae_bench.tasks.firing, for tasks that read single tokens (``on_tokens``)
 
     @property
     def set_name(self) -> str:
@@ -124,6 +125,8 @@ class LabelledTask(Task):
     sees_decoder = False
     source = "codes"  # or "pre_activations", if the task has that parameter and it is set
     n_refits = 1
+    references = True  # whether the residual stream is measured too: best channels, and :meth:`ceiling`
+    on_tokens = False  # whether it reads single tokens, of the sets alone that say which of them have the label
     reads_tokens = False  # whether the ceiling asks for single tokens of the residual stream
 
     def __init__(self, spec: TaskSpec) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from sae_bench.data.labelled.encode import (
     LEAST,
     PARTS,
@@ -22,6 +24,8 @@ from sae_bench.data.labelled.encode import (
     Unusable,
     keyed,
 )
+from sae_bench.data.labelled.spans import Spans
+from sae_bench.data.tokens import IntArray
 from sae_bench.errors import DataError
 
 Where = Callable[[PartName, int | None], str]
@@ -31,12 +35,16 @@ SPARE = 2
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """The chosen examples of a set, in the order of their keys, before its texts have a place in the suite."""
+    """The chosen examples of a set, in the order of their keys, before its texts have a place in the suite.
+
+    ``places``: which tokens of each have the label, None where the set does not say it.
+    """
 
     name: str
     examples: dict[PartName, list[tuple[Encoded, bool]]]
     notes: dict[str, Any]
     source: str
+    places: dict[PartName, list[IntArray]] | None = None
 
 
 class _Smallest:
@@ -66,6 +74,8 @@ class _PartBuilder:
         self.limit = limit
         self.seen: dict[str, tuple[bool, int]] = {}
         self.conflicting: set[str] = set()
+        self.places: dict[str, IntArray] = {}  # by unit: which tokens have the label, where that is said
+        self.nowhere: int | None = None  # the row of the first positive text of which it is not
         self.candidates = {label: _Smallest(None if limit is None else SPARE * limit) for label in (False, True)}
         self.counts: Counter[str] = Counter()
 
@@ -96,9 +106,10 @@ class SetBuilder:
         self._encoder, self._seed, self._where, self._balanced = encoder, str(options.seed), where, balanced
         self._least = LEAST if least is None else least
         self._parts = {part: _PartBuilder(options.limit(part)) for part in PARTS}
+        self._spans = False  # whether any row says where its label is
 
-    def add(self, part: PartName, text: str, label: bool, row: int = 0) -> None:
-        """Take one example; `row` says where it was found."""
+    def add(self, part: PartName, text: str, label: bool, row: int = 0, spans: Spans | None = None) -> None:
+        """Take one example; `row` says where it was found, `spans` where in the text the label is (None: not said)."""
         here = self._parts[part]
         here.counts["read"] += 1
         try:
@@ -112,9 +123,45 @@ class SetBuilder:
         known = here.seen.setdefault(unit, (label, row))
         if self._where is not None:
             self._check_clean(self._where, part, encoded, row, label)
+        self._locate(part, text, label, row, spans, unit)
         if known[0] != label:
             here.conflicting.add(unit)
         here.candidates[label].add(keyed("probe choice", self._seed, text), encoded)
+
+    def _locate(self, part: PartName, text: str, label: bool, row: int, spans: Spans | None, unit: str) -> None:
+        """Keep which tokens of a text have its label; of copies that say it differently, in a set that may, all."""
+        here = self._parts[part]
+        if spans and not label and self._where is not None:
+            self._refuse(f"{self._where(part, row)} has the label 0 and spans where it is; remove one")
+        if label and not spans:
+            here.nowhere = row if here.nowhere is None else here.nowhere
+        if not label or not spans or not self._encoder.locates:
+            self._spans |= bool(spans)
+            return
+        self._spans = True
+        found = self._encoder.places(text, spans)
+        known = here.places.setdefault(unit, found)
+        if not np.array_equal(known, found):
+            if self._where is not None:
+                places = f"{self._where(part, here.seen[unit][1])} and {self._where(part, row)}"
+                self._refuse(f"{places} hold the same text with different spans; remove one")
+            here.places[unit] = np.union1d(known, found)
+
+    def _located(self, examples: dict[PartName, list[tuple[Encoded, bool]]]) -> dict[PartName, list[IntArray]] | None:
+        """Which tokens of each chosen text have the label; None where no text says it, or the tokenizer cannot."""
+        if not self._spans or not self._encoder.locates:
+            return None
+        for part, here in self._parts.items():
+            if here.nowhere is not None and self._where is not None:
+                self._refuse(
+                    f"{self._where(part, here.nowhere)} has the label 1 and no span that says where, as other rows "
+                    "have; add it, or remove the column 'spans'"
+                )
+        none = np.zeros(0, dtype=np.int32)
+        return {
+            part: [self._parts[part].places.get(encoded.unit, none) for encoded, _ in chosen]
+            for part, chosen in examples.items()
+        }
 
     def _check_clean(self, where: Where, part: PartName, encoded: Encoded, row: int, label: bool) -> None:
         cut = f" (cut to {len(encoded.ids)} tokens)" if encoded.truncated else ""
@@ -143,7 +190,10 @@ class SetBuilder:
     def finish(self, source: str, **notes: Any) -> Draft:
         """The chosen examples. Raises `DataError` (with `where`) or `Unusable` if a class of a part has too few."""
         examples = {part: self._choose(part) for part in PARTS}
-        return Draft(self.name, examples, notes | {part: self._notes(part, examples[part]) for part in PARTS}, source)
+        notes |= {part: self._notes(part, examples[part]) for part in PARTS}
+        if self._spans and not self._encoder.locates:
+            notes["spans_left_out"] = "the tokenizer does not say which characters its tokens have"
+        return Draft(self.name, examples, notes, source, self._located(examples))
 
     def _choose(self, part: PartName) -> list[tuple[Encoded, bool]]:
         here, available, least = self._parts[part], self.distinct(part), self._least[part]

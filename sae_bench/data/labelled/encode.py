@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sae_bench.data.labelled.spans import Offsets, Spans
 from sae_bench.data.mask import Mask, inside
 from sae_bench.data.tokens import IntArray
 from sae_bench.errors import DataError
@@ -99,6 +100,28 @@ class Encoder:
         self._tokenizer, self._vocab_size = tokenizer, vocab_size
         self._mask, self._special = options.mask, options.special_ids
         self.encode: Callable[[str], Encoded] = lru_cache(RECENT_TEXTS)(self._encode)
+        self._offsets = lru_cache(RECENT_TEXTS)(self._read_offsets)
+
+    @property
+    def locates(self) -> bool:
+        """Whether the tokenizer says which characters each of its tokens has, so that spans can be found again."""
+        return bool(getattr(self._tokenizer, "is_fast", False))
+
+    def places(self, text: str, spans: Spans) -> IntArray:
+        """Which of the tokens that :meth:`encode` gives of ``text`` have a label that lies in ``spans``, ascending.
+
+        What lies behind the cut has no token. For tokenizers that say where their tokens are.
+        """
+        if not spans:
+            return np.zeros(0, dtype=np.int32)
+        return self._offsets(text).places(spans, len(self.encode(text).ids))
+
+    def _read_offsets(self, text: str) -> Offsets:
+        """Where the tokens of a text are, without those that are BOS already."""
+        found = self._tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
+        ids, offsets = found["input_ids"], found["offset_mapping"]
+        start = next((place for place, token in enumerate(ids) if token != self.bos), len(ids))
+        return Offsets.of(text, offsets[start:])
 
     def _encode(self, text: str) -> Encoded:
         """The ids of one text. Raises `BadText` if it gives none, or none that counts."""

@@ -1,5 +1,6 @@
 """Probe sets in a folder of the user: `<set>/{train,test}.{parquet,jsonl,csv}` with the columns `text` and `label`.
 
+A column `spans` may say where in the text the label is (:mod:`sae_bench.data.labelled.spans`).
 Nothing is repaired here: whatever is wrong with a set is one `DataError` that names the set, the file and the row.
 Rows of parquet and csv files count from 0 as in a data frame, the header of a csv file not included; lines of a jsonl
 file count from 1.
@@ -15,6 +16,7 @@ from sae_bench.data.csv_files import csv_rows
 from sae_bench.data.labelled.build import Draft, SetBuilder
 from sae_bench.data.labelled.encode import PARTS, Encoder, LabelledOptions, PartName
 from sae_bench.data.labelled.entries import NAME
+from sae_bench.data.labelled.spans import Spans, checked
 from sae_bench.data.sources import quoted, reading
 from sae_bench.data.text_files import check_expansion, open_parquet
 from sae_bench.errors import DataError, named
@@ -23,6 +25,7 @@ from sae_bench.registry import choose
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 COLUMNS = ("text", "label")
+SPANS = "spans"  # a column that may be there: where in the text the label is
 LABELS: dict[Any, bool] = {0: False, 1: True, "0": False, "1": True}  # False and True are equal to 0 and 1
 LAYOUT = "<set>/train.parquet and <set>/test.parquet (or .jsonl, .csv)"
 
@@ -53,7 +56,8 @@ def _load_set(folder: Path, encoder: Encoder, options: LabelledOptions) -> Draft
     builder = SetBuilder(name, encoder, options, where=lambda part, row: _place(files[part], row))
     for part, file in files.items():
         for row, values in _rows(file):
-            builder.add(part, *_example(values, f"Probe set {name!r}: {_place(file, row)}"), row)
+            text, label, spans = _example(values, f"Probe set {name!r}: {_place(file, row)}")
+            builder.add(part, text, label, row, spans)
     return builder.finish(str(folder), files=[file.name for file in files.values()])
 
 
@@ -78,7 +82,7 @@ def _place(file: Path, row: int | None) -> str:
     return str(file) if row is None else f"{file} {kind} {row}"
 
 
-def _example(values: Mapping[str, Any], where: str) -> tuple[str, bool]:
+def _example(values: Mapping[str, Any], where: str) -> tuple[str, bool, Spans | None]:
     missing = [name for name in COLUMNS if name not in values]
     if missing:
         raise DataError(f"{where} has no column {missing[0]!r} (found: {quoted(values)}); it needs 'text' and 'label'.")
@@ -87,7 +91,7 @@ def _example(values: Mapping[str, Any], where: str) -> tuple[str, bool]:
         raise DataError(f"{where}: the text must be a string, got {type(text).__name__}; remove the row or convert it.")
     if not isinstance(label, bool | int | float | str) or label not in LABELS:
         raise DataError(f"{where}: the label must be 0 or 1, got {str(label)[:40]!r}; remove the row or correct it.")
-    return text, LABELS[label]
+    return text, LABELS[label], checked(values.get(SPANS), text, where)
 
 
 def _rows(file: Path) -> Iterable[tuple[int, Mapping[str, Any]]]:
@@ -108,9 +112,12 @@ def _parquet(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 raise DataError(
                     f"{where} has {problem} {name!r} (found: {quoted(names)}); it needs 'text' and 'label'."
                 )
-        for batch in table.iter_batches(batch_size=256, columns=list(COLUMNS)):
-            for text, label in zip(batch.column("text"), batch.column("label"), strict=True):
-                yield row, {"text": text.as_py(), "label": label.as_py()}
+        if names.count(SPANS) > 1:
+            raise DataError(f"{where} has several columns {SPANS!r} (found: {quoted(names)}); keep one.")
+        read = [*COLUMNS, *(name for name in (SPANS,) if name in names)]
+        for batch in table.iter_batches(batch_size=256, columns=read):
+            for values in zip(*(batch.column(name) for name in read), strict=True):
+                yield row, {name: value.as_py() for name, value in zip(read, values, strict=True)}
                 row += 1
 
 
@@ -136,4 +143,4 @@ def _jsonl(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 def _csv(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     where = f"Probe set {file.parent.name!r}: {file}"
     with reading(where, csv.Error), opened(file, DataError, GIB) as raw:
-        yield from enumerate(csv_rows(lines(raw, file, DataError), where, ",", COLUMNS))
+        yield from enumerate(csv_rows(lines(raw, file, DataError), where, ",", COLUMNS, (SPANS,)))

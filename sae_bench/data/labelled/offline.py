@@ -162,7 +162,8 @@ def load_demo(
         builder = SetBuilder(entry.name, encoder, options, least=least)
         for part, made in documents.items():
             for one in made:
-                builder.add(part, one.text, one.attributes[entry.attribute])
+                spans = tuple((s.start, s.end) for s in one.spans if s.attribute == entry.attribute)
+                builder.add(part, one.text, one.attributes[entry.attribute], spans=spans)
         try:
             drafts.append(builder.finish(f"demo: {entry.attribute}", licence=entry.licence, note=note))
         except Unusable as error:

@@ -18,7 +18,7 @@ from sae_bench.data.labelled.folder import load_folder
 from sae_bench.data.labelled.hub import load_hub
 from sae_bench.data.labelled.offline import load_corpus_sets, load_demo
 from sae_bench.data.sources import Document
-from sae_bench.data.tokens import TokenSet
+from sae_bench.data.tokens import IntArray, TokenSet
 from sae_bench.registry import choose
 
 
@@ -26,11 +26,13 @@ from sae_bench.registry import choose
 class Part:
     """The train or test part of a set: `texts` `[examples]`, positions in `Suite.tokens`, and `labels` `[examples]`.
 
-    No text occurs twice in a part, or in both parts of a set.
+    No text occurs twice in a part, or in both parts of a set. `places` says of each example which tokens of its text
+    have the label, as places in the sequence that the model reads, BOS included; None where the set does not say it.
     """
 
     texts: npt.NDArray[np.int64]
     labels: npt.NDArray[np.bool_]
+    places: tuple[IntArray, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,7 @@ class LabelledSet:
 
     `digest` is 16 hex digits over the texts (as token ids) and labels of both parts, in no order: equal digests mean
     the same set. `source` says in one line where it comes from, `notes` (plain JSON) what was read and left out.
+    `token_digest` is that over the labels of tokens too, empty where they have none.
     """
 
     name: str
@@ -47,6 +50,7 @@ class LabelledSet:
     digest: str
     source: str
     notes: dict[str, Any]
+    token_digest: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +164,7 @@ class _Texts:
 
     def __init__(self, bos: int | None) -> None:
         self._start = np.array([] if bos is None else [bos], dtype=np.int32)
+        self.begins = len(self._start)  # where the first token of a text stands in its sequence
         self._ids, self._offsets = array("i"), array("q", [0])
         self._positions: dict[str, int] = {}
 
@@ -185,10 +190,21 @@ def _assemble(drafts: Iterable[Draft], skipped: dict[str, str], name: str, encod
 def _set_of(draft: Draft, texts: _Texts) -> LabelledSet:
     parts: list[Part] = []
     content: list[list[tuple[str, bool]]] = []
+    located: list[list[tuple[str, list[int]]]] = []
     for part in PARTS:
         examples = draft.examples[part]
         positions = np.array([texts.position(encoded) for encoded, _ in examples], dtype=np.int64)
-        parts.append(Part(positions, np.array([label for _, label in examples], dtype=np.bool_)))
+        labels = np.array([label for _, label in examples], dtype=np.bool_)
         content.append(sorted((encoded.unit, label) for encoded, label in examples))
-    digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
-    return LabelledSet(draft.name, parts[0], parts[1], digest, draft.source, draft.notes)
+        places = None if draft.places is None else tuple(p + texts.begins for p in draft.places[part])
+        if places is not None:
+            units = (encoded.unit for encoded, _ in examples)
+            located.append(sorted((unit, place.tolist()) for unit, place in zip(units, places, strict=True)))
+        parts.append(Part(positions, labels, places))
+    digest = _digest(content)
+    of_tokens = _digest([digest, located]) if located else ""
+    return LabelledSet(draft.name, parts[0], parts[1], digest, draft.source, draft.notes, of_tokens)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
