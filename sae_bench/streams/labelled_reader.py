@@ -109,8 +109,10 @@ class LabelledReader(Reader):
                         continue
                     rows = self._try(name, entry, part, partial(self._measure, name, task, entry, views, number))
                     append(part.rows, rows or {})
-        for store in (*stores.values(), *([codes] if codes else [])):
+        for store in stores.values():
             store.close()
+        if codes is not None:
+            codes.close()
         return part
 
     def _sets_of(self, task: LabelledTask) -> list[int]:

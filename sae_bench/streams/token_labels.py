@@ -102,11 +102,11 @@ def _details(sets: TokenSets) -> dict[str, Any]:
     found: dict[str, dict[str, Any]] = {}
     for i in sets.usable:
         one = suite.sets[i]
-        sizes = {part: {"tokens": n, "with_the_label": own, "texts_with_such": texts}
-                 for part, (n, own, texts) in sets.counts[i].items()}  # fmt: skip
-        parent = sets.parents.get(i)
-        inside = {} if parent is None else {"lies_inside": suite.sets[parent].name}
-        found[one.name] = {"source": one.source, "digest": one.token_digest, **sizes, **inside}
+        found[one.name] = {"source": one.source, "digest": one.token_digest}
+        for part, (n, own, texts) in sets.counts[i].items():
+            found[one.name][part] = {"tokens": n, "with_the_label": own, "texts_with_such": texts}
+        if (parent := sets.parents.get(i)) is not None:
+            found[one.name]["lies_inside"] = suite.sets[parent].name
     left_out = {suite.sets[i].name: f"Not used: {sets.too_few(i)}." for i in sets.located if i not in sets.usable}
     return {
         "name": suite.name,
