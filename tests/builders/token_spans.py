@@ -56,7 +56,7 @@ class Planted:
 
 def share(ids: Tensor, places: Tensor, of: float) -> Tensor:
     """About so large a share of all occurrences, the same ones each time; a larger share holds a smaller one."""
-    return (ids * 7 + places * 13) % 20 < 20 * of
+    return ((ids * 2654435761 + places * 40503) >> 5) % 100 < 100 * of
 
 
 def row(text: str, ids: Iterable[int]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def texts(n: int, seed: int) -> list[str]:
     return [*found[: n // 2], *(" ".join(map(str, some)) for some in high[n // 2 :])]
 
 
-def write_set(folder: Path, name: str, ids: Iterable[int], *, n: int = 80) -> Path:
+def write_set(folder: Path, name: str, ids: Iterable[int], *, n: int = 160) -> Path:
     """A set of texts whose label is on some tokens; the same texts whatever these are."""
     wanted = list(ids)
     (folder / name).mkdir(parents=True)
