@@ -34,6 +34,7 @@ from sae_bench import registry
 from sae_bench.cli.main import main as sae_bench
 from sae_bench.parameters import TaskParameters
 from sae_bench.schema import TaskSpec
+from sae_bench.streams import stream
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "tasks" / "versions.lock"
@@ -114,7 +115,7 @@ def tasks() -> str:
     """The tasks that ship as a table, with the question of each and what it needs beside a language model."""
     rows = []
     for name, spec in registry.tasks().items():
-        labelled = registry.load(spec.code).stream == "labelled"
+        labelled = stream(registry.load(spec.code).stream).labels
         needs = "text, a judge" if spec.judge else "labelled texts" if labelled else "text"
         rows.append((f"[`{name}`](tasks/{name}/README.md)", spec.question, needs))
     return tabulate(rows, headers=["task", "question", "needs"], tablefmt="github")

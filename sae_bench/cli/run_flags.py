@@ -19,7 +19,7 @@ GROUPS = {  # of settings, as help calls them
     "told": "what the files of the SAE leave open",
     "model": "language model",
     "text": "text",
-    "labels": "labelled texts (probe_recovery, sparse_probing)",
+    "labels": "labelled texts (probe_recovery, sparse_probing, token_labels)",
     "judge": "judge (autointerp)",
     "run": "run",
 }

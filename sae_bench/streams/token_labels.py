@@ -52,9 +52,9 @@ class TokenLabelStream(LabelledStream):
         sets, suite = _sets(inputs), inputs.suite
         own = _only(suite, sets.usable)
         content = json.dumps([[one.name, one.token_digest] for one in own.sets])
-        lengths = suite.tokens.offsets[sets.texts + 1] - suite.tokens.offsets[sets.texts]
+        lengths = suite.tokens.offsets[sets.measured + 1] - suite.tokens.offsets[sets.measured]
         digest = hashlib.sha256(content.encode()).hexdigest()
-        return Population(suite.name, digest, len(sets.texts), int(lengths.sum()), _details(sets), suite.bos)
+        return Population(suite.name, digest, len(sets.measured), int(lengths.sum()), _details(sets), suite.bos)
 
     def cost(self, planned: Planned) -> dict[str, Any]:
         """How much text has labels of tokens."""
@@ -62,8 +62,8 @@ class TokenLabelStream(LabelledStream):
         return {
             "sets with labels of tokens": len(sets.usable) if sets else 0,
             "sets that lie inside another": len(sets.parents) if sets else 0,
-            "texts with labels of tokens": len(sets.texts) if sets else 0,
-            "tokens of these": int(sets.tokens.counted.sum()) if sets else 0,
+            "texts with labels of tokens": len(sets.measured) if sets else 0,
+            "tokens of these that count": sets.n_counted if sets else 0,
         }
 
     def open(self, run: Run, tasks: Mapping[str, Task]) -> dict[str, Reader]:
@@ -111,7 +111,7 @@ def _details(sets: TokenSets) -> dict[str, Any]:
     return {
         "name": suite.name,
         "coverage": f"{len(sets.usable)} of {len(sets.located)}",
-        "texts": len(sets.texts),
+        "texts": len(sets.measured),
         "sets": found,
         "skipped": left_out,
     }

@@ -94,7 +94,20 @@ class TokenSets:
     @cached_property
     def texts(self) -> Ints:
         """The texts of the sets, each once."""
-        halves = [half.texts for i in self.located for half in (self.suite.sets[i].train, self.suite.sets[i].test)]
+        return self._texts(self.located)
+
+    @cached_property
+    def measured(self) -> Ints:
+        """The texts of the usable sets, each once."""
+        return self._texts(self.usable)
+
+    @property
+    def n_counted(self) -> int:
+        """How many of their tokens count."""
+        return int(self.tokens.counted[self.tokens.of_texts(self.measured)[0]].sum())
+
+    def _texts(self, chosen: Sequence[int]) -> Ints:
+        halves = [half.texts for i in chosen for half in (self.suite.sets[i].train, self.suite.sets[i].test)]
         return np.unique(np.concatenate([np.zeros(0, np.int64), *halves]))
 
     @cached_property

@@ -45,7 +45,9 @@ class GroupCodes:
         """A set as one coder sees it; None for a set without labels of tokens, and for a coder without codes."""
         if number not in self.sets.usable or key not in self._codes:
             return None
-        return TokenSetView(self, number, self._codes[key], self.sets.parents.get(number))
+        usable, parent = self.sets.usable, self.sets.parents.get(number)
+        outer = None if parent is None else usable.index(parent)
+        return TokenSetView(self, number, self._codes[key], usable.index(number), outer)
 
     def numbers(self, members: Sequence[int], batch: Batch) -> Ints:
         """The number of every token of a batch of the texts ``members``, -1 where it does not count."""
@@ -86,16 +88,17 @@ class TokenSetView:
     """See :class:`sae_bench.tasks.firing.TokenView`."""
 
     group: GroupCodes
-    number: int
+    place: int  # in the suite
     codes: TokenCodes
-    parent: int | None = None
+    number: int
+    parent: int | None
 
     @cached_property
     def train(self) -> PartTokens:
         """The train part."""
-        return self.group.part(self.number, "train")
+        return self.group.part(self.place, "train")
 
     @cached_property
     def test(self) -> PartTokens:
         """The test part."""
-        return self.group.part(self.number, "test")
+        return self.group.part(self.place, "test")

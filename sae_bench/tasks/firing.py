@@ -61,7 +61,10 @@ class Codes(Protocol):
 
 
 class TokenView(Protocol):
-    """One labelled set as one coder sees it; ``parent`` is the number of the set that it lies inside, if any."""
+    """One labelled set as one coder sees it.
+
+    ``number`` is its own among the sets with labels of tokens, ``parent`` that of the set that it lies inside, if any.
+    """
 
     number: int
     parent: int | None

@@ -35,8 +35,11 @@ class Gap:
     null: float
 
 
-def gap(view: TokenView, groups: Ints, n_groups: int, weights: Array, n_sets: int, seed: int, name: str) -> Gap:
-    """The gap of a set that lies inside another. ``groups`` ``[test texts]``, ``weights`` ``[R, train texts]``."""
+def gap(view: TokenView, groups: Ints, n_groups: int, weights: Array, n_sets: int, seed: int, name: str) -> Gap | None:
+    """The gap of a set that lies inside another. ``groups`` ``[test texts]``, ``weights`` ``[R, train texts]``.
+
+    None where no random set has tokens in the test part and leaves some of the parent.
+    """
     train, test, codes = view.train, view.test, view.codes
     assert train.shared is not None
     assert train.inside is not None
@@ -46,7 +49,9 @@ def gap(view: TokenView, groups: Ints, n_groups: int, weights: Array, n_sets: in
     child = test.labels[test.inside]
     drawn = list(_random_sets(train, test, n_sets, seed, name))
     of_null = [inner.gap(inner.best_without(own), there) for own, there in drawn if 0 < there.sum() < len(there)]
-    null = np.mean(of_null, axis=0) if of_null else np.zeros(1 + n_groups)
+    if not of_null:
+        return None
+    null = np.mean(of_null, axis=0)
     own = inner.gap(0, child)
     again = choice.under(weights)
     each = {place: float(inner.gap(place, child)[0]) for place in set(again.tolist())}

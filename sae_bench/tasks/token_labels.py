@@ -80,11 +80,12 @@ class TokenLabels(LabelledTask):
         numbers |= dict.fromkeys(("parent", "parent_latent"), -1.0) | dict.fromkeys(("outside", "within", "null"), 0.0)
         if tokens.parent is not None:
             found = gap(tokens, groups, n_groups, weights, self.n_sets, view.seed, view.set_name)
-            if found.latent >= 0:  # a gap of a latent that is silent everywhere would say nothing
+            if found is not None and found.latent >= 0:  # a gap of a latent that is silent everywhere would say nothing
                 rows |= {"pair": np.ones(test.n_texts), "gap": pseudo_values(found.value, groups)}
                 sums["gap"] = list(test.n_texts * found.refits)
-            numbers |= {"parent": float(tokens.parent), "parent_latent": float(found.latent)}
-            numbers |= {"outside": found.outside, "within": found.within, "null": found.null}
+            if found is not None:
+                numbers |= {"parent": float(tokens.parent), "parent_latent": float(found.latent)}
+                numbers |= {"outside": found.outside, "within": found.within, "null": found.null}
         view.memo[self.spec.id] = sums
         return {name: torch.from_numpy(column) for name, column in rows.items()}, numbers
 

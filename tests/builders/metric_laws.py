@@ -7,6 +7,7 @@ float64 with few documents, and each serves all metrics: what must not change a 
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,14 @@ LAWS: dict[str, dict[str, Law]] = {
         **{f"accuracy_k{k}": _FREE for k in (1, 2, 5, 16)},
         **{f"share_k{k}": _FREE for k in (1, 2, 5, 16)},
     },
+    "token_labels": {
+        "label_f1": Law(mean=0.0, dead=0.0),
+        "label_precision": Law(mean=NULL, dead=NULL),
+        "label_recall": Law(mean=0.0, dead=0.0),
+        "label_auprc": _FREE,
+        "label_recall_p90": Law(mean=0.0, dead=0.0),
+        "hierarchy_gap": Law(NULL, NULL, NULL),  # neither of the two sets lies inside the other
+    },
     "downstream_sparsity": {
         **dict.fromkeys(("effect_sparsity_token", "effect_sparsity_token_gain", "effect_sparsity"), _OF_LIVE),
         **dict.fromkeys(("effect_kl", "noise_fraction"), _OF_LIVE),
@@ -133,7 +142,7 @@ LAWS: dict[str, dict[str, Law]] = {
     },
 }
 ELSEWHERE = {"autointerp"}  # a judge decides what comes out; test_autointerp.py holds it to judges of known accuracy
-ON_LABELS = ("probe_recovery", "sparse_probing")  # units are labelled examples, not documents
+ON_LABELS = ("probe_recovery", "sparse_probing", "token_labels")  # units are labelled examples, not documents
 
 _DOCUMENTS = "reconstruction,sparsity,loss_recovered"
 
@@ -199,7 +208,9 @@ def measure(folder: Path) -> Runs:
         "downstream_sparsity.horizon": 8
     }
     fitted = {
-        f"{task}.{name}": value for task in ON_LABELS for name, value in (("folds", 2), ("ceiling_strengths", [0.1]))
+        f"{task}.{name}": value
+        for task in ("probe_recovery", "sparse_probing")
+        for name, value in (("folds", 2), ("ceiling_strengths", [0.1]))
     }
     labelled = {
         "tier": "smoke",
@@ -226,13 +237,17 @@ def _run(coders: list[SparseCoder], tasks: str, **given: Any) -> dict[tuple[str,
 
 
 def labelled_texts(folder: Path) -> Path:
-    """Two small labelled sets of demo texts."""
+    """Two small labelled sets of demo texts, with where in them the labels are."""
     texts = list({d.text: d for d in demo.documents(120, seed=3)}.values())
     for attribute in ("language_en", "contains_number"):
-        has = [(d.text, 1) for d in texts if d.attributes[attribute]][:20]
-        lacks = [(d.text, 0) for d in texts if not d.attributes[attribute]][:20]
+        rows_of = {has: [d for d in texts if d.attributes[attribute] == has][:20] for has in (True, False)}
+        has, lacks = (
+            [(d.text, int(y), [(s.start, s.end) for s in d.spans if s.attribute == attribute]) for d in found]
+            for y, found in rows_of.items()
+        )
         (folder / attribute).mkdir(parents=True)
         for part, rows in (("train", has[:12] + lacks[:12]), ("test", has[12:] + lacks[12:])):
             with (folder / attribute / f"{part}.csv").open("w", newline="", encoding="utf-8") as lines:
-                csv.writer(lines).writerows([("text", "label"), *rows])
+                cells = [(text, label, json.dumps(spans)) for text, label, spans in rows]
+                csv.writer(lines).writerows([("text", "label", "spans"), *cells])
     return folder
