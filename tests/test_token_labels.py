@@ -15,9 +15,12 @@ from sklearn.metrics import average_precision_score, f1_score, precision_recall_
 from torch import Tensor
 
 from sae_bench import Result, evaluate
+from sae_bench.api import Session
 from sae_bench.kernels import transfer
 from sae_bench.saes.protocol import SparseCoder, codes_from_dense
+from sae_bench.settings import Settings
 from sae_bench.streams.token_codes import TokenCodes
+from sae_bench.verify import verify
 from tests.builders.tiny_models import tiny_gpt2
 from tests.builders.token_spans import HOOK, Fires, Located, Planted, row, settings, share, texts, write_set
 from tests.builders.waiting import NoWaiting
@@ -437,3 +440,46 @@ def test_the_planted_coder_knows_every_token() -> None:
     x = model.transformer.wte(ids) + model.transformer.wpe(torch.arange(29))
     assert coder.encode(x[0]).dense()[:, 0].tolist() == ids[0].tolist()
     assert coder.info.hooks_in == (HOOK,)
+
+
+# ---------------------------------------------------------------- around a run
+
+
+@pytest.fixture(name="written", scope="module")
+def _written(nested_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a result that was measured beside another labelled task, and of which a set is not its own."""
+    out = tmp_path_factory.mktemp("out")
+    write_set(nested_folder, "a_bare_one", range(20, 24))
+    for part in ("train", "test"):
+        file = nested_folder / "a_bare_one" / f"{part}.jsonl"
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        file.write_text("\n".join(json.dumps({k: one[k] for k in ("text", "label")}) for one in rows))
+    quick = {"tasks": "sparse_probing,token_labels", "out": str(out), "name": "planted"}
+    quick |= {"parameters": {"sparse_probing.folds": 2, "sparse_probing.strengths": [0.1]}}
+    measured(absorbing(0.5), nested_folder, **quick)
+    (file,) = out.rglob("token_labels@*.json")
+    return file
+
+
+@pytest.mark.parametrize(("share", "seed"), [(1, 0), (0.34, 0), (0.34, 1), (0.34, 2)])
+def test_a_part_is_measured_again_with_what_it_lies_inside(
+    written: Path, nested_folder: Path, share: float, seed: int
+) -> None:
+    """A child alone would have no gap, and its result would be called wrong."""
+    given = {name: settings(nested_folder)[name] for name in ("model", "tokenizer", "data", "probe_data")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = verify(written, Planted(absorbing(0.5)), share=share, seed=seed, **given)
+    assert report.wrong == []
+    assert report.rows > 0
+
+
+def test_the_cost_is_said_before_a_run(nested_folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        session = Session(Planted(perfect), Settings(**settings(nested_folder)))
+    told = session.forecast()
+    assert told["sets with labels of tokens"] == 3
+    assert told["sets that lie inside another"] == 1
+    assert told["texts with labels of tokens"] > 200
+    assert "sets with labels of tokens: 3" in told["cost of token_labels"]
