@@ -112,8 +112,8 @@ class Settings(OfJudge):
     mean_from: Literal["calibration", "evaluation"] = stated(
         "calibration", "where the mean of mean ablation comes from", "text", suite="fixed", repeats=True)  # fmt: skip
     probe_data: str | Path | None = stated(
-        None, "folder of sets <set>/{train,test}.{parquet,jsonl,csv} with columns text and label (0 or 1), instead of "
-        "the built-in suite", "labels", "DIR", suite="fixed")  # fmt: skip
+        None, "folder of sets <set>/{train,test}.{parquet,jsonl,csv} with columns text, label (0 or 1), "
+        "if known spans; instead of the built-in suite", "labels", "DIR", suite="fixed")  # fmt: skip
     probe_sets: str = stated(
         "all", "sets of the built-in suite: all (no score if most are missing), names separated by commas, or globs",
         "labels", "NAMES", suite="fixed", repeats=True)  # fmt: skip

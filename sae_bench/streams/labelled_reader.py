@@ -256,14 +256,14 @@ class LabelledReader(Reader):
 
     def tables(self, task: Task, entry: Entry) -> dict[str, Units]:
         """The tables "example" and "dataset"."""
-        return labelled_tables(self._checked(task, entry), task, entry, self.cast, self.suite)
+        return labelled_tables(self._checked(task, entry), cast(LabelledTask, task), entry, self.cast, self.suite)
 
     def _checked(self, task: Task, entry: Entry) -> Arrays:
         """The rows of a coder, of floor and of ceiling, each of which has every text of every set once."""
         rows, sets, measured = self._rows(task, entry), self.suite.sets, self._sets_of(cast(LabelledTask, task))
         texts = np.concatenate([sets[i].test.texts for i in measured])
         of = np.repeat(measured, [len(sets[i].test.texts) for i in measured])
-        for key in wanted_keys(entry, self.cast, task):
+        for key in wanted_keys(entry, self.cast, cast(LabelledTask, task)):
             own = [rows.get((task.spec.id, key, f"example.{name}"), np.zeros(0)) for name in ("set", "text")]
             named = list(zip(own, (len(sets), self.suite.tokens.n_units), strict=True))
             check_rows(task, "texts of labelled sets", named, (of, texts))
@@ -271,18 +271,19 @@ class LabelledReader(Reader):
 
     def references(self, task: Task, entry: Entry) -> dict[str, dict[str, Units]]:
         """The best channels and the full residual stream: what sets floor and ceiling."""
-        if not cast(LabelledTask, task).references:
-            return {}
-        return reference_tables(self._rows(task, entry), task, entry, self.cast, self.suite)
+        own = cast(LabelledTask, task)
+        return reference_tables(self._rows(task, entry), own, entry, self.cast, self.suite) if own.references else {}
 
     def _rows(self, task: Task, entry: Entry) -> Arrays:
-        keys = {(task.spec.id, key) for key in wanted_keys(entry, self.cast, task)}
+        keys = {(task.spec.id, key) for key in wanted_keys(entry, self.cast, cast(LabelledTask, task))}
         return self.run.checkpoint.rows(self.run.state, keys)
 
     def failure(self, task: Task, entry: Entry) -> str | None:
         """A set needs its floor and ceiling too."""
         failed = self.run.state.task_failures.get(task.spec.id, {})
-        return next((failed[key] for key in wanted_keys(entry, self.cast, task) if key in failed), None)
+        return next(
+            (failed[key] for key in wanted_keys(entry, self.cast, cast(LabelledTask, task)) if key in failed), None
+        )
 
     def details(
         self, task: Task, entry: Entry, tables: Mapping[str, Units], draws: Mapping[str, Draws]

@@ -12,7 +12,6 @@ from sae_bench.engine.plan import Cast
 from sae_bench.engine.workspace import Entry
 from sae_bench.metrics.labelled import BEST_CHANNELS, CEILING, FLOOR, FULL_RESIDUAL
 from sae_bench.streams.channels import channels_key, is_identity
-from sae_bench.tasks.base import Task
 from sae_bench.tasks.labelled import LabelledTask
 from sae_bench.units import Column, Units, nested
 
@@ -27,7 +26,7 @@ def encoded_as(entry: Entry, cast: Cast) -> str:
     return next((other.key for other in cast.entries if other.encoder is entry.encoder), entry.key)
 
 
-def measured_as(entry: Entry, cast: Cast, task: Task) -> str:
+def measured_as(entry: Entry, cast: Cast, task: LabelledTask) -> str:
     """The key of the coder whose rows of a task are those of ``entry``: one of the same codes, if only they count."""
     if is_identity(entry):
         return channels_key(entry.hook_in)
@@ -37,18 +36,13 @@ def measured_as(entry: Entry, cast: Cast, task: Task) -> str:
 _COMMON = ("set", "text", "examples", "positive")
 
 
-def wanted_keys(entry: Entry, cast: Cast, task: Task) -> tuple[str, ...]:
+def wanted_keys(entry: Entry, cast: Cast, task: LabelledTask) -> tuple[str, ...]:
     """The keys under which a coder's rows of a task, and those of floor and ceiling if it has them, are measured."""
     own = measured_as(entry, cast, task)
-    return (own, channels_key(entry.hook_in), ceiling_key(entry.hook_in)) if _labelled(task).references else (own,)
+    return (own, channels_key(entry.hook_in), ceiling_key(entry.hook_in)) if task.references else (own,)
 
 
-def _labelled(task: Task) -> LabelledTask:
-    assert isinstance(task, LabelledTask)
-    return task
-
-
-def labelled_tables(rows: Arrays, task: Task, entry: Entry, cast: Cast, suite: Suite) -> dict[str, Units]:
+def labelled_tables(rows: Arrays, task: LabelledTask, entry: Entry, cast: Cast, suite: Suite) -> dict[str, Units]:
     """The tables "example" and "dataset" of a coder, with the columns of floor and ceiling beside its own.
 
     Rows of refits follow those of examples, see :mod:`sae_bench.units.nested`.
@@ -62,7 +56,7 @@ def labelled_tables(rows: Arrays, task: Task, entry: Entry, cast: Cast, suite: S
             if name in ("set", "text") or (prefix and name in _COMMON):
                 continue
             columns[prefix + name] = np.concatenate([column, table["refit"][name]])
-    names = [f"{one.name}@{one.token_digest if _labelled(task).on_tokens else one.digest}" for one in suite.sets]
+    names = [f"{one.name}@{one.token_digest if task.on_tokens else one.digest}" for one in suite.sets]
     unit_ids = suite.tokens.unit_ids
     sets, texts = own["example"]["set"], own["example"]["text"]
     ids = [f"{names[int(s)]}:{unit_ids[int(t)]}" for s, t in zip(sets, texts, strict=True)]
@@ -86,7 +80,9 @@ def refit_rows(sums: Mapping[str, Column], columns: Mapping[str, Column], number
     return rows
 
 
-def reference_tables(rows: Arrays, task: Task, entry: Entry, cast: Cast, suite: Suite) -> dict[str, dict[str, Units]]:
+def reference_tables(
+    rows: Arrays, task: LabelledTask, entry: Entry, cast: Cast, suite: Suite
+) -> dict[str, dict[str, Units]]:
     """The tables of what stands beside every SAE at its hook point: best channels, and the full residual stream."""
     whole = labelled_tables(rows, task, entry, cast, suite)["example"]
     common: dict[str, Column] = {n: whole.columns[n] for n in ("examples", "positive")}
