@@ -50,6 +50,7 @@ RELATIVE_COST = {
     "token_rules": 2.9,
     "probe_recovery": 16.0,
     "sparse_probing": 16.0,
+    "token_labels": 3.6,
 }
 
 

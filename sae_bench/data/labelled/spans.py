@@ -44,7 +44,7 @@ def _span(value: Any, text: str, where: str) -> tuple[int, int]:
     if not isinstance(value, list | tuple) or len(value) != 2 or not all(type(end) is int for end in value):
         raise DataError(f"{where}: a span must be two whole numbers, got {str(value)[:_SHOWN]!r}; correct it.")
     start, stop = value
-    shown = f"the span [{start}, {stop})"
+    shown = f"the span {f'[{start}, {stop})':.60}"
     if start >= stop:
         raise DataError(f"{where}: {shown} must end behind its start; correct it.")
     if start < 0 or stop > len(text):
