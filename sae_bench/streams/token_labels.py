@@ -26,7 +26,6 @@ class TokenLabelStream(LabelledStream):
     """Tasks that read the labels of tokens; where others read labelled texts too, they share their pass."""
 
     name = "token_labels"
-    counts = "labelled sets with what they lie inside"
 
     def why_not(self, inputs: Inputs) -> str | None:
         """Without spans, or a tokenizer that finds them again, no token has a label."""
