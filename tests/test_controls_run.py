@@ -65,7 +65,7 @@ def test_tasks_that_see_codes_alone_have_no_control_of_another_decoder() -> None
     for name, spec in specs.items():
         task = registry.load(spec.code)(spec)
         wanted = {control for control in registry.CONTROLS if task.wants_control(control.name)}
-        blind = name in ("sparsity", "token_rules", "sparse_probing", "autointerp")
+        blind = name in ("sparsity", "token_rules", "sparse_probing", "token_labels", "autointerp")
         assert task.sees_decoder != blind
         assert not blind or not {control.name for control in wanted if control.codes_of}
         for control in wanted:
