@@ -20,7 +20,7 @@ def oracle(labels: NDArray[np.bool_], scores: Array) -> tuple[float, float]:
     return float(average_precision_score(labels, scores)), float(recall[precision >= PRECISION].max())
 
 
-def drawn(seed: int, n_texts: int = 30, quality: float = 2.0) -> tuple[NDArray[np.bool_], Array, NDArray[np.int64]]:
+def drawn(seed: int, n_texts: int = 80, quality: float = 2.0) -> tuple[NDArray[np.bool_], Array, NDArray[np.int64]]:
     """Labels, activations with many ties (half of them 0) and texts of tokens; labels come in clumps."""
     rng = np.random.default_rng(seed)
     texts = np.repeat(np.arange(n_texts), rng.integers(5, 40, n_texts))
@@ -78,8 +78,8 @@ def test_texts_with_the_label_are_spread_over_the_groups() -> None:
     positive[:40] = True
     groups, n = groups_of(positive)
     assert n == GROUPS
-    assert np.bincount(groups[:40]).tolist() == [2] * GROUPS
-    assert np.bincount(groups).tolist() == [20] * GROUPS
+    assert np.bincount(groups[:40], minlength=n).max() == 1
+    assert set(np.bincount(groups).tolist()) == {6, 7}
 
 
 def test_pseudo_values_have_the_figure_as_their_mean() -> None:
@@ -97,14 +97,14 @@ def test_the_spread_of_a_mean_is_that_of_a_mean() -> None:
     sums = np.bincount(groups, weights=values, minlength=n)
     found = np.concatenate([[values.mean()], (values.sum() - sums) / (2000 - np.bincount(groups))])
     error = pseudo_values(found, groups).std() / 2000**0.5
-    assert error == pytest.approx(values.std() / 2000**0.5, rel=0.5)  # of 20 groups a spread is known to 16 %
+    assert error == pytest.approx(values.std() / 2000**0.5, rel=0.3)  # of 60 groups a spread is known to 9 %
 
 
 def covered(metric: str, truth: float, runs: int, n_texts: int = 120) -> float:
     """How often the interval of a set of known truth holds it."""
     hits = 0
     for seed in range(runs):
-        labels, scores, texts = drawn(1000 + seed, n_texts=n_texts)
+        labels, scores, texts = drawn(1000 + seed, n_texts=n_texts, quality=3.0)
         area, at_precision, groups = of(labels, scores, texts)
         column = {"label_auprc": "auprc", "label_recall_p90": "recall_p90"}[metric]
         figure = {"auprc": area, "recall_p90": at_precision}[column]
@@ -124,9 +124,9 @@ def covered(metric: str, truth: float, runs: int, n_texts: int = 120) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", ["label_auprc", "label_recall_p90"])
 def test_intervals_hold_the_truth_as_often_as_they_say(metric: str) -> None:
-    labels, scores, _ = drawn(5, n_texts=60_000)
+    labels, scores, _ = drawn(5, n_texts=60_000, quality=3.0)
     truth = dict(zip(("label_auprc", "label_recall_p90"), oracle(labels, scores), strict=True))[metric]
-    assert 0.88 <= covered(metric, truth, runs=250) <= 0.99
+    assert 0.85 <= covered(metric, truth, runs=250) <= 0.99
 
 
 def test_the_sum_of_nothing_is_no_share() -> None:
