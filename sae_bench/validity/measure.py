@@ -95,7 +95,6 @@ def measured(seed: int, *, quick: bool = False, tasks: str | None = None, task_d
             limit=size.documents,
             tier=size.tier,
             resamples=size.resamples,
-            batch_tokens=BATCH_TOKENS,
         )
 
 
@@ -111,6 +110,7 @@ def run(name: str, seed: int, rungs: Mapping[str, Rung], **settings: Any) -> Dra
         "suite": "none",
         "calibration_cache": False,
         "device": "cpu",
+        "batch_tokens": BATCH_TOKENS,
     } | settings
     found: dict[str, dict[str, Result]] = {sae: {} for sae in rungs}
     units: dict[str, dict[str, dict[str, Units]]] = {sae: {} for sae in rungs}
