@@ -153,7 +153,8 @@ def test_sets_are_balanced_and_other_in_each_draw(tmp_path):
         folder.mkdir()
         witness.labelled(folder, seed, size)
         assert len(list(folder.iterdir())) == 3
-        seen.append(list(csv.DictReader((folder / "code_comment" / "train.csv").open(newline=""))))
+        with (folder / "code_comment" / "train.csv").open(newline="") as file:
+            seen.append(list(csv.DictReader(file)))
     assert not {row["text"] for row in seen[0]} & {row["text"] for row in seen[1]}
     for row in seen[0]:
         found = [row["text"][start:end] for start, end in json.loads(row["spans"])]
@@ -169,4 +170,4 @@ def test_a_draw_is_measured_as_a_user_would():
     assert draw.world == "demo"
     assert set(draw.rungs) == set(draw.results)
     assert draw.results["topk_k16"]["sparsity"].metrics["l0"].value == pytest.approx(16, abs=0.1)
-    assert draw.results["topk_k32_block1"]["sparsity"].sae.hooks_in == ["blocks.1.hook_resid_post"]
+    assert draw.results["topk_k32_block1"]["sparsity"].sae.hooks_in == ("blocks.1.hook_resid_post",)
