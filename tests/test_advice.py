@@ -40,6 +40,7 @@ COMMAND = re.compile(r"(?:[`'(]|see: |Start with: |^)sae-bench (?P<rest>[a-z][^`
 HOLE = "\N{OBJECT REPLACEMENT CHARACTER}"  # where an f-string puts a value
 PYTHON_ALONE = {"concurrency"}  # options of a judge that no user of the command line can set
 OTHER_PROGRAMS = {"--help", "--version"}
+OF_PIP = {"--no-deps", "--disable-pip-version-check", "--no-input", "--no-cache-dir", "--only-binary", "--dest"}
 OF_HF = {"--repo-type", "--revision"}  # of 'hf download', which messages on a hub out of reach give
 
 
@@ -81,7 +82,7 @@ def inside(verb: str) -> dict[str, argparse.ArgumentParser]:
 
 
 def every_flag() -> set[str]:
-    return {flag for verb in verbs() for flag in flags_of(verb)} | OTHER_PROGRAMS
+    return {flag for verb in verbs() for flag in flags_of(verb)} | OTHER_PROGRAMS | OF_PIP
 
 
 def wrong_commands(text: str) -> list[str]:

@@ -272,7 +272,7 @@ def test_a_dry_run_shows_what_is_read(cli: Run, tmp_path: Path) -> None:
         (("--group-field", "author"), "has no field 'author'"),
         (("--group-field", "n"), "line 1, field 'n', must be a text or an integer, got float"),
         (("--tokens", "1"), "tokens must be at least 2"),
-        (("--data", "demo", "--group-field", "source"), "--group-field source cannot act on demo"),
+        (("--data", "demo", "--group-field", "source"), "have the field 'kind' to group by, not 'source'"),
     ],
 )
 def test_the_command_line_refuses_in_one_sentence(flags: tuple[str, ...], said: str, cli: Run, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from tests.conftest import Run
 STORED = Path(__file__).parent / "references" / "results_v1"
 FILES = sorted(STORED.glob("*@v*.json"))
 
+YOUNGER = {"token_labels"}  # than the version that wrote them
+
 LACKING = {  # what figures are made of today, and these results do not hold
     "sparsity": ("the units have no fold table", r"no table 'fold', .*; measure again"),
     "downstream_sparsity": ("the units table has no column token_", r"has no column token_.*; measure again"),
@@ -39,7 +41,7 @@ def placed(to: Path) -> Path:
 
 
 def test_there_is_one_of_every_task() -> None:
-    assert {store.read(file).task for file in FILES} == set(registry.tasks())
+    assert {store.read(file).task for file in FILES} == set(registry.tasks()) - YOUNGER
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem.partition("@")[0])

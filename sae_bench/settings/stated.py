@@ -41,7 +41,8 @@ class Stated:
     @property
     def flag(self) -> str:
         """How the command line calls it."""
-        return self.many or ("--no-" if self.default is True else "--") + self.name.replace("_", "-")
+        words = [*(["no"] if self.default is True else []), *self.name.split("_")]
+        return self.many or "--" + "-".join(words)
 
 
 def stated(default: Any, help: str = "", group: Group | None = None, metavar: str | None = None, **more: Any) -> Any:
