@@ -136,8 +136,7 @@ def data_folder(name: str) -> Path:
 def tasks(extra: str | Path | None = None) -> dict[str, TaskSpec]:
     """All task definitions by id: built-in, from entry points (a folder), and from the folder ``extra``.
 
-    What a package registers and cannot be read is left out, with one warning each. Raises TaskError or UsageError for
-    the folder that the user named.
+    What a package registers and cannot be read is left out with a warning. Raises TaskError, UsageError for ``extra``.
     """
     return {name: known.spec for name, known in _tasks(extra if extra is None else str(extra)).items()}
 
@@ -151,6 +150,11 @@ def card(name: str, extra: str | Path | None = None) -> str | None:
 def origin_of_task(name: str, extra: str | Path | None = None) -> str:
     """Which entry point of which package brings a task; empty for what ships and for the folder ``extra``."""
     return _tasks(extra if extra is None else str(extra))[name].origin
+
+
+def folder_of_task(name: str, extra: str | Path | None = None) -> Path:
+    """Where the definitions lie among which that of a task is, and the lock that speaks of them."""
+    return _tasks(extra if extra is None else str(extra))[name].file.parent.parent
 
 
 def standings(name: str, extra: str | Path | None = None) -> Mapping[str, Standing]:

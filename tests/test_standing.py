@@ -21,6 +21,7 @@ from sae_bench.results import recompute, store
 from sae_bench.schema import Against, MetricSpec, MetricValue, Result, TaskSpec
 from sae_bench.show import against, truth
 from sae_bench.standing import InWorld, Standing
+from sae_bench.validity.verdict import why_not
 from tests.builders.boards import COLUMNS, HOSTILE, make, measured, put
 from tests.builders.locks import judged_by, lock_beside, trusting
 from tests.builders.plugins import Point, register
@@ -490,6 +491,8 @@ def test_the_lock_that_ships_speaks_of_what_ships_and_of_nothing_else() -> None:
         assert entry.digest == registry.definition_sha256(spec), f"{name}: run sae-bench validate --write again"
         assert entry.claims == spec.metrics[metric].claims, name
         assert entry.ranked or entry.why, f"{name} must say why nobody is ranked by it"
+        why = why_not(spec, metric, entry.claims, entry.worlds)
+        assert (entry.ranked, entry.why) == (why is None, why), f"{name}: the rules say otherwise of these numbers"
 
 
 def test_the_lock_lies_in_a_folder_that_the_wheel_takes_as_a_whole() -> None:

@@ -14,7 +14,9 @@ from sae_bench import registry, standing
 from sae_bench.builtin import Entry
 from sae_bench.cli.main import main
 from sae_bench.validity import asked, seen, table, worlds
+from sae_bench.validity import locked as validate_locked
 from tests.builders import made_up_draws as made_up
+from tests.builders.plugins import Point
 
 SHIPPED = seen.QUICK
 
@@ -151,6 +153,73 @@ def test_another_definition_is_not_validated(
     standing.write(folder / standing.FILE, lock)
     code, out = ran(capsys, "--task-dir", folder, "--metric", "made_up.seen", "--quick")
     assert (code, "defined otherwise than when it was validated" in out) == (1, True)
+
+
+def test_what_is_written_anew_is_no_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who changes a definition, or what a metric claims, and does what is asked of him has done it."""
+    folder = made_up.write_task(tmp_path)
+    arguments = ["--task-dir", folder, "--metric", "made_up.seen,made_up.half_seen", "--write"]
+    assert ran(capsys, *arguments)[0] == 0
+    for change in ({"unit": "nats"}, {"unit": "nats", "claims": "fidelity"}):
+        made_up.write_task(folder, seen=change)
+        registry._tasks.cache_clear()
+        code, out = ran(capsys, *arguments)
+        assert (code, "measure it again" in out, "validated for" in out) == (0, False, False)
+        assert standing.read(folder / standing.FILE)["made_up.seen"].ranked
+
+
+@pytest.mark.parametrize("flag", ["--out", "--write"])
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    folder = made_up.write_task(tmp_path)
+    (tmp_path / "file").touch()
+    nowhere = tmp_path / "file" / standing.FILE
+    monkeypatch.setattr(asked, "standings", lambda *_: pytest.fail("it was measured"))
+    monkeypatch.setattr(validate_locked, "known", lambda question: {})
+    monkeypatch.setattr(validate_locked, "files", lambda question: {nowhere: []})
+    for place in (nowhere, tmp_path) if flag == "--out" else (None,):
+        written = [flag] if place is None else [flag, str(place)]
+        assert main(["validate", "--quiet", "--task-dir", str(folder), *written]) == 2
+        assert capsys.readouterr().err.startswith("sae-bench: cannot write")
+
+
+def test_the_task_of_a_package_is_measured_when_named_and_its_lock_lies_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made_up.write_task(tmp_path / "tasks")
+    (tmp_path / "made_up_place.py").write_text(f"TASKS = {str(folder)!r}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = registry.entry_points
+    points = [Point("made_up", "made_up_place:TASKS", "sae_bench.tasks")]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if "tasks" in group else before(group=group))
+    registry._tasks.cache_clear()
+    ours = registry.data_folder("tasks") / standing.FILE
+    was = ours.read_bytes() if ours.exists() else None
+    try:
+        assert asked.Question(()).own == {"made_up"}
+        code, out = ran(capsys, "--metric", "made_up.seen", "--write")
+        assert (code, "claims features" in out) == (0, True)
+        assert standing.read(folder / standing.FILE)["made_up.seen"].ranked
+        assert (ours.read_bytes() if ours.exists() else None) == was, "what ships says nothing of others"
+        monkeypatch.setattr(asked.Question, "measured", ())
+        assert "made_up" not in ran(capsys, "--json")[1], "nobody else waits for it"
+    finally:
+        monkeypatch.undo()
+        registry._tasks.cache_clear()
+
+
+def test_a_task_of_ones_own_that_asks_a_judge_is_not_measured_and_says_why(folder: Path) -> None:
+    """No world has a judge but for the task that it knows, and nobody would be ranked by it."""
+    question = asked.Question(("made_up.seen",), task_dir=str(folder))
+    world = worlds.KnownWorld("w", made_up.measured, 1, (), ())
+    assert question.tasks_in(world) == ["made_up"]
+    spec = made_up.spec().model_copy(update={"judge": True})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asked.Question, "specs", {"made_up": spec})
+        assert question.tasks_in(world) == []
+        found = asked.standings(question, [world], lambda *_: None)
+    assert "no replay of a real judge" in str(found["made_up.seen"].why)
 
 
 def test_what_cannot_be_asked_is_one_sentence(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -277,12 +277,30 @@ def test_a_quick_look_takes_a_rank_only_beyond_noise() -> None:
     assert len(list(lost("fidelity", was, world(**fit, beaten_by=("random_fit",))))) == 1
 
 
-def test_what_is_measured_nowhere_or_of_few_saes_has_no_row() -> None:
+def test_what_is_measured_nowhere_has_no_row() -> None:
     assert table.Measured.of("made_up.seen", [], ()) is None
-    few = seen.Seen(
-        "w", 0, {"a": {"features": 1.0, "encoder": 1.0, "decoder": 1.0}}, {"t.m": seen.MetricSeen({"a": 1.0})}
-    )
-    assert table.Measured.of("t.m", [few], ()) is None
+
+
+@pytest.mark.parametrize("left", [0, 1, 4])
+@pytest.mark.parametrize("claims", ["features", "encoder", "decoder", "fidelity"])
+def test_a_world_in_which_few_saes_have_a_figure_takes_the_rank(draws: list[seen.Seen], claims: str, left: int) -> None:
+    """It was asked, and that it could not be told is no excuse: the other worlds do not decide without it."""
+    has = set([*made_up.QUALITY][:left])
+
+    def few(one: seen.Seen) -> seen.Seen:
+        was = one.metrics["made_up.seen"]
+        values = {name: value if name in has else math.nan for name, value in was.values.items()}
+        return dataclasses.replace(one, metrics={"made_up.seen": seen.MetricSeen(values)})
+
+    row = of([few(one) for one in draws], "seen")
+    assert len(row.rungs) == left
+    both = {"made up": of(draws, "seen"), "empty": row}
+    found = table.standing(SPEC, "seen", claims, both)  # type: ignore[arg-type]
+    assert not found.ranked
+    assert "unknown in empty" in str(found.why)
+    assert found.worlds["empty"].rungs == left
+    good = table.standing(SPEC, "seen", "features", {"made up": of(draws, "seen")}).worlds["made up"]
+    assert len(list(lost("features", good, found.worlds["empty"]))) == 2
 
 
 def test_a_world_that_does_not_know_a_truth_does_not_speak_of_what_claims_it(draws: list[seen.Seen]) -> None:

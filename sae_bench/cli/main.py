@@ -88,8 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except SaeBenchError as error:
         return _refuse(str(error), Exit.BAD_INPUT)
-    except KeyboardInterrupt:
-        return _refuse("interrupted; the same command goes on from the last checkpoint", Exit.INTERRUPTED)
+    except KeyboardInterrupt as error:
+        return _refuse(str(error) or "interrupted; the same command goes on from the last checkpoint", Exit.INTERRUPTED)
     except BrokenPipeError:
         abandon_output()  # the reader has gone, for instance `| head`
         return int(Exit.DONE)

@@ -23,7 +23,7 @@ def add(verbs: Any) -> None:
     p.add_argument("--quick", action="store_true",
                    help="fewer draws and less text: only whether the ranks of the lock hold")  # fmt: skip
     p.add_argument("--metric", action="append", default=[], metavar="TASK.METRIC",
-                   help="this metric alone, a pattern, or a list (repeatable; default: all)")  # fmt: skip
+                   help="this metric alone, a pattern, or a list (repeatable; default: all that ship)")  # fmt: skip
     p.add_argument("--task-dir", metavar="DIR",
                    help="folder with further task definitions; its own metrics are asked about")  # fmt: skip
     written = p.add_mutually_exclusive_group()
@@ -37,7 +37,7 @@ def add(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and return 0, or 1 where a rank is lost."""
     from sae_bench import standing
-    from sae_bench.files import at_home
+    from sae_bench.files import at_home, check_place
     from sae_bench.show.text import line
     from sae_bench.validity import asked, locked, printed
     from sae_bench.validity.worlds import WORLDS, world
@@ -45,14 +45,19 @@ def run(args: argparse.Namespace) -> int:
     if args.quick and (args.write or args.out):
         raise UsageError("a lock is made of all draws: leave --quick out, or do not write one")
     question = asked.Question(_metrics(args), args.quick, args.task_dir)
-    was = locked.known(question)
-    with bar_of(args) as bar:
-        found = asked.standings(question, [world(name) for name in WORLDS] if question.measured else [], bar)
-    broken = locked.broken(question, was, found)
+    was, out = locked.known(question), at_home(args.out) if args.out else None
+    for file in locked.files(question) if args.write else [out] if out else []:
+        check_place(file)  # before what takes an hour
+    try:
+        with bar_of(args) as bar:
+            found = asked.standings(question, [world(name) for name in WORLDS] if question.measured else [], bar)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("interrupted; nothing was written, and the same command begins again") from error
+    broken = locked.broken(question, was, found, anew=args.write)
     if args.write:
         list(locked.written(question, found))
-    elif args.out:
-        standing.write(at_home(args.out), dict(sorted(found.items())))
+    elif out:
+        standing.write(out, dict(sorted(found.items())))
     if args.json:
         _print_json(found, broken)
     else:
@@ -63,13 +68,14 @@ def run(args: argparse.Namespace) -> int:
 def _metrics(args: argparse.Namespace) -> tuple[str, ...]:
     """The metrics that are asked about, in the order of the registry. Raises UsageError for a name that none has."""
     from sae_bench import registry
+    from sae_bench.validity.asked import Question
 
     tasks = registry.tasks(args.task_dir)
     known = [f"{task}.{metric}" for task, spec in tasks.items() for metric in spec.metrics]
     if args.metric:
         return tuple(registry.choose(",".join(args.metric), dict.fromkeys(known), "metric"))
-    own = tasks.keys() - registry.tasks().keys()
-    return tuple(name for name in known if not args.task_dir or name.partition(".")[0] in own)
+    others = registry.tasks() if args.task_dir else Question(()).own
+    return tuple(name for name in known if name.partition(".")[0] not in others)
 
 
 def _print_json(found: Any, broken: list[str]) -> None:

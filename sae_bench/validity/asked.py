@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 from sae_bench import registry
 from sae_bench.schema import TaskSpec
 from sae_bench.standing import Claims, Standing
-from sae_bench.validity import seen
+from sae_bench.validity import seen, side_by_side
 from sae_bench.validity.table import Measured, standing
 from sae_bench.validity.verdict import bar
 from sae_bench.validity.worlds import KnownWorld
@@ -37,8 +35,9 @@ class Question:
 
     @property
     def own(self) -> frozenset[str]:
-        """The tasks of the folder, of which no world can know."""
-        return frozenset(registry.tasks(self.task_dir)) - frozenset(registry.tasks())
+        """The tasks of the folder and of packages, of which no world can know."""
+        of, ours = self.task_dir, registry.data_folder("tasks")
+        return frozenset(name for name in registry.tasks(of) if registry.folder_of_task(name, of) != ours)
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -47,9 +46,10 @@ class Question:
         return tuple(m for m in self.metrics if not self.quick or could_be_ranked(specs, m))
 
     def tasks_in(self, world: KnownWorld) -> list[str]:
-        """The tasks that a world is to measure."""
+        """The tasks that a world is to measure; a judge is there for those alone that it knows."""
         spoken = {metric.partition(".")[0] for metric in self.measured if world.speaks_of(metric)}
-        return [task for task in self.specs if task in spoken and task in {*world.tasks, *self.own}]
+        own = {name for name, spec in self.specs.items() if name in self.own and not spec.judge}
+        return [task for task in self.specs if task in spoken and task in {*world.tasks, *own}]
 
     def wanted(self, world: KnownWorld) -> Callable[[str], bool]:
         """Whether a world is to say something of a metric."""
@@ -105,13 +105,7 @@ def _all(question: Question, jobs: Sequence[tuple[KnownWorld, int]], workers: in
     if min(workers, len(jobs)) < 2:
         yield from (draw(question, world, seed) for world, seed in jobs)
         return
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_alone) as pool:
-        made: list[Future[seen.Seen]] = [pool.submit(draw, question, world, seed) for world, seed in jobs]
-        try:
-            for one in as_completed(made):
-                yield one.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    yield from side_by_side.results(draw, [(question, world, seed) for world, seed in jobs], min(workers, len(jobs)))
 
 
 def draw(question: Question, world: KnownWorld, seed: int) -> seen.Seen:
@@ -126,10 +120,3 @@ def draw(question: Question, world: KnownWorld, seed: int) -> seen.Seen:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _alone() -> None:
-    """One thread a process: as many processes as there are cores, and the same sums however many there are."""
-    import torch
-
-    torch.set_num_threads(1)

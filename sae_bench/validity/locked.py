@@ -13,10 +13,9 @@ from sae_bench.validity.verdict import lost
 
 def files(question: Question) -> dict[Path, list[str]]:
     """The locks that the metrics asked about belong into, with the metrics of each."""
-    own, found = question.own, dict[Path, list[str]]()
+    found: dict[Path, list[str]] = {}
     for metric in question.metrics:
-        mine = question.task_dir is not None and metric.partition(".")[0] in own
-        folder = Path(question.task_dir or "").expanduser() if mine else registry.data_folder("tasks")
+        folder = registry.folder_of_task(metric.partition(".")[0], question.task_dir)
         found.setdefault(folder / standing.FILE, []).append(metric)
     return found
 
@@ -38,8 +37,13 @@ def written(question: Question, found: Mapping[str, Standing]) -> Iterator[Path]
         yield file
 
 
-def broken(question: Question, locked: Mapping[str, Standing], found: Mapping[str, Standing]) -> list[str]:
-    """A sentence for each metric by which the lock ranks, and which does not deserve that any more."""
+def broken(
+    question: Question, locked: Mapping[str, Standing], found: Mapping[str, Standing], *, anew: bool = False
+) -> list[str]:
+    """A sentence for each metric by which the lock ranks, and which does not deserve that any more.
+
+    ``anew``: what was found takes the place of what the lock says, so that another definition is no fault.
+    """
     said = []
     for name, was in locked.items():
         if not was.ranked or was.claims is None:
@@ -47,9 +51,9 @@ def broken(question: Question, locked: Mapping[str, Standing], found: Mapping[st
         now = found.get(name)
         if now is None:
             said.append(f"{name} is ranked, and no longer measured")
-        elif now.digest != was.digest:
+        elif now.digest != was.digest and not anew:
             said.append(f"{name} is defined otherwise than when it was validated: measure it again, with --write")
-        elif now.claims != was.claims:
+        elif now.claims != was.claims and not anew:
             said.append(f"{name} claims {now.claims or 'nothing'}, and was validated for {was.claims}")
         elif not question.quick:
             said += [] if now.ranked else [f"{name} has lost its rank: {now.why}"]

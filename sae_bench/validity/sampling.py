@@ -38,15 +38,12 @@ class Population:
         """The rows of ``n`` groups, drawn with replacement."""
         return [self.rows[i] for i in rng.integers(0, len(self.rows), n)]
 
-    def sample(self, chosen: Sequence[Rows], *, grouped: bool = True) -> Units:
-        """The chosen groups, each a group of its own; or, not ``grouped``, their rows as if each stood alone."""
+    def sample(self, chosen: Sequence[Rows]) -> Units:
+        """The chosen groups, each a group of its own."""
         rows = np.concatenate(chosen)
         names = [(i, j) for i, own in enumerate(chosen) for j in range(len(own))]
         behind = [self.behind[row] for row in rows.tolist()]
-        if grouped:
-            ids = [in_group(f"g{i}", f"{j}{at}") for (i, j), at in zip(names, behind, strict=True)]
-        else:
-            ids = [in_group(f"r{i}x{j}", f"0{at}") for (i, j), at in zip(names, behind, strict=True)]
+        ids = [in_group(f"g{i}", f"{j}{at}") for (i, j), at in zip(names, behind, strict=True)]
         return Units(tuple(ids), {name: column[rows] for name, column in self.units.columns.items()})
 
     def point(self, metric: Metric) -> float:

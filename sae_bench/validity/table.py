@@ -39,7 +39,7 @@ class Measured:
 
     @staticmethod
     def of(metric: str, draws: Sequence[Seen], checkpoints: Sequence[str]) -> Measured | None:
-        """Of those draws that measured the metric; None of figures for too few SAEs."""
+        """Of those draws that measured the metric; None where none did."""
         own = [one for one in draws if metric in one.metrics]
         if not own:
             return None
@@ -49,8 +49,6 @@ class Measured:
             for name in own[0].truths
             if all(name in one.truths for one in own) and any(math.isfinite(t.get(name, math.nan)) for t in tables)
         )
-        if len(rungs) < FEWEST:
-            return None
         truths = {
             kind: np.array([[one.truths[name][kind] for name in rungs] for one in own]) for kind in TRUTHS.values()
         }

@@ -44,8 +44,13 @@ def bar(spec: TaskSpec, metric: str, claims: Claims | None) -> str | None:
 
 
 def speaks(claims: Claims, one: InWorld) -> bool:
-    """Whether a world knows the truth that a metric claims: of a model that was trained, nobody knows the decoder's."""
-    return claims not in TRUTHS or getattr(one, TRUTHS[claims]) is not None
+    """Whether a world knows the truth that a metric claims: of a model that was trained, nobody knows the decoder's.
+
+    Every world knows one of them: where the metric follows none, it had figures of too few SAEs, which excuses nothing.
+    """
+    if claims not in TRUTHS or getattr(one, TRUTHS[claims]) is not None:
+        return True
+    return all(getattr(one, truth) is None for truth in TRUTHS.values())
 
 
 def lacking(claims: Claims, world: str, one: InWorld) -> Iterator[str]:
