@@ -7,16 +7,19 @@ import json
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from sae_bench import registry, standing
+from sae_bench import api, registry, standing
 from sae_bench.builtin import Entry
 from sae_bench.cli.main import main
-from sae_bench.validity import asked, seen, table, worlds
+from sae_bench.errors import SaeBenchError
+from sae_bench.validity import asked, measure, seen, table, worlds
 from sae_bench.validity import locked as validate_locked
 from tests.builders import made_up_draws as made_up
 from tests.builders.plugins import Point
+from tests.builders.results import result
 
 SHIPPED = seen.QUICK
 
@@ -220,6 +223,33 @@ def test_a_task_of_ones_own_that_asks_a_judge_is_not_measured_and_says_why(folde
         assert question.tasks_in(world) == []
         found = asked.standings(question, [world], lambda *_: None)
     assert "no replay of a real judge" in str(found["made_up.seen"].why)
+
+
+def test_a_task_of_ones_own_that_a_world_cannot_measure_is_said_and_the_others_go_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It needs what the world has not; no world that ships may lack anything that its own tasks need."""
+
+    def evaluated(coders: object, **settings: object) -> Iterator[object]:
+        yield result("a", task=str(settings["tasks"]), status="skipped", reason="no pairs", metrics={})
+
+    monkeypatch.setattr(api, "evaluate", evaluated)
+    rungs = {"a": SimpleNamespace(coder=None)}
+    draw = measure.run("w", 0, rungs, tasks="made_up", task_dir=folder)  # type: ignore[arg-type]
+    assert (draw.results, draw.lacks) == ({"a": {}}, {"made_up": "no pairs"})
+    with pytest.raises(SaeBenchError, match="the world w, draw 0: sparsity of a: no pairs"):
+        measure.run("w", 0, rungs, tasks="sparsity", task_dir=folder)  # type: ignore[arg-type]
+
+    def measured(seed: int, **_: object) -> SimpleNamespace:
+        made = made_up.measured(seed)
+        return SimpleNamespace(**vars(made) | {"results": {n: {} for n in made.rungs}, "lacks": draw.lacks})
+
+    world = worlds.KnownWorld("made up", measured, 2, ("made_up",), ())  # type: ignore[arg-type]
+    question = asked.Question(("made_up.seen",), task_dir=str(folder))
+    with pytest.warns(UserWarning, match="the world made up does not speak of made_up: no pairs") as said:
+        found = asked.standings(question, [world], lambda *_: None)
+    assert len(said) == 1
+    assert (found["made_up.seen"].ranked, found["made_up.seen"].why) == (False, "no world speaks of it")
 
 
 def test_what_cannot_be_asked_is_one_sentence(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ MEANING = {
     Exit.NOT_COMPARABLE: "`compare`, `check`: results of different protocols, or without units",
     Exit.BUDGET: "`run`: the budget of the judge, or a limit of its endpoint, is used up; the same command goes on",
     Exit.INTERNAL: "a fault in sae-bench, or out of memory: one sentence, which names a file with the traceback",
-    Exit.INTERRUPTED: "interrupted; the same command goes on",
+    Exit.INTERRUPTED: "interrupted; the same command goes on (`validate` begins again)",
 }
 
 

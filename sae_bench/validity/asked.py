@@ -98,6 +98,10 @@ def measured(
     for done, one in enumerate(_all(question, jobs, workers or _cores()), 1):
         progress("draws of worlds", done, len(jobs))
         found[one.world].append(one)
+    for world, task, why in dict.fromkeys(
+        (w, *item) for w, own in found.items() for o in own for item in o.lacks.items()
+    ):
+        warnings.warn(f"the world {world} does not speak of {task}: {why}", stacklevel=2)
     return {name: sorted(own, key=lambda one: one.seed) for name, own in found.items()}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sae_bench import registry
 from sae_bench.errors import SaeBenchError
 from sae_bench.results import store
 from sae_bench.schema import MetricValue, Result
@@ -55,6 +56,7 @@ class Draw:
     """A draw of a world: its SAEs of known quality, and all that is measured of them.
 
     ``rungs`` by name, ``results`` by SAE, then task; ``units`` the tables that they were made of, by SAE, then task.
+    ``lacks`` says by task what the world has not that it needs, of tasks that are not made for it.
     """
 
     world: str
@@ -62,6 +64,7 @@ class Draw:
     rungs: Mapping[str, Rung]
     results: Mapping[str, Mapping[str, Result]]
     units: Mapping[str, Mapping[str, Mapping[str, Units]]] = field(default_factory=dict, repr=False)
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def figures(self) -> Mapping[str, Mapping[str, MetricValue]]:
@@ -114,14 +117,18 @@ def run(name: str, seed: int, rungs: Mapping[str, Rung], **settings: Any) -> Dra
     } | settings
     found: dict[str, dict[str, Result]] = {sae: {} for sae in rungs}
     units: dict[str, dict[str, dict[str, Units]]] = {sae: {} for sae in rungs}
+    ours, folder, lacks = registry.data_folder("tasks"), settings.get("task_dir"), dict[str, str]()
     with tempfile.TemporaryDirectory() as out:
         for one in evaluate({sae: rung.coder for sae, rung in rungs.items()}, out=out, **asked):
+            if one.status == "skipped" and registry.folder_of_task(one.task, folder) != ours:
+                lacks[one.task] = one.reason or "it is skipped"
+                continue
             if not one.measured:
                 raise SaeBenchError(f"the world {name}, draw {seed}: {one.task} of {one.sae.name}: {one.reason}")
             found[one.sae.name][one.task] = one
             file = store.path_of(out, one.sae, one.task, one.version, one.protocol)
             units[one.sae.name][one.task] = store.read_units(file)
-    return Draw(name, seed, rungs, found, units)
+    return Draw(name, seed, rungs, found, units, lacks)
 
 
 def labelled(made: World, folder: Path, size: Size) -> None:

@@ -57,13 +57,14 @@ class MetricSeen:
 class Seen:
     """A draw without its units: how good each SAE is, by the name of the truth, and by ``task.metric`` what is seen.
 
-    A truth that the world does not know is nan.
+    A truth that the world does not know is nan. ``lacks`` says by task why it was not measured.
     """
 
     world: str
     seed: int
     truths: Mapping[str, Mapping[str, float]]
     metrics: Mapping[str, MetricSeen]
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
 
 def seen(
@@ -84,7 +85,7 @@ def seen(
             seeds = (draw.seed, *task.encode())
             one = _Task(draw, specs[task], metrics, trained, best, effort, seeds)
             found |= {f"{task}.{name}": value for name, value in one.seen().items()}
-    return Seen(draw.world, draw.seed, truths, found)
+    return Seen(draw.world, draw.seed, truths, found, draw.lacks)
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def measured(seed: int, *, quick: bool = False, tasks: str | None = None, task_d
         results[name] = {"made_up": made.model_copy(update={"provenance": provenance})}
         units[name] = {"made_up": tables}
     rungs = {name: SimpleNamespace(name=name, coder=None, truth=truth_of(name)) for name in QUALITY}
-    return SimpleNamespace(world="made up", seed=seed, rungs=rungs, results=results, units=units)
+    return SimpleNamespace(world="made up", seed=seed, rungs=rungs, results=results, units=units, lacks={})
 
 
 DRAWS, TASKS = 3, "made_up"  # with CHECKPOINTS and measured, what a module of a world has
