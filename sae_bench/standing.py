@@ -46,7 +46,8 @@ class InWorld(Record):
     standard deviation over SAEs divided by that over draws, with its 95 % interval. ``coverage``: the share of 95 %
     intervals of 400 groups of documents that hold the truth, counted with the standard error ``coverage_error``;
     ``false_positives``: of null pairs that ``compare`` tells apart. ``blind``: SAEs that are worse than the perfect one
-    and that the metric does not tell from it. ``beaten_by``: controls that are not worse than the trained SAE.
+    and that the metric does not tell from it, of ``worse`` that were held against it; 0 where no SAE is perfect, and
+    absent of older locks. ``beaten_by``: controls that are not worse than the trained SAE.
     ``fragile``: without which SAE or draw the verdict would be another one.
     """
 
@@ -61,6 +62,7 @@ class InWorld(Record):
     coverage: FiniteFloat | None = None
     coverage_error: FiniteFloat | None = None
     false_positives: FiniteFloat | None = None
+    worse: int | None = Field(None, ge=0)
     blind: Names = ()
     beaten_by: Names = ()
     fragile: Names = ()

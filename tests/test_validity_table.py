@@ -15,7 +15,7 @@ from sae_bench.builtin import Entry
 from sae_bench.standing import InWorld, Standing
 from sae_bench.units import Units
 from sae_bench.units.kinds import kind
-from sae_bench.validity import sampling, seen, table
+from sae_bench.validity import printed, sampling, seen, table
 from sae_bench.validity.orders import MOST, signal, spearman
 from sae_bench.validity.verdict import lost, why_not
 from tests.builders import made_up_draws as made_up
@@ -70,6 +70,9 @@ def test_a_decoder_in_the_wrong_order_that_is_not_seen_is_caught(standings: dict
     """The first mutant: it claims features and sees the encoder alone."""
     one = said(standings, "half_seen")
     assert {"permuted", "noisy_90", "noisy_70", "noisy_50"} <= set(one.blind)
+    worse = [name for name in made_up.QUALITY if made_up.truth_of(name).both < 0.95]
+    assert one.worse == len(worse)
+    assert set(one.blind) <= set(worse)
     assert not standings["half_seen"].ranked
     assert "rho with features" in str(standings["half_seen"].why)
     as_encoder = table.standing(SPEC, "half_seen", "encoder", {}, fragile=False)
@@ -345,3 +348,16 @@ def test_the_lock_is_rounded_so_that_other_machines_write_the_same(draws: list[s
     one, shaken = of(draws, "fvu"), of(draws, "fvu")
     moved = shaken.values * (1 + 1e-8 * np.random.default_rng(1).normal(size=shaken.values.shape))
     assert dataclasses.replace(shaken, values=moved).said("fidelity") == one.said("fidelity")
+
+
+def test_where_no_sae_is_perfect_or_none_was_compared_nothing_is_said_of_blindness(draws: list[seen.Seen]) -> None:
+    """No number of SAEs that it cannot see is not the number 0."""
+    whole = of(draws, "seen")
+    bare = [dataclasses.replace(one, beside_perfect={}) for one in whole.seen]
+    for row in (whole.without("perfect"), dataclasses.replace(whole, seen=tuple(bare))):
+        found = row.said("features")
+        assert (found.worse, found.blind) == (0, ())
+        lines = printed.table({"t.m": Standing(digest="x", claims="features", ranked=True, worlds={"w": found})})
+        assert next(line for line in lines if line.startswith("m ")).split()[-2:] == ["-", "yes"]
+    lines = printed.table({"t.m": Standing(digest="x", ranked=False, worlds={"w": whole.said("features")})})
+    assert f"0 of {whole.said('features').worse}" in next(line for line in lines if line.startswith("m "))

@@ -25,7 +25,7 @@ LONGEST = 24  # characters of a metric's name
 LEGEND = (
     "rho: Spearman's with the truth of features, encoder, decoder; train: with the order of checkpoints; signal: SD "
     "over SAEs over that of noise; holds: intervals at 95 % that hold the truth; false: null pairs told apart; blind: "
-    "SAEs that are worse than the perfect one and do not look worse."
+    "SAEs that are worse than the perfect one and do not look worse, of those that are; - where none is perfect."
 )
 
 
@@ -61,7 +61,8 @@ def _cells(said: InWorld) -> list[str]:
     strength = "-"
     if said.signal is not None:
         strength = f"{said.signal:g} [{said.signal_low or 0:g}, {said.signal_high or 0:g}]"
-    return [*rhos, strength, _number(said.coverage), _number(said.false_positives), f"{len(said.blind)}"]
+    blind = f"{len(said.blind)} of {said.worse}" if said.worse else "-"
+    return [*rhos, strength, _number(said.coverage), _number(said.false_positives), blind]
 
 
 def _number(value: float | None) -> str:

@@ -89,14 +89,19 @@ class Measured:
         found = [spearman(values[steps], along, STEPS) for values in self.values]
         return _mean([one for one in found if one is not None])
 
-    def blind(self, kind: str | None) -> tuple[str, ...]:
-        """SAEs that are worse than the perfect one, and do not look worse in most draws."""
+    def worse(self, kind: str | None) -> tuple[str, ...]:
+        """SAEs that are worse than the perfect one, and were held against it in some draw."""
         if PERFECT not in self.rungs:
             return ()
         truth = self.truths[self.known(kind)].mean(axis=0)
         best = truth[self.rungs.index(PERFECT)]
-        worse = [name for name, value in zip(self.rungs, truth, strict=True) if value < WORSE * best]
-        return tuple(n for n in worse if not _mostly("worse", [one.beside_perfect.get(n) for one in self.seen]))
+        there = {name for one in self.seen for name in one.beside_perfect}
+        return tuple(n for n, value in zip(self.rungs, truth, strict=True) if value < WORSE * best and n in there)
+
+    def blind(self, kind: str | None) -> tuple[str, ...]:
+        """Those of them that do not look worse in most draws."""
+        found = {name: [one.beside_perfect.get(name) for one in self.seen] for name in self.worse(kind)}
+        return tuple(name for name, words in found.items() if not _mostly("worse", words))
 
     def beaten_by(self, kind: str | None) -> tuple[str, ...]:
         """Controls than which the trained SAE does not look better in most draws, though it is by ``kind``."""
@@ -132,6 +137,7 @@ class Measured:
             coverage=rounded(hits / n, 3) if n else None,
             coverage_error=rounded(counting_error(0.95, n), 3) if n else None,
             false_positives=rounded(wrong / pairs, 3) if pairs else None,
+            worse=len(self.worse(kind)),
             blind=self.blind(kind),
             beaten_by=self.beaten_by(kind),
             rungs=len(self.rungs),
