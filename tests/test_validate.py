@@ -158,6 +158,13 @@ def test_another_definition_is_not_validated(
     assert (code, "defined otherwise than when it was validated" in out) == (1, True)
 
 
+def test_a_quick_look_without_a_rank_to_lose_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A lock that is gone must not look like ranks that hold."""
+    folder = made_up.write_task(tmp_path)
+    assert main(["validate", "--quiet", "--quick", "--task-dir", str(folder), "--metric", "made_up.seen"]) == 0
+    assert "no lock ranks SAEs by any of these metrics" in capsys.readouterr().err
+
+
 def test_what_is_written_anew_is_no_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Who changes a definition, or what a metric claims, and does what is asked of him has done it."""
     folder = made_up.write_task(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from typing import Any
 
 from sae_bench.cli import progress
@@ -46,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("a lock is made of all draws: leave --quick out, or do not write one")
     question = asked.Question(_metrics(args), args.quick, args.task_dir)
     was, out = locked.known(question), at_home(args.out) if args.out else None
+    if args.quick and not any(one.ranked for one in was.values()):
+        warnings.warn("no lock ranks SAEs by any of these metrics, so that none can lose its rank", stacklevel=2)
     for file in locked.files(question) if args.write else [out] if out else []:
         check_place(file)  # before what takes an hour
     try:
