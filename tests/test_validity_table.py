@@ -361,3 +361,24 @@ def test_where_no_sae_is_perfect_or_none_was_compared_nothing_is_said_of_blindne
         assert next(line for line in lines if line.startswith("m ")).split()[-2:] == ["-", "yes"]
     lines = printed.table({"t.m": Standing(digest="x", ranked=False, worlds={"w": whole.said("features")})})
     assert f"0 of {whole.said('features').worse}" in next(line for line in lines if line.startswith("m "))
+
+
+@pytest.mark.parametrize("lacking", ["random_fit", "every trained SAE", "the comparison"])
+def test_fidelity_has_to_be_held_against_random_fit(draws: list[seen.Seen], lacking: str) -> None:
+    """What nothing is known of has not been shown; a world without random_fit, or without training, does not ask."""
+    gone = {"random_fit": ("random_fit",), "every trained SAE": made_up.CHECKPOINTS, "the comparison": ()}[lacking]
+
+    def without(one: seen.Seen) -> seen.Seen:
+        was = one.metrics["made_up.fvu"]
+        values = was.values | dict.fromkeys(gone, math.nan)
+        metric = dataclasses.replace(was, values=values, beside_controls={})
+        return dataclasses.replace(one, metrics={"made_up.fvu": metric})
+
+    row = of([without(one) for one in draws], "fvu")
+    found = table.standing(SPEC, "fvu", "fidelity", {"w": row})
+    assert (found.ranked, found.worlds["w"].beaten_by) == (False, ("random_fit",))
+    assert "random_fit" in str(found.why)
+    assert row.without("random_fit").beaten_by(None) == ()
+    assert dataclasses.replace(row, checkpoints=()).beaten_by(None) == ()
+    whole = table.standing(SPEC, "fvu", "fidelity", {"w": of(draws, "fvu")})
+    assert (whole.ranked, whole.worlds["w"].fragile) == (True, (table.THIS_WORLD,))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from sae_bench.schema import TaskSpec
 from sae_bench.standing import Claims, InWorld, Standing
 from sae_bench.validity.orders import FEWEST, Array, Signal, signal, spearman
 from sae_bench.validity.pairs import Said
-from sae_bench.validity.seen import CONTROLS, PERFECT, Counted, MetricSeen, Seen
+from sae_bench.validity.seen import CONTROLS, FITTED, PERFECT, Counted, MetricSeen, Seen
 from sae_bench.validity.verdict import TRUTHS, why_not
 
 WORSE = 0.95  # of the truth of the perfect SAE: one with less should not look as good
@@ -62,7 +62,8 @@ class Measured:
         keep = [i for i, name in enumerate(self.rungs) if name != rung]
         truths = {kind: truth[:, keep] for kind, truth in self.truths.items()}
         rungs = tuple(self.rungs[i] for i in keep)
-        return Measured(self.name, self.draws, rungs, truths, self.values[:, keep], self.seen, self.checkpoints)
+        left = tuple(replace(one, values={n: v for n, v in one.values.items() if n != rung}) for one in self.seen)
+        return Measured(self.name, self.draws, rungs, truths, self.values[:, keep], left, self.checkpoints)
 
     def without_draw(self, place: int) -> Measured:
         """As if there were no such draw."""
@@ -104,11 +105,17 @@ class Measured:
         return tuple(name for name, words in found.items() if not _mostly("worse", words))
 
     def beaten_by(self, kind: str | None) -> tuple[str, ...]:
-        """Controls than which the trained SAE does not look better in most draws, though it is by ``kind``."""
+        """Controls than which the trained SAE does not look better in most draws, though it is by ``kind``.
+
+        Without a kind nobody knows that it is: what cannot be held against ``random_fit`` has not been shown to be
+        better, and that is what fidelity has to show.
+        """
         trained = [self.rungs.index(name) for name in self.checkpoints if name in self.rungs]
         found = []
         for name in CONTROLS:
             words = [one.beside_controls.get(name) for one in self.seen]
+            if not any(words) and kind is None and name == FITTED and self._measured(name, *self.checkpoints):
+                found.append(name)
             if name not in self.rungs or not trained or not any(words):
                 continue
             truth = self.truths[self.known(kind)].mean(axis=0)
@@ -117,6 +124,11 @@ class Measured:
             if not _mostly("better", words):
                 found.append(name)
         return tuple(found)
+
+    def _measured(self, control: str, *trained: str) -> bool:
+        """Whether the world has the control and a trained SAE, with a figure or without."""
+        names = {name for one in self.seen for name in one.values}
+        return control in names and not names.isdisjoint(trained)
 
     def said(self, claims: Claims | None) -> InWorld:
         """What stands in the lock, but for what is fragile."""
