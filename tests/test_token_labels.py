@@ -474,6 +474,44 @@ def test_a_part_is_measured_again_with_what_it_lies_inside(
     assert report.rows > 0
 
 
+def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """Groups of sets that were measured are not measured again, and nothing half-written is left."""
+    sets = write_set(tmp_path / "sets", "a_first", LABEL, n=80)
+    for part in ("train", "test"):  # other texts than those of the first, so that it is a group of its own
+        (sets / "b_second").mkdir(exist_ok=True)
+        rows = [row(text, LABEL) for text in texts(80 if part == "train" else 40, 7 + (part == "test"))]
+        (sets / "b_second" / f"{part}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    steps: list[tuple[int, int]] = []
+
+    def told(what: str, done: int, total: int) -> None:
+        if "sets" in what:
+            steps.append((done, total))
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        told(what, done, total)
+        if steps and done == 1:
+            raise KeyboardInterrupt
+
+    given: dict[str, Any] = {"checkpoint_seconds": 0, "tasks": "token_labels,probe_recovery"}
+    given["parameters"] = {"probe_recovery.folds": 2, "probe_recovery.ceiling_strengths": [0.1]}
+    saes = [Planted(perfect, "one"), Planted(absorbing(0.5), "two")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        evaluate(saes, **settings(sets, out=tmp_path / "whole", **given))
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(saes, progress=interrupt, **settings(sets, out=tmp_path / "half", **given))
+        assert not list((tmp_path / "half").rglob("token_labels*"))
+        steps.clear()
+        evaluate(saes, progress=told, **settings(sets, out=tmp_path / "half", **given))
+    assert steps[0] == (1, 2)
+    whole, half = (
+        {f.relative_to(out): f.read_bytes() for f in out.rglob("*") if f.is_file()}
+        for out in (tmp_path / "whole", tmp_path / "half")
+    )
+    assert len(whole) == 2 * (2 * 2 + 1)
+    assert half == whole
+
+
 def test_the_cost_is_said_before_a_run(nested_folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
