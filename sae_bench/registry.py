@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKENDS", "CONTROLS", "DEFAULT_CONTROLS", "FORMATS", "STREAMS", "UNITS", "Entry", "Format"]  # built-in
 _PACKAGE = Path(__file__).parent
+MOST_NAMED, FEW_NAMED = 60, 12  # names in one sentence, and how many of more stand for all
 
 
 def formats() -> dict[str, Entry]:
@@ -121,10 +122,14 @@ def choose(
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """A question, "did you mean ...?", or the list of what there is."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    listed = ", ".join(known)
-    return f"did you mean {close[0]!r}?" if close else f"there are: {listed}"
+    """A question, "did you mean ...?", or the list of what there is, of which a long one is cut."""
+    there = list(known)
+    close = difflib.get_close_matches(name, there, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    if len(there) <= MOST_NAMED:
+        return f"there are: {', '.join(there)}"
+    return f"there are {len(there)}, such as {', '.join(there[:FEW_NAMED])}"
 
 
 def data_folder(name: str) -> Path:

@@ -4,6 +4,7 @@ import functools
 import gc
 import importlib
 import os
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ from hypothesis import settings
 from sae_bench.cli.main import main
 from tests.builders.locks import judged_by, trust_what_claims
 
+CACHE = tempfile.TemporaryDirectory(prefix="sae-bench-tests-")  # gone with the process
+USERS_CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+for variable, inside in (("MPLCONFIGDIR", "matplotlib"), ("HF_HOME", "huggingface")):  # whose lack only makes slower
+    os.environ.setdefault(variable, os.path.join(USERS_CACHE, inside))
+os.environ["XDG_CACHE_HOME"] = CACHE.name  # nor does a test find the user's package of labelled sets, or paid answers
 os.environ["SAE_BENCH_CALIBRATION_CACHE"] = ""  # no test takes what another one kept, nor what the user's runs did
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test downloads, and none waits for a hub that it cannot reach
 os.environ["LANGUAGE"] = "C"  # argparse looks for translations once for each flag, and tests read what it says

@@ -104,6 +104,23 @@ def test_the_command_of_a_card_is_what_run_takes():
     assert {name: getattr(args, name) for name in FLAGS} == FLAGS
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "folder"),
+    [
+        ("suite", {}, None),
+        ("demo", {}, None),
+        ("probes-v2", {"definition": "1" * 64}, None),  # a list of sets that ships, which is no folder
+        ("my-sets", {}, "my-sets"),
+    ],
+)
+def test_labelled_sets_are_repeated_from_where_they_came(name, data, folder):
+    results = [made("a", "probe_recovery", {"probe_r": 0.4}, data={"coverage": "2 of 2"} | data)]
+    protocol = results[0].provenance.protocol.model_copy(update={"data": name})
+    provenance = results[0].provenance.model_copy(update={"protocol": protocol})
+    (summary,) = of([results[0].model_copy(update={"provenance": provenance})])
+    assert parser().parse_args(words_of(summary)[1:]).probe_data == folder
+
+
 def test_every_setting_that_a_result_keeps_is_a_flag_of_run():
     from sae_bench.api import REPEAT
 

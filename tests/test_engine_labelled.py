@@ -22,7 +22,7 @@ from sae_bench import demo
 from sae_bench.api import evaluate
 from sae_bench.errors import DataError, ResultError, UsageError
 from sae_bench.registry import load, tasks
-from sae_bench.results import store
+from sae_bench.results import recompute, store
 from sae_bench.saes.load import load_sae
 from sae_bench.schema import Result
 from sae_bench.tasks.ceiling import PROBES as PROBES_OF_CEILING
@@ -351,6 +351,20 @@ def test_a_killed_run_goes_on_to_the_same_bits(sets: Path, tmp_path: Path, kill_
     )
     assert len(whole) == 3 * 2 + 1
     assert resumed == whole
+
+
+def test_figures_beside_an_sae_follow_from_their_units(small: tuple[dict[tuple[str, str], Result], Path]) -> None:
+    """Also those of a control that has none of what sees codes alone; one that it must have is missed."""
+    files = list(store.find(small[1]))
+    assert {store.read(file).task for file in files} == set(PROBES.split(","))
+    for file in files:
+        assert recompute.differences(store.read(file), store.read_units(file))[1] == []
+    (file, *_) = (file for file in files if store.read(file).task == "probe_recovery")
+    result = store.read(file)
+    left = {name: one for name, one in result.controls["permuted"].items() if name != "probe_write"}
+    forged = result.model_copy(update={"controls": result.controls | {"permuted": left}})
+    wrong = recompute.differences(forged, store.read_units(file))[1]
+    assert "control permuted, probe_write is not in the result, though its units are" in wrong
 
 
 def test_a_finished_run_is_not_repeated(sets: Path, small: tuple[dict[tuple[str, str], Result], Path]) -> None:

@@ -30,6 +30,7 @@ from sae_bench.data.labelled.wheels import SAE_PROBES, Absent, Tables, fetch, ke
 from sae_bench.errors import DataError, TaskError
 from tests.builders import probe_wheel
 from tests.builders.labelled_texts import VOCABULARY, WORDS, texts_of
+from tests.conftest import USERS_CACHE
 
 PACKAGE = {name: entry for name, entry in suite_entries().items() if isinstance(entry, PackageSet)}
 SHIFTED = {name: entry for name, entry in PACKAGE.items() if entry.shifted}
@@ -288,6 +289,8 @@ def test_without_pip_the_file_is_given(
     assert f"sae-probes 0.4.2 is here: {place(wheel)} (103 tables, 7 shifted)" in said
     assert "probes-v2: 103 sets" in said
     assert "95_toxic_is" in said
+    assert main(["probes", "list", "--probe-sets", "all"]) == 0
+    assert "95_toxic_is" not in capsys.readouterr().out, "all are those of the default list, as for run"
 
 
 # ---------------------------------------------------------------- a wheel that means harm
@@ -350,8 +353,9 @@ def test_nothing_of_a_wheel_is_unpacked_or_imported(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.slow
-def test_the_texts_and_ids_of_the_package_are_those_of_the_golden_file() -> None:
-    """Where the package is in the cache: each set is what it was when its figures were measured."""
+def test_the_texts_and_ids_of_the_package_are_those_of_the_golden_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the package is in the user's cache: each set is what it was when its figures were measured."""
+    monkeypatch.setenv("XDG_CACHE_HOME", USERS_CACHE)
     try:
         kept(SAE_PROBES)
     except Absent as error:

@@ -170,6 +170,13 @@ def test_a_typo_gets_a_suggestion():
     assert suggest("loss_recoverd", KNOWN) == "did you mean 'loss_recovered'?"
 
 
+def test_hundreds_of_names_are_not_all_said():
+    many = [f"set_{i}" for i in range(240)]
+    assert suggest("xyz", many) == f"there are 240, such as {', '.join(many[:12])}"
+    assert suggest("xyz", many[:60]) == f"there are: {', '.join(many[:60])}"
+    assert suggest("set_24O", iter(many)).startswith("did you mean 'set_24")
+
+
 def test_code_that_does_not_exist_is_one_sentence():
     for code in ("sae_bench.nothing:Task", "sae_bench.tasks.sparsity:Nothing", "nopackage"):
         with pytest.raises(SaeBenchError, match=f"{code} cannot be imported"):

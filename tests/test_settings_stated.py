@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from dataclasses import dataclass, replace
+
+import numpy as np
 import pytest
 
 from sae_bench.cli import run_flags
@@ -61,6 +66,38 @@ def test_a_setting_that_is_of_what_is_measured_keeps_a_run_from_the_suite_of_its
         words, value = said(stated)
         assert bool(keep.said({name: value})) == (stated.suite is not None), words
     assert not keep.said({"judge_params": {}, "limit": None})
+
+
+@pytest.mark.parametrize("words", [["--null", "none"], []])
+def test_a_judge_that_is_asked_for_nothing_more_leaves_a_run_its_suite(words: list[str]) -> None:
+    """As it was before the flag had no default of its own."""
+    assert not keep.said(run_flags.settings(parser().parse_args(["run", "demo", *words])))
+    assert not keep.said({"null": "none"})
+    assert keep.said({"null": "untrained"}) == ["null"]
+
+
+@pytest.mark.parametrize("name", [name for name, stated in of(Settings).items() if stated.choices])
+@pytest.mark.parametrize("value", [np.array(["auto", "none"]), ["auto"], None, 1])
+def test_what_is_no_word_is_no_choice(name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=f"{name} must be one of "):
+        Settings(**{name: value})
+
+
+@dataclass(frozen=True)
+class More(Settings):
+    """Settings of someone's own program, with a field that this package knows nothing of."""
+
+    note: str = "a"
+    numbers: tuple[int, ...] = (1,)
+
+
+def test_settings_may_be_extended_copied_and_sent_to_another_process() -> None:
+    one = More(limit=3, parameters={"a.b": 1}, note="b")
+    assert (one.limit, one.note, of(More)["note"].group) == (3, "b", None)
+    assert pickle.loads(pickle.dumps(one)) == one == copy.deepcopy(one)
+    assert replace(one, limit=4).limit == 4
+    with pytest.raises(UsageError, match="limit must be at least 1"):
+        replace(one, limit=0)
 
 
 def test_what_a_suite_fixes_is_stated_of_the_settings() -> None:

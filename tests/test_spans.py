@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sae_bench import demo
@@ -256,6 +256,63 @@ def test_white_space_shares_no_label() -> None:
     assert [words[i] for i in places(tokenizer, text, (4, 7))] == ["Ġcat"]
     assert [words[i] for i in places(tokenizer, text, (3, 8))] == ["Ġcat"]
     assert [words[i] for i in places(tokenizer, text, (5, 6))] == ["Ġcat"]  # a part of a token is enough
+
+
+def prefixing(kind: str) -> Any:
+    """A tokenizer that writes a space before a text that has none, and has no token that joins it with a word."""
+    space = "Ġ" if kind == "bytes" else "▁"
+    alphabet = sorted({*pre_tokenizers.ByteLevel.alphabet(), "▁", "京", "a", "b"})
+    made = Tokenizer(models.BPE({char: i for i, char in enumerate([space, *(c for c in alphabet if c != space)])}, []))
+    if kind == "bytes":
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, trim_offsets=False)
+        made.post_processor = processors.ByteLevel(trim_offsets=False, add_prefix_space=True)
+    elif kind == "metaspace":
+        made.pre_tokenizer = pre_tokenizers.Metaspace()
+    else:
+        made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    return PreTrainedTokenizerFast(tokenizer_object=made, additional_special_tokens=["<x>"])
+
+
+@pytest.mark.parametrize("kind", ["bytes", "metaspace", "normaliser"])
+def test_a_space_that_the_tokenizer_puts_before_a_text_has_no_label(kind: str) -> None:
+    """Its offsets are those of the first character, which it does not hold."""
+    tokenizer = prefixing(kind)
+    words = tokenizer.convert_ids_to_tokens(tokenizer("ab a")["input_ids"])
+    assert words == [words[0], "a", "b", words[0], "a"]
+    assert words[0] in ("Ġ", "▁")
+    assert places(tokenizer, "ab a", (0, 2)) == [1, 2]
+    assert places(tokenizer, "ab a", (0, 4)) == [1, 2, 4]
+
+
+@pytest.mark.parametrize("kind", ["metaspace", "normaliser"])
+def test_nor_has_one_behind_a_special_token_within_the_text(kind: str) -> None:
+    assert places(prefixing(kind), "ab<x>a", (5, 6)) == [5]
+
+
+def test_a_character_that_looks_like_such_a_space_has_its_label() -> None:
+    assert 0 in places(prefixing("metaspace"), "▁a", (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("normaliser", "text", "span"),
+    [
+        (normalizers.Lowercase(), "x İb", (2, 3)),  # one character becomes two
+        (normalizers.NFKC(), "x ⅷb", (2, 3)),  # and here four
+        (normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]), "x éb", (2, 3)),
+        (normalizers.Replace("  ", " "), "x  bc", (3, 4)),  # two become one
+        (normalizers.Strip(), "  b c", (2, 3)),
+    ],
+)
+def test_a_tokenizer_that_changes_the_text_finds_spans_of_the_text_as_it_stands(
+    normaliser: Any, text: str, span: tuple[int, int]
+) -> None:
+    tokenizer = bytes_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normaliser
+    found = places(tokenizer, text, span)
+    offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+    assert found
+    assert found == [i for i, (start, end) in enumerate(offsets) if start < span[1] and end > span[0]]
+    assert places(tokenizer, text, (len(text) - 1, len(text)))[-1] == len(offsets) - 1
 
 
 def test_a_byte_order_of_bos_in_the_text_is_no_token() -> None:

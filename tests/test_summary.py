@@ -161,6 +161,16 @@ def test_labelled_sets_join_the_text_they_were_measured_with():
     assert "36 of 37 labelled sets" in alone[0].title
 
 
+def test_sets_that_were_not_read_are_no_part_of_what_was_measured_on():
+    """A task without a set that it can use is skipped, and says so below: 0 of 0 sets above says nothing."""
+    none = {"data": {"coverage": "0 of 0"}, "status": "skipped", "reason": "no set says it", "data_sha256": "6" * 64}
+    skipped = made("a", "token_labels", {}, **none)
+    (summary,) = of([*family("a", 32.0, 0.1), skipped])
+    assert "36 of 37 labelled sets" in summary.title
+    assert "0 of 0" not in summary.title
+    assert "0 of 0 labelled sets" in of([skipped])[0].title
+
+
 def test_two_saes_of_one_name_are_two_lines():
     first = family("lab/twin", 32.0, 0.1)
     second = [one.model_copy(update={"sae": one.sae.model_copy(update={"weights_sha256": "c" * 64})}) for one in first]

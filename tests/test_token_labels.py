@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from sae_bench.api import Session
 from sae_bench.kernels import transfer
 from sae_bench.saes.protocol import SparseCoder, codes_from_dense
 from sae_bench.settings import Settings
-from sae_bench.streams.token_codes import TokenCodes
+from sae_bench.streams.token_codes import Firings, TokenCodes
+from sae_bench.tasks.firing import PartTokens, choose
 from sae_bench.verify import verify
 from tests.builders.tiny_models import tiny_gpt2
 from tests.builders.token_spans import HOOK, Fires, Located, Planted, row, settings, share, texts, write_set
@@ -257,6 +258,40 @@ def test_ties_are_settled_by_what_latents_are_and_not_by_their_place(tmp_path: P
     assert values(a)["auprc"] == values(b)["auprc"] == 1
 
 
+class Lists:
+    """Codes of a few tokens, dense."""
+
+    def __init__(self, dense: list[list[float]]) -> None:
+        self.dense = np.array(dense)
+        self.n_latents = self.dense.shape[1]
+
+    def counts(self, tokens: Any) -> Any:
+        return (self.dense[tokens] > 0).sum(0)
+
+    def firings(self, tokens: Any, latents: Any) -> Any:
+        places, columns_ = np.nonzero(self.dense[tokens][:, latents] > 0)
+        return Firings(places, columns_, self.dense[tokens][:, latents][places, columns_])
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_equal_f1_of_other_counts_between_those_of_equal_ones_ends_and_stays_in_order(order: tuple[int, ...]) -> None:
+    """With 4 labelled tokens, 1 hit of 2 and 2 of 8 firings both have an F1 of 1/3: they may come in any order."""
+    labels = np.arange(16) < 4
+    weak, strong, wide, high = (np.zeros(16) for _ in range(4))
+    weak[[0, 15]], strong[[1, 14]], wide[[0, 1, *range(8, 14)]], high[[2, 13]] = (1, 2), (2, 1), 1, (3, 1)
+    latents = [weak, strong, wide, high]
+    codes = Lists(np.stack([latents[i] for i in order], 1).tolist())
+    part = PartTokens(np.arange(16), np.arange(16) // 4, labels, np.arange(16), 4)
+    every = np.arange(16)
+    found = choose(codes, part, labels | True, labels, codes.counts(every[labels]), codes.counts(every))
+    assert sorted(found.latents.tolist()) == [0, 1, 2, 3]
+    ranked = [order[i] for i in found.latents.tolist()]
+    two = [i for i in ranked if i != 2]
+    assert two[2] == 0, "the one that is stronger outside the label comes behind those of its counts"
+    assert found.f1 == pytest.approx(1 / 3)
+    assert found.fired.sum(0).tolist() == [8 if i == 2 else 2 for i in ranked]
+
+
 # ---------------------------------------------------------------- masks, sets without spans, other tasks
 
 
@@ -472,6 +507,44 @@ def test_a_part_is_measured_again_with_what_it_lies_inside(
         report = verify(written, Planted(absorbing(0.5)), share=share, seed=seed, **given)
     assert report.wrong == []
     assert report.rows > 0
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """Groups of sets that were measured are not measured again, and nothing half-written is left."""
+    sets = write_set(tmp_path / "sets", "a_first", LABEL, n=80)
+    for part in ("train", "test"):  # other texts than those of the first, so that it is a group of its own
+        (sets / "b_second").mkdir(exist_ok=True)
+        rows = [row(text, LABEL) for text in texts(80 if part == "train" else 40, 7 + (part == "test"))]
+        (sets / "b_second" / f"{part}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    steps: list[tuple[int, int]] = []
+
+    def told(what: str, done: int, total: int) -> None:
+        if "sets" in what:
+            steps.append((done, total))
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        told(what, done, total)
+        if steps and done == 1:
+            raise KeyboardInterrupt
+
+    given: dict[str, Any] = {"checkpoint_seconds": 0, "tasks": "token_labels,probe_recovery"}
+    given["parameters"] = {"probe_recovery.folds": 2, "probe_recovery.ceiling_strengths": [0.1]}
+    saes = [Planted(perfect, "one"), Planted(absorbing(0.5), "two")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        evaluate(saes, **settings(sets, out=tmp_path / "whole", **given))
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(saes, progress=interrupt, **settings(sets, out=tmp_path / "half", **given))
+        assert not list((tmp_path / "half").rglob("token_labels*"))
+        steps.clear()
+        evaluate(saes, progress=told, **settings(sets, out=tmp_path / "half", **given))
+    assert steps[0] == (1, 2)
+    whole, half = (
+        {f.relative_to(out): f.read_bytes() for f in out.rglob("*") if f.is_file()}
+        for out in (tmp_path / "whole", tmp_path / "half")
+    )
+    assert len(whole) == 2 * (2 * 2 + 1)
+    assert half == whole
 
 
 def test_the_cost_is_said_before_a_run(nested_folder: Path) -> None:

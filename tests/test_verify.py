@@ -95,7 +95,8 @@ def rewritten(
             result.provenance.resamples,
         )
         for values, units in parts:
-            for name, e in recompute.figures(spec, units, seed, resamples).items():
+            found = recompute.figures(spec, units, seed, resamples)
+            for name, e in ((name, e) for name, e in found.items() if name in values):
                 said = ("value", "low", "high", "reason", "no_interval", "optimistic", "design_effect")
                 values[name] |= {field: getattr(e, field) for field in said}
                 values[name]["n_units"] = e.n_units

@@ -16,7 +16,7 @@ from sae_bench.show.text import code, line, markdown, some
 
 TAGS = ("sparse-autoencoder", "sae-bench")
 DIGITS = 12  # of a digest
-OURS = ("suite", "demo")  # labelled sets that nobody names by a folder
+OURS = ("suite", "demo")  # labelled sets that nobody names by a folder, beside the lists, which have a definition
 
 
 def as_card(summaries: Sequence[Summary], specs: Mapping[str, TaskSpec], *, front_matter: bool = False) -> str:
@@ -125,7 +125,8 @@ def command(summary: Summary) -> str:
     of_sets = [one for one in results if "coverage" in one.provenance.data]
     texts = [one for one in results if one not in of_sets]
     lines += [_flag("--data", one.provenance.protocol.data) for one in texts[:1]]
-    names = {one.provenance.protocol.data for one in of_sets} - set(OURS)
+    listed = {one.provenance.protocol.data for one in of_sets if "definition" in one.provenance.data}
+    names = {one.provenance.protocol.data for one in of_sets} - listed - set(OURS)
     lines += [_flag("--probe-data", name) for name in sorted(names)]
     lines.append(_flag("--tasks", ",".join(sorted({one.task for one in results}))))
     if set(controls := results[0].provenance.controls) != set(DEFAULT_CONTROLS):

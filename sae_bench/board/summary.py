@@ -172,11 +172,15 @@ class _Table:
         texts = [one.result for one in self.part if not labelled(one.result, self.columns.specs)]
         largest = max(texts, key=lambda one: one.provenance.protocol.n_documents, default=None)
         said = [population(largest)] if largest is not None else []
-        of_sets = {
-            str(one.result.provenance.data["coverage"]): population(one.result)
+        on_sets = [
+            one.result
             for one in self.part
             if labelled(one.result, self.columns.specs) and "coverage" in one.result.provenance.data
-        }
+        ]
+        read = [
+            one for one in on_sets if one.status != "skipped"
+        ] or on_sets  # what was not read is said where it lacks
+        of_sets = {str(one.provenance.data["coverage"]): population(one) for one in read}
         said += sorted(of_sets.values() if largest is None else (f"{one} labelled sets" for one in of_sets))
         said.append(self.part[0].suite)
         return f"{model}, {self.part[0].place[1]}: {'; '.join(said)}"

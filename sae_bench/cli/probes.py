@@ -29,7 +29,11 @@ def add(verbs: Any) -> None:
     listed = parts.add_parser("list", help="which sets there are, where they come from, and which are left out and why")
     listed.set_defaults(function=run_list)
     listed.add_argument(
-        "--probe-sets", default="*", metavar="NAMES", help="names, globs or a list of sets (default: *)"
+        "--probe-sets",
+        default="*",
+        metavar="NAMES",
+        help="names, globs, a list of sets, or all of the default one, as for run "
+        "(default: *, every set that is known)",
     )
 
 
@@ -50,13 +54,13 @@ def run_list(args: argparse.Namespace) -> int:
     """Print the sets, the lists of them, and what is left out."""
     from tabulate import tabulate
 
-    from sae_bench.data.labelled.entries import PackageSet, UnavailableSet, named_lists, suite_entries
+    from sae_bench.data.labelled.entries import PackageSet, UnavailableSet, named_lists, resolved, suite_entries
     from sae_bench.data.labelled.wheels import WHEELS, Absent, Tables
     from sae_bench.registry import choose
     from sae_bench.show.text import line, printable
 
     known, lists = suite_entries(), named_lists()
-    asked = choose(args.probe_sets, known, "probe set", {name: one.sets for name, one in lists.items()})
+    asked = choose(resolved(args.probe_sets), known, "probe set", {name: one.sets for name, one in lists.items()})
     chosen = [known[name] for name in asked]
     rows = [
         [

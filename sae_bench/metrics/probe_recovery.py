@@ -28,6 +28,7 @@ class Parameters(TaskParameters):
 
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+OF_CODES = frozenset({"probe_loss", "probe_r", "probe_auroc", "probe_f1", "probe_share", "probe_r_shuffled"})
 
 
 def probe_loss(s: Sums) -> Array:

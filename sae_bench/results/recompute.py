@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sae_bench import registry
 from sae_bench.errors import ResultError, SaeBenchError
-from sae_bench.metrics import metrics_of
+from sae_bench.metrics import metrics_of, silent_of
 from sae_bench.results.against import Side, against
 from sae_bench.results.definitions import installed, measured_with
 from sae_bench.schema import MARKED_FROM, MetricValue, Result, TaskSpec, Verdict
@@ -18,8 +18,6 @@ from sae_bench.units.kinds import Kind, drawn, estimate, kind
 from sae_bench.units.sample import first_for_controls
 
 EXACT = 1e-9  # figures from the same units differ by rounding alone
-
-CONTROL = "control "  # before the name of a control in what is said of it
 
 
 def definition(result: Result, task_dir: str | None = None) -> TaskSpec:
@@ -62,9 +60,11 @@ def differences(result: Result, tables: Mapping[str, Units], task_dir: str | Non
     seed, resamples = result.provenance.protocol.seed, result.provenance.resamples
     own = {kind: table for kind, table in tables.items() if "/" not in kind}
     groups: list[tuple[str, Mapping[str, MetricValue], Mapping[str, Units]]] = [("", result.metrics, own)]
+    silent: dict[str, frozenset[str]] = {}
     for name, values in result.controls.items():
         if kept := _control(name, tables):
-            groups.append((f"{CONTROL}{name}, ", values, kept))
+            groups.append((f"control {name}, ", values, kept))
+            silent[f"control {name}, "] = silent_of(spec, name) - values.keys()
     spec = _measured(spec, result, own)
     n, wrong = 0, _lacking(result, spec, own, tables)
     wrong += [said for label, _, kept in groups[1:] for said in _chosen(spec, label, own, kept, seed)]
@@ -78,10 +78,11 @@ def differences(result: Result, tables: Mapping[str, Units], task_dir: str | Non
             continue
         wrong += _without_units(label, claimed, spec, units)
         for metric, e in found.items():
+            if metric in silent.get(label, ()):
+                continue
             n += 1
             if metric not in claimed:
-                if not _left_out(label):
-                    wrong.append(f"{label}{metric} is not in the result, though its units are")
+                wrong.append(f"{label}{metric} is not in the result, though its units are")
                 continue
             for what in ("value", "low", "high"):
                 theirs, ours = getattr(claimed[metric], what), getattr(e, what)
@@ -93,12 +94,6 @@ def differences(result: Result, tables: Mapping[str, Units], task_dir: str | Non
                 if (theirs := getattr(claimed[metric], what)) != right:
                     wrong.append(f"{label}{metric}: {what} is {theirs!r} in the result, and must be {right!r}")
     return n, wrong or _against(result, spec, own, tables)  # of wrong figures no difference is right
-
-
-def _left_out(label: str) -> bool:
-    """Whether a control may lack figures that its units give: one that has the codes of another has none of codes."""
-    control = registry.controls().get(label.removeprefix(CONTROL).removesuffix(", "))
-    return control is not None and bool(control.codes_of)
 
 
 def _disagreeing(spec: TaskSpec, tables: Mapping[str, Units]) -> list[str]:

@@ -23,7 +23,7 @@ def check(settings: Any) -> None:
     record: type = type(settings)
     for name, stated in of(record).items():
         value = getattr(settings, name)
-        if stated.choices and value not in stated.choices:
+        if stated.choices and not (isinstance(value, str) and value in stated.choices):
             raise UsageError(f"{name} must be one of {', '.join(stated.choices)}, but it is {value!r}")
     known = list(registry.backends())
     if settings.backend not in known:

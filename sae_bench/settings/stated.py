@@ -55,12 +55,12 @@ def stated(default: Any, help: str = "", group: Group | None = None, metavar: st
 
 @cache
 def of(record: type) -> Mapping[str, Stated]:
-    """What is said of every field of a dataclass, by name."""
+    """What is said of every field of a dataclass, by name; nothing of what a class of someone's own adds."""
     hints = get_type_hints(record)
     found = {}
     for one in fields(record):
         kinds = get_args(hints[one.name]) if get_origin(hints[one.name]) is Literal else ()
-        said: Stated = one.metadata["stated"]
+        said: Stated = one.metadata.get("stated", Stated())
         default = one.default if one.default is not MISSING else {}
         number = next((t for t in (bool, int, float) if t in _parts(hints[one.name])), None)
         found[one.name] = replace(

@@ -48,7 +48,7 @@ class GroupTokens:
         return len(self.ids)
 
     def of_texts(self, texts: Sequence[int] | Ints) -> tuple[Ints, Ints]:
-        """The numbers of all tokens of some texts, -1 in those that are not here, and which text each is of."""
+        """The numbers of all tokens of some texts, all of which are here, and which of them each is of."""
         places = self._place[np.asarray(texts, dtype=np.int64)]
         lengths = self.lengths[places]
         rows = np.repeat(np.arange(len(places)), lengths)

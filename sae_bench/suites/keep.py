@@ -19,6 +19,7 @@ from sae_bench.suites.record import Known, Suite, every, find
 
 AUTO, NONE = "auto", "none"
 NEUTRAL = {"bos": "auto", "dtype": "auto"}  # values that leave it to something else, and so to the suite
+SILENT = {"null": "none"}  # values that ask for nothing, and so say nothing of what is measured
 # How the text's files are read: digests say whether it is the suite's.
 READ = tuple(name for name, stated in of(Settings).items() if stated.suite == "reads")
 Named = Callable[[str], str]  # how a setting is called where it was given
@@ -47,7 +48,8 @@ def values(suite: Suite) -> dict[str, Any]:
 def said(given: Mapping[str, Any]) -> list[str]:
     """Which of some settings say what is measured: with one of them a run without ``suite`` keeps to none."""
     known = of(Settings)
-    return [n for n, value in given.items() if n in known and known[n].suite is not None and not _nothing(value)]
+    own = {name: value for name, value in given.items() if name in known and known[name].suite is not None}
+    return [name for name, value in own.items() if not (_nothing(value) or _is(value, SILENT.get(name)))]
 
 
 def _nothing(value: Any) -> bool:

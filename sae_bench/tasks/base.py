@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sae_bench import registry
 from sae_bench.kernels.divergence import Scores
-from sae_bench.metrics import metrics_of
+from sae_bench.metrics import metrics_of, silent_of
 from sae_bench.randomness import Noise
 from sae_bench.saes.protocol import CoderInfo, Codes
 from sae_bench.schema import TaskSpec
@@ -165,7 +165,6 @@ class Task:
     may_be_nan: frozenset[str] = frozenset()  # columns in which NaN has a meaning
     counts: str | None = None  # a column of "document" that counts the tokens inside the mask, for a run to check
     only_of_coders: frozenset[str] = frozenset()  # metrics that references do not have
-    of_codes: frozenset[str] = frozenset()  # metrics that see codes alone, of a task that has others too
     fidelity: Fidelity | None = None  # the figure by which reconstructions are held against those of other directions
     constants: Mapping[str, Mapping[str, float]] = {}  # known scores that stand beside the controls, by name and metric
     text_of: Callable[[Sequence[int]], str] = staticmethod(lambda ids: " ".join(map(str, ids)))  # the same for several
@@ -229,13 +228,9 @@ class Task:
     def lacking(self, beside: str) -> frozenset[str]:
         """The metrics that say nothing of a control or a reference that stands beside an SAE, by its name.
 
-        A control that has the codes of the SAE, or of another control, would be equal to it in what sees these alone,
-        and look like a rival that cannot be told from it.
+        Of a control they are what its task's module of figures says, so that a reader of results knows them too.
         """
-        control = registry.controls().get(beside)
-        if control is None:
-            return self.only_of_coders
-        return self.of_codes if control.codes_of else frozenset()
+        return silent_of(self.spec, beside) if beside in registry.controls() else self.only_of_coders
 
     def details(self, tables: Mapping[str, Units]) -> dict[str, Any]:
         """What a result shows beside metrics; plain JSON, of bounded size."""

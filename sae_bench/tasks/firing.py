@@ -139,19 +139,17 @@ def choose(codes: Codes, part: PartTokens, which: Bools, labels: Bools, hits: In
 
 def _settled(found: Ints, hits: Ints, fired: Ints, labels: Bools, firings: Firings) -> Ints:
     """The order of latents that come by F1, where equal ones come by their average precision."""
-    order = list(range(len(found)))
     alone = Tokens(labels, np.zeros(len(labels), dtype=np.int64), 1)
-    first = 0
-    while first < len(order):
-        same = [
-            i for i in order[first:] if (hits[found[i]], fired[found[i]]) == (hits[found[first]], fired[found[first]])
-        ]
+    alike: dict[tuple[int, int], list[int]] = {}  # where their first one stands, since others may have their F1 too
+    for i, latent in enumerate(found.tolist()):
+        alike.setdefault((int(hits[latent]), int(fired[latent])), []).append(i)
+    order: list[int] = []
+    for same in alike.values():
         if len(same) > 1:
             precision = {}
             for i in same:
                 own = firings.latents == i
                 precision[i] = float(curve(alone, firings.tokens[own], firings.values[own])[0][0])
-            rest = [i for i in order[first:] if i not in same]
-            order[first:] = [*sorted(same, key=lambda i: (-round(precision[i], 9), found[i])), *rest]
-        first += len(same)
+            same.sort(key=lambda i: (-round(precision[i], 9), found[i]))
+        order += same
     return np.array(order, dtype=np.int64)

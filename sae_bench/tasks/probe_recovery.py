@@ -83,7 +83,6 @@ class ProbeRecovery(LabelledTask):
     """Example table: loss, placement and decision of the chosen latent on each test example, and of what it writes."""
 
     sees_decoder = True
-    of_codes = frozenset({"probe_loss", "probe_r", "probe_auroc", "probe_f1", "probe_share", "probe_r_shuffled"})
     only_of_coders = frozenset({"probe_r_shuffled", "probe_write_shuffled"})
 
     def __init__(self, spec: TaskSpec) -> None:

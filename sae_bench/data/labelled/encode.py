@@ -125,7 +125,8 @@ class Encoder:
         found = self._tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
         ids, offsets = found["input_ids"], found["offset_mapping"]
         start = next((place for place, token in enumerate(ids) if token != self.bos), len(ids))
-        return Offsets.of(text, offsets[start:])
+        named = getattr(self._tokenizer, "convert_ids_to_tokens", None)
+        return Offsets.of(text, offsets[start:], [] if named is None else named(list(ids[start:])))
 
     def _encode(self, text: str, keep: Keep = "start") -> Encoded:
         """The ids of one text, of which a long one keeps its start or its end.

@@ -218,6 +218,11 @@ def named_lists() -> dict[str, NamedList]:
     return {file.stem: read_list(file, suite_entries()) for file in files}
 
 
+def resolved(names: str) -> str:
+    """What a user calls "all" is the default list; names, globs and other lists stay as they are."""
+    return ",".join(DEFAULT_LIST if (name := part.strip()) == "all" else name for part in names.split(","))
+
+
 def read_list(file: Path, known: Mapping[str, Entry]) -> NamedList:
     """A list of sets. Raises `TaskError` that names the file, for sets that are not known or have changed."""
     found = read_record(file, NamedList, TaskError)

@@ -1,7 +1,8 @@
 """Where in a text a label is: stretches of characters, and the tokens that lie in them.
 
 A token has the label where it shares a character that is no white space with a span. A byte-level token that holds a
-part of a character counts as holding the character, since that is what the tokenizer's offsets say of it.
+part of a character counts as holding the character, since that is what the tokenizer's offsets say of it. A space that
+a tokenizer puts before a text is no part of it.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from sae_bench.files import strict_json
 
 Spans = tuple[tuple[int, int], ...]
 FORM = "a list of [start, end) character pairs"
+SPACES = " ▁Ġ"  # how tokenizers write a space
 _SHOWN = 40  # characters of what is wrong
 
 
@@ -64,9 +66,17 @@ class Offsets(NamedTuple):
     blank: npt.NDArray[np.bool_]
 
     @staticmethod
-    def of(text: str, found: Sequence[tuple[int, int]]) -> "Offsets":
-        """Those of a text, from what a tokenizer says of its tokens."""
+    def of(text: str, found: Sequence[tuple[int, int]], tokens: Sequence[str] = ()) -> "Offsets":
+        """Those of a text, from what a tokenizer says of its ``tokens``.
+
+        A space that the tokenizer puts before a text is a token without characters, though tokenizers give it those of
+        the token behind it.
+        """
         pairs = np.asarray(found, dtype=np.int64).reshape(-1, 2)
+        for place, token in enumerate(tokens):
+            start, end = pairs[place]
+            if not str(token).strip(SPACES) and not any(char in SPACES for char in text[start:end]):
+                pairs[place] = start
         return Offsets(pairs[:, 0], pairs[:, 1], np.array([char.isspace() for char in text], dtype=bool))
 
     def places(self, spans: Spans, n_tokens: int) -> IntArray:

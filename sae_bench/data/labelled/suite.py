@@ -14,7 +14,6 @@ import numpy.typing as npt
 from sae_bench.data.labelled.build import Draft
 from sae_bench.data.labelled.encode import PARTS, SHIFTED, Encoded, Encoder, LabelledOptions, PartName
 from sae_bench.data.labelled.entries import (
-    DEFAULT_LIST,
     Base64Set,
     DemoSet,
     Entry,
@@ -23,6 +22,7 @@ from sae_bench.data.labelled.entries import (
     PhraseSet,
     UnavailableSet,
     named_lists,
+    resolved,
     suite_entries,
 )
 from sae_bench.data.labelled.folder import load_folder
@@ -176,7 +176,7 @@ def load_suite(
         return _assemble(drafts, skipped, "demo", encoder, chosen=len(wanted) < len(known))
     known = _of_kind(HubSet | PackageSet | Base64Set | PhraseSet | UnavailableSet)
     lists = {name: one.sets for name, one in named_lists().items()}
-    asked = ",".join(DEFAULT_LIST if (name := part.strip()) == "all" else name for part in options.names.split(","))
+    asked = resolved(options.names)
     chosen = [known[name] for name in choose(asked, known, "probe set", lists)]
     drafts, skipped, lacking = load_packages([e for e in chosen if isinstance(e, PackageSet)], encoder, options)
     of_hub, not_there = load_hub([entry for entry in chosen if isinstance(entry, HubSet)], encoder, options)
