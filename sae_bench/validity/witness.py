@@ -39,7 +39,7 @@ from sae_bench.validity.measure import Draw, Rung, run
 from sae_bench.validity.truth import Truth
 
 NAME = "demo"
-DRAWS = 4
+DRAWS = 2  # sets of documents; what is trained is the same in each
 TASKS = (
     "reconstruction,loss_recovered,sparsity,probe_recovery,sparse_probing,token_labels,downstream_sparsity,token_rules"
 )
