@@ -85,6 +85,11 @@ class Kind:
     together: Callable[[str], str] = itself
     text: bool = False
 
+    @property
+    def own(self) -> bool:
+        """Whether every SAE has rows of its own, as latents are, so that two SAEs share none."""
+        return self.of_sae("", "weights") != ""
+
     def drawn(self, units: Units, *, seed: int, resamples: int) -> Draws:
         """Column sums of a table and their replicates; without rows there is nothing to nest."""
         return (self.draw if len(units) else bootstrap.draw)(units, seed=seed, resamples=resamples)

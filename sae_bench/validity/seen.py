@@ -157,6 +157,8 @@ class _Task:
         for i, (first, second) in enumerate(pairwise(self._chosen(sides))):
             for table, names in self._by_table().items():
                 a, b = sides[first], sides[second]
+                if kind(table).own:  # intervals there are of text: latents that change places are another noise
+                    continue
                 both = [name for name in names if _value(a, name) is not None and _value(b, name) is not None]
                 if both and self.effort.nulls:
                     new = told_apart(a, b, table, both, self.effort.nulls, seed=(*self.seeds, i))
