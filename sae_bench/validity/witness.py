@@ -40,7 +40,8 @@ from sae_bench.validity.truth import Truth
 
 NAME = "demo"
 DRAWS = 2  # sets of documents; what is trained is the same in each
-TASKS = (
+# What claims the encoder or fidelity: of features and decoders nothing is known here.
+TASKS = "reconstruction,loss_recovered,token_labels"
     "reconstruction,loss_recovered,sparsity,probe_recovery,sparse_probing,token_labels,downstream_sparsity,token_rules"
 )
 OF = "topk_k32"  # the SAE of which those of known faults are made
