@@ -42,8 +42,6 @@ NAME = "demo"
 DRAWS = 2  # sets of documents; what is trained is the same in each
 # What claims the encoder or fidelity: of features and decoders nothing is known here.
 TASKS = "reconstruction,loss_recovered,token_labels"
-    "reconstruction,loss_recovered,sparsity,probe_recovery,sparse_probing,token_labels,downstream_sparsity,token_rules"
-)
 OF = "topk_k32"  # the SAE of which those of known faults are made
 UNTRAINED = "frozen_random"
 CHECKPOINTS = (UNTRAINED, "topk_k32_undertrained", OF)
