@@ -168,6 +168,13 @@ def test_sets_that_were_not_read_are_no_part_of_what_was_measured_on():
     (summary,) = of([*family("a", 32.0, 0.1), skipped])
     assert "36 of 37 labelled sets" in summary.title
     assert "0 of 0" not in summary.title
+    few = made(
+        "a",
+        "token_labels",
+        {"label_f1": 0.3},
+        **(none | {"data": {"coverage": "30 of 30"}, "status": "ok", "reason": None}),
+    )
+    assert "36 of 37 labelled sets (token_labels: 30 of 30); " in of([*family("a", 32.0, 0.1), few])[0].title
     assert "0 of 0 labelled sets" in of([skipped])[0].title
 
 

@@ -180,10 +180,22 @@ class _Table:
         read = [
             one for one in on_sets if one.status != "skipped"
         ] or on_sets  # what was not read is said where it lacks
-        of_sets = {str(one.provenance.data["coverage"]): population(one) for one in read}
-        said += sorted(of_sets.values() if largest is None else (f"{one} labelled sets" for one in of_sets))
+        if largest is None:
+            said += sorted({str(one.provenance.data["coverage"]): population(one) for one in read}.values())
+        elif read:
+            said.append(_of_sets(read))
         said.append(self.part[0].suite)
         return f"{model}, {self.part[0].place[1]}: {'; '.join(said)}"
+
+
+def _of_sets(read: Sequence[Result]) -> str:
+    """How many of how many sets were read, as most tasks say it, and which tasks say something else."""
+    by: dict[str, set[str]] = {}
+    for one in read:
+        by.setdefault(str(one.provenance.data["coverage"]), set()).add(one.task)
+    most, *others = sorted(by, key=lambda coverage: (-len(by[coverage]), min(by[coverage])))
+    beside = "; ".join(f"{', '.join(sorted(by[coverage]))}: {coverage}" for coverage in others)
+    return f"{most} labelled sets{f' ({beside})' if beside else ''}"
 
 
 ALONE = "no other is within"
