@@ -21,12 +21,14 @@ HEADLINES: dict[tuple[str, str], tuple[str, str]] = {  # task and metric of each
     ("loss_recovered", "loss_recovered_mean"): ("loss", "recov."),
     DEAD: ("dead", "@"),
     ("probe_recovery", "probe_r"): ("probe", "R"),
+    ("token_labels", "label_f1"): ("label", "F1"),
     ("token_rules", "rule_f1"): ("rule", "F1"),
     ("autointerp", "detection"): ("detec-", "tion"),
 }
 DECIDING = (  # the figure of rank and verdict: the first of these that somebody has
     ("loss_recovered", "kl"),
     ("reconstruction", "fvu"),
+    ("token_labels", "label_f1"),
     ("probe_recovery", "probe_r"),
     ("autointerp", "detection"),
 )
