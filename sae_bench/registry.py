@@ -197,10 +197,10 @@ def _tasks(extra: str | None) -> dict[str, _Known]:
     return dict(sorted(found.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER))))
 
 
-def _folder(registered: Any) -> Path:
-    if not isinstance(registered, str | Path) or not Path(registered).is_dir():
-        raise TaskError(f"it must name a folder with <task>/task.toml files, and is {str(registered)[:80]!r}")
-    return Path(registered)
+def _folder(named: Any) -> Path:
+    if isinstance(named, str | Path) and Path(named).is_dir():
+        return Path(named)
+    raise TaskError(f"it must name a folder with <task>/task.toml files, and is {str(named)[:80]!r}")
 
 
 def _add(found: dict[str, _Known], folder: Path, origin: str = "") -> None:
@@ -248,11 +248,8 @@ def _check_place(module: str, loaded: Any) -> None:
         )
 
 
-_SHIPPED = (
-    *("reconstruction", "sparsity", "loss_recovered", "probe_recovery", "sparse_probing"),
-    *("token_labels", "downstream_sparsity", "token_rules", "autointerp"),
-)
-_ORDER = {name: i for i, name in enumerate(_SHIPPED)}
+_FIRST = "reconstruction sparsity loss_recovered probe_recovery sparse_probing token_labels downstream_sparsity "
+_ORDER = {name: i for i, name in enumerate(f"{_FIRST} token_rules autointerp".split())}
 
 
 def read_task(file: Path) -> TaskSpec:
@@ -261,9 +258,7 @@ def read_task(file: Path) -> TaskSpec:
 
     spec = read_record(file, TaskSpec, TaskError)
     if spec.id != file.parent.name:
-        raise TaskError(
-            f"{file}: the id is {spec.id!r}, but the folder is called {file.parent.name!r}; they must agree"
-        )
+        raise TaskError(f"{file}: the id is {spec.id!r}, and the folder {file.parent.name!r}; they must agree")
     known = units()
     for name, metric in spec.metrics.items():
         if metric.table not in known:

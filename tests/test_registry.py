@@ -219,7 +219,7 @@ def test_a_folder_of_tasks_is_added_after_the_shipped_ones(tmp_path):
         ),
         ('code = "sae_bench.tasks.sparsity:Sparsity"', 'code = "rm -rf"', "'code': String should match pattern"),
         ('id = "mine"', 'id = "../mine"', "'id': String should match pattern"),
-        ('id = "mine"', 'id = "other"', "the id is 'other', but the folder is called 'mine'"),
+        ('id = "mine"', 'id = "other"', "the id is 'other', and the folder 'mine'"),
         ("version = 1", "version = ", "is not valid TOML"),
         ("version = 1", "version = 1\nversion = 2", "is not valid TOML"),
     ],
