@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from dataclasses import replace
 from typing import Any
 
 from sae_bench.cli import progress
@@ -22,7 +23,7 @@ def add(verbs: Any) -> None:
     )
     p.set_defaults(function=run)
     p.add_argument("--quick", action="store_true",
-                   help="fewer draws and less text: only whether the ranks of the lock hold")  # fmt: skip
+                   help="fewer draws, less text, and what is ranked alone: do the ranks of the lock hold?")  # fmt: skip
     p.add_argument("--metric", action="append", default=[], metavar="TASK.METRIC",
                    help="this metric alone, a pattern, or a list (repeatable; default: all that ship)")  # fmt: skip
     p.add_argument("--task-dir", metavar="DIR",
@@ -47,7 +48,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("a lock is made of all draws: leave --quick out, or do not write one")
     question = asked.Question(_metrics(args), args.quick, args.task_dir)
     was, out = locked.known(question), at_home(args.out) if args.out else None
-    if args.quick and not any(one.ranked for one in was.values()):
+    ranked = tuple(name for name in question.metrics if name in was and was[name].ranked)
+    if args.quick and ranked and not args.metric:
+        question = replace(question, metrics=ranked)
+    if args.quick and not ranked:
         warnings.warn("no lock ranks SAEs by any of these metrics, so that none can lose its rank", stacklevel=2)
     for file in locked.files(question) if args.write else [out] if out else []:
         check_place(file)  # before what takes an hour

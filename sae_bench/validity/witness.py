@@ -66,7 +66,10 @@ class Size:
     tier: str
 
 
-WHOLE, QUICK = Size(2000, 400, 24, 300, 1000, "standard"), Size(500, 96, 6, 120, 200, "smoke")
+WHOLE, QUICK = (
+    Size(2000, 400, 24, 300, 1000, "standard"),
+    Size(500, 96, 24, 120, 200, "smoke"),
+)  # few attributes are another truth
 
 
 @dataclass(frozen=True, eq=False)
