@@ -147,7 +147,7 @@ def test_a_lock_in_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Pat
 # --- equal runs at once ----------------------------------------------------------------------------------------------
 
 
-def test_two_equal_commands_at_once_measure_once_and_agree(cli: Run, tmp_path: Path) -> None:
+def test_two_equal_commands_at_once_measure_once_and_agree(cli: Run, tmp_path: Path, shipped_lock: None) -> None:
     """What was interleaved rows of both, with exit code 0."""
     command = ["run", "--sae", "demo/topk_k16", "--tasks", TASKS, "--quiet"]
     command += ["--limit", "16", "--batch-tokens", "128", "--resamples", "20", "--controls", "mean", "--json"]

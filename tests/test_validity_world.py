@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -295,13 +297,14 @@ def test_labelled_sets_are_balanced_and_right(made: Any, tmp_path: Path) -> None
     for folder in folders:
         feature = int(folder.name[1:])
         for part in ("train", "test"):
-            lines = (folder / f"{part}.csv").read_text().splitlines()[1:]
-            rows = [line.rsplit(",", 1) for line in lines]
-            assert [int(label) for _, label in rows].count(1) == len(rows) / 2 == 20
-            for words, label in rows:
-                assert any(feature in features[word] for word in words.split()) == bool(int(label))
-            assert not seen & {words for words, _ in rows}
-            seen |= {words for words, _ in rows}
+            rows = list(csv.reader((folder / f"{part}.csv").read_text().splitlines()))[1:]
+            assert [int(label) for _, label, _ in rows].count(1) == len(rows) / 2 == 20
+            for words, label, spans in rows:
+                there = [words[start:end] for start, end in json.loads(spans)]
+                assert there == [word for word in words.split() if feature in features[word]]
+                assert bool(there) == bool(int(label))
+            assert not seen & {words for words, _, _ in rows}
+            seen |= {words for words, _, _ in rows}
 
 
 @pytest.fixture(scope="module")

@@ -38,12 +38,17 @@ class Population:
         """The rows of ``n`` groups, drawn with replacement."""
         return [self.rows[i] for i in rng.integers(0, len(self.rows), n)]
 
-    def sample(self, chosen: Sequence[Rows]) -> Units:
-        """The chosen groups, each a group of its own."""
+    def sample(self, chosen: Sequence[Rows], *, grouped: bool = True) -> Units:
+        """The chosen groups, each a group of its own; or, not ``grouped``, their rows as if each stood alone.
+
+        The latter is what intervals would be if nobody knew of groups (``benchmarks/coverage.py``).
+        """
         rows = np.concatenate(chosen)
         names = [(i, j) for i, own in enumerate(chosen) for j in range(len(own))]
         behind = [self.behind[row] for row in rows.tolist()]
-        ids = [in_group(f"g{i}", f"{j}{at}") for (i, j), at in zip(names, behind, strict=True)]
+        ids = [
+            in_group(f"g{i}" if grouped else f"r{i}x{j}", f"{j}{at}") for (i, j), at in zip(names, behind, strict=True)
+        ]
         return Units(tuple(ids), {name: column[rows] for name, column in self.units.columns.items()})
 
     def point(self, metric: Metric) -> float:
