@@ -189,6 +189,10 @@ CONTROLS = (
     Entry("pca_topk", "sae_bench.saes.controls:pca_topk", "per token the largest PCA coordinates, at the SAE's L0"),
     Entry("channels", "sae_bench.saes.controls:channels", "per token the largest raw channels, at the SAE's L0"),
 )
+TASKS = (  # by name, in the order in which they stand everywhere; their definitions are files
+    *("reconstruction", "sparsity", "loss_recovered", "probe_recovery", "sparse_probing"),
+    *("token_labels", "downstream_sparsity", "token_rules", "autointerp"),
+)
 UNITS = (
     Entry("document", "sae_bench.units.kinds:DOCUMENT", "a text: its sums over tokens"),
     Entry("latent", "sae_bench.units.kinds:LATENT", "a latent of one SAE: its sums over the text"),

@@ -21,7 +21,7 @@ from importlib.metadata import entry_points as _read_entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sae_bench.builtin import BACKENDS, CONTROLS, DEFAULT_CONTROLS, FORMATS, STREAMS, UNITS, Entry, Format
+from sae_bench.builtin import BACKENDS, CONTROLS, DEFAULT_CONTROLS, FORMATS, STREAMS, TASKS, UNITS, Entry, Format
 from sae_bench.errors import SaeBenchError, TaskError, UsageError, named
 from sae_bench.files import read_bytes
 from sae_bench.parsing import read_record
@@ -248,8 +248,7 @@ def _check_place(module: str, loaded: Any) -> None:
         )
 
 
-_FIRST = "reconstruction sparsity loss_recovered probe_recovery sparse_probing token_labels downstream_sparsity "
-_ORDER = {name: i for i, name in enumerate(f"{_FIRST} token_rules autointerp".split())}
+_ORDER = {name: i for i, name in enumerate(TASKS)}
 
 
 def read_task(file: Path) -> TaskSpec:

@@ -172,14 +172,10 @@ class _Table:
         texts = [one.result for one in self.part if not labelled(one.result, self.columns.specs)]
         largest = max(texts, key=lambda one: one.provenance.protocol.n_documents, default=None)
         said = [population(largest)] if largest is not None else []
-        on_sets = [
-            one.result
-            for one in self.part
-            if labelled(one.result, self.columns.specs) and "coverage" in one.result.provenance.data
-        ]
-        read = [
-            one for one in on_sets if one.status != "skipped"
-        ] or on_sets  # what was not read is said where it lacks
+        others = [one.result for one in self.part if labelled(one.result, self.columns.specs)]
+        on_sets = [one for one in others if "coverage" in one.provenance.data]
+        # What was not read is said where it lacks.
+        read = [one for one in on_sets if one.status != "skipped"] or on_sets
         if largest is None:
             said += sorted({str(one.provenance.data["coverage"]): population(one) for one in read}.values())
         elif read:

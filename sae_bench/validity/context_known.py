@@ -254,13 +254,8 @@ def _top(rows: Array, k: int) -> Fault:
 def _decoders(world: World) -> dict[str, Plan]:
     """Encoders that are right, with directions that are not."""
     d, numbers = world.directions, Numbers(world.seed, "decoders")
-    away = numbers.normal(N, WIDTH)
-    away -= (away * d).sum(1, keepdims=True) * d
-    away /= np.linalg.norm(away, axis=1, keepdims=True)
-    order = numbers.order(N)
-    turned = np.empty(N, dtype=np.int64)
-    turned[order] = np.roll(order, 1)
+    noisy, turned = numbers.noisy(d, 0.7), numbers.turned(N)
     return {
-        "noisy_70": Plan(lambda r: r.strength, 0.7 * d + np.sqrt(1 - 0.7**2) * away),
+        "noisy_70": Plan(lambda r: r.strength, noisy),
         "permuted": Plan(lambda r: r.strength, d[turned]),
     }

@@ -27,6 +27,7 @@ from sae_bench.validity.context_words import (
     whats,
 )  # fmt: skip
 from sae_bench.validity.context_world import FEATURES, LENGTH, WIDTH, World
+from sae_bench.validity.subject import idle_llama, of_words
 
 EPSILON = 1e-6
 
@@ -105,20 +106,9 @@ def _between(term: Term) -> tuple[Tensor, Tensor]:
 
 def model(world: World) -> Any:
     """The model; its head says how likely each word is behind the features that hold, from text that no task reads."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=len(WORDS), hidden_size=WIDTH, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=LENGTH + 1, rms_norm_eps=EPSILON, tie_word_embeddings=False, bos_token_id=0,
-        eos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        made = LlamaForCausalLM(config).eval()
+    made = idle_llama(len(WORDS), WIDTH, LENGTH, EPSILON)
+    first, _ = made.model.layers
     with torch.no_grad():
-        first, second = made.model.layers
-        for part in (first.mlp.down_proj, second.mlp.down_proj, second.self_attn.o_proj):
-            part.weight.zero_()
         first.self_attn = Reading(world)
         made.model.embed_tokens.weight.copy_(torch.from_numpy(world.spelling))
         made.lm_head.weight.copy_(_head(world))
@@ -140,12 +130,4 @@ def _head(world: World) -> Tensor:
 
 def tokenizer() -> Any:
     """A token is a word; every text begins with a token of its own."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel(dict(ID), unk_token=BEGIN))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    words.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A", special_tokens=[(BEGIN, 0)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=words, bos_token=BEGIN, model_max_length=LENGTH + 1, clean_up_tokenization_spaces=False
-    )
+    return of_words(dict(ID), BEGIN, LENGTH)

@@ -93,7 +93,7 @@ def tables(world: World) -> dict[str, Table]:
         "absorbed": absorbed(perfect, range(PARENTS), world.rates),
         "duplicates": Table(np.hstack([perfect.codes / 2] * 2), np.vstack([perfect.decoder] * 2)),
         "half_dead": half_dead(perfect, numbers),
-        "permuted": replace(perfect, decoder=perfect.decoder[turned(FEATURES, numbers)]),
+        "permuted": replace(perfect, decoder=perfect.decoder[numbers.turned(FEATURES)]),
         "rescaled": rescaled(perfect, numbers),
     }
     for share in (20, 50):
@@ -102,7 +102,7 @@ def tables(world: World) -> dict[str, Table]:
     for times in (1, 4):
         found[f"false_firings_{times}"] = false_firings(perfect, times, numbers)
     for cosine in (90, 70, 50):
-        found[f"noisy_{cosine}"] = replace(perfect, decoder=noisy(perfect.decoder, cosine / 100, numbers))
+        found[f"noisy_{cosine}"] = replace(perfect, decoder=numbers.noisy(perfect.decoder, cosine / 100))
     return found
 
 
@@ -157,20 +157,3 @@ def false_firings(perfect: Table, times: int, numbers: Numbers) -> Table:
     wrong = (perfect.codes == 0) & (numbers.uniform(*perfect.codes.shape) < rates)
     wrong[0] = False
     return replace(perfect, codes=perfect.codes + 0.2 * wrong)
-
-
-def noisy(decoder: Array, cosine: float, numbers: Numbers) -> Array:
-    """Directions at this cosine to the true ones."""
-    away = numbers.normal(*decoder.shape)
-    away -= (away * decoder).sum(1, keepdims=True) * decoder
-    away /= np.linalg.norm(away, axis=1, keepdims=True)
-    found: Array = cosine * decoder + np.sqrt(1 - cosine**2) * away
-    return found
-
-
-def turned(n: int, numbers: Numbers) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """A permutation that leaves nothing in its place."""
-    order = numbers.order(n)
-    found = np.empty(n, dtype=np.int64)
-    found[order] = np.roll(order, 1)
-    return found

@@ -33,3 +33,18 @@ class Numbers:
         found = self.normal(n, width)
         unit: Array = found / np.linalg.norm(found, axis=1, keepdims=True)
         return unit
+
+    def noisy(self, directions: Array, cosine: float) -> Array:
+        """Unit vectors at this cosine to ``directions`` ``[n, width]``, which are unit vectors."""
+        away = self.normal(*directions.shape)
+        away -= (away * directions).sum(1, keepdims=True) * directions
+        away /= np.linalg.norm(away, axis=1, keepdims=True)
+        found: Array = cosine * directions + np.sqrt(1 - cosine**2) * away
+        return found
+
+    def turned(self, n: int) -> NDArray[np.int64]:
+        """A permutation of the numbers below ``n`` that leaves nothing in its place."""
+        order = self.order(n)
+        found = np.empty(n, dtype=np.int64)
+        found[order] = np.roll(order, 1)
+        return found

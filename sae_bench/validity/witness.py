@@ -25,7 +25,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from sae_bench import demo
@@ -36,7 +35,7 @@ from sae_bench.saes.protocol import SparseCoder
 from sae_bench.saes.weights import Weights
 from sae_bench.validity import sets
 from sae_bench.validity.measure import Draw, Rung, run
-from sae_bench.validity.truth import Truth
+from sae_bench.validity.truth import Truth, matched
 
 NAME = "demo"
 DRAWS = 2  # sets of documents; what is trained is the same in each
@@ -153,12 +152,6 @@ def f1(coder: SparseCoder, counted: Census) -> Numbers:
         fired += fires.sum(0)
     found: Numbers = 2 * common / np.maximum(counted.has.sum(0)[:, None] + fired[None], 1)
     return found
-
-
-def matched(scores: Numbers) -> float:
-    """The mean over rows when each has a column of its own and the sum is largest."""
-    rows, columns = linear_sum_assignment(scores, maximize=True)
-    return float(scores[rows, columns].sum() / len(scores))
 
 
 def saes(seed: int, counted: Census) -> dict[str, SparseCoder]:
